@@ -1,0 +1,1 @@
+//! The step-cost model: one fit, used by engine, router and simulator.

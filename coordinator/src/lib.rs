@@ -1,0 +1,16 @@
+//! Pure deciders: what should happen, never doing it.
+//!
+//! * [`router::Router`], one per gateway node: admission, which replica, in-order delivery, resubmission after a loss.
+//! * [`engine::Engine`], one per replica: continuous batching, block tables, preemption, prefix reuse.
+//! * [`cluster_state::ClusterState`]: what the log of committed commands means.
+//!
+//! No async, no IO, no clock, no unsafe, no hash order. Production and the simulator run this same code.
+#![forbid(unsafe_code)]
+
+pub mod cluster_state;
+pub mod cost;
+pub mod engine;
+pub mod machine;
+pub mod router;
+
+pub use machine::Machine;

@@ -1,0 +1,43 @@
+//! How the bytes of a weight matrix are to be read.
+
+/// Formats as stored in GGUF files. Quantised ones have blocks of 32 along the input dimension.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum WeightFormat {
+    F32,
+    F16,
+    Bf16,
+    /// f16 scale, 32 × i8: `d · q`.
+    Q8_0,
+    /// f16 scale, 16 bytes of nibbles (low half first): `d · (q − 8)`.
+    Q4_0,
+    /// f16 scale, f16 minimum, 16 bytes of nibbles: `d · q + m`.
+    Q4_1,
+}
+
+impl WeightFormat {
+    /// Weights per block.
+    pub const fn block(self) -> usize {
+        match self {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => 1,
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => 32,
+        }
+    }
+
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            WeightFormat::F32 => 4,
+            WeightFormat::F16 | WeightFormat::Bf16 => 2,
+            WeightFormat::Q8_0 => 34,
+            WeightFormat::Q4_0 => 18,
+            WeightFormat::Q4_1 => 20,
+        }
+    }
+
+    /// Bytes of one row of `columns` weights; `None` when it is no whole number of blocks or overflows.
+    pub const fn row_bytes(self, columns: usize) -> Option<usize> {
+        if !columns.is_multiple_of(self.block()) {
+            return None;
+        }
+        (columns / self.block()).checked_mul(self.block_bytes())
+    }
+}

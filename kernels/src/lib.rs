@@ -1,0 +1,11 @@
+//! Arithmetic on buffers: the operations an LLM decoder is made of, once in plain loops and once fast.
+//!
+//! [`Ops`] is the seam. [`reference::Reference`] is the truth; [`cpu::Cpu`] must give the same bits.
+
+pub mod cpu;
+pub mod format;
+pub mod ops;
+pub mod reference;
+
+pub use format::WeightFormat;
+pub use ops::{AttentionShape, Batch, Ops, OpsError, RopeTable, SequenceRows};

@@ -1,0 +1,1 @@
+//! Plain loops: the truth that every fast kernel is compared with.

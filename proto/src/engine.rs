@@ -1,0 +1,119 @@
+//! What a gateway and an engine say to each other.
+
+use crate::request::{Finish, Refusal, Submit};
+use crate::{Attempt, Epoch, Position, ReplicaId, StepId, StreamId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub enum ToEngine {
+    Submit(Box<Submit>),
+    Cancel {
+        stream: StreamId,
+        attempt: Attempt,
+    },
+    /// Take nothing new; `Drained` is the answer once nothing runs.
+    Drain,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub enum FromEngine {
+    /// Reading weights: parts of a thousand.
+    Loading {
+        permille: u16,
+    },
+    /// The replica can serve.
+    Ready(ReplicaInfo),
+    /// The replica cannot start; a person has to read this. The process ends after it.
+    Failed {
+        reason: String,
+    },
+    Tokens(TokenBatch),
+    Refused {
+        stream: StreamId,
+        attempt: Attempt,
+        refusal: Refusal,
+    },
+    Load(Load),
+    Drained,
+}
+
+/// What a replica is, once it is known.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct ReplicaInfo {
+    pub replica: ReplicaId,
+    pub epoch: Epoch,
+    /// The longest sequence it takes, in tokens.
+    pub context_tokens_max: u32,
+    pub block_tokens: u32,
+    pub blocks: u32,
+    /// Two replicas with the same fingerprint give the same tokens, bit for bit.
+    pub numerics: u64,
+    /// For people: device, level, ranks, formats, bytes.
+    pub description: String,
+}
+
+/// At most one for each gateway and step.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct TokenBatch {
+    pub replica: ReplicaId,
+    pub epoch: Epoch,
+    pub step: StepId,
+    pub deliveries: Vec<Delivery>,
+}
+
+/// News of one stream.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Delivery {
+    pub stream: StreamId,
+    pub attempt: Attempt,
+    /// How many prompt tokens came from the cache; sent with a stream's first delivery.
+    pub cached_tokens: Option<u32>,
+    /// Scores of prompt tokens, in order, without a gap from delivery to delivery; the first token has none.
+    pub prompt_scores: Vec<TokenScore>,
+    pub token: Option<Token>,
+    pub finish: Option<Finish>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Token {
+    /// The gateway takes each position once, without a gap.
+    pub position: Position,
+    pub id: u32,
+    /// Where log-probabilities were asked for.
+    pub score: Option<TokenScore>,
+}
+
+/// Natural log-probabilities of the distribution before temperature, penalties and truncation.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct TokenScore {
+    pub token: u32,
+    pub logprob: f32,
+    /// Rank of `token`: 0 is the likeliest.
+    pub rank: u32,
+    /// The likeliest tokens, best first, ties by lower id. Where `token` is among them, its value is the same f32.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// How busy a replica is.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Debug, Default)]
+pub struct Load {
+    pub running: u32,
+    pub waiting: u32,
+    /// Prompt tokens of waiting and running sequences still to be computed.
+    pub backlog_tokens: u64,
+    pub blocks_total: u32,
+    /// Neither owned nor holding a reusable prefix.
+    pub blocks_free: u32,
+    pub blocks_cached: u32,
+    /// Counters since the epoch began.
+    pub steps: u64,
+    pub preemptions: u64,
+    pub prefix_queried_tokens: u64,
+    pub prefix_hit_tokens: u64,
+    pub computed_tokens: u64,
+    pub sampled_tokens: u64,
+    /// The step-cost model as fitted so far: seconds = fixed + per_token · tokens + per_context · context tokens read.
+    pub step_fixed_secs: f64,
+    pub step_per_token_secs: f64,
+    pub step_per_context_secs: f64,
+}

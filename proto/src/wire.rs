@@ -1,0 +1,218 @@
+//! How a message looks outside a process: a fixed header, then rkyv bytes that are checked before they are read.
+//!
+//! ```text
+//! offset  0  magic     4 bytes  "CLST"
+//!         4  version   u16      WIRE_VERSION
+//!         6  kind      u16      which message type, see `Kind`
+//!         8  epoch     u64      of the replica spoken about; 0 where there is none
+//!        16  length    u32      of the payload
+//!        20  checksum  u32      CRC-32 of header bytes 0..20 and the payload
+//!        24  payload   rkyv
+//! ```
+//! All integers are little-endian. A frame of another version, of an unknown kind or with a wrong checksum is an error
+//! of the peer: close the connection.
+
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+pub const WIRE_VERSION: u16 = 1;
+pub const HEADER_BYTES: usize = 24;
+/// A prompt of a million tokens is 4 MiB; nothing that is not a tensor comes near this.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+const MAGIC: [u8; 4] = *b"CLST";
+
+/// Which type a payload is. Numbers are never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Kind {
+    ToEngine = 1,
+    FromEngine = 2,
+    LogEntry = 3,
+    ShardSetup = 4,
+}
+
+impl Kind {
+    fn from_number(number: u16) -> Option<Kind> {
+        [Kind::ToEngine, Kind::FromEngine, Kind::LogEntry, Kind::ShardSetup]
+            .into_iter()
+            .find(|kind| *kind as u16 == number)
+    }
+}
+
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+pub enum WireError {
+    #[error("not a frame of this protocol")]
+    BadMagic,
+    #[error("wire version {found}; this program speaks {WIRE_VERSION}")]
+    WrongVersion { found: u16 },
+    #[error("message kind {found} where kind {expected} was due")]
+    WrongKind { found: u16, expected: u16 },
+    #[error("payload of {length} bytes; at most {PAYLOAD_BYTES_MAX} are taken")]
+    TooLarge { length: u64 },
+    #[error("checksum does not match")]
+    BadChecksum,
+    #[error("payload is not a valid message")]
+    BadPayload,
+}
+
+/// What a header says, once magic, version and length have been checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub kind: Kind,
+    pub epoch: u64,
+    pub length: usize,
+    checksum: u32,
+}
+
+impl Header {
+    pub fn parse(bytes: &[u8; HEADER_BYTES], expected: Kind) -> Result<Header, WireError> {
+        if bytes[..4] != MAGIC {
+            return Err(WireError::BadMagic);
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version != WIRE_VERSION {
+            return Err(WireError::WrongVersion { found: version });
+        }
+        let number = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let kind =
+            Kind::from_number(number)
+                .filter(|kind| *kind == expected)
+                .ok_or(WireError::WrongKind {
+                    found: number,
+                    expected: expected as u16,
+                })?;
+        let length = le_u32(&bytes[16..20]) as usize;
+        if length > PAYLOAD_BYTES_MAX {
+            return Err(WireError::TooLarge {
+                length: length as u64,
+            });
+        }
+        Ok(Header {
+            kind,
+            epoch: u64::from(le_u32(&bytes[8..12])) | u64::from(le_u32(&bytes[12..16])) << 32,
+            length,
+            checksum: le_u32(&bytes[20..24]),
+        })
+    }
+
+    /// The message of a frame whose header was `bytes`.
+    pub fn open<T>(&self, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> Result<T, WireError>
+    where
+        T: Archive,
+        T::Archived:
+            for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+    {
+        if payload.len() != self.length || checksum(&bytes[..20], payload) != self.checksum {
+            return Err(WireError::BadChecksum);
+        }
+        let mut aligned = AlignedVec::<16>::with_capacity(payload.len());
+        aligned.extend_from_slice(payload);
+        rkyv::from_bytes::<T, RkyvError>(&aligned).map_err(|_| WireError::BadPayload)
+    }
+}
+
+/// One whole frame: header and payload.
+pub fn frame<T>(kind: Kind, epoch: u64, message: &T) -> Vec<u8>
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+{
+    let payload = rkyv::to_bytes::<RkyvError>(message).expect("serialising into memory cannot fail");
+    assert!(
+        payload.len() <= PAYLOAD_BYTES_MAX,
+        "a message of {} bytes",
+        payload.len()
+    );
+    let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
+    frame.extend_from_slice(&MAGIC);
+    frame.extend_from_slice(&WIRE_VERSION.to_le_bytes());
+    frame.extend_from_slice(&(kind as u16).to_le_bytes());
+    frame.extend_from_slice(&epoch.to_le_bytes());
+    frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    let checksum = checksum(&frame, &payload);
+    frame.extend_from_slice(&checksum.to_le_bytes());
+    frame.extend_from_slice(&payload);
+    frame
+}
+
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(header);
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+fn le_u32(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{ClusterCommand, TenantRecord};
+    use crate::engine::ToEngine;
+    use crate::{Attempt, RequestId, StreamId, TenantId};
+
+    fn cancel() -> ToEngine {
+        ToEngine::Cancel {
+            stream: StreamId {
+                request: RequestId(7),
+                choice: 1,
+            },
+            attempt: Attempt(2),
+        }
+    }
+
+    fn open(frame: &[u8]) -> Result<ToEngine, WireError> {
+        let header_bytes: &[u8; HEADER_BYTES] = frame[..HEADER_BYTES].try_into().unwrap();
+        Header::parse(header_bytes, Kind::ToEngine)?.open(header_bytes, &frame[HEADER_BYTES..])
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        assert_eq!(open(&frame(Kind::ToEngine, 9, &cancel())), Ok(cancel()));
+    }
+
+    #[test]
+    fn any_flipped_bit_is_an_error() {
+        let good = frame(Kind::ToEngine, 9, &cancel());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_kind_is_refused() {
+        let tenant = TenantRecord {
+            id: TenantId(1),
+            name: "a".into(),
+            salt: [0; 32],
+        };
+        let other = frame(Kind::LogEntry, 0, &ClusterCommand::AddTenant(tenant));
+        assert_eq!(
+            open(&other),
+            Err(WireError::WrongKind {
+                found: 3,
+                expected: 1
+            })
+        );
+    }
+
+    /// N and N−1 must work together: these bytes may only change together with `WIRE_VERSION`.
+    #[test]
+    fn golden_bytes() {
+        let hex: String = frame(Kind::ToEngine, 9, &cancel())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, GOLDEN_CANCEL);
+    }
+
+    const GOLDEN_CANCEL: &str = "434c535401000100090000000000000040000000c3de5de301000000000000000000000000000000070000000000000000000000000000000100000000000000000000000000000002000000000000000000000000000000";
+}
