@@ -1,5 +1,7 @@
 //! How the bytes of a weight matrix are to be read.
 
+use crate::OpsError;
+
 /// Formats as stored in GGUF files. Quantised ones have blocks of 32 along the input dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WeightFormat {
@@ -39,5 +41,31 @@ impl WeightFormat {
             return None;
         }
         (columns / self.block()).checked_mul(self.block_bytes())
+    }
+}
+
+/// Errors unless `found` is the bytes of `(outputs, inputs)` weights.
+pub(crate) fn matrix_bytes(
+    format: WeightFormat,
+    outputs: usize,
+    inputs: usize,
+    found: usize,
+) -> Result<(), OpsError> {
+    let row = format
+        .row_bytes(inputs)
+        .ok_or(OpsError::WrongBlock { format, inputs })?;
+    let expected = row
+        .checked_mul(outputs)
+        .ok_or(OpsError::OutOfMemory { bytes: usize::MAX })?;
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpsError::WrongLength {
+            format,
+            outputs,
+            inputs,
+            expected,
+            found,
+        })
     }
 }

@@ -2,10 +2,17 @@
 //!
 //! [`Ops`] is the seam. [`reference::Reference`] is the truth; [`cpu::Cpu`] must give the same bits.
 
-pub mod cpu;
-pub mod format;
 pub mod ops;
+
+pub mod format;
 pub mod reference;
+pub mod scalar;
+
+pub mod cpu;
+
+pub mod memory;
+pub mod tensor;
 
 pub use format::WeightFormat;
-pub use ops::{AttentionShape, Batch, Ops, OpsError, RopeTable, SequenceRows};
+pub use ops::{AttentionShape, Batch, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
+pub use reference::Reference;

@@ -6,14 +6,14 @@
 //! many threads compute and whatever instructions the CPU has. The exact arithmetic is part of the contract:
 //!
 //! * **matmul, quantised weights** (`Q8_0`, `Q4_0`, `Q4_1`): the input row is quantised in blocks of 32:
-//!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (all 0 where `amax` is 0; `1/d` is 0 then).
+//!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (exceptions: [`crate::scalar::activation_scale`]).
 //!   Per block the dot product of integers is exact. Then, blocks in ascending order, in f32 with fused multiply-adds:
 //!   `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 after it `acc = fma(m, d · float(Σq), acc)`; for Q4_0 the
 //!   integers are `(nibble − 8)`. `acc` starts at +0.
 //! * **matmul, float weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
-//! * **attention**: per head and row; pages of `block_tokens` in ascending order with an online softmax whose formula
-//!   is in [`crate::reference`]; K and V are read back as stored (bf16), also within a chunk.
+//! * **attention**: per head and row; an online softmax in steps of 128 positions, whose formula is in
+//!   [`crate::reference`], independent of the page size; K and V are read back as stored (bf16), also within a chunk.
 //!
 //! A broken precondition (mismatched shapes, a block id out of range) is a bug of the caller and panics.
 
@@ -47,14 +47,16 @@ pub trait Ops: Send {
     /// Pages of one layer for `blocks` blocks. Errors: no memory.
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::Pages, OpsError>;
 
-    /// `out[r] = row tokens[r] of table`, dequantised exactly. `out.rows` must be `tokens.len()`.
+    /// `out[r] = row tokens[r] of table`, dequantised with one rounding (`d · q`, for Q4_1 `fma(d, q, m)`).
+    /// `out.rows` must be `tokens.len()`.
     fn embed(&mut self, table: &Self::Weights, tokens: &[u32], out: &mut Self::Tensor);
-    /// `out[r] = x[r] · rsqrt(mean(x[r]²) + eps) · weight`. The sum of squares runs in 16 interleaved f32 lanes
-    /// (`lane = column mod 16`) which are then added pairwise (0+8, 1+9, …; 0+4, …; 0+2, 1+3; 0+1).
+    /// `out[r] = x[r] · (1 / sqrt(mean(x[r]²) + eps)) · weight`. The sum of squares runs by fused multiply-adds in 16
+    /// interleaved f32 lanes (`lane = column mod 16`), then added pairwise (0+8, 1+9, …; 0+4, …; 0+2, 1+3; 0+1).
     fn rms_norm(&mut self, x: &Self::Tensor, weight: &[f32], eps: f32, out: &mut Self::Tensor);
     /// The products of `x` with each of `weights`, side by side in the columns of `out`.
     fn matmul(&mut self, weights: &[&Self::Weights], x: &Self::Tensor, out: &mut Self::Tensor);
-    /// Rotates, in place, the `heads` heads of each row that begin at column `first_column`.
+    /// Rotates, in place, the `heads` heads of each row that begin at column `first_column`; formula in
+    /// [`crate::reference`].
     fn rope(
         &mut self,
         table: &RopeTable,
@@ -75,7 +77,8 @@ pub trait Ops: Send {
         pages: &mut Self::Pages,
     );
     /// Causal attention of each row's heads (columns `0 .. heads·head_dim` of `qkv`) over its own sequence's pages.
-    /// `out` has `heads · head_dim` columns.
+    /// `out` has `heads · head_dim` columns. Sequences' rows must ascend and not overlap; rows of `out` that belong to
+    /// no sequence keep what they held.
     fn attention(
         &mut self,
         shape: &AttentionShape,
@@ -123,9 +126,17 @@ pub struct AttentionShape {
     /// Where this rank's first query head stands within its KV head's group (uneven cuts).
     pub first_head_in_group: usize,
     pub head_dim: usize,
+    /// Positions per page; a multiple of 16.
     pub block_tokens: usize,
     /// Multiplied with q·k.
     pub scale: f32,
+}
+
+impl AttentionShape {
+    /// The KV head of this rank that a query head of this rank attends to.
+    pub const fn kv_head(&self, head: usize) -> usize {
+        (self.first_head_in_group + head) / self.heads_per_kv
+    }
 }
 
 /// Which rows of a step belong to which sequence.

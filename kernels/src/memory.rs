@@ -1,0 +1,102 @@
+//! Zeroed memory that starts on a cache line and is granted lazily by the operating system.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::OpsError;
+
+/// Of a buffer's first element, in bytes: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// A fixed number of elements, zero at first.
+pub struct Memory<T: Plain> {
+    /// Aligned to [`ALIGNMENT`].
+    first: NonNull<T>,
+    len: usize,
+    /// What the allocator gave, and is to get back.
+    allocation: NonNull<u8>,
+    layout: Layout,
+}
+
+/// Numbers for which all bits zero is a value.
+pub trait Plain: Copy + Send + Sync + 'static {}
+impl Plain for u8 {}
+impl Plain for i8 {}
+impl Plain for u16 {}
+impl Plain for i32 {}
+impl Plain for f32 {}
+
+impl<T: Plain> Memory<T> {
+    /// Errors: the allocator refused, or the size overflows.
+    pub fn zeroed(len: usize) -> Result<Self, OpsError> {
+        let bytes = len
+            .checked_mul(size_of::<T>())
+            .and_then(|bytes| bytes.checked_add(ALIGNMENT));
+        let bytes = bytes.ok_or(OpsError::OutOfMemory { bytes: usize::MAX })?;
+        // A modest alignment lets the allocator hand out untouched pages instead of clearing them; we align ourselves.
+        let layout =
+            Layout::from_size_align(bytes, align_of::<T>()).map_err(|_| OpsError::OutOfMemory { bytes })?;
+        // SAFETY: the layout is not empty (at least ALIGNMENT bytes).
+        let allocation =
+            NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(OpsError::OutOfMemory { bytes })?;
+        let skip = allocation.align_offset(ALIGNMENT);
+        assert!(skip < ALIGNMENT, "bytes can always be aligned");
+        // SAFETY: `skip` is less than the ALIGNMENT bytes allocated on top.
+        let first = unsafe { allocation.add(skip) }.cast();
+        Ok(Memory {
+            first,
+            len,
+            allocation,
+            layout,
+        })
+    }
+}
+
+impl<T: Plain> Deref for Memory<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` elements from `first` lie within the allocation and were zeroed, which is a value of `T`.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Memory<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`; `&mut self` makes it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> Drop for Memory<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with this layout, and not freed since.
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
+    }
+}
+
+// SAFETY: the memory is owned, and plain numbers may move between threads.
+unsafe impl<T: Plain> Send for Memory<T> {}
+// SAFETY: shared access only reads.
+unsafe impl<T: Plain> Sync for Memory<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_aligned_and_zero() {
+        for len in [0, 1, 63, 1 << 20] {
+            let memory = Memory::<f32>::zeroed(len).unwrap();
+            assert!(memory.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            assert_eq!(memory.len(), len);
+            assert!(memory.iter().all(|x| x.to_bits() == 0));
+        }
+    }
+
+    #[test]
+    fn too_much_memory_is_an_error() {
+        assert!(Memory::<f32>::zeroed(usize::MAX / 8).is_err());
+        assert!(Memory::<f32>::zeroed(usize::MAX / 2).is_err());
+    }
+}

@@ -1,0 +1,162 @@
+//! Products with a weight matrix.
+
+use crate::format::matrix_bytes;
+use crate::reference::quant::{Block, quantise};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32};
+use crate::tensor::Tensor;
+use crate::{OpsError, WeightFormat};
+
+pub fn matmul(weights: &[&Matrix], x: &Tensor, out: &mut Tensor) {
+    let outputs: usize = weights.iter().map(|matrix| matrix.outputs).sum();
+    assert_eq!(
+        (out.rows(), out.columns()),
+        (x.rows(), outputs),
+        "the products side by side"
+    );
+    for row in 0..x.rows() {
+        let mut column = 0;
+        for matrix in weights {
+            matrix.multiply(x.row(row), &mut out.row_mut(row)[column..][..matrix.outputs]);
+            column += matrix.outputs;
+        }
+    }
+}
+
+/// A weight matrix `(outputs, inputs)`, as stored in the file.
+pub struct Matrix {
+    format: WeightFormat,
+    outputs: usize,
+    inputs: usize,
+    bytes: Vec<u8>,
+}
+
+impl Matrix {
+    pub fn new(
+        format: WeightFormat,
+        bytes: &[u8],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Matrix, OpsError> {
+        matrix_bytes(format, outputs, inputs, bytes.len())?;
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(bytes.len())
+            .map_err(|_| OpsError::OutOfMemory { bytes: bytes.len() })?;
+        copy.extend_from_slice(bytes);
+        Ok(Matrix {
+            format,
+            outputs,
+            inputs,
+            bytes: copy,
+        })
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// One weight, dequantised with one rounding.
+    pub fn weight(&self, output: usize, input: usize) -> f32 {
+        let block = self.block(output, input / self.format.block());
+        let k = input % self.format.block();
+        match self.format {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => block.float(),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 => block.scale() * block.integer(k) as f32,
+            WeightFormat::Q4_1 => block.scale().mul_add(block.integer(k) as f32, block.minimum()),
+        }
+    }
+
+    fn multiply(&self, x: &[f32], out: &mut [f32]) {
+        assert_eq!(x.len(), self.inputs, "a row of the matrix's inputs");
+        match self.format {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+                for (output, out) in out.iter_mut().enumerate() {
+                    *out = self.dot_floats(output, x);
+                }
+            }
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
+                let x = quantise(x);
+                for (output, out) in out.iter_mut().enumerate() {
+                    *out = self.dot_blocks(output, &x);
+                }
+            }
+        }
+    }
+
+    fn dot_floats(&self, output: usize, x: &[f32]) -> f32 {
+        let mut acc = 0.0f32;
+        for (input, x) in x.iter().enumerate() {
+            acc = self.block(output, input).float().mul_add(*x, acc);
+        }
+        acc
+    }
+
+    fn dot_blocks(&self, output: usize, x: &[Block]) -> f32 {
+        let mut acc = 0.0f32;
+        for (index, x) in x.iter().enumerate() {
+            let w = self.block(output, index);
+            let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * i32::from(x.q[k])).sum();
+            acc = (dot as f32).mul_add(w.scale() * x.d, acc);
+            if self.format == WeightFormat::Q4_1 {
+                acc = w.minimum().mul_add(x.d * x.sum() as f32, acc);
+            }
+        }
+        acc
+    }
+
+    fn block(&self, output: usize, index: usize) -> StoredBlock<'_> {
+        assert!(output < self.outputs, "row {output} of {}", self.outputs);
+        let bytes = self.format.block_bytes();
+        let at = (output * (self.inputs / self.format.block()) + index) * bytes;
+        StoredBlock {
+            format: self.format,
+            bytes: &self.bytes[at..][..bytes],
+        }
+    }
+}
+
+/// One block (of 1 or 32 weights) as stored.
+struct StoredBlock<'a> {
+    format: WeightFormat,
+    bytes: &'a [u8],
+}
+
+impl StoredBlock<'_> {
+    /// The weight of a float format.
+    fn float(&self) -> f32 {
+        match self.format {
+            WeightFormat::F32 => {
+                f32::from_le_bytes([self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3]])
+            }
+            WeightFormat::F16 => self.half(0),
+            WeightFormat::Bf16 => bf16_to_f32(u16::from_le_bytes([self.bytes[0], self.bytes[1]])),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => panic!("not a float format"),
+        }
+    }
+
+    /// The integer of weight `k` of a quantised format.
+    fn integer(&self, k: usize) -> i32 {
+        match self.format {
+            WeightFormat::Q8_0 => i32::from(self.bytes[2 + k] as i8),
+            WeightFormat::Q4_0 => self.nibble(2, k) - 8,
+            WeightFormat::Q4_1 => self.nibble(4, k),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => panic!("not a quantised format"),
+        }
+    }
+
+    /// Weights 0..16 are the low halves, 16..32 the high halves.
+    fn nibble(&self, first: usize, k: usize) -> i32 {
+        i32::from(self.bytes[first + k % 16] >> (k / 16 * 4) & 15)
+    }
+
+    fn scale(&self) -> f32 {
+        self.half(0)
+    }
+
+    fn minimum(&self) -> f32 {
+        self.half(2)
+    }
+
+    fn half(&self, at: usize) -> f32 {
+        f16_to_f32(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]))
+    }
+}

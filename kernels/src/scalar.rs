@@ -1,0 +1,166 @@
+//! Exact scalar arithmetic that every implementation shares: number formats, `exp`, and how activations are quantised.
+
+/// Inputs per quantised block, of weights and of activations.
+pub const BLOCK: usize = 32;
+
+/// IEEE half precision, exactly.
+pub fn f16_to_f32(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff);
+    let widened = match magnitude {
+        0..=0x03ff => (magnitude as f32 * SUBNORMAL_F16).to_bits(),
+        0x0400..=0x7bff => (magnitude << 13) + ((127 - 15) << 23),
+        _ => (magnitude << 13) | 0x7f80_0000,
+    };
+    f32::from_bits(sign | widened)
+}
+
+/// 2⁻²⁴, the smallest half.
+const SUBNORMAL_F16: f32 = f32::from_bits((127 - 24) << 23);
+
+pub fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
+pub fn f32_to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() {
+        return (bits >> 16) as u16 | 0x0040;
+    }
+    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+/// `eˣ` to about one unit in the last place, by the same roundings everywhere.
+///
+/// `x` is clamped to `[EXP_MIN, EXP_MAX]` (the results are 0 and infinity there already), then `n = round(x · log2 e)`,
+/// `r = x − n · ln 2` in two parts, a polynomial of degree 7 for `eʳ` (coefficients: S. Moshier's Cephes, `expf`), and
+/// two multiplications by halves of `2ⁿ`, so that subnormal results need no special case. NaN gives NaN.
+pub fn exp(x: f32) -> f32 {
+    let x = if EXP_MIN > x { EXP_MIN } else { x };
+    let x = if EXP_MAX < x { EXP_MAX } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+    let mut p = EXP_POLYNOMIAL[0];
+    for coefficient in &EXP_POLYNOMIAL[1..] {
+        p = p.mul_add(r, *coefficient);
+    }
+    let e = p.mul_add(r * r, r) + 1.0;
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    e * power_of_two(n >> 1) * power_of_two(n.wrapping_sub(n >> 1))
+}
+
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// Below this `eˣ` rounds to zero.
+pub const EXP_MIN: f32 = -104.0;
+/// Above this `eˣ` is infinite.
+pub const EXP_MAX: f32 = 89.0;
+/// 1.5 · 2²³: adding it rounds a small number to an integer, ties to even, found in the low bits of the sum.
+pub const ROUND: f32 = 12_582_912.0;
+/// The leading bits of ln 2, so that `n · LN_2_HIGH` is exact.
+pub const LN_2_HIGH: f32 = 355.0 / 512.0;
+pub const LN_2_LOW: f32 = -2.121_944_4e-4;
+/// Highest power first.
+pub const EXP_POLYNOMIAL: [f32; 6] = [
+    1.987_569_1e-4,
+    1.398_199_9e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    1.666_666_5e-1,
+    0.5,
+];
+
+/// `x / (1 + e⁻ˣ)`.
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// The scale of a block of activations, and what to multiply by to quantise it.
+///
+/// `d = amax / 127`. A block whose `d` is zero or subnormal counts as zero; one with an infinity or a NaN has `d` = NaN
+/// and zero integers, so that a poisoned row shows in its every output.
+pub fn activation_scale(magnitude_max: f32) -> (f32, f32) {
+    let d = magnitude_max / 127.0;
+    if !magnitude_max.is_finite() {
+        (f32::NAN, 0.0)
+    } else if d < f32::MIN_POSITIVE {
+        (0.0, 0.0)
+    } else {
+        (d, 1.0 / d)
+    }
+}
+
+/// Adds 16 lanes pairwise: 0+8, 1+9, …; then 0+4, …; 0+2, 1+3; 0+1.
+pub fn add_lanes(mut lanes: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for i in -870_000..880_000 {
+            let x = i as f32 * 1e-4;
+            let exact = f64::from(x).exp();
+            let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+            worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+        }
+        assert!(worst < 2.0, "{worst} units");
+    }
+
+    #[test]
+    fn exp_meets_its_limits() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(-104.0), 0.0);
+        assert_eq!(exp(89.0), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(-100.0) > 0.0);
+    }
+
+    #[test]
+    fn halves_widen_exactly() {
+        for (bits, value) in [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 2f32.powi(-24)),
+        ] {
+            assert_eq!(f16_to_f32(bits), value);
+        }
+        assert_eq!(f16_to_f32(0x03ff), 1023.0 * 2f32.powi(-24));
+        assert_eq!(f16_to_f32(0x8000).to_bits(), (-0.0f32).to_bits());
+        assert_eq!(f16_to_f32(0xfc00), f32::NEG_INFINITY);
+        assert!(f16_to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn bf16_rounds_ties_to_even() {
+        assert_eq!(f32_to_bf16(f32::from_bits(0x3f80_8000)), 0x3f80);
+        assert_eq!(f32_to_bf16(f32::from_bits(0x3f81_8000)), 0x3f82);
+        assert_eq!(f32_to_bf16(f32::from_bits(0x3f80_8001)), 0x3f81);
+        assert!(bf16_to_f32(f32_to_bf16(f32::NAN)).is_nan());
+        assert_eq!(bf16_to_f32(f32_to_bf16(f32::MAX)), f32::INFINITY);
+    }
+
+    #[test]
+    fn a_poisoned_block_is_nan_and_a_tiny_one_is_zero() {
+        assert!(activation_scale(f32::INFINITY).0.is_nan());
+        assert!(activation_scale(f32::NAN).0.is_nan());
+        assert_eq!(activation_scale(1e-40), (0.0, 0.0));
+        assert_eq!(activation_scale(127.0), (1.0, 1.0));
+    }
+}
