@@ -14,7 +14,10 @@ use tokio::sync::mpsc;
 /// What HTTP needs from the rest of the node.
 pub trait Gateway: Send + Sync + 'static {
     /// Admits all streams of the request or none.
-    fn open(&self, request: Generate) -> Pin<Box<dyn Future<Output = Result<Generation, Refusal>> + Send + '_>>;
+    fn open(
+        &self,
+        request: Generate,
+    ) -> Pin<Box<dyn Future<Output = Result<Generation, Refusal>> + Send + '_>>;
     /// In a stable order.
     fn models(&self) -> Vec<Arc<ServedModel>>;
     /// `Err` says, for a person, why this node cannot serve at the moment.
@@ -76,7 +79,11 @@ pub enum Event {
     Started { cached_tokens: u32 },
     /// The next scores of the prompt, in order.
     PromptScores(Vec<TokenScore>),
-    Token { position: Position, id: u32, score: Option<TokenScore> },
+    Token {
+        position: Position,
+        id: u32,
+        score: Option<TokenScore>,
+    },
     /// The last event of a choice.
     Finished(Finish),
     /// The last event of a choice that was admitted and could not be served to its end.

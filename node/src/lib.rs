@@ -3,6 +3,7 @@
 //! A request goes `http` (JSON) → `text` (template, tokenizer) → `gateway` (the seam) → the router, and comes back the
 //! same way as tokens.
 
+pub mod bench;
 pub mod gateway;
 pub mod http;
 pub mod text;
