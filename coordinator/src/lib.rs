@@ -7,10 +7,13 @@
 //! No async, no IO, no clock, no unsafe, no hash order. Production and the simulator run this same code.
 #![forbid(unsafe_code)]
 
-pub mod cluster_state;
-pub mod cost;
-pub mod engine;
 pub mod machine;
+
+pub mod cluster_state;
+pub mod engine;
 pub mod router;
+
+pub mod cost;
+mod fairness;
 
 pub use machine::Machine;

@@ -1,0 +1,89 @@
+//! What an engine is told about its replica.
+
+use super::GroupSpec;
+use crate::cost::{Backlog, StepCost};
+use proto::engine::Load;
+use proto::{Epoch, GroupId, ReplicaId, Span};
+
+/// Asked to come back, nobody waits less or more than this.
+const RETRY_AFTER_MIN: Span = Span::from_secs(1);
+const RETRY_AFTER_MAX: Span = Span::from_secs(60);
+/// What a waiting sequence is taken to write, for the estimate of a queue's length alone.
+const OUTPUT_TOKENS_EACH: u32 = 128;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct EngineConfig {
+    pub replica: ReplicaId,
+    pub epoch: Epoch,
+    /// Tokens in a block of KV cache.
+    pub block_tokens: u32,
+    /// Blocks in the pool, for all groups together.
+    pub blocks: u32,
+    pub groups: Vec<GroupSpec>,
+    /// The model's longest sequence. The pool may bound it further.
+    pub context_tokens_max: u32,
+    /// How many sequences hold blocks at once.
+    pub sequences_max: u32,
+    /// How many may wait when a new one arrives; beyond it is refused with `Busy`.
+    pub waiting_max: u32,
+    /// The ranks' buffers are this long. At least `sequences_max`, so that all can decode in one step.
+    pub step_tokens_max: u32,
+    /// How long a step may take while somebody is reading along.
+    pub between_tokens_max: Span,
+    /// How long a step may take while nobody is: longer ones compute prompts a little faster, and newcomers wait.
+    pub prompt_step_max: Span,
+    /// Assumed until steps have been measured.
+    pub cost_prior: StepCost,
+}
+
+impl EngineConfig {
+    /// Sensible for a small model on a CPU. `blocks`, `context_tokens_max` and the ids are the caller's to set.
+    pub fn for_replica(replica: ReplicaId, epoch: Epoch) -> EngineConfig {
+        EngineConfig {
+            replica,
+            epoch,
+            block_tokens: 16,
+            blocks: 512,
+            groups: vec![GroupSpec { group: GroupId(0) }],
+            context_tokens_max: 2048,
+            sequences_max: 64,
+            waiting_max: 256,
+            step_tokens_max: 512,
+            between_tokens_max: Span::from_millis(50),
+            prompt_step_max: Span::from_millis(250),
+            cost_prior: StepCost::PRIOR,
+        }
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.block_tokens > 0, "a block holds at least one token");
+        assert!(!self.groups.is_empty(), "a model has at least one KV group");
+        assert!(
+            self.blocks as usize >= self.groups.len(),
+            "the pool holds at least one token"
+        );
+        assert!(self.sequences_max > 0, "at least one sequence runs");
+        assert!(
+            self.step_tokens_max >= self.sequences_max,
+            "all running sequences decode in one step"
+        );
+    }
+
+    /// When a place in the queue will be free again, going by the cost model.
+    pub(super) fn retry_after(&self, load: &Load) -> Span {
+        retry_after(load, self.sequences_max)
+    }
+}
+
+/// How long a replica with this load needs for what it has, within reason.
+pub(crate) fn retry_after(load: &Load, batch: u32) -> Span {
+    let backlog = Backlog {
+        prompt_tokens: load.backlog_tokens,
+        sequences: load.running + load.waiting,
+        output_tokens_each: OUTPUT_TOKENS_EACH,
+        batch,
+    };
+    StepCost::of_load(load)
+        .drain(backlog)
+        .clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
+}

@@ -1,0 +1,448 @@
+//! A model of everything around an engine: ranks that really read and write pages, and clients that count positions.
+//!
+//! A page remembers for every slot *which prefix* it was computed from. A slice therefore only computes if all pages
+//! before it hold exactly its own sequence's past: wrong sharing, early reuse and lost writes all show at once.
+#![allow(dead_code)] // Each test binary uses its own part.
+
+use coordinator::Machine;
+use coordinator::engine::{Engine, EngineAction, EngineConfig, EngineDelivery, EngineEvent};
+use proto::engine::Load;
+use proto::request::{Finish, PrefixUse, Refusal, ServiceClass, Ticket};
+use proto::step::{Sampled, Slice, SliceOutput, StepDone, StepPlan, Verdict};
+use proto::{
+    AdapterId, Attempt, BlockHash, BlockId, Epoch, GroupId, ReplicaId, RequestId, SequenceId, Span, StreamId,
+    TenantId, Time,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const BLOCK_TOKENS: u32 = 4;
+
+pub fn config(blocks: u32) -> EngineConfig {
+    EngineConfig {
+        block_tokens: BLOCK_TOKENS,
+        blocks,
+        context_tokens_max: 64,
+        sequences_max: 8,
+        waiting_max: 16,
+        step_tokens_max: 16,
+        ..EngineConfig::for_replica(ReplicaId(0), Epoch(1))
+    }
+}
+
+pub fn stream(request: u128, choice: u32) -> StreamId {
+    StreamId {
+        request: RequestId(request),
+        choice,
+    }
+}
+
+/// What a test says of a stream; the rest is ordinary.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub stream: StreamId,
+    pub attempt: Attempt,
+    pub tenant: TenantId,
+    pub class: ServiceClass,
+    pub prompt: Vec<u32>,
+    pub resumed_tokens: u32,
+    pub max_new_tokens: u32,
+    pub prefix: PrefixUse,
+    pub deadline: Option<Time>,
+}
+
+/// A prompt of `length` tokens that differs from those of other requests from the first token on.
+pub fn ask(request: u128, length: u32, max_new_tokens: u32) -> Ask {
+    Ask {
+        stream: stream(request, 0),
+        attempt: Attempt(0),
+        tenant: TenantId(1),
+        class: ServiceClass::Default,
+        prompt: (0..length).map(|index| request as u32 * 1000 + index).collect(),
+        resumed_tokens: 0,
+        max_new_tokens,
+        prefix: PrefixUse::Reuse,
+        deadline: None,
+    }
+}
+
+impl Ask {
+    pub fn tenant(self, tenant: u32) -> Ask {
+        Ask {
+            tenant: TenantId(tenant),
+            ..self
+        }
+    }
+
+    pub fn class(self, class: ServiceClass) -> Ask {
+        Ask { class, ..self }
+    }
+
+    pub fn choice(self, choice: u32) -> Ask {
+        Ask {
+            stream: StreamId {
+                choice,
+                ..self.stream
+            },
+            ..self
+        }
+    }
+
+    pub fn prompt(self, prompt: impl IntoIterator<Item = u32>) -> Ask {
+        Ask {
+            prompt: prompt.into_iter().collect(),
+            ..self
+        }
+    }
+
+    pub fn deadline(self, deadline: Time) -> Ask {
+        Ask {
+            deadline: Some(deadline),
+            ..self
+        }
+    }
+
+    pub fn recompute(self) -> Ask {
+        Ask {
+            prefix: PrefixUse::Recompute,
+            ..self
+        }
+    }
+
+    pub fn ticket(&self) -> Ticket {
+        Ticket {
+            stream: self.stream,
+            attempt: self.attempt,
+            tenant: self.tenant,
+            class: self.class,
+            adapter: AdapterId(0),
+            prompt_tokens: self.prompt.len() as u32,
+            resumed_tokens: self.resumed_tokens,
+            block_hashes: root(self.tenant).chain(&self.prompt, BLOCK_TOKENS as usize),
+            max_new_tokens: self.max_new_tokens,
+            prefix: self.prefix,
+            deadline: self.deadline,
+        }
+    }
+}
+
+fn root(tenant: TenantId) -> BlockHash {
+    BlockHash::root(&[tenant.0 as u8; 32], &[0; 32], AdapterId(0), 0)
+}
+
+/// What a slot of a page holds: the past it was computed from.
+type Kv = BlockHash;
+
+#[derive(Default)]
+struct Page {
+    slots: [Option<Kv>; BLOCK_TOKENS as usize],
+    tenant: Option<TenantId>,
+}
+
+struct Held {
+    tenant: TenantId,
+    prompt_tokens: usize,
+    tokens: Vec<u32>,
+    pages: Vec<BlockId>,
+    scored: u32,
+    prefix: PrefixUse,
+}
+
+/// What a client has seen of a stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    pub positions: u32,
+    pub cached_tokens: Option<u32>,
+    pub finishes: Vec<Finish>,
+}
+
+pub struct Shell {
+    pub engine: Engine,
+    pub now: Time,
+    pub seen: BTreeMap<(StreamId, Attempt), Seen>,
+    pub refused: Vec<(StreamId, Refusal)>,
+    pub reports: Vec<Load>,
+    pub drained: u32,
+    /// The plan that is being computed.
+    pub plan: Option<StepPlan>,
+    /// All plans, for tests that look at them.
+    pub plans: Vec<StepPlan>,
+    asked: BTreeMap<(StreamId, Attempt), Ask>,
+    held: BTreeMap<SequenceId, Held>,
+    pages: Vec<Page>,
+}
+
+impl Shell {
+    pub fn new(config: EngineConfig) -> Shell {
+        Shell {
+            pages: (0..config.blocks).map(|_| Page::default()).collect(),
+            engine: Engine::new(config),
+            now: Time::ZERO,
+            seen: BTreeMap::new(),
+            refused: Vec::new(),
+            reports: Vec::new(),
+            drained: 0,
+            plan: None,
+            plans: Vec::new(),
+            asked: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    pub fn submit(&mut self, ask: Ask) {
+        let ticket = ask.ticket();
+        self.asked.insert((ask.stream, ask.attempt), ask);
+        self.event(EngineEvent::Submit(ticket));
+    }
+
+    pub fn cancel(&mut self, stream: StreamId) {
+        self.event(EngineEvent::Cancel {
+            stream,
+            attempt: Attempt(0),
+        });
+    }
+
+    pub fn event(&mut self, event: EngineEvent) {
+        let mut out = Vec::new();
+        self.engine.handle(self.now, event, &mut out);
+        self.perform(out);
+    }
+
+    pub fn wake(&mut self) {
+        let mut out = Vec::new();
+        self.engine.wake(self.now, &mut out);
+        self.perform(out);
+    }
+
+    /// The step in flight returns after 10 ms, and every sampled token gets the verdict.
+    pub fn step(&mut self, verdict: Verdict) {
+        self.step_with(|_| verdict);
+    }
+
+    pub fn step_with(&mut self, mut verdict: impl FnMut(SequenceId) -> Verdict) {
+        let plan = self.plan.take().expect("a step is running");
+        self.now = self.now + Span::from_millis(10);
+        let done = self.compute(&plan, &mut verdict);
+        self.event(EngineEvent::StepDone(done));
+    }
+
+    /// Steps until nothing is left to compute.
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            if self.plan.is_none() {
+                return;
+            }
+            self.step(Verdict::Continue);
+        }
+        panic!("still running after 10000 steps");
+    }
+
+    pub fn seen(&self, request: u128) -> &Seen {
+        &self.seen[&(stream(request, 0), Attempt(0))]
+    }
+
+    /// After everything has ended: nothing is kept that nobody wants.
+    pub fn assert_idle(&self) {
+        let load = self.engine.load();
+        assert_eq!((load.running, load.waiting), (0, 0));
+        assert_eq!(load.blocks_free + load.blocks_cached, load.blocks_total);
+        for (key, seen) in &self.seen {
+            assert_eq!(seen.finishes.len(), 1, "{key:?} ended {:?}", seen.finishes);
+        }
+    }
+
+    fn perform(&mut self, out: Vec<EngineAction>) {
+        self.engine.check();
+        for action in out {
+            match action {
+                EngineAction::Admitted {
+                    stream,
+                    attempt,
+                    sequence,
+                } => self.admitted(stream, attempt, sequence),
+                EngineAction::Refuse { stream, refusal, .. } => self.refused.push((stream, refusal)),
+                EngineAction::Run(plan) => self.start(plan),
+                EngineAction::Deliver(delivery) => self.deliver(delivery),
+                EngineAction::Report(load) => self.reports.push(load),
+                EngineAction::Drained => self.drained += 1,
+            }
+        }
+    }
+
+    fn admitted(&mut self, stream: StreamId, attempt: Attempt, sequence: SequenceId) {
+        let ask = &self.asked[&(stream, attempt)];
+        let held = Held {
+            tenant: ask.tenant,
+            prompt_tokens: ask.prompt.len(),
+            tokens: ask.prompt.clone(),
+            pages: Vec::new(),
+            scored: 0,
+            prefix: ask.prefix,
+        };
+        assert!(
+            self.held.insert(sequence, held).is_none(),
+            "sequence {sequence} was used before"
+        );
+        let before = self.seen.insert((stream, attempt), Seen::default());
+        assert!(before.is_none(), "{stream} was admitted twice");
+    }
+
+    fn deliver(&mut self, delivery: EngineDelivery) {
+        let ask = &self.asked[&(delivery.stream, delivery.attempt)];
+        let seen = self
+            .seen
+            .get_mut(&(delivery.stream, delivery.attempt))
+            .expect("only admitted streams are served");
+        assert!(
+            seen.finishes.is_empty(),
+            "{} is served after its end",
+            delivery.stream
+        );
+        let is_first = seen.cached_tokens.is_none();
+        assert_eq!(
+            delivery.cached_tokens.is_some(),
+            is_first,
+            "cached tokens come first, and once"
+        );
+        seen.cached_tokens = seen.cached_tokens.or(delivery.cached_tokens);
+        if let Some(position) = delivery.position {
+            assert_eq!(
+                position.0,
+                ask.resumed_tokens + seen.positions,
+                "positions of {}",
+                delivery.stream
+            );
+            seen.positions += 1;
+        }
+        assert!(seen.positions <= ask.max_new_tokens);
+        seen.finishes.extend(delivery.finish);
+        let held = &self.held[&delivery.sequence];
+        let scored_all = held.prefix == PrefixUse::Reuse || held.scored as usize >= held.prompt_tokens;
+        assert!(
+            scored_all || seen.positions == 0,
+            "a token before the prompt's scores were complete"
+        );
+    }
+
+    fn start(&mut self, plan: StepPlan) {
+        assert!(self.plan.is_none(), "two plans at once");
+        self.check_shape(&plan);
+        plan.forget.iter().for_each(|sequence| {
+            self.held.remove(sequence).expect("a sequence is forgotten once");
+        });
+        plan.reset
+            .iter()
+            .for_each(|sequence| self.held.get_mut(sequence).unwrap().pages.clear());
+        plan.zero
+            .iter()
+            .for_each(|block| self.pages[block.0 as usize] = Page::default());
+        plan.slices.iter().for_each(|slice| self.append_pages(slice));
+        self.plans.push(plan.clone());
+        self.plan = Some(plan);
+    }
+
+    fn check_shape(&self, plan: &StepPlan) {
+        let config = self.engine.config();
+        assert_eq!(plan.epoch, config.epoch);
+        assert_eq!(plan.step.0, self.plans.len() as u64);
+        assert!(!plan.slices.is_empty() && plan.slices.len() <= config.sequences_max as usize);
+        let sequences: BTreeSet<SequenceId> = plan.slices.iter().map(|slice| slice.sequence).collect();
+        assert_eq!(sequences.len(), plan.slices.len(), "two slices of one sequence");
+        let tokens: u32 = plan.slices.iter().map(|slice| slice.count).sum();
+        assert!(tokens <= config.step_tokens_max, "{tokens} tokens in a step");
+        for sequence in plan.forget.iter().chain(&plan.reset) {
+            assert!(
+                !sequences.contains(sequence),
+                "{sequence} is dropped and computed"
+            );
+        }
+    }
+
+    fn append_pages(&mut self, slice: &Slice) {
+        let held = self
+            .held
+            .get_mut(&slice.sequence)
+            .expect("a slice of a known sequence");
+        for (group, block) in &slice.new_blocks {
+            assert_eq!(*group, GroupId(0));
+            let page = &mut self.pages[block.0 as usize];
+            assert!(
+                page.tenant.is_none_or(|tenant| tenant == held.tenant),
+                "{block} was not zeroed"
+            );
+            page.tenant = Some(held.tenant);
+            held.pages.push(*block);
+        }
+        let end = slice.start + slice.count;
+        assert!(slice.count > 0 && end as usize <= held.tokens.len(), "{slice:?}");
+        assert!(
+            held.pages.len() as u32 * BLOCK_TOKENS >= end,
+            "pages of {slice:?}"
+        );
+        let reaches_end = end as usize == held.tokens.len();
+        assert_eq!(reaches_end, slice.output != SliceOutput::Nothing, "{slice:?}");
+    }
+
+    fn compute(&mut self, plan: &StepPlan, verdict: &mut impl FnMut(SequenceId) -> Verdict) -> StepDone {
+        let (mut sampled, mut sealed) = (Vec::new(), Vec::new());
+        plan.slices.iter().for_each(|slice| self.write_pages(slice));
+        for slice in &plan.slices {
+            if slice.output == SliceOutput::Sample {
+                let verdict = verdict(slice.sequence);
+                sampled.push(Sampled {
+                    sequence: slice.sequence,
+                    verdict,
+                });
+                sealed.extend(self.sample(slice.sequence).map(|hash| (slice.sequence, hash)));
+            }
+        }
+        StepDone {
+            epoch: plan.epoch,
+            step: plan.step,
+            elapsed: Span::from_millis(10),
+            sampled,
+            sealed,
+        }
+    }
+
+    fn write_pages(&mut self, slice: &Slice) {
+        let held = self.held.get_mut(&slice.sequence).unwrap();
+        let pasts = pasts(held.tenant, &held.tokens);
+        let (start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
+        for position in 0..end {
+            let block = held.pages[position / BLOCK_TOKENS as usize];
+            let slot = &mut self.pages[block.0 as usize].slots[position % BLOCK_TOKENS as usize];
+            if position >= start {
+                *slot = Some(pasts[position]);
+            }
+            assert_eq!(
+                *slot,
+                Some(pasts[position]),
+                "position {position} of {slice:?} in page {block}"
+            );
+        }
+        if held.prefix == PrefixUse::Recompute {
+            assert!(
+                slice.start <= held.scored,
+                "positions without scores before {slice:?}"
+            );
+            held.scored = held.scored.max(slice.start + slice.count);
+        }
+    }
+
+    /// The next token is a function of the past, so that equal prompts continue equally and can share again.
+    fn sample(&mut self, sequence: SequenceId) -> Option<BlockHash> {
+        let held = self.held.get_mut(&sequence).unwrap();
+        held.tokens
+            .push(pasts(held.tenant, &held.tokens).last().unwrap().0 as u32);
+        let chain = root(held.tenant).chain(&held.tokens, BLOCK_TOKENS as usize);
+        held.tokens
+            .len()
+            .is_multiple_of(BLOCK_TOKENS as usize)
+            .then(|| *chain.last().unwrap())
+    }
+}
+
+/// For every position, what its KV depends on.
+fn pasts(tenant: TenantId, tokens: &[u32]) -> Vec<Kv> {
+    root(tenant).chain(tokens, 1)
+}
