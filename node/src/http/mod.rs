@@ -1,1 +1,69 @@
-//! The HTTP interface: the only place that knows JSON.
+//! The HTTP interface, in the forms that OpenAI's clients speak: the only place that knows JSON.
+//!
+//! A request passes `edge` (name, key, span, counters), is read by `chat` or `completions` (with `fields`, `sampling`,
+//! `common`), becomes a `Generate` in `admission`, and comes back through a `session`, whose fragments are put into
+//! JSON whole (`answer`) or chunk by chunk (`stream`).
+
+mod admission;
+mod answer;
+mod body;
+mod chat;
+mod choice;
+mod common;
+mod completions;
+mod dialect;
+mod edge;
+mod error;
+mod fields;
+mod limits;
+mod logprobs;
+mod models;
+mod probes;
+mod sampling;
+mod serve;
+mod session;
+mod stream;
+pub mod telemetry;
+mod text_work;
+mod tokenize;
+mod usage;
+#[cfg(test)]
+mod tests;
+
+pub use limits::{Limits, MetricsAccess};
+pub use serve::serve;
+
+use crate::gateway::Gateway;
+use axum::Router;
+use axum::routing::{get, post};
+use std::sync::Arc;
+use text_work::TextWork;
+
+/// What every handler needs.
+#[derive(Clone)]
+struct Service {
+    gateway: Arc<dyn Gateway>,
+    limits: Arc<Limits>,
+    text_work: TextWork,
+}
+
+/// All routes. Every answer has an `x-request-id`, and every error the body `{"error": {…}}`.
+pub fn router(gateway: Arc<dyn Gateway>, limits: Limits) -> Router {
+    let service = Service { gateway, text_work: TextWork::new(&limits), limits: Arc::new(limits) };
+    Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/tokenizer_info", get(tokenize::info))
+        .route("/health", get(probes::health))
+        .route("/ready", get(probes::health))
+        .route("/metrics", get(probes::metrics))
+        .route("/version", get(probes::version))
+        .fallback(probes::no_such_route)
+        .method_not_allowed_fallback(probes::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(service.clone(), edge::pass))
+        .with_state(service)
+}

@@ -1,4 +1,67 @@
 //! From text to tokens and back: tokenizer, chat template, incremental detokenizer, stop strings.
+//!
+//! Everything here is synchronous and bounded by the length of its input; callers keep long inputs off async threads.
 
-/// What a model file says about text. Cheap to share behind the `Arc` of its `ServedModel`.
-pub struct TextModel {}
+mod byte_alphabet;
+mod detokenizer;
+mod pieces;
+mod python_methods;
+mod source;
+mod stop;
+mod template;
+mod tokenizer;
+mod vocabulary;
+#[cfg(test)]
+mod tests;
+
+pub use detokenizer::{Detokenizer, SpecialTokens, decode};
+pub use source::TokenizerSource;
+pub use stop::{StopMatcher, Stopped};
+pub use template::{ChatTemplate, Conversation, Message, TemplateError};
+pub use tokenizer::{AddSpecial, BuildError, EncodeError, NamedTokens, Tokenizer};
+pub use vocabulary::Vocabulary;
+
+use shard::gguf::Gguf;
+use std::sync::Arc;
+
+/// What a model file says about text.
+pub struct TextModel {
+    tokenizer: Tokenizer,
+    /// `None`: the file has none, so the model serves completions only.
+    template: Option<ChatTemplate>,
+    end_tokens: Vec<u32>,
+}
+
+impl TextModel {
+    pub fn from_gguf(gguf: &Gguf) -> Result<TextModel, BuildError> {
+        TextModel::from_source(TokenizerSource::from_gguf(gguf)?)
+    }
+
+    pub fn from_source(source: TokenizerSource) -> Result<TextModel, BuildError> {
+        let end_tokens = source.end_tokens();
+        let template_source = source.chat_template.clone();
+        let tokenizer = Tokenizer::new(source)?;
+        let template = match template_source {
+            Some(text) => Some(ChatTemplate::new(&text, tokenizer.named_tokens())?),
+            None => None,
+        };
+        Ok(TextModel { tokenizer, template, end_tokens })
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        self.tokenizer.vocabulary()
+    }
+
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The tokens with which the model itself ends an answer; ascending, without repeats.
+    pub fn end_tokens(&self) -> &[u32] {
+        &self.end_tokens
+    }
+}

@@ -1,0 +1,25 @@
+//! An answer in one piece.
+
+use super::dialect::WholeChoice;
+use super::error::ApiError;
+use super::session::{Session, What};
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+/// Waits for every choice. When the client goes away, so does this future, and the session with it.
+pub async fn whole(mut session: Session) -> Result<Response, ApiError> {
+    let mut choices: Vec<WholeChoice> = Vec::new();
+    choices.resize_with(session.choices(), WholeChoice::default);
+    while let Some(news) = session.next().await {
+        for news in news? {
+            match news.what {
+                What::Opened => {}
+                What::Fragment(fragment) => choices[news.choice as usize].add(fragment),
+            }
+        }
+    }
+    let choices = choices.iter().zip(0..).map(|(choice, index)| session.envelope.whole_choice(index, choice));
+    let choices: Vec<Value> = choices.collect();
+    Ok(Json(session.envelope.whole(choices, session.usage())).into_response())
+}

@@ -1,0 +1,84 @@
+//! What every request passes first and every answer last: its name, its key, its span, its counters.
+
+use super::Service;
+use super::error::ApiError;
+use super::limits::MetricsAccess;
+use super::telemetry;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use proto::{RequestId, TenantId};
+use std::time::Instant;
+use tracing::Instrument;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Who asks, and under which name the answer is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub request: RequestId,
+    pub tenant: TenantId,
+}
+
+pub async fn pass(State(service): State<Service>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId(drawn_id());
+    let shown_id = client_id(request.headers()).unwrap_or_else(|| hex_id(id));
+    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_string();
+    let span = tracing::info_span!("request", id = %id, client_id = ?shown_id, method = %request.method(), route);
+    let mut response = match authenticated(&service, &request) {
+        Ok(tenant) => {
+            request.extensions_mut().insert(Caller { request: id, tenant });
+            next.run(request).instrument(span.clone()).await
+        }
+        Err(error) => error.into_response(),
+    };
+    let status = response.status();
+    // For a stream this is the head alone; `RequestWatch` tells of its end.
+    span.in_scope(|| tracing::info!(status = status.as_u16(), millis = started.elapsed().as_millis() as u64, "answered"));
+    telemetry::answered(route, status);
+    response.headers_mut().insert(REQUEST_ID, shown_id);
+    response
+}
+
+/// The open routes know no tenant and get the default one.
+fn authenticated(service: &Service, request: &Request) -> Result<TenantId, ApiError> {
+    if is_open(request.uri().path(), service.limits.metrics) {
+        return Ok(TenantId::default());
+    }
+    let key = bearer(request.headers());
+    service.gateway.authenticate(key).ok_or_else(ApiError::no_key)
+}
+
+fn is_open(path: &str, metrics: MetricsAccess) -> bool {
+    match path {
+        "/health" | "/ready" => true,
+        "/metrics" => metrics == MetricsAccess::Everyone,
+        _other => false,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+fn drawn_id() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system has no randomness");
+    u128::from_le_bytes(bytes)
+}
+
+/// The client's own name for its request, where it is fit for a header and a log line.
+fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let is_fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    let bytes = id.as_bytes();
+    ((1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(is_fit)).then(|| id.clone())
+}
+
+fn hex_id(id: RequestId) -> HeaderValue {
+    HeaderValue::try_from(id.to_string()).expect("hexadecimal digits are fit for a header")
+}

@@ -1,0 +1,111 @@
+//! The accept loop. Our own, because `axum::serve` sets no timeouts and no bounds.
+
+use super::limits::Limits;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// After a failed accept (no file descriptors left, most likely) there is no use in trying at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown` completes; then takes no new connections, lets running requests finish for
+/// `limits.drain_max`, and cuts off the rest. Only a fault of the listener itself is an error.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut shutdown = pin!(shutdown);
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let (ending, ends) = watch::channel(());
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &places) => accepted?,
+            Some(_ended) = connections.join_next() => continue,
+        };
+        let (stream, place) = accepted;
+        let serving = serve_connection(stream, router.clone(), limits.clone(), ends.clone());
+        connections.spawn(async move {
+            serving.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    // Every connection hears of it and closes after the request it is on.
+    drop(ending);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain_max, drained).await.is_err() {
+        tracing::warn!(connections = connections.len(), "requests cut off at the end of the drain");
+    }
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// Waits for a place first: connections beyond the bound queue in the kernel, which is bounded too.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _peer)) => return Ok((stream, place)),
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Errors of one connection or of a moment, not of the listener.
+fn is_passing(error: &io::Error) -> bool {
+    let of_resources = matches!(error.raw_os_error(), Some(libc_emfile) if [23, 24, 12, 105].contains(&libc_emfile));
+    let of_peer = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    );
+    of_resources || of_peer
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, mut ends: watch::Receiver<()>) {
+    // Tokens are small writes that must not wait for each other.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let service = TowerToHyperService::new(router);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_wait_max)
+        .max_buf_size(limits.header_bytes_max)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ending = ends.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
