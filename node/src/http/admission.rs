@@ -31,7 +31,10 @@ pub struct Prompt {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutputLength {
     /// The client's number, in the field of this name. It fits or the request is refused.
-    Asked { tokens: u32, param: &'static str },
+    Asked {
+        tokens: u32,
+        param: &'static str,
+    },
     /// A default: this many, or what the context has room for.
     UpTo(u32),
     RestOfContext,
@@ -47,7 +50,10 @@ impl Service {
                 found.ok_or_else(|| ApiError::no_such_model(name))
             }
             None if models.len() == 1 => Ok(models.remove(0)),
-            None => Err(ApiError::invalid("model", "`model` is missing, and not exactly one is served here")),
+            None => Err(ApiError::invalid(
+                "model",
+                "`model` is missing, and not exactly one is served here",
+            )),
         }
     }
 
@@ -66,7 +72,13 @@ impl Service {
         let choices = choices(&job);
         let prompt_tokens = job.prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
         let envelope = Envelope::new(job.dialect, job.model, job.logprobs, caller, job.common.tier);
-        Ok(Session::new(envelope, generation, choices, job.common.choices, prompt_tokens))
+        Ok(Session::new(
+            envelope,
+            generation,
+            choices,
+            job.common.choices,
+            prompt_tokens,
+        ))
     }
 }
 
@@ -74,7 +86,8 @@ impl Service {
 fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
     let count = job.prompts.len() as u64 * u64::from(job.common.choices);
     if count > u64::from(streams_max) {
-        let message = format!("the request has {count} choices (prompts times `n`); at most {streams_max} are served");
+        let message =
+            format!("the request has {count} choices (prompts times `n`); at most {streams_max} are served");
         return Err(ApiError::invalid("n", message));
     }
     let mut streams = Vec::with_capacity(count as usize);
@@ -130,8 +143,17 @@ fn length_param(job: &Job) -> &'static str {
 fn choices(job: &Job) -> Vec<Choice> {
     let stop_tokens: Arc<[u32]> = job.common.sampling.stop_tokens.as_slice().into();
     let of_prompt = |prompt: &Prompt| {
-        let echo = prompt.echo.clone().map(|text| Echo { text, prompt: prompt.ids.clone() });
-        Choice::new(&job.model.text, job.common.special, &job.common.stops, stop_tokens.clone(), echo)
+        let echo = prompt.echo.clone().map(|text| Echo {
+            text,
+            prompt: prompt.ids.clone(),
+        });
+        Choice::new(
+            &job.model.text,
+            job.common.special,
+            &job.common.stops,
+            stop_tokens.clone(),
+            echo,
+        )
     };
     let repeated = |prompt| (0..job.common.choices).map(move |_| of_prompt(prompt));
     job.prompts.iter().flat_map(repeated).collect()

@@ -19,7 +19,10 @@ pub async fn whole(mut session: Session) -> Result<Response, ApiError> {
             }
         }
     }
-    let choices = choices.iter().zip(0..).map(|(choice, index)| session.envelope.whole_choice(index, choice));
+    let choices = choices
+        .iter()
+        .zip(0..)
+        .map(|(choice, index)| session.envelope.whole_choice(index, choice));
     let choices: Vec<Value> = choices.collect();
     Ok(Json(session.envelope.whole(choices, session.usage())).into_response())
 }

@@ -24,7 +24,11 @@ async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes,
         Ok(Err(_)) => Err(ApiError::malformed("the body broke off")),
         Err(_) => {
             let message = "the body took too long to arrive";
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+            Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                message,
+            ))
         }
     }
 }

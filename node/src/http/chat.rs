@@ -50,7 +50,9 @@ impl Service {
         conversation: Conversation,
         special: AddSpecial,
     ) -> Result<Vec<u32>, ApiError> {
-        self.text_work.run(move || conversation_tokens(&model, conversation, special)).await
+        self.text_work
+            .run(move || conversation_tokens(&model, conversation, special))
+            .await
     }
 }
 
@@ -64,8 +66,18 @@ async fn job(service: &Service, fields: &Fields) -> Result<Job, ApiError> {
     let conversation = conversation(fields)?;
     let special = add_special(fields, AddSpecial::Never)?;
     let ids = service.chat_tokens(model.clone(), conversation, special).await?;
-    let prompts = vec![Prompt { ids: ids.into(), echo: None }];
-    Ok(Job { dialect: Dialect::Chat, model, common, logprobs, prompts, output })
+    let prompts = vec![Prompt {
+        ids: ids.into(),
+        echo: None,
+    }];
+    Ok(Job {
+        dialect: Dialect::Chat,
+        model,
+        common,
+        logprobs,
+        prompts,
+        output,
+    })
 }
 
 pub fn shown(logprobs: Option<u8>, names: TokenNames) -> Logprobs {
@@ -95,14 +107,20 @@ fn top_logprobs(fields: &Fields) -> Result<Option<u8>, ApiError> {
     match (fields.flag("logprobs")?.unwrap_or(false), top) {
         (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
         (false, None | Some(0)) => Ok(None),
-        (false, Some(_)) => Err(ApiError::invalid("top_logprobs", "`top_logprobs` needs `logprobs: true`")),
+        (false, Some(_)) => Err(ApiError::invalid(
+            "top_logprobs",
+            "`top_logprobs` needs `logprobs: true`",
+        )),
     }
 }
 
 fn output_length(fields: &Fields) -> Result<OutputLength, ApiError> {
     for param in ["max_completion_tokens", "max_tokens"] {
         if let Some(tokens) = fields.integer(param, 1..=u32::MAX.into())? {
-            return Ok(OutputLength::Asked { tokens: tokens as u32, param });
+            return Ok(OutputLength::Asked {
+                tokens: tokens as u32,
+                param,
+            });
         }
     }
     Ok(OutputLength::RestOfContext)
@@ -110,11 +128,22 @@ fn output_length(fields: &Fields) -> Result<OutputLength, ApiError> {
 
 pub fn conversation(fields: &Fields) -> Result<Conversation, ApiError> {
     let bad = || ApiError::invalid("messages", "`messages` must be a list of at least one message");
-    let messages = fields.required("messages")?.as_array().filter(|list| !list.is_empty()).ok_or_else(bad)?;
+    let messages = fields
+        .required("messages")?
+        .as_array()
+        .filter(|list| !list.is_empty())
+        .ok_or_else(bad)?;
     Ok(Conversation {
-        messages: messages.iter().enumerate().map(|(index, value)| message(index, value)).collect::<Result<_, _>>()?,
+        messages: messages
+            .iter()
+            .enumerate()
+            .map(|(index, value)| message(index, value))
+            .collect::<Result<_, _>>()?,
         add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
-        variables: fields.object("chat_template_kwargs")?.cloned().unwrap_or_default(),
+        variables: fields
+            .object("chat_template_kwargs")?
+            .cloned()
+            .unwrap_or_default(),
     })
 }
 
@@ -124,15 +153,24 @@ fn message(index: usize, value: &Value) -> Result<Message, ApiError> {
     let role = match role {
         Some("system" | "developer" | "user" | "assistant") => role.unwrap_or_default(),
         Some("tool" | "function") => {
-            return Err(ApiError::unsupported(&param("role"), "messages of tools are not supported"));
+            return Err(ApiError::unsupported(
+                &param("role"),
+                "messages of tools are not supported",
+            ));
         }
         Some(_) | None => {
             let message = "`role` must be system, developer, user or assistant";
             return Err(ApiError::invalid(&param("role"), message));
         }
     };
-    if value.get("tool_calls").is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty()) && !calls.is_null()) {
-        return Err(ApiError::unsupported(&param("tool_calls"), "tool calls are not supported"));
+    if value
+        .get("tool_calls")
+        .is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty()) && !calls.is_null())
+    {
+        return Err(ApiError::unsupported(
+            &param("tool_calls"),
+            "tool calls are not supported",
+        ));
     }
     Ok(Message {
         role: role.to_string(),
@@ -146,10 +184,16 @@ fn content(param: &str, value: Option<&Value>) -> Result<String, ApiError> {
     match value {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(parts)) => {
-            let texts: Vec<&str> = parts.iter().map(|part| part_text(param, part)).collect::<Result<_, _>>()?;
+            let texts: Vec<&str> = parts
+                .iter()
+                .map(|part| part_text(param, part))
+                .collect::<Result<_, _>>()?;
             Ok(texts.join("\n"))
         }
-        Some(_) | None => Err(ApiError::invalid(param, "`content` must be a string or a list of parts")),
+        Some(_) | None => Err(ApiError::invalid(
+            param,
+            "`content` must be a string or a list of parts",
+        )),
     }
 }
 
@@ -159,8 +203,14 @@ fn part_text<'a>(param: &str, part: &'a Value) -> Result<&'a str, ApiError> {
             let text = part.get("text").and_then(Value::as_str);
             text.ok_or_else(|| ApiError::invalid(param, "a part of type `text` must have a string `text`"))
         }
-        Some(_) => Err(ApiError::unsupported(param, "only parts of type `text` are supported")),
-        None => Err(ApiError::invalid(param, "each part of `content` must have a `type`")),
+        Some(_) => Err(ApiError::unsupported(
+            param,
+            "only parts of type `text` are supported",
+        )),
+        None => Err(ApiError::invalid(
+            param,
+            "each part of `content` must have a `type`",
+        )),
     }
 }
 
@@ -170,17 +220,25 @@ fn conversation_tokens(
     special: AddSpecial,
 ) -> Result<Vec<u32>, ApiError> {
     let Some(template) = model.text.template() else {
-        let message = format!("the model `{}` has no chat template; use /v1/completions", model.name);
+        let message = format!(
+            "the model `{}` has no chat template; use /v1/completions",
+            model.name
+        );
         return Err(ApiError::unsupported("messages", message));
     };
     if !template.source().contains("developer") {
         rename_developer(&mut conversation.messages);
     }
-    let prompt = template.render(&conversation).map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let prompt = template
+        .render(&conversation)
+        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
     let ids = model.text.tokenizer().encode(&prompt, special);
     let ids = ids.map_err(|error| ApiError::too_long("messages", error.to_string()))?;
     match ids.is_empty() {
-        true => Err(ApiError::invalid("messages", "the chat template made an empty prompt of these messages")),
+        true => Err(ApiError::invalid(
+            "messages",
+            "the chat template made an empty prompt of these messages",
+        )),
         false => Ok(ids),
     }
 }

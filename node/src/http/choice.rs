@@ -97,7 +97,9 @@ impl Choice {
     pub fn take_echo(&mut self, text: &TextModel) -> Option<Fragment> {
         let echo = self.echo.take()?;
         let scores = std::mem::take(&mut self.prompt_scores);
-        let scores = std::iter::once(None).chain(scores.into_iter().map(Some)).chain(std::iter::repeat(None));
+        let scores = std::iter::once(None)
+            .chain(scores.into_iter().map(Some))
+            .chain(std::iter::repeat(None));
         let mut walk = Detokenizer::new(text.vocabulary().clone(), SpecialTokens::Skip);
         let mut tokens = Vec::with_capacity(echo.prompt.len());
         let mut offset = 0;
@@ -106,19 +108,33 @@ impl Choice {
             offset += walk.push(id).chars().count();
         }
         self.decoded_chars = echo.text.chars().count();
-        Some(Fragment { text: echo.text.to_string(), tokens, position: None, finish: None })
+        Some(Fragment {
+            text: echo.text.to_string(),
+            tokens,
+            position: None,
+            finish: None,
+        })
     }
 
     /// Takes the next generated token. A choice that a stop string ended takes no more.
     pub fn push(&mut self, position: Position, id: u32, score: Option<TokenScore>) -> Fragment {
         assert!(self.finish.is_none(), "a token after the end of its choice");
         self.tokens += 1;
-        let scored = ScoredToken { id, score, offset: self.decoded_chars };
+        let scored = ScoredToken {
+            id,
+            score,
+            offset: self.decoded_chars,
+        };
         let text = self.text_of(id);
         if self.stops.stopped() == Stopped::Yes {
             self.finish = Some(FinishReason::Stop);
         }
-        Fragment { text, tokens: vec![scored], position: Some(position), finish: self.finish }
+        Fragment {
+            text,
+            tokens: vec![scored],
+            position: Some(position),
+            finish: self.finish,
+        }
     }
 
     fn text_of(&mut self, id: u32) -> String {
@@ -140,7 +156,11 @@ impl Choice {
             Stopped::No => reason,
         };
         self.finish = Some(reason);
-        Fragment { text, finish: self.finish, ..Fragment::default() }
+        Fragment {
+            text,
+            finish: self.finish,
+            ..Fragment::default()
+        }
     }
 }
 

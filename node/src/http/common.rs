@@ -96,7 +96,10 @@ fn refuse_what_is_not_served(fields: &Fields) -> Result<(), ApiError> {
     for name in NOT_SERVED {
         let Some(value) = fields.get(name) else { continue };
         if !asks_for_nothing(name, value) && !(name == "tools" && no_tool_is_wanted) {
-            return Err(ApiError::unsupported(name, format!("`{name}` is not supported with this value")));
+            return Err(ApiError::unsupported(
+                name,
+                format!("`{name}` is not supported with this value"),
+            ));
         }
     }
     Ok(())
@@ -126,9 +129,10 @@ fn choices(fields: &Fields, limits: &Limits) -> Result<u32, ApiError> {
     let most = i64::from(limits.choices_max);
     let choices = fields.integer("n", 1..=most)?.unwrap_or(1);
     match fields.integer("best_of", 1..=most)? {
-        Some(best_of) if best_of != choices => {
-            Err(ApiError::unsupported("best_of", "`best_of` must equal `n`: choices are not ranked here"))
-        }
+        Some(best_of) if best_of != choices => Err(ApiError::unsupported(
+            "best_of",
+            "`best_of` must equal `n`: choices are not ranked here",
+        )),
         Some(_) | None => Ok(choices as u32),
     }
 }
@@ -138,12 +142,23 @@ fn stops(fields: &Fields) -> Result<Vec<String>, ApiError> {
         None => Vec::new(),
         Some(Value::String(stop)) => vec![stop.clone()],
         Some(Value::Array(stops)) => stops.iter().map(stop_text).collect::<Result<_, _>>()?,
-        Some(_) => return Err(ApiError::invalid("stop", "`stop` must be a string or a list of strings")),
+        Some(_) => {
+            return Err(ApiError::invalid(
+                "stop",
+                "`stop` must be a string or a list of strings",
+            ));
+        }
     };
     if stops.len() > STOPS_MAX {
-        return Err(ApiError::invalid("stop", format!("`stop` has more than {STOPS_MAX} strings")));
+        return Err(ApiError::invalid(
+            "stop",
+            format!("`stop` has more than {STOPS_MAX} strings"),
+        ));
     }
-    if stops.iter().any(|stop| stop.is_empty() || stop.len() > STOP_BYTES_MAX) {
+    if stops
+        .iter()
+        .any(|stop| stop.is_empty() || stop.len() > STOP_BYTES_MAX)
+    {
         let message = format!("each string in `stop` must have 1 to {STOP_BYTES_MAX} bytes");
         return Err(ApiError::invalid("stop", message));
     }
@@ -160,17 +175,24 @@ fn delivery(fields: &Fields) -> Result<Delivery, ApiError> {
     if !fields.flag("stream")?.unwrap_or(false) {
         return Ok(Delivery::Whole);
     }
-    let Some(options) = fields.object("stream_options")? else { return Ok(Delivery::Stream(UsageChunks::Never)) };
+    let Some(options) = fields.object("stream_options")? else {
+        return Ok(Delivery::Stream(UsageChunks::Never));
+    };
     let is_set = |name: &str| match options.get(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(_) => Err(ApiError::invalid("stream_options", format!("`stream_options.{name}` must be true or false"))),
+        Some(_) => Err(ApiError::invalid(
+            "stream_options",
+            format!("`stream_options.{name}` must be true or false"),
+        )),
     };
-    Ok(Delivery::Stream(match (is_set("include_usage")?, is_set("continuous_usage_stats")?) {
-        (_, true) => UsageChunks::OnEveryChunk,
-        (true, false) => UsageChunks::AtEnd,
-        (false, false) => UsageChunks::Never,
-    }))
+    Ok(Delivery::Stream(
+        match (is_set("include_usage")?, is_set("continuous_usage_stats")?) {
+            (_, true) => UsageChunks::OnEveryChunk,
+            (true, false) => UsageChunks::AtEnd,
+            (false, false) => UsageChunks::Never,
+        },
+    ))
 }
 
 fn class(fields: &Fields) -> Result<ServiceClass, ApiError> {

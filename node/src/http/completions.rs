@@ -54,7 +54,9 @@ async fn job(service: &Service, fields: &Fields) -> Result<Job, ApiError> {
         true => EchoPrompt::Yes,
         false => EchoPrompt::No,
     };
-    let logprobs = fields.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?.map(|count| count as u8);
+    let logprobs = fields
+        .integer("logprobs", 0..=TOP_LOGPROBS_MAX)?
+        .map(|count| count as u8);
     common.sampling.logprobs = logprobs;
     common.sampling.prompt_logprobs = logprobs.filter(|_| echo == EchoPrompt::Yes);
     let output = output_length(fields, echo)?;
@@ -62,9 +64,19 @@ async fn job(service: &Service, fields: &Fields) -> Result<Job, ApiError> {
     let special = add_special(fields, AddSpecial::AsModelWants)?;
     let work_model = model.clone();
     let show = common.special;
-    let prompts = service.text_work.run(move || prompts(&work_model, given, special, echo, show)).await?;
+    let prompts = service
+        .text_work
+        .run(move || prompts(&work_model, given, special, echo, show))
+        .await?;
     let logprobs = shown(logprobs, common.names);
-    Ok(Job { dialect: Dialect::Completion, model, common, logprobs, prompts, output })
+    Ok(Job {
+        dialect: Dialect::Completion,
+        model,
+        common,
+        logprobs,
+        prompts,
+        output,
+    })
 }
 
 fn output_length(fields: &Fields, echo: EchoPrompt) -> Result<OutputLength, ApiError> {
@@ -74,7 +86,10 @@ fn output_length(fields: &Fields, echo: EchoPrompt) -> Result<OutputLength, ApiE
     };
     for param in ["max_tokens", "max_completion_tokens"] {
         if let Some(tokens) = fields.integer(param, least..=u32::MAX.into())? {
-            return Ok(OutputLength::Asked { tokens: tokens as u32, param });
+            return Ok(OutputLength::Asked {
+                tokens: tokens as u32,
+                param,
+            });
         }
     }
     Ok(OutputLength::UpTo(OUTPUT_TOKENS_DEFAULT))
@@ -99,7 +114,8 @@ fn given_prompts(fields: &Fields, model: &ServedModel) -> Result<Vec<Given>, Api
 }
 
 fn no_prompt() -> ApiError {
-    let message = "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of token ids";
+    let message =
+        "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of token ids";
     ApiError::invalid("prompt", message)
 }
 
@@ -110,7 +126,10 @@ fn prompts(
     echo: EchoPrompt,
     show: SpecialTokens,
 ) -> Result<Vec<Prompt>, ApiError> {
-    given.into_iter().map(|given| prompt(model, given, special, echo, show)).collect()
+    given
+        .into_iter()
+        .map(|given| prompt(model, given, special, echo, show))
+        .collect()
 }
 
 fn prompt(
@@ -123,7 +142,10 @@ fn prompt(
     let (ids, text) = match given {
         Given::Text(text) => {
             let ids = model.text.tokenizer().encode(&text, special);
-            (ids.map_err(|error| ApiError::too_long("prompt", error.to_string()))?, Some(text))
+            (
+                ids.map_err(|error| ApiError::too_long("prompt", error.to_string()))?,
+                Some(text),
+            )
         }
         Given::Tokens(ids) => (ids, None),
     };
@@ -133,7 +155,13 @@ fn prompt(
     }
     let echo: Option<Arc<str>> = match echo {
         EchoPrompt::No => None,
-        EchoPrompt::Yes => Some(text.unwrap_or_else(|| decode(model.text.vocabulary(), &ids, show)).into()),
+        EchoPrompt::Yes => Some(
+            text.unwrap_or_else(|| decode(model.text.vocabulary(), &ids, show))
+                .into(),
+        ),
     };
-    Ok(Prompt { ids: ids.into(), echo })
+    Ok(Prompt {
+        ids: ids.into(),
+        echo,
+    })
 }

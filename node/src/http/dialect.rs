@@ -56,7 +56,13 @@ impl Dialect {
         }
     }
 
-    pub fn whole_choice(self, index: u32, choice: &WholeChoice, shown: Logprobs, vocabulary: &Vocabulary) -> Value {
+    pub fn whole_choice(
+        self,
+        index: u32,
+        choice: &WholeChoice,
+        shown: Logprobs,
+        vocabulary: &Vocabulary,
+    ) -> Value {
         let finish = choice.finish.map(FinishReason::name);
         let logprobs = self.logprobs(&choice.tokens, shown, vocabulary);
         match self {

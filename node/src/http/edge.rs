@@ -26,8 +26,13 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
     let started = Instant::now();
     let id = RequestId(drawn_id());
     let shown_id = client_id(request.headers()).unwrap_or_else(|| hex_id(id));
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_string();
-    let span = tracing::info_span!("request", id = %id, client_id = ?shown_id, method = %request.method(), route);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("other", |path| path.as_str())
+        .to_string();
+    let span =
+        tracing::info_span!("request", id = %id, client_id = ?shown_id, method = %request.method(), route);
     let mut response = match authenticated(&service, &request) {
         Ok(tenant) => {
             request.extensions_mut().insert(Caller { request: id, tenant });
@@ -37,7 +42,13 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
     };
     let status = response.status();
     // For a stream this is the head alone; `RequestWatch` tells of its end.
-    span.in_scope(|| tracing::info!(status = status.as_u16(), millis = started.elapsed().as_millis() as u64, "answered"));
+    span.in_scope(|| {
+        tracing::info!(
+            status = status.as_u16(),
+            millis = started.elapsed().as_millis() as u64,
+            "answered"
+        )
+    });
     telemetry::answered(route, status);
     response.headers_mut().insert(REQUEST_ID, shown_id);
     response
@@ -61,7 +72,11 @@ fn is_open(path: &str, metrics: MetricsAccess) -> bool {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (scheme, key) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 

@@ -19,7 +19,13 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), param: None, retry_after: None }
+        ApiError {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+        }
     }
 
     /// A field of the request cannot be honoured as it stands.
@@ -52,7 +58,10 @@ impl ApiError {
 
     pub fn unavailable(message: impl Into<String>, retry_after: Span) -> ApiError {
         let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-        ApiError { retry_after: Some(retry_after), ..error }
+        ApiError {
+            retry_after: Some(retry_after),
+            ..error
+        }
     }
 
     /// A fault of ours, in words that tell the client what it can do.
@@ -61,7 +70,10 @@ impl ApiError {
     }
 
     fn about(self, param: &str) -> ApiError {
-        ApiError { param: Some(param.to_string()), ..self }
+        ApiError {
+            param: Some(param.to_string()),
+            ..self
+        }
     }
 
     pub fn body(&self) -> Value {
@@ -80,7 +92,10 @@ impl ApiError {
         }
         if let Some(wait) = self.retry_after {
             let wait_millis = wait.0.div_ceil(1_000_000).max(1);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_millis.div_ceil(1_000)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(wait_millis.div_ceil(1_000)),
+            );
             headers.insert("retry-after-ms", HeaderValue::from(wait_millis));
         }
         headers
@@ -110,18 +125,24 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Busy { retry_after } => ApiError {
                 retry_after: Some(retry_after),
-                ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", "the queue is full; try again later")
+                ..ApiError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "busy",
+                    "the queue is full; try again later",
+                )
             },
             Refusal::TooLong { tokens, tokens_max } => ApiError::too_long(
                 "max_tokens",
                 format!("prompt and output need {tokens} tokens; at most {tokens_max} fit here"),
             ),
-            Refusal::Unavailable { retry_after } => {
-                ApiError::unavailable("no replica of the model serves at the moment; try again later", retry_after)
-            }
-            Refusal::Draining => {
-                ApiError::unavailable("this node is ending; try another or try again", Span::from_secs(1))
-            }
+            Refusal::Unavailable { retry_after } => ApiError::unavailable(
+                "no replica of the model serves at the moment; try again later",
+                retry_after,
+            ),
+            Refusal::Draining => ApiError::unavailable(
+                "this node is ending; try another or try again",
+                Span::from_secs(1),
+            ),
         }
     }
 }

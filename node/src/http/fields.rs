@@ -14,7 +14,9 @@ impl Fields {
             Ok(_) => Err(ApiError::malformed("the body is not a JSON object")),
             Err(error) => {
                 let place = format!("line {}, column {}", error.line(), error.column());
-                Err(ApiError::malformed(format!("the body is not valid JSON ({place})")))
+                Err(ApiError::malformed(format!(
+                    "the body is not valid JSON ({place})"
+                )))
             }
         }
     }
@@ -24,7 +26,8 @@ impl Fields {
     }
 
     pub fn required(&self, name: &str) -> Result<&Value, ApiError> {
-        self.get(name).ok_or_else(|| ApiError::invalid(name, format!("`{name}` is missing")))
+        self.get(name)
+            .ok_or_else(|| ApiError::invalid(name, format!("`{name}` is missing")))
     }
 
     pub fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
@@ -45,13 +48,17 @@ impl Fields {
 
     pub fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         let expected = format!("an integer from {} to {}", range.start(), range.end());
-        self.read(name, &expected, |value| whole(value).filter(|number| range.contains(number)))
+        self.read(name, &expected, |value| {
+            whole(value).filter(|number| range.contains(number))
+        })
     }
 
     pub fn number(&self, name: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let in_range = |number: &f32| range.contains(number);
-        self.read(name, &expected, |value| value.as_f64().map(|number| number as f32).filter(in_range))
+        self.read(name, &expected, |value| {
+            value.as_f64().map(|number| number as f32).filter(in_range)
+        })
     }
 
     fn read<'a, T>(
@@ -60,7 +67,9 @@ impl Fields {
         expected: &str,
         convert: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
         match convert(value) {
             Some(converted) => Ok(Some(converted)),
             None => Err(ApiError::invalid(name, format!("`{name}` must be {expected}"))),
@@ -71,7 +80,9 @@ impl Fields {
 /// Also `1.0`, which some clients send for 1.
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
-        let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15)?;
+        let number = value
+            .as_f64()
+            .filter(|number| number.fract() == 0.0 && number.abs() < 9e15)?;
         Some(number as i64)
     })
 }

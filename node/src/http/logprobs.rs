@@ -33,14 +33,20 @@ fn number(logprob: f32) -> Value {
 
 /// `choices[].logprobs` of chat; tokens without a score are left out.
 pub fn chat(tokens: &[ScoredToken], names: TokenNames, vocabulary: &Vocabulary) -> Value {
-    let content: Vec<Value> = tokens.iter().filter_map(|token| chat_entry(token, names, vocabulary)).collect();
+    let content: Vec<Value> = tokens
+        .iter()
+        .filter_map(|token| chat_entry(token, names, vocabulary))
+        .collect();
     json!({"content": content, "refusal": null})
 }
 
 fn chat_entry(token: &ScoredToken, names: TokenNames, vocabulary: &Vocabulary) -> Option<Value> {
     let score = token.score.as_ref()?;
-    let top: Vec<Value> =
-        score.top.iter().map(|(id, logprob)| chat_token(*id, *logprob, names, vocabulary)).collect();
+    let top: Vec<Value> = score
+        .top
+        .iter()
+        .map(|(id, logprob)| chat_token(*id, *logprob, names, vocabulary))
+        .collect();
     let mut entry = chat_token(token.id, score.logprob, names, vocabulary);
     entry["top_logprobs"] = Value::Array(top);
     Some(entry)
@@ -64,11 +70,14 @@ pub fn completion(tokens: &[ScoredToken], names: TokenNames, vocabulary: &Vocabu
 
 /// The best tokens and the token itself. Where two have the same text, the better one's value stands.
 fn completion_top(token: &ScoredToken, names: TokenNames, vocabulary: &Vocabulary) -> Value {
-    let Some(score) = &token.score else { return Value::Null };
+    let Some(score) = &token.score else {
+        return Value::Null;
+    };
     let mut top = Map::new();
     let own = [(token.id, score.logprob)];
     for (id, logprob) in score.top.iter().chain(&own) {
-        top.entry(names.name(*id, vocabulary)).or_insert_with(|| number(*logprob));
+        top.entry(names.name(*id, vocabulary))
+            .or_insert_with(|| number(*logprob));
     }
     Value::Object(top)
 }

@@ -24,11 +24,11 @@ mod serve;
 mod session;
 mod stream;
 pub mod telemetry;
+#[cfg(test)]
+mod tests;
 mod text_work;
 mod tokenize;
 mod usage;
-#[cfg(test)]
-mod tests;
 
 pub use limits::{Limits, MetricsAccess};
 pub use serve::serve;
@@ -49,7 +49,11 @@ struct Service {
 
 /// All routes. Every answer has an `x-request-id`, and every error the body `{"error": {…}}`.
 pub fn router(gateway: Arc<dyn Gateway>, limits: Limits) -> Router {
-    let service = Service { gateway, text_work: TextWork::new(&limits), limits: Arc::new(limits) };
+    let service = Service {
+        gateway,
+        text_work: TextWork::new(&limits),
+        limits: Arc::new(limits),
+    };
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))

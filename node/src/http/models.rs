@@ -8,14 +8,21 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 pub async fn list(State(service): State<Service>) -> Json<Value> {
-    let models: Vec<Value> = service.gateway.models().iter().map(|model| described(model)).collect();
+    let models: Vec<Value> = service
+        .gateway
+        .models()
+        .iter()
+        .map(|model| described(model))
+        .collect();
     Json(json!({"object": "list", "data": models}))
 }
 
 pub async fn one(State(service): State<Service>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let models = service.gateway.models();
     let found = models.iter().find(|model| model.name == name);
-    found.map(|model| Json(described(model))).ok_or_else(|| ApiError::no_such_model(&name))
+    found
+        .map(|model| Json(described(model)))
+        .ok_or_else(|| ApiError::no_such_model(&name))
 }
 
 fn described(model: &ServedModel) -> Value {

@@ -19,7 +19,11 @@ pub async fn health(State(service): State<Service>) -> Result<Json<Value>, ApiEr
 
 pub async fn metrics(State(service): State<Service>) -> Response {
     let page = service.gateway.metrics();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        page,
+    )
+        .into_response()
 }
 
 pub async fn version() -> Json<Value> {
@@ -27,7 +31,11 @@ pub async fn version() -> Json<Value> {
 }
 
 pub async fn no_such_route(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is no {} here", uri.path()))
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!("there is no {} here", uri.path()),
+    )
 }
 
 pub async fn wrong_method(method: Method, uri: Uri) -> ApiError {

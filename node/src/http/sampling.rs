@@ -35,7 +35,9 @@ fn seed(fields: &Fields) -> Result<u64, ApiError> {
     match fields.get("seed") {
         None => Ok(getrandom::u64().expect("the operating system has no randomness")),
         Some(value) => {
-            let seed = value.as_u64().or_else(|| value.as_i64().map(|negative| negative as u64));
+            let seed = value
+                .as_u64()
+                .or_else(|| value.as_i64().map(|negative| negative as u64));
             seed.ok_or_else(|| ApiError::invalid("seed", "`seed` must be an integer of at most 64 bits"))
         }
     }
@@ -43,7 +45,10 @@ fn seed(fields: &Fields) -> Result<u64, ApiError> {
 
 fn top_p(fields: &Fields) -> Result<f32, ApiError> {
     match fields.number("top_p", 0.0..=1.0)? {
-        Some(0.0) => Err(ApiError::invalid("top_p", "`top_p` must be above 0; for greedy decoding set `temperature` to 0")),
+        Some(0.0) => Err(ApiError::invalid(
+            "top_p",
+            "`top_p` must be above 0; for greedy decoding set `temperature` to 0",
+        )),
         Some(top_p) => Ok(top_p),
         None => Ok(1.0),
     }
@@ -74,19 +79,28 @@ fn stop_tokens(fields: &Fields, text: &TextModel) -> Result<Vec<u32>, ApiError> 
 
 /// Token ids of a list, each inside the vocabulary.
 pub fn token_ids(param: &str, ids: &[Value], vocabulary: &Vocabulary) -> Result<Vec<u32>, ApiError> {
-    ids.iter().map(|id| token_id(param, id.as_u64(), vocabulary)).collect()
+    ids.iter()
+        .map(|id| token_id(param, id.as_u64(), vocabulary))
+        .collect()
 }
 
 fn token_id(param: &str, id: Option<u64>, vocabulary: &Vocabulary) -> Result<u32, ApiError> {
-    let known = id.and_then(|id| u32::try_from(id).ok()).filter(|id| vocabulary.contains(*id));
+    let known = id
+        .and_then(|id| u32::try_from(id).ok())
+        .filter(|id| vocabulary.contains(*id));
     known.ok_or_else(|| {
-        let message = format!("`{param}` must hold token ids from 0 to {}", vocabulary.len().saturating_sub(1));
+        let message = format!(
+            "`{param}` must hold token ids from 0 to {}",
+            vocabulary.len().saturating_sub(1)
+        );
         ApiError::invalid(param, message)
     })
 }
 
 fn logit_bias(fields: &Fields, vocabulary: &Vocabulary) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(biases) = fields.object("logit_bias")? else { return Ok(Vec::new()) };
+    let Some(biases) = fields.object("logit_bias")? else {
+        return Ok(Vec::new());
+    };
     if biases.len() > BIASES_MAX {
         let message = format!("`logit_bias` has more than {BIASES_MAX} entries");
         return Err(ApiError::invalid("logit_bias", message));
@@ -96,7 +110,10 @@ fn logit_bias(fields: &Fields, vocabulary: &Vocabulary) -> Result<Vec<(u32, f32)
         let id = token_id("logit_bias", id.parse().ok(), vocabulary)?;
         let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
         let message = "`logit_bias` must map token ids to numbers from -100 to 100";
-        converted.push((id, bias.ok_or_else(|| ApiError::invalid("logit_bias", message))? as f32));
+        converted.push((
+            id,
+            bias.ok_or_else(|| ApiError::invalid("logit_bias", message))? as f32,
+        ));
     }
     converted.sort_by_key(|(id, _)| *id);
     Ok(converted)

@@ -48,7 +48,10 @@ pub async fn serve(
     drop(ending);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits.drain_max, drained).await.is_err() {
-        tracing::warn!(connections = connections.len(), "requests cut off at the end of the drain");
+        tracing::warn!(
+            connections = connections.len(),
+            "requests cut off at the end of the drain"
+        );
     }
     connections.shutdown().await;
     Ok(())
@@ -74,7 +77,8 @@ async fn accept(
 
 /// Errors of one connection or of a moment, not of the listener.
 fn is_passing(error: &io::Error) -> bool {
-    let of_resources = matches!(error.raw_os_error(), Some(libc_emfile) if [23, 24, 12, 105].contains(&libc_emfile));
+    let of_resources =
+        matches!(error.raw_os_error(), Some(libc_emfile) if [23, 24, 12, 105].contains(&libc_emfile));
     let of_peer = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

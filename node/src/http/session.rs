@@ -36,7 +36,14 @@ impl Envelope {
     ) -> Envelope {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_secs = since_1970.as_secs();
-        Envelope { dialect, model, logprobs, request: caller.request, created_secs, tier }
+        Envelope {
+            dialect,
+            model,
+            logprobs,
+            request: caller.request,
+            created_secs,
+            tier,
+        }
     }
 
     pub fn whole(&self, choices: Vec<Value>, usage: Usage) -> Value {
@@ -55,16 +62,21 @@ impl Envelope {
     }
 
     pub fn whole_choice(&self, index: u32, choice: &WholeChoice) -> Value {
-        self.dialect.whole_choice(index, choice, self.logprobs, self.model.text.vocabulary())
+        self.dialect
+            .whole_choice(index, choice, self.logprobs, self.model.text.vocabulary())
     }
 
     pub fn part(&self, index: u32, fragment: &Fragment) -> Value {
-        self.dialect.part(index, fragment, self.logprobs, self.model.text.vocabulary())
+        self.dialect
+            .part(index, fragment, self.logprobs, self.model.text.vocabulary())
     }
 
     fn page(&self, object: &str, choices: Vec<Value>) -> Map<String, Value> {
         let mut page = Map::new();
-        page.insert("id".into(), json!(format!("{}{}", self.dialect.id_prefix(), self.request)));
+        page.insert(
+            "id".into(),
+            json!(format!("{}{}", self.dialect.id_prefix(), self.request)),
+        );
         page.insert("object".into(), json!(object));
         page.insert("created".into(), json!(self.created_secs));
         page.insert("model".into(), json!(self.model.name));
@@ -111,7 +123,16 @@ impl Session {
     ) -> Session {
         let watch = RequestWatch::new(&envelope.model.name, choices.len(), prompt_tokens);
         let running = choices.len();
-        Session { envelope, generation, choices, choices_per_prompt, prompt_tokens, cached_tokens: 0, running, watch }
+        Session {
+            envelope,
+            generation,
+            choices,
+            choices_per_prompt,
+            prompt_tokens,
+            cached_tokens: 0,
+            running,
+            watch,
+        }
     }
 
     pub fn choices(&self) -> usize {
@@ -133,9 +154,16 @@ impl Session {
             return None;
         }
         let mut events = Vec::new();
-        let count = self.generation.events.recv_many(&mut events, EVENTS_AT_ONCE).await;
+        let count = self
+            .generation
+            .events
+            .recv_many(&mut events, EVENTS_AT_ONCE)
+            .await;
         let taken = match count {
-            0 => Err(ApiError::unavailable("the answer broke off; try again", Span::from_secs(1))),
+            0 => Err(ApiError::unavailable(
+                "the answer broke off; try again",
+                Span::from_secs(1),
+            )),
             _some => self.take(events),
         };
         if taken.is_err() {
@@ -152,7 +180,11 @@ impl Session {
         Ok(news)
     }
 
-    fn take_one(&mut self, StreamEvent { choice: index, event }: StreamEvent, news: &mut Vec<News>) -> Result<(), ApiError> {
+    fn take_one(
+        &mut self,
+        StreamEvent { choice: index, event }: StreamEvent,
+        news: &mut Vec<News>,
+    ) -> Result<(), ApiError> {
         let choice = &mut self.choices[index as usize];
         if choice.finish_reason().is_some() {
             // A stop string ended it here; the engine had not heard of that yet.
@@ -168,7 +200,10 @@ impl Session {
             }
             Event::PromptScores(scores) => choice.add_prompt_scores(scores),
             Event::Token { position, id, score } => {
-                choice.take_echo(&self.envelope.model.text).map(What::Fragment).map(&mut tell);
+                choice
+                    .take_echo(&self.envelope.model.text)
+                    .map(What::Fragment)
+                    .map(&mut tell);
                 self.watch.token(index);
                 let fragment = choice.push(position, id, score);
                 if let Some(reason) = fragment.finish {
@@ -179,10 +214,16 @@ impl Session {
                 tell(What::Fragment(fragment));
             }
             Event::Finished(finish) => {
-                choice.take_echo(&self.envelope.model.text).map(What::Fragment).map(&mut tell);
+                choice
+                    .take_echo(&self.envelope.model.text)
+                    .map(What::Fragment)
+                    .map(&mut tell);
                 let fragment = choice.end(FinishReason::try_from(finish).map_err(no_answer)?);
                 self.running -= 1;
-                fragment.finish.into_iter().for_each(|reason| self.watch.finished(reason));
+                fragment
+                    .finish
+                    .into_iter()
+                    .for_each(|reason| self.watch.finished(reason));
                 tell(What::Fragment(fragment));
             }
             Event::Failed(failure) => return Err(failure.into()),
@@ -195,7 +236,9 @@ fn no_answer(finish: Finish) -> ApiError {
     let message = match finish {
         Finish::Expired => "the time for this request has passed",
         Finish::Cancelled => "the request was cancelled",
-        Finish::Failed | Finish::Stop | Finish::Length => return ApiError::internal("this request could not be computed"),
+        Finish::Failed | Finish::Stop | Finish::Length => {
+            return ApiError::internal("this request could not be computed");
+        }
     };
     ApiError::unavailable(message, Span::from_secs(1))
 }

@@ -18,7 +18,12 @@ use std::time::Duration;
 /// The head goes out at once; the body follows as the session has news. The session ends with the body, so a client
 /// that goes away cancels its request.
 pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> Response {
-    let writer = Writer { session, usage, keep_alive, state: State::Running };
+    let writer = Writer {
+        session,
+        usage,
+        keep_alive,
+        state: State::Running,
+    };
     let frames = stream::unfold(writer, |mut writer| async move {
         let frame = writer.next_frame().await?;
         Some((Ok::<Bytes, Infallible>(frame), writer))
@@ -88,7 +93,10 @@ impl Writer {
             write_event(page, &self.chunk(self.session.envelope.part(choice, fragment)));
         }
         if let Some(finish) = fragment.finish {
-            write_event(page, &self.chunk(self.session.envelope.dialect.closing(choice, finish)));
+            write_event(
+                page,
+                &self.chunk(self.session.envelope.dialect.closing(choice, finish)),
+            );
         }
     }
 

@@ -11,9 +11,27 @@ const REQUEST_LATENCY: &str = "vllm:e2e_request_latency_seconds";
 
 /// Bucket bounds, in seconds, for whoever installs the recorder.
 pub const BUCKETS: [(&str, &[f64]); 3] = [
-    (TIME_TO_FIRST_TOKEN, &[0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0]),
-    (INTER_TOKEN_LATENCY, &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0]),
-    (REQUEST_LATENCY, &[0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0]),
+    (
+        TIME_TO_FIRST_TOKEN,
+        &[
+            0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
+            80.0,
+        ],
+    ),
+    (
+        INTER_TOKEN_LATENCY,
+        &[
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+            5.0,
+        ],
+    ),
+    (
+        REQUEST_LATENCY,
+        &[
+            0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0,
+            240.0,
+        ],
+    ),
 ];
 
 /// Counts an answer by its head.
@@ -58,7 +76,10 @@ impl RequestWatch {
 
     pub fn finished(&mut self, reason: FinishReason) {
         self.finished += 1;
-        let labels = [("model_name", self.model.clone()), ("finished_reason", reason.name().to_string())];
+        let labels = [
+            ("model_name", self.model.clone()),
+            ("finished_reason", reason.name().to_string()),
+        ];
         counter!("vllm:request_success_total", &labels).increment(1);
     }
 }
@@ -67,7 +88,8 @@ impl Drop for RequestWatch {
     /// However the request ended, also by a client that went away.
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        counter!("vllm:generation_tokens_total", "model_name" => self.model.clone()).increment(self.generated);
+        counter!("vllm:generation_tokens_total", "model_name" => self.model.clone())
+            .increment(self.generated);
         histogram!(REQUEST_LATENCY, "model_name" => self.model.clone()).record(elapsed.as_secs_f64());
         tracing::info!(
             model = self.model,

@@ -13,19 +13,30 @@ pub struct TextWork {
 
 impl TextWork {
     pub fn new(limits: &Limits) -> TextWork {
-        TextWork { turns: Arc::new(Semaphore::new(limits.text_work_max)) }
+        TextWork {
+            turns: Arc::new(Semaphore::new(limits.text_work_max)),
+        }
     }
 
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn = self.turns.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let turn = self
+            .turns
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work, not by the waiting client, who may go away before it ends.
             let _turn = turn;
             work()
         });
-        done.await.unwrap_or_else(|_| Err(ApiError::internal("the text of this request could not be processed")))
+        done.await.unwrap_or_else(|_| {
+            Err(ApiError::internal(
+                "the text of this request could not be processed",
+            ))
+        })
     }
 }

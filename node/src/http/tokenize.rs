@@ -32,7 +32,10 @@ pub async fn tokenize(
     });
     if fields.flag("return_token_strs")?.unwrap_or(false) {
         let vocabulary = model.text.vocabulary();
-        answer["token_strs"] = tokens.iter().map(|id| Value::String(vocabulary.text(*id))).collect();
+        answer["token_strs"] = tokens
+            .iter()
+            .map(|id| Value::String(vocabulary.text(*id)))
+            .collect();
     }
     Ok(Json(answer))
 }
@@ -45,7 +48,10 @@ async fn tokens(service: &Service, fields: &Fields, model: Arc<ServedModel>) -> 
     let text = text.to_string();
     let special = add_special(fields, AddSpecial::AsModelWants)?;
     let encode = move || model.text.tokenizer().encode(&text, special);
-    service.text_work.run(move || encode().map_err(|error| ApiError::too_long("prompt", error.to_string()))).await
+    service
+        .text_work
+        .run(move || encode().map_err(|error| ApiError::too_long("prompt", error.to_string())))
+        .await
 }
 
 pub async fn detokenize(
@@ -58,7 +64,9 @@ pub async fn detokenize(
     fields.required("tokens")?;
     let tokens = fields.list("tokens")?.map_or(&[][..], Vec::as_slice);
     let ids = token_ids("tokens", tokens, model.text.vocabulary())?;
-    Ok(Json(json!({"prompt": decode(model.text.vocabulary(), &ids, SpecialTokens::Show)})))
+    Ok(Json(
+        json!({"prompt": decode(model.text.vocabulary(), &ids, SpecialTokens::Show)}),
+    ))
 }
 
 /// Of the only model, or of the first.

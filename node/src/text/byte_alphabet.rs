@@ -30,7 +30,10 @@ pub fn encoded(text: &str) -> String {
 
 /// The bytes that `token` stands for; `None` when it has a character from outside the alphabet.
 pub fn decoded(token: &str) -> Option<Vec<u8>> {
-    token.chars().map(|letter| *BYTE_OF_CHAR.get(letter as usize)?).collect()
+    token
+        .chars()
+        .map(|letter| *BYTE_OF_CHAR.get(letter as usize)?)
+        .collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ pub struct Detokenizer {
 
 impl Detokenizer {
     pub fn new(vocabulary: Arc<Vocabulary>, special: SpecialTokens) -> Detokenizer {
-        Detokenizer { vocabulary, special, held: Vec::new() }
+        Detokenizer {
+            vocabulary,
+            special,
+            held: Vec::new(),
+        }
     }
 
     /// The text that is certain now.
@@ -43,7 +47,9 @@ impl Detokenizer {
     }
 
     fn take_certain(&mut self) -> String {
-        let rest = self.held.split_off(self.held.len() - incomplete_bytes(&self.held));
+        let rest = self
+            .held
+            .split_off(self.held.len() - incomplete_bytes(&self.held));
         let certain = std::mem::replace(&mut self.held, rest);
         String::from_utf8_lossy(&certain).into_owned()
     }

@@ -9,10 +9,10 @@ mod python_methods;
 mod source;
 mod stop;
 mod template;
-mod tokenizer;
-mod vocabulary;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
+mod vocabulary;
 
 pub use detokenizer::{Detokenizer, SpecialTokens, decode};
 pub use source::TokenizerSource;
@@ -45,7 +45,11 @@ impl TextModel {
             Some(text) => Some(ChatTemplate::new(&text, tokenizer.named_tokens())?),
             None => None,
         };
-        Ok(TextModel { tokenizer, template, end_tokens })
+        Ok(TextModel {
+            tokenizer,
+            template,
+            end_tokens,
+        })
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {

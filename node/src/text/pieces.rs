@@ -60,7 +60,13 @@ mod tests {
 
     #[test]
     fn pieces_put_together_are_the_text_and_each_is_bounded() {
-        for text in ["", "short", &"^".repeat(100_000), &"漢".repeat(50_000), &"words and spaces ".repeat(9_000)] {
+        for text in [
+            "",
+            "short",
+            &"^".repeat(100_000),
+            &"漢".repeat(50_000),
+            &"words and spaces ".repeat(9_000),
+        ] {
             assert_eq!(pieces(text).collect::<String>(), *text);
             assert!(pieces(text).all(|piece| !piece.is_empty() && piece.len() <= PIECE_BYTES_MAX));
         }

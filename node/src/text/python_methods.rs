@@ -4,7 +4,12 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 /// Called by the template engine for a method that it does not have itself.
-pub fn call_python_method(_state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub fn call_python_method(
+    _state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         return call_on_text(text, method, args);
     }
@@ -15,14 +20,21 @@ pub fn call_python_method(_state: &mut State, value: &Value, method: &str, args:
 }
 
 fn unknown(method: &str) -> Error {
-    Error::new(ErrorKind::UnknownMethod, format!("there is no method `{method}` here"))
+    Error::new(
+        ErrorKind::UnknownMethod,
+        format!("there is no method `{method}` here"),
+    )
 }
 
 fn call_on_text(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     match method {
         "strip" => trimmed(text, args, |text, is_cut| text.trim_matches(is_cut).to_string()),
-        "lstrip" => trimmed(text, args, |text, is_cut| text.trim_start_matches(is_cut).to_string()),
-        "rstrip" => trimmed(text, args, |text, is_cut| text.trim_end_matches(is_cut).to_string()),
+        "lstrip" => trimmed(text, args, |text, is_cut| {
+            text.trim_start_matches(is_cut).to_string()
+        }),
+        "rstrip" => trimmed(text, args, |text, is_cut| {
+            text.trim_end_matches(is_cut).to_string()
+        }),
         "split" => split(text, args),
         "splitlines" => no_args(args).map(|()| text.lines().map(Value::from).collect()),
         "startswith" => has_affix(args, |affix| text.starts_with(affix)),
@@ -38,7 +50,12 @@ fn call_on_text(text: &str, method: &str, args: &[Value]) -> Result<Value, Error
         "upper" => no_args(args).map(|()| text.to_uppercase().into()),
         "lower" => no_args(args).map(|()| text.to_lowercase().into()),
         "capitalize" => no_args(args).map(|()| capitalized(text).into()),
-        "title" => no_args(args).map(|()| text.split_inclusive(' ').map(capitalized).collect::<String>().into()),
+        "title" => no_args(args).map(|()| {
+            text.split_inclusive(' ')
+                .map(capitalized)
+                .collect::<String>()
+                .into()
+        }),
         "isdigit" => no_args(args).map(|()| (!text.is_empty() && text.chars().all(char::is_numeric)).into()),
         "join" => {
             let (parts,): (Vec<String>,) = from_args(args)?;
@@ -60,7 +77,11 @@ fn call_on_map(map: &Value, method: &str, args: &[Value]) -> Result<Value, Error
         "get" => {
             let (key, otherwise): (&Value, Option<Value>) = from_args(args)?;
             let found = map.get_item(key)?;
-            Ok(if found.is_undefined() { otherwise.unwrap_or(Value::from(())) } else { found })
+            Ok(if found.is_undefined() {
+                otherwise.unwrap_or(Value::from(()))
+            } else {
+                found
+            })
         }
         other => Err(unknown(other)),
     }
@@ -86,7 +107,9 @@ fn trimmed(
 
 fn split(text: &str, args: &[Value]) -> Result<Value, Error> {
     let (separator, splits_max): (Option<&str>, Option<i64>) = from_args(args)?;
-    let parts_max = splits_max.and_then(|splits| usize::try_from(splits).ok()).map_or(usize::MAX, |n| n + 1);
+    let parts_max = splits_max
+        .and_then(|splits| usize::try_from(splits).ok())
+        .map_or(usize::MAX, |n| n + 1);
     match separator {
         Some("") => Err(Error::new(ErrorKind::InvalidOperation, "empty separator")),
         Some(separator) => Ok(text.splitn(parts_max, separator).map(Value::from).collect()),
@@ -99,7 +122,10 @@ fn has_affix(args: &[Value], test: impl Fn(&str) -> bool) -> Result<Value, Error
     match affix.as_str() {
         Some(affix) => Ok(test(affix).into()),
         // Python takes a tuple of alternatives too.
-        None => Ok(affix.try_iter()?.any(|one| one.as_str().is_some_and(&test)).into()),
+        None => Ok(affix
+            .try_iter()?
+            .any(|one| one.as_str().is_some_and(&test))
+            .into()),
     }
 }
 
@@ -114,7 +140,10 @@ fn position(text: &str, part: &str) -> Value {
 fn capitalized(text: &str) -> String {
     let mut letters = text.chars();
     match letters.next() {
-        Some(first) => first.to_uppercase().chain(letters.flat_map(char::to_lowercase)).collect(),
+        Some(first) => first
+            .to_uppercase()
+            .chain(letters.flat_map(char::to_lowercase))
+            .collect(),
         None => String::new(),
     }
 }

@@ -46,7 +46,9 @@ impl TokenizerSource {
             unknown: gguf.u32("tokenizer.ggml.unknown_token_id")?,
             padding: gguf.u32("tokenizer.ggml.padding_token_id")?,
             // Llama 3 wants its BOS also where an older file does not say so.
-            add_bos: gguf.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(pre == Some("llama-bpe")),
+            add_bos: gguf
+                .bool("tokenizer.ggml.add_bos_token")?
+                .unwrap_or(pre == Some("llama-bpe")),
             add_eos: gguf.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
             chat_template: gguf.string("tokenizer.chat_template")?.map(str::to_string),
             tokens: owned(tokens),

@@ -18,7 +18,11 @@ impl StopMatcher {
     /// Empty strings among `stops` would stop everything; callers refuse them.
     pub fn new(stops: Vec<String>) -> StopMatcher {
         assert!(stops.iter().all(|stop| !stop.is_empty()), "an empty stop string");
-        StopMatcher { stops, held: String::new(), stopped: Stopped::No }
+        StopMatcher {
+            stops,
+            held: String::new(),
+            stopped: Stopped::No,
+        }
     }
 
     /// The text that is certain now.
@@ -48,13 +52,22 @@ impl StopMatcher {
     /// Where the stop string begins that is complete first (the longest of several that end together), so that the
     /// answer does not depend on how the text was cut into fragments.
     fn first_stop(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop)?, stop.len())));
-        found.min_by_key(|(start, bytes)| (start + bytes, *start)).map(|(start, _)| start)
+        let found = self
+            .stops
+            .iter()
+            .filter_map(|stop| Some((self.held.find(stop)?, stop.len())));
+        found
+            .min_by_key(|(start, bytes)| (start + bytes, *start))
+            .map(|(start, _)| start)
     }
 
     /// The length of the longest end of the held text that begins a stop string.
     fn possible_start_bytes(&self) -> usize {
-        self.stops.iter().map(|stop| overlap_bytes(&self.held, stop)).max().unwrap_or(0)
+        self.stops
+            .iter()
+            .map(|stop| overlap_bytes(&self.held, stop))
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -62,7 +75,10 @@ impl StopMatcher {
 fn overlap_bytes(text: &str, stop: &str) -> usize {
     let longest = text.len().min(stop.len() - 1);
     let candidates = (1..=longest).rev();
-    candidates.into_iter().find(|bytes| text.as_bytes().ends_with(&stop.as_bytes()[..*bytes])).unwrap_or(0)
+    candidates
+        .into_iter()
+        .find(|bytes| text.as_bytes().ends_with(&stop.as_bytes()[..*bytes]))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -86,7 +102,13 @@ mod tests {
 
     #[test]
     fn text_ends_before_the_stop_string_also_when_it_comes_in_parts() {
-        assert_eq!(run(&["END"], &["abE", "N", "Dcd", "ef"]), (vec!["ab".into(), "".into(), "".into(), "".into(), "".into()], Stopped::Yes));
+        assert_eq!(
+            run(&["END"], &["abE", "N", "Dcd", "ef"]),
+            (
+                vec!["ab".into(), "".into(), "".into(), "".into(), "".into()],
+                Stopped::Yes
+            )
+        );
     }
 
     #[test]

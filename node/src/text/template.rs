@@ -68,7 +68,11 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source.to_string())
             .map_err(|error| TemplateError::Syntax(described(&error)))?;
-        Ok(ChatTemplate { source: source.to_string(), environment, named: named.clone() })
+        Ok(ChatTemplate {
+            source: source.to_string(),
+            environment,
+            named: named.clone(),
+        })
     }
 
     pub fn source(&self) -> &str {
@@ -77,7 +81,10 @@ impl ChatTemplate {
 
     /// The prompt as text. Special tokens are spelled out in it; it already has those that belong at its start.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        let template = self.environment.get_template(NAME).map_err(|error| failure(&error))?;
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|error| failure(&error))?;
         let mut page = BoundedPage::default();
         match template.render_captured_to(self.context(conversation), &mut page) {
             Ok(_) => String::from_utf8(page.bytes).map_err(|error| TemplateError::Failed(error.to_string())),
@@ -97,7 +104,10 @@ impl ChatTemplate {
 
 fn sandbox() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
     environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
@@ -128,7 +138,10 @@ fn python_json(value: Value, options: Kwargs) -> Result<String, Error> {
             let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))
         }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSeparators)),
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(
+            &mut bytes,
+            PythonSeparators,
+        )),
     };
     written.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
@@ -196,7 +209,9 @@ fn raised(error: &Error) -> Option<String> {
 
 /// What and in which line, without the values at hand: those are the user's text.
 fn described(error: &Error) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_string);
     match error.line() {
         Some(line) => format!("{what} (line {line})"),
         None => what,
@@ -208,12 +223,19 @@ mod tests {
     use super::*;
 
     fn template(source: &str) -> ChatTemplate {
-        let named = NamedTokens { bos: Some("<s>".into()), ..NamedTokens::default() };
+        let named = NamedTokens {
+            bos: Some("<s>".into()),
+            ..NamedTokens::default()
+        };
         ChatTemplate::new(source, &named).unwrap()
     }
 
     fn rendered(source: &str) -> Result<String, TemplateError> {
-        let message = |role: &str, content: &str| Message { role: role.into(), content: content.into(), name: None };
+        let message = |role: &str, content: &str| Message {
+            role: role.into(),
+            content: content.into(),
+            name: None,
+        };
         template(source).render(&Conversation {
             messages: vec![message("system", " Be <brief>. "), message("user", "Hi\n")],
             add_generation_prompt: true,
@@ -230,7 +252,10 @@ mod tests {
     #[test]
     fn nothing_is_escaped_and_json_is_written_as_python_writes_it() {
         assert_eq!(rendered("{{ messages[0].content }}").unwrap(), " Be <brief>. ");
-        assert_eq!(rendered("{{ {'a': [1, 'é<'], 'b': none} | tojson }}").unwrap(), r#"{"a": [1, "é<"], "b": null}"#);
+        assert_eq!(
+            rendered("{{ {'a': [1, 'é<'], 'b': none} | tojson }}").unwrap(),
+            r#"{"a": [1, "é<"], "b": null}"#
+        );
     }
 
     #[test]
@@ -241,20 +266,32 @@ mod tests {
 
     #[test]
     fn what_a_template_raises_is_told_in_its_own_words() {
-        let error = rendered("{{ raise_exception('Only user and assistant roles are supported!') }}").unwrap_err();
-        assert!(matches!(error, TemplateError::Rejected(words) if words == "Only user and assistant roles are supported!"));
+        let error =
+            rendered("{{ raise_exception('Only user and assistant roles are supported!') }}").unwrap_err();
+        assert!(
+            matches!(error, TemplateError::Rejected(words) if words == "Only user and assistant roles are supported!")
+        );
     }
 
     #[test]
     fn work_and_space_are_bounded() {
         let endless = "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}";
-        assert!(matches!(rendered(endless), Err(TemplateError::TooMuch | TemplateError::Failed(_))));
-        assert!(matches!(rendered("{{ 'x' * 90000000 }}"), Err(TemplateError::TooMuch)));
+        assert!(matches!(
+            rendered(endless),
+            Err(TemplateError::TooMuch | TemplateError::Failed(_))
+        ));
+        assert!(matches!(
+            rendered("{{ 'x' * 90000000 }}"),
+            Err(TemplateError::TooMuch)
+        ));
     }
 
     #[test]
     fn a_template_cannot_reach_other_templates() {
-        assert!(matches!(rendered("{% include 'other' %}"), Err(TemplateError::Failed(_))));
+        assert!(matches!(
+            rendered("{% include 'other' %}"),
+            Err(TemplateError::Failed(_))
+        ));
     }
 
     #[test]

@@ -55,7 +55,13 @@ fn ids_and_decoded_text_are_those_of_hugging_face() {
     for golden in goldens() {
         let model = golden.model();
         for case in &golden.cases {
-            assert_eq!(encoded(&model, &case.text), case.ids, "{}: {:?}", golden.pre, case.text);
+            assert_eq!(
+                encoded(&model, &case.text),
+                case.ids,
+                "{}: {:?}",
+                golden.pre,
+                case.text
+            );
             let text = decode(model.vocabulary(), &case.ids, SpecialTokens::Skip);
             assert_eq!(text, case.decoded, "{}: {:?}", golden.pre, case.text);
         }
@@ -81,14 +87,22 @@ fn runs_of_a_million_equal_characters_are_tokenized_and_come_back() {
             let model = golden.model();
             let text = run.repeat(1_000_000 / run.len());
             let ids = encoded(&model, &text);
-            assert!(decode(model.vocabulary(), &ids, SpecialTokens::Skip) == text, "{run:?}, {}", golden.pre);
+            assert!(
+                decode(model.vocabulary(), &ids, SpecialTokens::Skip) == text,
+                "{run:?}, {}",
+                golden.pre
+            );
         }
     }
 }
 
 #[test]
 fn bos_and_eos_are_added_where_the_file_says_so_and_the_caller_agrees() {
-    let source = TokenizerSource { add_bos: true, add_eos: true, ..goldens()[0].source() };
+    let source = TokenizerSource {
+        add_bos: true,
+        add_eos: true,
+        ..goldens()[0].source()
+    };
     let model = TextModel::from_source(source).unwrap();
     let plain = encoded(&model, "fox");
     let wrapped = model.tokenizer().encode("fox", AddSpecial::AsModelWants).unwrap();
@@ -97,20 +111,47 @@ fn bos_and_eos_are_added_where_the_file_says_so_and_the_caller_agrees() {
 
 #[test]
 fn a_tokenizer_of_another_kind_is_refused_by_name() {
-    let source = TokenizerSource { model: "llama".into(), ..goldens()[0].source() };
+    let source = TokenizerSource {
+        model: "llama".into(),
+        ..goldens()[0].source()
+    };
     assert!(matches!(TextModel::from_source(source), Err(BuildError::Model(kind)) if kind == "llama"));
-    let source = TokenizerSource { pre: Some("tekken".into()), ..goldens()[0].source() };
+    let source = TokenizerSource {
+        pre: Some("tekken".into()),
+        ..goldens()[0].source()
+    };
     assert!(matches!(TextModel::from_source(source), Err(BuildError::Words(pre)) if pre == "tekken"));
 }
 
 #[test]
 fn damaged_metadata_is_refused_with_the_place() {
-    let source = TokenizerSource { eos: Some(1 << 20), ..goldens()[0].source() };
-    assert!(matches!(TextModel::from_source(source), Err(BuildError::NoSuchToken { field: "eos_token_id", .. })));
-    let source = TokenizerSource { merges: vec!["ab".into()], ..goldens()[0].source() };
-    assert!(matches!(TextModel::from_source(source), Err(BuildError::Merge { index: 0 })));
-    let source = TokenizerSource { merges: vec!["no such".into()], ..goldens()[0].source() };
-    assert!(matches!(TextModel::from_source(source), Err(BuildError::Vocabulary(_))));
+    let source = TokenizerSource {
+        eos: Some(1 << 20),
+        ..goldens()[0].source()
+    };
+    assert!(matches!(
+        TextModel::from_source(source),
+        Err(BuildError::NoSuchToken {
+            field: "eos_token_id",
+            ..
+        })
+    ));
+    let source = TokenizerSource {
+        merges: vec!["ab".into()],
+        ..goldens()[0].source()
+    };
+    assert!(matches!(
+        TextModel::from_source(source),
+        Err(BuildError::Merge { index: 0 })
+    ));
+    let source = TokenizerSource {
+        merges: vec!["no such".into()],
+        ..goldens()[0].source()
+    };
+    assert!(matches!(
+        TextModel::from_source(source),
+        Err(BuildError::Vocabulary(_))
+    ));
 }
 
 #[test]
@@ -119,7 +160,10 @@ fn a_character_cut_across_tokens_is_held_back_until_it_is_whole() {
     assert!(ids.len() > 2);
     let mut detokenizer = Detokenizer::new(SMOLLM.vocabulary().clone(), SpecialTokens::Skip);
     let fragments: Vec<String> = ids.iter().map(|id| detokenizer.push(*id)).collect();
-    assert!(fragments.iter().all(|fragment| !fragment.contains('\u{FFFD}')), "{fragments:?}");
+    assert!(
+        fragments.iter().all(|fragment| !fragment.contains('\u{FFFD}')),
+        "{fragments:?}"
+    );
     assert_eq!(fragments.concat(), "🙃ß");
     assert_eq!(detokenizer.finish(), "");
 }
@@ -128,7 +172,10 @@ fn a_character_cut_across_tokens_is_held_back_until_it_is_whole() {
 fn special_tokens_are_shown_only_when_asked_for() {
     let ids = encoded(&SMOLLM, "<|im_start|>fox<|im_end|>");
     assert_eq!(decode(SMOLLM.vocabulary(), &ids, SpecialTokens::Skip), "fox");
-    assert_eq!(decode(SMOLLM.vocabulary(), &ids, SpecialTokens::Show), "<|im_start|>fox<|im_end|>");
+    assert_eq!(
+        decode(SMOLLM.vocabulary(), &ids, SpecialTokens::Show),
+        "<|im_start|>fox<|im_end|>"
+    );
 }
 
 proptest! {
@@ -153,5 +200,8 @@ proptest! {
 /// Bytes that the small vocabulary has a token for.
 static SPELLED: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let vocabulary = SMOLLM.vocabulary();
-    (0..vocabulary.len() as u32).filter(|id| vocabulary.bytes(*id).len() == 1).map(|id| vocabulary.bytes(id)[0]).collect()
+    (0..vocabulary.len() as u32)
+        .filter(|id| vocabulary.bytes(*id).len() == 1)
+        .map(|id| vocabulary.bytes(id)[0])
+        .collect()
 });

@@ -4,11 +4,11 @@
 //! without a word boundary may be cut where `transformers` would not (see `pieces`). Bytes that the vocabulary cannot
 //! spell are left out, as there.
 
+use super::byte_alphabet;
 use super::pieces::pieces;
 use super::source::TokenizerSource;
 use super::template::TemplateError;
 use super::vocabulary::Vocabulary;
-use super::byte_alphabet;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde::Serialize;
 use shard::gguf::GgufError;
@@ -37,7 +37,11 @@ pub enum BuildError {
     #[error("the tokenizer's vocabulary and merges do not fit together ({0}); the file is damaged")]
     Vocabulary(String),
     #[error("tokenizer.ggml.{field} names token {id}, but there are only {tokens}; the file is damaged")]
-    NoSuchToken { field: &'static str, id: u32, tokens: usize },
+    NoSuchToken {
+        field: &'static str,
+        id: u32,
+        tokens: usize,
+    },
     #[error("the chat template cannot be used: {0}")]
     Template(#[from] TemplateError),
 }
@@ -123,7 +127,10 @@ impl Tokenizer {
     /// wants a user's text to be free of them has to take them out before.
     pub fn encode(&self, text: &str, special: AddSpecial) -> Result<Vec<u32>, EncodeError> {
         if text.len() > TEXT_BYTES_MAX {
-            return Err(EncodeError::TooLong { bytes: text.len(), bytes_max: TEXT_BYTES_MAX });
+            return Err(EncodeError::TooLong {
+                bytes: text.len(),
+                bytes_max: TEXT_BYTES_MAX,
+            });
         }
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
         match special {
@@ -189,7 +196,11 @@ enum Merging {
 fn word_rules(pre: Option<&str>) -> Result<(&'static str, Digits, Merging), BuildError> {
     match pre {
         Some("smollm") => Ok((GPT2_WORDS, Digits::Single, Merging::Always)),
-        Some("llama-bpe") => Ok((LLAMA3_WORDS, Digits::AsExpressionSays, Merging::SkippedForWholeWords)),
+        Some("llama-bpe") => Ok((
+            LLAMA3_WORDS,
+            Digits::AsExpressionSays,
+            Merging::SkippedForWholeWords,
+        )),
         Some("default") | None => Ok((GPT2_WORDS, Digits::AsExpressionSays, Merging::Always)),
         Some(other) => Err(BuildError::Words(other.to_string())),
     }
@@ -224,7 +235,9 @@ fn named_tokens(source: &TokenizerSource) -> NamedTokens {
 
 fn matcher(vocabulary: &Vocabulary, ids: &[u32]) -> Result<AhoCorasick, BuildError> {
     let patterns = ids.iter().map(|id| vocabulary.bytes(*id));
-    let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(patterns);
+    let built = AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        .build(patterns);
     built.map_err(|error| BuildError::Vocabulary(error.to_string()))
 }
 

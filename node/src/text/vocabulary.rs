@@ -27,7 +27,11 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     pub fn new(source: &TokenizerSource) -> Vocabulary {
-        let mut vocabulary = Vocabulary { bytes: Vec::new(), ends: Vec::new(), kinds: Vec::new() };
+        let mut vocabulary = Vocabulary {
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            kinds: Vec::new(),
+        };
         for (id, token) in source.tokens.iter().enumerate() {
             let kind = kind_of(source.token_types.get(id).copied());
             vocabulary.bytes.extend(bytes_of(token, kind));
@@ -52,7 +56,9 @@ impl Vocabulary {
     /// Not always valid UTF-8: a character may be cut across tokens. Empty for an id the vocabulary lacks.
     pub fn bytes(&self, id: u32) -> &[u8] {
         let index = id as usize;
-        let Some(&end) = self.ends.get(index) else { return &[] };
+        let Some(&end) = self.ends.get(index) else {
+            return &[];
+        };
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..end]
     }
@@ -70,7 +76,9 @@ impl Vocabulary {
     /// Tokens that are taken whole from the input wherever their text stands there.
     pub fn taken_whole(&self) -> impl Iterator<Item = u32> {
         let kinds = self.kinds.iter().enumerate();
-        kinds.filter(|(_, kind)| **kind != Kind::Normal).map(|(id, _)| id as u32)
+        kinds
+            .filter(|(_, kind)| **kind != Kind::Normal)
+            .map(|(id, _)| id as u32)
     }
 }
 
