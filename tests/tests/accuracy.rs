@@ -1,0 +1,166 @@
+//! The served model against the goldens that transformers made in float32 (`goldens/make.py`).
+
+use serde_json::{Value, json};
+use std::sync::OnceLock;
+use tests::{Client, Node, golden, ids_of, numbers_of};
+
+/// One node for all tests of this file; it ends with the process, by its own pipe.
+fn client() -> Client {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(Node::start).client()
+}
+
+fn prompts() -> Vec<Value> {
+    golden("smollm2-135m.json")["prompts"]
+        .as_array()
+        .expect("a list")
+        .clone()
+}
+
+#[test]
+fn text_becomes_the_same_token_ids_and_comes_back() {
+    let client = client();
+    let tokenizer = golden("tokenizer-smollm.json");
+    let texts = tokenizer["strings"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .chain(prompts().iter())
+        .cloned()
+        .collect::<Vec<_>>();
+    for case in texts.iter().filter(|case| case["text"] != "") {
+        let answer = client.post(
+            "/tokenize",
+            &json!({"model": tests::MODEL, "prompt": case["text"], "add_special_tokens": false}),
+        );
+        let answer = answer.ok();
+        assert_eq!(
+            ids_of(&answer["tokens"]),
+            ids_of(&case["ids"]),
+            "{}",
+            case["text"]
+        );
+        let back = client
+            .post(
+                "/detokenize",
+                &json!({"model": tests::MODEL, "tokens": case["ids"]}),
+            )
+            .ok();
+        assert_eq!(back["prompt"], case["text"]);
+    }
+}
+
+#[test]
+fn conversations_become_the_same_token_ids() {
+    let client = client();
+    for case in golden("tokenizer-smollm.json")["chats"]
+        .as_array()
+        .expect("a list")
+    {
+        let answer = client
+            .post(
+                "/tokenize",
+                &json!({"model": tests::MODEL, "messages": case["messages"]}),
+            )
+            .ok();
+        assert_eq!(
+            ids_of(&answer["tokens"]),
+            ids_of(&case["ids"]),
+            "{}",
+            case["messages"]
+        );
+    }
+}
+
+#[test]
+fn log_probabilities_are_at_most_twice_as_far_off_as_bfloat16() {
+    let client = client();
+    let bf16_error = golden("smollm2-135m.json")["bf16_error"]
+        .as_f64()
+        .expect("a number");
+    let (mut sum, mut count) = (0.0, 0_u32);
+    for case in prompts() {
+        let expected = numbers_of(&case["logprobs"]);
+        let found = prompt_logprobs(&client, &case);
+        assert_eq!(found.len(), expected.len() + 1, "{}", case["name"]);
+        assert_eq!(found[0], None, "the first token has no log-probability");
+        for (found, expected) in found[1..].iter().zip(&expected) {
+            sum += (found.expect("a number") - expected.expect("a number")).abs();
+            count += 1;
+        }
+    }
+    let error = sum / f64::from(count);
+    println!(
+        "mean error {error:.5} over {count} tokens, bfloat16 {bf16_error:.5}, ratio {:.2}",
+        error / bf16_error
+    );
+    assert!(error <= 2.0 * bf16_error, "mean error {error} > 2 × {bf16_error}");
+}
+
+fn prompt_logprobs(client: &Client, case: &Value) -> Vec<Option<f64>> {
+    let body = json!({"prompt": case["ids"], "echo": true, "logprobs": 1, "max_tokens": 0, "temperature": 0});
+    let answer = client.complete(body);
+    numbers_of(&answer["choices"][0]["logprobs"]["token_logprobs"])
+}
+
+#[test]
+fn greedy_tokens_are_the_same_wherever_the_choice_is_clear() {
+    let client = client();
+    let clear_gap = clear_gap();
+    let mut compared = 0;
+    for case in prompts() {
+        let expected = ids_of(&case["greedy_ids"]);
+        let gaps = numbers_of(&case["greedy_gaps"]);
+        let found = greedy_ids(&client, &case["ids"], expected.len());
+        // After the first difference the two continue different texts.
+        let same = found
+            .iter()
+            .zip(&expected)
+            .take_while(|(found, expected)| found == expected)
+            .count();
+        compared += same;
+        if same < expected.len() {
+            let gap = gaps[same].expect("a number");
+            let name = &case["name"];
+            assert!(
+                gap < clear_gap,
+                "{name}: token {same} is {}, not {}; gap {gap}",
+                found[same],
+                expected[same]
+            );
+        }
+    }
+    println!("{compared} greedy tokens agree; a gap of {clear_gap:.3} counts as clear");
+    assert!(compared >= 500, "only {compared} tokens agree");
+}
+
+/// With a mean error e of bfloat16 we allow 2e for one log-probability: a standard deviation of 2.5 e, of 3.5 e for the
+/// gap between two, and three of those before a difference is called wrong.
+fn clear_gap() -> f64 {
+    10.0 * golden("smollm2-135m.json")["bf16_error"]
+        .as_f64()
+        .expect("a number")
+}
+
+fn greedy_ids(client: &Client, prompt: &Value, tokens: usize) -> Vec<u32> {
+    let body = json!({
+        "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true,
+        "logprobs": 1, "return_tokens_as_token_ids": true,
+    });
+    let answer = client.complete(body);
+    let names = answer["choices"][0]["logprobs"]["tokens"]
+        .as_array()
+        .expect("a list")
+        .clone();
+    names
+        .iter()
+        .map(|name| token_id(name.as_str().expect("a name")))
+        .collect()
+}
+
+fn token_id(name: &str) -> u32 {
+    let number = name
+        .strip_prefix("token_id:")
+        .unwrap_or_else(|| panic!("{name:?} is no token id"));
+    number.parse().expect("a number")
+}
