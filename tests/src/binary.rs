@@ -18,11 +18,12 @@ pub fn cluster_binary() -> &'static Path {
 }
 
 /// `cargo test` does not build the binary of another package, so it is asked for here; cargo does nothing when it is
-/// up to date, and its lock keeps test processes apart.
+/// up to date, and its lock keeps test processes apart. With `--workspace`, so that dependencies have the features that
+/// `cargo test --workspace` gave them and are not built a second time.
 fn build() -> PathBuf {
     let folder = profile_folder();
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--package", "node", "--bin", "cluster"]);
+    command.args(["build", "--quiet", "--workspace", "--bin", "cluster"]);
     command
         .arg("--target-dir")
         .arg(folder.parent().expect("a profile folder has a parent"));

@@ -155,6 +155,7 @@ fn comments_and_literals(text: &str) -> Vec<Range<usize>> {
 
 /// The length of the comment or literal that begins at byte `at`; 0 when none does.
 fn literal_length(text: &str, at: usize) -> usize {
+    // Inside a character of several bytes nothing begins.
     let Some(rest) = text.get(at..) else { return 0 };
     let after_name = text[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_');
     if rest.starts_with("//") {
@@ -163,7 +164,7 @@ fn literal_length(text: &str, at: usize) -> usize {
         block_comment_length(rest)
     } else if rest.starts_with('"') {
         quoted_length(rest)
-    } else if rest.starts_with('r') && !after_name || rest.starts_with("br") && !after_name {
+    } else if !after_name && (rest.starts_with('r') || rest.starts_with("br")) {
         raw_string_length(rest)
     } else if rest.starts_with('\'') {
         character_length(rest)
