@@ -9,10 +9,12 @@ pub mod reference;
 pub mod scalar;
 
 pub mod cpu;
+pub mod logits;
 
 pub mod memory;
 pub mod tensor;
 
+pub use cpu::{Cpu, Level, Team};
 pub use format::WeightFormat;
 pub use ops::{AttentionShape, Batch, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
 pub use reference::Reference;

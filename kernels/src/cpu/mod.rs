@@ -1,1 +1,343 @@
-//! The fast CPU backend.
+//! The fast CPU backend: every kernel written once over [`lanes::Lanes`], compiled for each [`Level`], called through the
+//! [`table::Table`] of the level, its work shared by a [`Team`].
+
+mod level;
+mod team;
+
+pub(crate) mod lanes;
+pub(crate) mod table;
+
+mod act;
+mod activations;
+mod attention;
+mod isa;
+mod matmul;
+mod norm;
+mod pages;
+mod rope;
+mod shared;
+mod weights;
+
+pub use level::{Level, UnknownLevel};
+pub use pages::Pages;
+pub use team::Team;
+pub use weights::Weights;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::tensor::Tensor;
+use crate::{AttentionShape, Batch, Ops, OpsError, RopeTable, WeightFormat};
+use activations::Activations;
+use attention::{QUERIES_MAX, Unit};
+use matmul::Multiplier;
+use rope::Heads;
+use shared::Shared;
+use table::Table;
+use team::share;
+
+/// All cores that the team was given. Same bits as [`crate::Reference`].
+pub struct Cpu {
+    level: Level,
+    table: &'static Table,
+    team: Team,
+    /// Scratch of `matmul`.
+    activations: Activations,
+    /// Scratch of `attention`.
+    agenda: Agenda,
+}
+
+impl Cpu {
+    /// At the highest level of this machine, or the lower one wished for. Errors: no memory.
+    pub fn new(team: Team, wish: Option<Level>) -> Result<Cpu, OpsError> {
+        let level = Level::choose(wish);
+        let table = Table::of(level);
+        Ok(Cpu {
+            level,
+            table,
+            team,
+            activations: Activations::new()?,
+            agenda: Agenda::default(),
+        })
+    }
+
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Calls `work` for every row of `out`, shared by the team.
+    fn for_each_row(&mut self, out: &mut Tensor, work: impl Fn(usize, &mut [f32]) + Sync) {
+        let (rows, columns) = (out.rows(), out.columns());
+        let values = Shared::new(out.values_mut());
+        self.team.run_if_worth(rows * columns, |thread, threads| {
+            for row in share(rows, thread, threads) {
+                // SAFETY: a row is in one thread's share.
+                work(row, unsafe { values.part(row * columns, columns) });
+            }
+        });
+    }
+}
+
+impl Ops for Cpu {
+    type Tensor = Tensor;
+    type Weights = Weights;
+    type Pages = Pages;
+
+    fn tensor(&self, rows_max: usize, columns: usize) -> Result<Tensor, OpsError> {
+        Tensor::new(rows_max, columns)
+    }
+
+    fn set_rows(&self, tensor: &mut Tensor, rows: usize) {
+        tensor.set_rows(rows);
+    }
+
+    fn read<'a>(&self, tensor: &'a Tensor) -> &'a [f32] {
+        tensor.values()
+    }
+
+    fn write(&self, tensor: &mut Tensor, values: &[f32]) {
+        tensor.values_mut().copy_from_slice(values);
+    }
+
+    fn pack(
+        &self,
+        format: WeightFormat,
+        bytes: &[u8],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Weights, OpsError> {
+        Weights::pack(format, bytes, outputs, inputs)
+    }
+
+    fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {
+        Pages::new(shape, blocks)
+    }
+
+    fn embed(&mut self, table: &Weights, tokens: &[u32], out: &mut Tensor) {
+        assert_eq!(
+            (out.rows(), out.columns()),
+            (tokens.len(), table.inputs),
+            "one row per token"
+        );
+        self.for_each_row(out, |row, out| table.dequantise_row(tokens[row] as usize, out));
+    }
+
+    fn rms_norm(&mut self, x: &Tensor, weight: &[f32], eps: f32, out: &mut Tensor) {
+        assert_eq!(
+            (x.rows(), x.columns()),
+            (out.rows(), out.columns()),
+            "in and out of one shape"
+        );
+        let rms_norm_row = self.table.rms_norm_row;
+        // SAFETY: the table is of a level the CPU has.
+        self.for_each_row(out, |row, out| unsafe {
+            rms_norm_row(x.row(row), weight, eps, out)
+        });
+    }
+
+    fn matmul(&mut self, weights: &[&Weights], x: &Tensor, out: &mut Tensor) {
+        let Cpu {
+            table,
+            team,
+            activations,
+            ..
+        } = self;
+        Multiplier {
+            table,
+            team,
+            activations,
+        }
+        .multiply(weights, x, out);
+    }
+
+    fn rope(
+        &mut self,
+        table: &RopeTable,
+        positions: &[u32],
+        x: &mut Tensor,
+        first_column: usize,
+        heads: usize,
+        head_dim: usize,
+    ) {
+        assert_eq!(positions.len(), x.rows(), "one position per row");
+        assert!(table.rotated <= head_dim, "rotates more than a head has");
+        let heads = Heads {
+            first_column,
+            heads,
+            head_dim,
+        };
+        let rope_row = self.table.rope_row;
+        // SAFETY: the table is of a level the CPU has.
+        self.for_each_row(x, |row, x| unsafe {
+            rope_row(table, positions[row] as usize, x, heads)
+        });
+    }
+
+    fn append_kv(
+        &mut self,
+        shape: &AttentionShape,
+        batch: &Batch,
+        qkv: &Tensor,
+        k_column: usize,
+        v_column: usize,
+        pages: &mut Pages,
+    ) {
+        pages.assert_of(shape);
+        let writer = pages.writer();
+        self.team
+            .run_if_worth(qkv.rows() * shape.kv_heads * shape.head_dim, |thread, threads| {
+                for kv_head in share(shape.kv_heads, thread, threads) {
+                    let columns =
+                        |first| first + kv_head * shape.head_dim..first + (kv_head + 1) * shape.head_dim;
+                    for_each_position(batch, |sequence, row, position| {
+                        let (k, v) = (&qkv.row(row)[columns(k_column)], &qkv.row(row)[columns(v_column)]);
+                        // SAFETY: a KV head is in one thread's share.
+                        unsafe { writer.put(sequence, position, kv_head, k, v) };
+                    });
+                }
+            });
+    }
+
+    fn attention(
+        &mut self,
+        shape: &AttentionShape,
+        batch: &Batch,
+        qkv: &Tensor,
+        pages: &Pages,
+        out: &mut Tensor,
+    ) {
+        pages.assert_of(shape);
+        assert_eq!(
+            (out.rows(), out.columns()),
+            (qkv.rows(), shape.heads * shape.head_dim),
+            "heads of each row"
+        );
+        self.agenda.plan(shape, batch);
+        let (agenda, attend) = (&self.agenda, self.table.attend);
+        let task = attention::Task {
+            shape,
+            qkv,
+            pages,
+            out: Shared::new(out.values_mut()),
+        };
+        self.team.run_if_worth(operations(shape, batch), |_, _| {
+            while let Some(unit) = agenda.next(shape, batch) {
+                // SAFETY: a unit is handed out once, and units share no query: `plan` has checked the rows.
+                unsafe { attend(&task, &unit) };
+            }
+        });
+    }
+
+    fn silu_mul(&mut self, x: &Tensor, out: &mut Tensor) {
+        assert_eq!(
+            (x.rows(), x.columns()),
+            (out.rows(), 2 * out.columns()),
+            "gate and up side by side"
+        );
+        let silu_mul_row = self.table.silu_mul_row;
+        // SAFETY: the table is of a level the CPU has.
+        self.for_each_row(out, |row, out| unsafe { silu_mul_row(x.row(row), out) });
+    }
+
+    fn add(&mut self, x: &mut Tensor, y: &Tensor) {
+        assert_eq!(
+            (x.rows(), x.columns()),
+            (y.rows(), y.columns()),
+            "terms of one shape"
+        );
+        let add = self.table.add;
+        // SAFETY: the table is of a level the CPU has.
+        self.for_each_row(x, |row, x| unsafe { add(x, y.row(row)) });
+    }
+
+    fn gather_rows(&mut self, x: &Tensor, rows: &[u32], out: &mut Tensor) {
+        assert_eq!(
+            (out.rows(), out.columns()),
+            (rows.len(), x.columns()),
+            "one row per index"
+        );
+        self.for_each_row(out, |row, out| out.copy_from_slice(x.row(rows[row] as usize)));
+    }
+
+    fn zero_blocks(&mut self, pages: &mut Pages, blocks: &[u32]) {
+        pages.zero_blocks(blocks);
+    }
+}
+
+fn for_each_position<'a>(batch: &'a Batch, mut work: impl FnMut(&'a crate::SequenceRows, usize, usize)) {
+    for sequence in &batch.sequences {
+        for index in 0..sequence.rows {
+            work(sequence, sequence.first_row + index, sequence.start + index);
+        }
+    }
+}
+
+/// About how many multiplications attention will take.
+fn operations(shape: &AttentionShape, batch: &Batch) -> usize {
+    let seen: usize = batch
+        .sequences
+        .iter()
+        .map(|rows| rows.rows * (rows.start + rows.rows))
+        .sum();
+    seen * shape.heads * shape.head_dim
+}
+
+/// The units of one call of attention, handed out to whoever is free: their sizes differ too much to share them evenly
+/// beforehand.
+#[derive(Default)]
+struct Agenda {
+    /// Units before each (sequence, KV head), and after the last.
+    firsts: Vec<usize>,
+    next: AtomicUsize,
+}
+
+impl Agenda {
+    /// # Panics
+    /// When rows of sequences overlap or do not ascend.
+    fn plan(&mut self, shape: &AttentionShape, batch: &Batch) {
+        *self.next.get_mut() = 0;
+        self.firsts.clear();
+        let (mut units, mut row) = (0, 0);
+        for sequence in &batch.sequences {
+            assert!(sequence.first_row >= row, "rows of sequences overlap");
+            row = sequence.first_row + sequence.rows;
+            for kv_head in 0..shape.kv_heads {
+                self.firsts.push(units);
+                units += (sequence.rows * heads_of(shape, kv_head).len()).div_ceil(QUERIES_MAX);
+            }
+        }
+        self.firsts.push(units);
+    }
+
+    fn next<'a>(&self, shape: &AttentionShape, batch: &'a Batch) -> Option<Unit<'a>> {
+        let unit = self.next.fetch_add(1, Ordering::Relaxed);
+        if unit >= *self.firsts.last()? {
+            return None;
+        }
+        let owner = self.firsts.partition_point(|first| *first <= unit) - 1;
+        let sequence = &batch.sequences[owner / shape.kv_heads];
+        let heads = heads_of(shape, owner % shape.kv_heads);
+        let first = (unit - self.firsts[owner]) * QUERIES_MAX;
+        let queries = first..(first + QUERIES_MAX).min(sequence.rows * heads.len());
+        Some(Unit {
+            sequence,
+            kv_head: owner % shape.kv_heads,
+            heads,
+            queries,
+        })
+    }
+}
+
+/// The query heads of this rank that attend to a KV head.
+fn heads_of(shape: &AttentionShape, kv_head: usize) -> Range<usize> {
+    let first = |kv_head: usize| {
+        (kv_head * shape.heads_per_kv)
+            .saturating_sub(shape.first_head_in_group)
+            .min(shape.heads)
+    };
+    first(kv_head)..first(kv_head + 1)
+}

@@ -1,0 +1,174 @@
+//! Quantised rows of activations, as the kernels read them.
+
+use std::ops::Range;
+
+use crate::OpsError;
+use crate::cpu::shared::Shared;
+use crate::memory::Memory;
+use crate::scalar::{BLOCK, ROUND, activation_scale};
+
+/// Rows that a kernel takes together.
+pub const TILE: usize = 16;
+
+/// Rows in tiles of [`TILE`] (the last may have fewer), each tile contiguous: `[tile][block][row]`.
+pub struct Activations {
+    rows: usize,
+    blocks: usize,
+    q: Memory<i8>,
+    d: Memory<f32>,
+    /// `d · Σq`
+    offset: Memory<f32>,
+    /// `Σq`
+    sum: Memory<i32>,
+}
+
+impl Activations {
+    pub fn new() -> Result<Activations, OpsError> {
+        let (q, d, offset, sum) = (
+            Memory::zeroed(0)?,
+            Memory::zeroed(0)?,
+            Memory::zeroed(0)?,
+            Memory::zeroed(0)?,
+        );
+        Ok(Activations {
+            rows: 0,
+            blocks: 0,
+            q,
+            d,
+            offset,
+            sum,
+        })
+    }
+
+    /// Takes this shape; grows if need be. What it held is lost.
+    pub fn resize(&mut self, rows: usize, inputs: usize) -> Result<(), OpsError> {
+        (self.rows, self.blocks) = (rows, inputs / BLOCK);
+        let blocks = rows * self.blocks;
+        if blocks > self.d.len() {
+            self.q = Memory::zeroed(blocks * BLOCK)?;
+            (self.d, self.offset) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
+            self.sum = Memory::zeroed(blocks)?;
+        }
+        Ok(())
+    }
+
+    pub fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            shape: Shape {
+                rows: self.rows,
+                blocks: self.blocks,
+            },
+            q: Shared::new(&mut self.q),
+            d: Shared::new(&mut self.d),
+            offset: Shared::new(&mut self.offset),
+            sum: Shared::new(&mut self.sum),
+        }
+    }
+
+    /// `rows` begins at a tile and ends within it.
+    #[inline(always)]
+    pub fn tile(&self, rows: Range<usize>) -> Tile<'_> {
+        let shape = Shape {
+            rows: self.rows,
+            blocks: self.blocks,
+        };
+        let start = shape.index(rows.start, 0);
+        let blocks = start..start + shape.rows_in_tile(rows.start) * self.blocks;
+        assert!(
+            rows.len() == shape.rows_in_tile(rows.start),
+            "rows {rows:?} are no tile"
+        );
+        Tile {
+            rows: rows.len(),
+            q: &self.q[blocks.start * BLOCK..blocks.end * BLOCK],
+            d: &self.d[blocks.clone()],
+            offset: &self.offset[blocks.clone()],
+            sum: &self.sum[blocks],
+        }
+    }
+}
+
+/// One tile: each slice is `[block][row]`.
+#[derive(Clone, Copy)]
+pub struct Tile<'a> {
+    pub rows: usize,
+    pub q: &'a [i8],
+    pub d: &'a [f32],
+    pub offset: &'a [f32],
+    pub sum: &'a [i32],
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    blocks: usize,
+}
+
+impl Shape {
+    #[inline(always)]
+    fn rows_in_tile(self, row: usize) -> usize {
+        (self.rows - row / TILE * TILE).min(TILE)
+    }
+
+    /// Of a row's block among all blocks.
+    #[inline(always)]
+    fn index(self, row: usize, block: usize) -> usize {
+        row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE
+    }
+}
+
+/// Lets several threads quantise different rows.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    shape: Shape,
+    q: Shared<'a, i8>,
+    d: Shared<'a, f32>,
+    offset: Shared<'a, f32>,
+    sum: Shared<'a, i32>,
+}
+
+/// Quantises `x`, which is row `row`.
+///
+/// # Safety
+/// No other thread may be quantising the same row; the CPU must have what the function is compiled for.
+#[inline(always)]
+pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
+    for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let index = writer.shape.index(row, block);
+        // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
+        let (q, d, offset, sum) = unsafe {
+            (
+                writer.q.part(index * BLOCK, BLOCK),
+                &mut writer.d.part(index, 1)[0],
+                &mut writer.offset.part(index, 1)[0],
+                &mut writer.sum.part(index, 1)[0],
+            )
+        };
+        let (scale, inverse) = activation_scale(magnitude_max(x));
+        *sum = round_into(x, inverse, q);
+        *d = scale;
+        *offset = scale * *sum as f32;
+    }
+}
+
+/// Magnitudes order like their bits, and a NaN is above all of them.
+#[inline(always)]
+fn magnitude_max(x: &[f32; BLOCK]) -> f32 {
+    let mut most = 0;
+    for x in x {
+        most = most.max(x.to_bits() & 0x7fff_ffff);
+    }
+    f32::from_bits(most)
+}
+
+/// Returns the sum of the rounded.
+#[inline(always)]
+fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8]) -> i32 {
+    let mut sum = 0;
+    for (x, q) in x.iter().zip(q) {
+        let rounded = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+        *q = rounded as i8;
+        sum += i32::from(rounded as i8);
+    }
+    sum
+}

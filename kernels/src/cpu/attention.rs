@@ -1,0 +1,360 @@
+//! Attention over paged keys and values. The exact arithmetic is in [`crate::reference`].
+//!
+//! A unit of work is up to [`QUERIES_MAX`] queries (pairs of row and head) that share a sequence and a KV head, so that
+//! each key and value is widened once for all of them.
+
+use std::ops::Range;
+
+use crate::AttentionShape;
+use crate::cpu::lanes::{Lanes, exp, greatest, sum};
+use crate::cpu::pages::{Pages, TOKENS};
+use crate::cpu::shared::Shared;
+use crate::ops::SequenceRows;
+use crate::reference::STEP;
+use crate::tensor::Tensor;
+
+/// So many sums of 16 lanes stay in registers beside the keys.
+pub const QUERIES_MAX: usize = 6;
+
+/// The operands of one call.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub shape: &'a AttentionShape,
+    pub qkv: &'a Tensor,
+    pub pages: &'a Pages,
+    /// `(rows, heads · head_dim)`
+    pub out: Shared<'a, f32>,
+}
+
+/// Queries that share keys.
+#[derive(Clone)]
+pub struct Unit<'a> {
+    pub sequence: &'a SequenceRows,
+    pub kv_head: usize,
+    /// The query heads of `kv_head`.
+    pub heads: Range<usize>,
+    /// Among the sequence's rows times `heads`, row by row; 1 to [`QUERIES_MAX`].
+    pub queries: Range<usize>,
+}
+
+/// Computes one unit. `TILES` tiles of keys and `VECTORS` vectors of a value are kept in registers at a time; `L` has 16
+/// lanes.
+///
+/// # Safety
+/// The CPU must have the instructions of `L`, and no other thread may compute the same queries.
+#[inline(always)]
+pub unsafe fn attend<L: Lanes, const TILES: usize, const VECTORS: usize>(task: &Task<'_>, unit: &Unit<'_>) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match unit.queries.len() {
+            1 => attend_queries::<L, TILES, VECTORS, 1>(task, unit),
+            2 => attend_queries::<L, TILES, VECTORS, 2>(task, unit),
+            3 => attend_queries::<L, TILES, VECTORS, 3>(task, unit),
+            4 => attend_queries::<L, TILES, VECTORS, 4>(task, unit),
+            5 => attend_queries::<L, TILES, VECTORS, 5>(task, unit),
+            6 => attend_queries::<L, TILES, VECTORS, 6>(task, unit),
+            count => panic!("a unit of {count} queries"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_queries<L: Lanes, const TILES: usize, const VECTORS: usize, const QUERIES: usize>(
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+) {
+    let mut queries: [Query<'_>; QUERIES] =
+        std::array::from_fn(|i| Query::new(task, unit, unit.queries.start + i));
+    let mut weights = [[0.0f32; STEP]; QUERIES];
+    let positions = queries[QUERIES - 1].positions;
+    for first in (0..positions).step_by(STEP) {
+        let keys = Keys {
+            task,
+            unit,
+            first,
+            count: (positions - first).min(STEP),
+        };
+        // SAFETY: the caller promises the instructions.
+        unsafe {
+            keys.score::<L, TILES, QUERIES>(&queries, &mut weights);
+            for (query, weights) in queries.iter_mut().zip(&mut weights) {
+                query.weigh::<L>(first, weights, task.shape.scale);
+            }
+            keys.accumulate::<L, VECTORS, QUERIES>(&mut queries, &weights);
+        }
+    }
+    for query in &mut queries {
+        let l = query.l;
+        query.acc.iter_mut().for_each(|acc| *acc /= l);
+    }
+}
+
+/// One row's head, and how far its softmax has come.
+struct Query<'a> {
+    q: &'a [f32],
+    /// That it sees, from 0.
+    positions: usize,
+    m: f32,
+    l: f32,
+    /// What the sums are multiplied with in this step.
+    corr: f32,
+    /// Its place in the output.
+    acc: &'a mut [f32],
+}
+
+impl<'a> Query<'a> {
+    #[inline(always)]
+    fn new(task: &Task<'a>, unit: &Unit<'_>, index: usize) -> Query<'a> {
+        let (row, head) = (
+            index / unit.heads.len(),
+            unit.heads.start + index % unit.heads.len(),
+        );
+        let (heads, head_dim) = (task.shape.heads, task.shape.head_dim);
+        let positions = unit.sequence.start + row + 1;
+        let row = unit.sequence.first_row + row;
+        // SAFETY: the caller of `attend` promises that only this thread computes this query.
+        let acc = unsafe { task.out.part((row * heads + head) * head_dim, head_dim) };
+        acc.fill(0.0);
+        let q = &task.qkv.row(row)[head * head_dim..][..head_dim];
+        Query {
+            q,
+            positions,
+            m: f32::NEG_INFINITY,
+            l: 0.0,
+            corr: 0.0,
+            acc,
+        }
+    }
+
+    /// How many of the positions from `first` on it sees.
+    #[inline(always)]
+    fn seen(&self, first: usize) -> usize {
+        self.positions.saturating_sub(first).min(STEP)
+    }
+
+    /// Turns the scores of the positions from `first` on into weights; those of positions not seen become 0.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn weigh<L: Lanes>(&mut self, first: usize, scores: &mut [f32; STEP], scale: f32) {
+        let seen = self.seen(first);
+        let tiles = scores[..seen.next_multiple_of(TOKENS)]
+            .as_chunks_mut::<TOKENS>()
+            .0;
+        // SAFETY: the caller promises the instructions; a tile has 16 values.
+        unsafe {
+            let mut most = L::splat(self.m);
+            for (i, tile) in tiles.iter_mut().enumerate() {
+                let scores = L::load(tile.as_ptr()).mul(L::splat(scale));
+                let scores = scores.first((seen - i * TOKENS).min(TOKENS), L::splat(f32::NEG_INFINITY));
+                scores.store(tile.as_mut_ptr());
+                most = scores.max(most);
+            }
+            let m = greatest(most);
+            let mut total = L::splat(0.0);
+            for tile in tiles {
+                let weights = exp(L::load(tile.as_ptr()).sub(L::splat(m)));
+                weights.store(tile.as_mut_ptr());
+                total = total.add(weights);
+            }
+            self.corr = crate::scalar::exp(self.m - m);
+            self.l = self.l.mul_add(self.corr, sum(total));
+            self.m = m;
+        }
+    }
+}
+
+/// The keys and values of one step.
+struct Keys<'a, 'b> {
+    task: &'a Task<'b>,
+    unit: &'a Unit<'a>,
+    first: usize,
+    /// Positions that any query sees; at most [`STEP`].
+    count: usize,
+}
+
+impl Keys<'_, '_> {
+    /// `q · k` of every position, in whole tiles.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn score<L: Lanes, const TILES: usize, const QUERIES: usize>(
+        &self,
+        queries: &[Query<'_>; QUERIES],
+        scores: &mut [[f32; STEP]; QUERIES],
+    ) {
+        let tiles = self.count.div_ceil(TOKENS);
+        let whole = tiles / TILES * TILES;
+        for tile in (0..whole).step_by(TILES) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.score_tiles::<L, TILES, QUERIES>(queries, tile, scores) };
+        }
+        for tile in whole..tiles {
+            // SAFETY: passed on to the caller.
+            unsafe { self.score_tiles::<L, 1, QUERIES>(queries, tile, scores) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tiles<L: Lanes, const TILES: usize, const QUERIES: usize>(
+        &self,
+        queries: &[Query<'_>; QUERIES],
+        tile: usize,
+        scores: &mut [[f32; STEP]; QUERIES],
+    ) {
+        let head_dim = self.task.shape.head_dim;
+        let keys: [*const u16; TILES] = std::array::from_fn(|i| self.keys((tile + i) * TOKENS).as_ptr());
+        let q: [*const f32; QUERIES] = std::array::from_fn(|i| queries[i].q[..head_dim].as_ptr());
+        // SAFETY: the caller promises the instructions; `d` is within the head, a tile within the step's scores.
+        unsafe {
+            let mut acc = [[L::splat(0.0); QUERIES]; TILES];
+            for d in 0..head_dim {
+                for (acc, keys) in acc.iter_mut().zip(keys) {
+                    let k = L::load_bf16(keys.add(d * TOKENS));
+                    for (acc, q) in acc.iter_mut().zip(q) {
+                        *acc = L::splat(*q.add(d)).fma(k, *acc);
+                    }
+                }
+            }
+            for (t, acc) in acc.iter().enumerate() {
+                for (acc, scores) in acc.iter().zip(scores.iter_mut()) {
+                    acc.store(scores[(tile + t) * TOKENS..][..TOKENS].as_mut_ptr());
+                }
+            }
+        }
+    }
+
+    /// Adds the weighted values to each query's sums.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn accumulate<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+        &self,
+        queries: &mut [Query<'_>; QUERIES],
+        weights: &[[f32; STEP]; QUERIES],
+    ) {
+        let vectors = self.task.shape.head_dim.div_ceil(L::COUNT);
+        let whole = vectors / VECTORS * VECTORS;
+        for vector in (0..whole).step_by(VECTORS) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.accumulate_vectors::<L, VECTORS, QUERIES>(queries, weights, vector) };
+        }
+        for vector in whole..vectors {
+            // SAFETY: passed on to the caller.
+            unsafe { self.accumulate_vectors::<L, 1, QUERIES>(queries, weights, vector) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn accumulate_vectors<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+        &self,
+        queries: &mut [Query<'_>; QUERIES],
+        weights: &[[f32; STEP]; QUERIES],
+        vector: usize,
+    ) {
+        // Positions that all queries see; the first query is of the first row.
+        let common = queries[0].seen(self.first);
+        // SAFETY: passed on to the caller; positions are within the step, columns within the head.
+        unsafe {
+            let mut acc = [[L::splat(0.0); VECTORS]; QUERIES];
+            for (acc, query) in acc.iter_mut().zip(queries.iter()) {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = load_column::<L>(query.acc, (vector + v) * L::COUNT).mul(L::splat(query.corr));
+                }
+            }
+            self.add_values(weights, 0..common, vector, &mut acc);
+            for ((acc, query), weights) in acc.iter_mut().zip(queries.iter()).zip(weights) {
+                let own = std::array::from_mut(acc);
+                self.add_values(
+                    std::array::from_ref(weights),
+                    common..query.seen(self.first),
+                    vector,
+                    own,
+                );
+            }
+            for (acc, query) in acc.iter().zip(queries.iter_mut()) {
+                for (v, acc) in acc.iter().enumerate() {
+                    store_column(*acc, query.acc, (vector + v) * L::COUNT);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The CPU must have the instructions of `L`; `positions` (from the step's first) be within the step.
+    #[inline(always)]
+    unsafe fn add_values<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+        &self,
+        weights: &[[f32; STEP]; QUERIES],
+        mut positions: Range<usize>,
+        vector: usize,
+        acc: &mut [[L; VECTORS]; QUERIES],
+    ) {
+        let stride = self.task.pages.shape.v_stride();
+        let mut sums = *acc;
+        while !positions.is_empty() {
+            let tile = self.values(positions.start).as_ptr();
+            let tile_end = (positions.start + 1).next_multiple_of(TOKENS).min(positions.end);
+            for t in positions.start..tile_end {
+                // SAFETY: the caller's promise; a tile has 16 values of `stride` elements.
+                unsafe {
+                    let value = tile.add(t % TOKENS * stride + vector * L::COUNT);
+                    let mut v = [L::splat(0.0); VECTORS];
+                    for (i, v) in v.iter_mut().enumerate() {
+                        *v = L::load_bf16(value.add(i * L::COUNT));
+                    }
+                    for (sums, weights) in sums.iter_mut().zip(weights) {
+                        let weight = L::splat(*weights.get_unchecked(t));
+                        for (sum, v) in sums.iter_mut().zip(v) {
+                            *sum = weight.fma(v, *sum);
+                        }
+                    }
+                }
+            }
+            positions.start = tile_end;
+        }
+        *acc = sums;
+    }
+
+    /// 16 keys, of which the first is at a multiple of 16 from the step's first.
+    #[inline(always)]
+    fn keys(&self, position: usize) -> &[u16] {
+        let pages = self.task.pages;
+        let (k, _) = pages
+            .shape
+            .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
+        &pages.k[k..][..TOKENS * pages.shape.head_dim]
+    }
+
+    /// The 16 values around a position.
+    #[inline(always)]
+    fn values(&self, position: usize) -> &[u16] {
+        let pages = self.task.pages;
+        let (_, v) = pages
+            .shape
+            .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
+        &pages.v[v..][..TOKENS * pages.shape.v_stride()]
+    }
+}
+
+/// # Safety
+/// The CPU must have the instructions of `L`.
+#[inline(always)]
+unsafe fn load_column<L: Lanes>(row: &[f32], first: usize) -> L {
+    let part = &row[first..row.len().min(first + L::COUNT)];
+    // SAFETY: the caller promises the instructions; the part is readable.
+    unsafe { L::load_part(part.as_ptr(), part.len()) }
+}
+
+/// # Safety
+/// The CPU must have the instructions of `L`.
+#[inline(always)]
+unsafe fn store_column<L: Lanes>(lanes: L, row: &mut [f32], first: usize) {
+    let last = row.len().min(first + L::COUNT);
+    let part = &mut row[first..last];
+    // SAFETY: the part is writable.
+    unsafe { lanes.store_part(part.as_mut_ptr(), part.len()) }
+}

@@ -1,0 +1,215 @@
+//! AVX2, FMA, F16C: 8 lanes.
+
+// Every function here but the `unsafe` ones takes a value, which exists only on a CPU with AVX2.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::lanes::Lanes;
+use crate::cpu::matmul::quantised::BlockDot;
+use crate::scalar::ROUND;
+
+#[derive(Clone, Copy)]
+pub struct Ymm(pub __m256);
+
+/// The lanes before `count`.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn mask(count: usize) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lane)
+    }
+}
+
+impl Lanes for Ymm {
+    const COUNT: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller promises AVX2.
+        Ymm(unsafe { _mm256_set1_ps(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable values.
+        Ymm(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable values.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Ymm(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable values.
+        Ymm(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller promises AVX2 and `count` readable values; masked lanes are not touched.
+        Ymm(unsafe { _mm256_maskload_ps(from, mask(count)) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises room for 8 values.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller promises room for `count` values; masked lanes are not touched.
+        unsafe { _mm256_maskstore_ps(to, mask(count), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, term: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn first(self, count: usize, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        Ymm(unsafe { _mm256_blendv_ps(other.0, self.0, _mm256_castsi256_ps(mask(count))) })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe {
+            let round = _mm256_set1_epi32(ROUND.to_bits() as i32);
+            let n = _mm256_sub_epi32(_mm256_castps_si256(shifted.0), round);
+            let half = _mm256_srai_epi32::<1>(n);
+            let scaled = _mm256_mul_ps(self.0, power_of_two(half));
+            Ymm(_mm256_mul_ps(scaled, power_of_two(_mm256_sub_epi32(n, half))))
+        }
+    }
+}
+
+/// # Safety
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn power_of_two(n: __m256i) -> __m256 {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+            n,
+            _mm256_set1_epi32(127),
+        )))
+    }
+}
+
+/// Half a group's blocks of `Q8_0`. Bytes can only be multiplied unsigned by signed, so the sign moves to the activation
+/// (never −128, so it can be negated).
+pub struct Q8;
+
+impl BlockDot for Q8 {
+    type Lanes = Ymm;
+    type Block = [__m256i; 8];
+    const BYTES: usize = 512;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self::Block {
+        // SAFETY: the caller promises AVX2 and a block, of which these are 8 rows.
+        std::array::from_fn(|j| unsafe { _mm256_loadu_si256(from.add(64 * j).cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &Self::Block, q: *const i8, _sum: i32) -> Ymm {
+        // SAFETY: the caller promises AVX2 and 32 readable activations.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut dot = _mm256_setzero_si256();
+            for (j, w) in block.iter().enumerate() {
+                let a = _mm256_sign_epi8(four(q, j), *w);
+                // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(*w), a);
+                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, ones));
+            }
+            Ymm(_mm256_cvtepi32_ps(dot))
+        }
+    }
+}
+
+/// Half a group's blocks of nibbles, of which `ZERO` stands for 0.
+pub struct Q4<const ZERO: i32>;
+
+impl<const ZERO: i32> BlockDot for Q4<ZERO> {
+    type Lanes = Ymm;
+    type Block = [__m256i; 8];
+    const BYTES: usize = 256;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self::Block {
+        // SAFETY: the caller promises AVX2 and a block, of which these are 8 rows.
+        unsafe {
+            let half = _mm256_set1_epi8(15);
+            let mut block = [_mm256_setzero_si256(); 8];
+            for j in 0..4 {
+                let both = _mm256_loadu_si256(from.add(64 * j).cast());
+                block[j] = _mm256_and_si256(both, half);
+                block[j + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+            }
+            block
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Ymm {
+        // SAFETY: the caller promises AVX2 and 32 readable activations.
+        unsafe {
+            // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
+            let mut pairs = _mm256_maddubs_epi16(block[0], four(q, 0));
+            for (j, w) in block.iter().enumerate().skip(1) {
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*w, four(q, j)));
+            }
+            let dot = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            Ymm(_mm256_cvtepi32_ps(_mm256_sub_epi32(
+                dot,
+                _mm256_set1_epi32(ZERO * sum),
+            )))
+        }
+    }
+}
+
+/// Activations `4j .. 4j + 4` for every lane.
+///
+/// # Safety
+/// The CPU must have AVX2, and `q` point to 32 values.
+#[inline(always)]
+unsafe fn four(q: *const i8, j: usize) -> __m256i {
+    // SAFETY: the caller promises AVX2 and 32 values, of which these are four.
+    unsafe { _mm256_set1_epi32(q.add(4 * j).cast::<i32>().read_unaligned()) }
+}

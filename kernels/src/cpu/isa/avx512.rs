@@ -1,0 +1,227 @@
+//! AVX-512 F, BW, DQ, VL: 16 lanes.
+
+// Every function here but the `unsafe` ones takes a value, which exists only on a CPU with AVX-512.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::lanes::Lanes;
+use crate::cpu::matmul::quantised::BlockDot;
+use crate::scalar::ROUND;
+
+#[derive(Clone, Copy)]
+pub struct Zmm(pub __m512);
+
+/// The lanes before `count`.
+#[inline(always)]
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count) - 1) as __mmask16
+}
+
+impl Lanes for Zmm {
+    const COUNT: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller promises AVX-512.
+        Zmm(unsafe { _mm512_set1_ps(value) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable values.
+        Zmm(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable values.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Zmm(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable values.
+        Zmm(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller promises AVX-512 and `count` readable values; masked lanes are not touched.
+        Zmm(unsafe { _mm512_maskz_loadu_ps(mask(count), from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises room for 16 values.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller promises room for `count` values; masked lanes are not touched.
+        unsafe { _mm512_mask_storeu_ps(to, mask(count), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, term: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_min_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn first(self, count: usize, other: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        Zmm(unsafe { _mm512_mask_blend_ps(mask(count), other.0, self.0) })
+    }
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        unsafe {
+            let round = _mm512_set1_epi32(ROUND.to_bits() as i32);
+            let n = _mm512_sub_epi32(_mm512_castps_si512(shifted.0), round);
+            let half = _mm512_srai_epi32::<1>(n);
+            let scaled = _mm512_mul_ps(self.0, power_of_two(half));
+            Zmm(_mm512_mul_ps(scaled, power_of_two(_mm512_sub_epi32(n, half))))
+        }
+    }
+}
+
+/// # Safety
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn power_of_two(n: __m512i) -> __m512 {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+            n,
+            _mm512_set1_epi32(127),
+        )))
+    }
+}
+
+/// Blocks of `Q8_0`: magnitudes of the weights, and which of them are negative. Without VNNI bytes can only be multiplied
+/// unsigned by signed, so the sign moves to the activation (never −128, so it can be negated).
+pub struct Q8;
+
+impl BlockDot for Q8 {
+    type Lanes = Zmm;
+    type Block = [(__m512i, __mmask64); 8];
+    const BYTES: usize = 512;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self::Block {
+        // SAFETY: the caller promises AVX-512 and 512 readable bytes.
+        std::array::from_fn(|j| unsafe {
+            let w = _mm512_loadu_si512(from.add(64 * j).cast());
+            (_mm512_abs_epi8(w), _mm512_movepi8_mask(w))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &Self::Block, q: *const i8, _sum: i32) -> Zmm {
+        // SAFETY: the caller promises AVX-512 and 32 readable activations.
+        unsafe {
+            let ones = _mm512_set1_epi16(1);
+            let mut dot = _mm512_setzero_si512();
+            for (j, (magnitude, negative)) in block.iter().enumerate() {
+                let a = four(q, j);
+                let a = _mm512_mask_sub_epi8(a, *negative, _mm512_setzero_si512(), a);
+                // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                let pairs = _mm512_maddubs_epi16(*magnitude, a);
+                dot = _mm512_add_epi32(dot, _mm512_madd_epi16(pairs, ones));
+            }
+            Zmm(_mm512_cvtepi32_ps(dot))
+        }
+    }
+}
+
+/// Blocks of nibbles, of which `ZERO` stands for 0.
+pub struct Q4<const ZERO: i32>;
+
+impl<const ZERO: i32> BlockDot for Q4<ZERO> {
+    type Lanes = Zmm;
+    type Block = [__m512i; 8];
+    const BYTES: usize = 256;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self::Block {
+        // SAFETY: the caller promises AVX-512 and 256 readable bytes.
+        unsafe { load_nibbles(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Zmm {
+        // SAFETY: the caller promises AVX-512 and 32 readable activations.
+        unsafe {
+            // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
+            let pairs: [__m512i; 8] = std::array::from_fn(|j| _mm512_maddubs_epi16(block[j], four(q, j)));
+            let low = _mm512_add_epi16(
+                _mm512_add_epi16(pairs[0], pairs[1]),
+                _mm512_add_epi16(pairs[2], pairs[3]),
+            );
+            let high = _mm512_add_epi16(
+                _mm512_add_epi16(pairs[4], pairs[5]),
+                _mm512_add_epi16(pairs[6], pairs[7]),
+            );
+            let dot = _mm512_madd_epi16(_mm512_add_epi16(low, high), _mm512_set1_epi16(1));
+            Zmm(_mm512_cvtepi32_ps(_mm512_sub_epi32(
+                dot,
+                _mm512_set1_epi32(ZERO * sum),
+            )))
+        }
+    }
+}
+
+/// Weights 0..16 of the block, four per vector, then 16..32.
+///
+/// # Safety
+/// The CPU must have AVX-512, and 256 bytes be readable.
+#[inline(always)]
+pub unsafe fn load_nibbles(from: *const u8) -> [__m512i; 8] {
+    // SAFETY: the caller promises AVX-512 and 256 readable bytes.
+    unsafe {
+        let half = _mm512_set1_epi8(15);
+        let mut block = [_mm512_setzero_si512(); 8];
+        for j in 0..4 {
+            let both = _mm512_loadu_si512(from.add(64 * j).cast());
+            block[j] = _mm512_and_si512(both, half);
+            block[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), half);
+        }
+        block
+    }
+}
+
+/// Activations `4j .. 4j + 4` for every lane.
+///
+/// # Safety
+/// The CPU must have AVX-512, and `q` point to 32 values.
+#[inline(always)]
+pub unsafe fn four(q: *const i8, j: usize) -> __m512i {
+    // SAFETY: the caller promises AVX-512 and 32 values, of which these are four.
+    unsafe { _mm512_set1_epi32(q.add(4 * j).cast::<i32>().read_unaligned()) }
+}

@@ -1,0 +1,158 @@
+//! Sixteen numbers in an array.
+
+use crate::cpu::lanes::Lanes;
+use crate::cpu::matmul::quantised::BlockDot;
+use crate::scalar::{ROUND, bf16_to_f32, f16_to_f32};
+
+#[derive(Clone, Copy)]
+pub struct Scalar([f32; 16]);
+
+impl Scalar {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Scalar(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Lanes for Scalar {
+    const COUNT: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Scalar([value; 16])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        Scalar(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(bf16_to_f32))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(f16_to_f32))
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        let mut values = [0.0; 16];
+        // SAFETY: the caller promises `count` readable values.
+        values[..count].copy_from_slice(unsafe { std::slice::from_raw_parts(from, count) });
+        Scalar(values)
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises room for 16 values.
+        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        // SAFETY: the caller promises room for `count` values; an array of ours does not overlap it.
+        unsafe { std::ptr::copy_nonoverlapping(self.0[..count].as_ptr(), to, count) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, term: Self) -> Self {
+        Scalar(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], term.0[i])))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn first(self, count: usize, other: Self) -> Self {
+        Scalar(std::array::from_fn(|i| {
+            if i < count { self.0[i] } else { other.0[i] }
+        }))
+    }
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self) -> Self {
+        self.zip(shifted, |value, shifted| {
+            let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+            let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+            value * power(n >> 1) * power(n.wrapping_sub(n >> 1))
+        })
+    }
+}
+
+/// Blocks of `Q8_0`.
+pub struct Q8;
+
+impl BlockDot for Q8 {
+    type Lanes = Scalar;
+    type Block = *const u8;
+    const BYTES: usize = 512;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> *const u8 {
+        from
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &*const u8, q: *const i8, _sum: i32) -> Scalar {
+        let mut dots = [0i32; 16];
+        for k in 0..32 {
+            for (lane, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: the caller promises a block of 512 bytes and 32 activations.
+                let (w, q) = unsafe { (*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8, *q.add(k)) };
+                *dot += i32::from(w) * i32::from(q);
+            }
+        }
+        Scalar(dots.map(|dot| dot as f32))
+    }
+}
+
+/// Blocks of nibbles, of which `ZERO` stands for 0.
+pub struct Q4<const ZERO: i32>;
+
+impl<const ZERO: i32> BlockDot for Q4<ZERO> {
+    type Lanes = Scalar;
+    type Block = *const u8;
+    const BYTES: usize = 256;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> *const u8 {
+        from
+    }
+
+    #[inline(always)]
+    unsafe fn dot(block: &*const u8, q: *const i8, sum: i32) -> Scalar {
+        let mut dots = [-ZERO * sum; 16];
+        for k in 0..16 {
+            for (lane, dot) in dots.iter_mut().enumerate() {
+                // SAFETY: the caller promises a block of 256 bytes and 32 activations.
+                let (w, low, high) = unsafe {
+                    (
+                        *block.add(k / 4 * 64 + lane * 4 + k % 4),
+                        *q.add(k),
+                        *q.add(k + 16),
+                    )
+                };
+                *dot += i32::from(w & 15) * i32::from(low) + i32::from(w >> 4) * i32::from(high);
+            }
+        }
+        Scalar(dots.map(|dot| dot as f32))
+    }
+}

@@ -1,0 +1,199 @@
+//! What the kernels, each written once, need of an instruction set.
+
+use crate::scalar;
+
+/// A vector of f32 lanes. All arithmetic rounds as IEEE 754 demands, lane by lane, so that every implementation gives
+/// the same bits.
+///
+/// Values can only be made by `unsafe` functions, whose caller promises that the CPU has the instructions; whoever
+/// holds a value may then use the safe ones. Everything inlines into a function that enables the instructions.
+pub trait Lanes: Copy {
+    /// Lanes per vector: 8 or 16.
+    const COUNT: usize;
+
+    /// # Safety
+    /// The CPU must have the instructions of this implementation.
+    unsafe fn splat(value: f32) -> Self;
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` values can be read.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Widened from bf16.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` values can be read.
+    unsafe fn load_bf16(from: *const u16) -> Self;
+    /// Widened from half precision.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` values can be read.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    /// The first `count` (at most `COUNT`) values, then zeros.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `count` values can be read.
+    unsafe fn load_part(from: *const f32, count: usize) -> Self;
+    /// # Safety
+    /// `COUNT` values can be written.
+    unsafe fn store(self, to: *mut f32);
+    /// The first `count` (at most `COUNT`) lanes.
+    ///
+    /// # Safety
+    /// `count` values can be written.
+    unsafe fn store_part(self, to: *mut f32, count: usize);
+
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    /// `self · factor + term`, rounded once.
+    fn fma(self, factor: Self, term: Self) -> Self;
+    /// `if self > other { self } else { other }`.
+    fn max(self, other: Self) -> Self;
+    /// `if self < other { self } else { other }`.
+    fn min(self, other: Self) -> Self;
+    /// The first `count` lanes of `self`, the rest of `other`.
+    fn first(self, count: usize, other: Self) -> Self;
+    /// Times two to the power of the integers in the low bits of `shifted`, which is they plus [`scalar::ROUND`].
+    fn scale_by_power(self, shifted: Self) -> Self;
+}
+
+/// [`scalar::exp`] of each lane.
+///
+/// # Safety
+/// The CPU must have the instructions of `L`.
+#[inline(always)]
+pub unsafe fn exp<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller promises the instructions.
+    let splat = |value| unsafe { L::splat(value) };
+    let x = splat(scalar::EXP_MIN).max(x);
+    let x = splat(scalar::EXP_MAX).min(x);
+    let shifted = x.fma(splat(std::f32::consts::LOG2_E), splat(scalar::ROUND));
+    let n = shifted.sub(splat(scalar::ROUND));
+    let r = n.fma(splat(-scalar::LN_2_LOW), n.fma(splat(-scalar::LN_2_HIGH), x));
+    let mut p = splat(scalar::EXP_POLYNOMIAL[0]);
+    for coefficient in &scalar::EXP_POLYNOMIAL[1..] {
+        p = p.fma(r, splat(*coefficient));
+    }
+    p.fma(r.mul(r), r).add(splat(1.0)).scale_by_power(shifted)
+}
+
+/// 16 lanes as an array.
+#[inline(always)]
+pub fn to_array<L: Lanes>(vector: L) -> [f32; 16] {
+    const { assert!(L::COUNT == 16) };
+    let mut array = [0.0; 16];
+    // SAFETY: the array has 16 = COUNT values.
+    unsafe { vector.store(array.as_mut_ptr()) };
+    array
+}
+
+/// The sum of 16 lanes, in the order of [`scalar::add_lanes`].
+#[inline(always)]
+pub fn sum<L: Lanes>(vector: L) -> f32 {
+    scalar::add_lanes(to_array(vector))
+}
+
+/// The greatest of 16 lanes, none of which is NaN.
+#[inline(always)]
+pub fn greatest<L: Lanes>(vector: L) -> f32 {
+    let mut lanes = to_array(vector);
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = if lanes[i + half] > lanes[i] {
+                lanes[i + half]
+            } else {
+                lanes[i]
+            };
+        }
+    }
+    lanes[0]
+}
+
+/// Two vectors as one, for instruction sets with 8 lanes.
+#[derive(Clone, Copy)]
+pub struct Pair<L>(L, L);
+
+impl<L: Lanes> Lanes for Pair<L> {
+    const COUNT: usize = 2 * L::COUNT;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::splat(value), L::splat(value)) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load(from), L::load(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_bf16(from), L::load_bf16(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_f16(from), L::load_f16(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> Self {
+        let low = count.min(L::COUNT);
+        // SAFETY: passed on to the caller; `low` values come before those of the second vector.
+        unsafe { Pair(L::load_part(from, low), L::load_part(from.add(low), count - low)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            self.0.store(to);
+            self.1.store(to.add(L::COUNT));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        let low = count.min(L::COUNT);
+        // SAFETY: passed on to the caller; `low` values come before those of the second vector.
+        unsafe {
+            self.0.store_part(to, low);
+            self.1.store_part(to.add(low), count - low);
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Pair(self.0.add(other.0), self.1.add(other.1))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Pair(self.0.sub(other.0), self.1.sub(other.1))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Pair(self.0.mul(other.0), self.1.mul(other.1))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Pair(self.0.div(other.0), self.1.div(other.1))
+    }
+    #[inline(always)]
+    fn fma(self, factor: Self, term: Self) -> Self {
+        Pair(self.0.fma(factor.0, term.0), self.1.fma(factor.1, term.1))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Pair(self.0.max(other.0), self.1.max(other.1))
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Pair(self.0.min(other.0), self.1.min(other.1))
+    }
+    #[inline(always)]
+    fn first(self, count: usize, other: Self) -> Self {
+        let low = count.min(L::COUNT);
+        Pair(self.0.first(low, other.0), self.1.first(count - low, other.1))
+    }
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self) -> Self {
+        Pair(self.0.scale_by_power(shifted.0), self.1.scale_by_power(shifted.1))
+    }
+}

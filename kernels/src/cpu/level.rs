@@ -1,0 +1,104 @@
+//! How far up the instruction sets the kernels may climb.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Rungs of the ladder; each has all of those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// What every machine has.
+    Scalar,
+    /// AVX2, FMA, F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// And VNNI.
+    Avx512Vnni,
+}
+
+impl Level {
+    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vnni];
+
+    /// The highest level of this machine. Never changes while the process runs.
+    pub fn detect() -> Level {
+        let climbed = Level::ALL
+            .into_iter()
+            .take_while(|level| level.is_available())
+            .last();
+        climbed.unwrap_or(Level::Scalar)
+    }
+
+    /// The level to run at: the highest detected, or lower if so wished. A wish for more than there is gets what is.
+    pub fn choose(wish: Option<Level>) -> Level {
+        let detected = Level::detect();
+        wish.map_or(detected, |wish| wish.min(detected))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_available(self) -> bool {
+        use std::arch::is_x86_feature_detected as has;
+        match self {
+            Level::Scalar => true,
+            Level::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
+            Level::Avx512 => has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
+            Level::Avx512Vnni => has!("avx512vnni"),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_available(self) -> bool {
+        self == Level::Scalar
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Level::Scalar => "scalar",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Vnni => "avx512vnni",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The name is no level's.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("no CPU level is called {name:?}; choose scalar, avx2, avx512 or avx512vnni")]
+pub struct UnknownLevel {
+    pub name: String,
+}
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+    fn from_str(name: &str) -> Result<Level, UnknownLevel> {
+        let known = Level::ALL.into_iter().find(|level| level.name() == name);
+        known.ok_or_else(|| UnknownLevel {
+            name: name.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_as_printed() {
+        for level in Level::ALL {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        assert!("sse9".parse::<Level>().is_err());
+    }
+
+    #[test]
+    fn a_wish_is_capped_at_what_was_detected() {
+        assert_eq!(Level::choose(None), Level::detect());
+        assert_eq!(Level::choose(Some(Level::Scalar)), Level::Scalar);
+        assert_eq!(Level::choose(Some(Level::Avx512Vnni)), Level::detect());
+    }
+}

@@ -1,0 +1,203 @@
+//! Products with weight matrices: who computes which outputs.
+
+pub mod float;
+pub mod quantised;
+
+use std::ops::Range;
+
+use crate::WeightFormat;
+use crate::cpu::activations::{Activations, TILE};
+use crate::cpu::lanes::Lanes;
+use crate::cpu::shared::Shared;
+use crate::cpu::table::Table;
+use crate::cpu::team::{Team, share};
+use crate::cpu::weights::Weights;
+use crate::tensor::Tensor;
+
+/// What a product needs besides its operands.
+pub struct Multiplier<'a> {
+    pub table: &'static Table,
+    pub team: &'a mut Team,
+    /// Scratch for the quantised `x`.
+    pub activations: &'a mut Activations,
+}
+
+impl Multiplier<'_> {
+    pub fn multiply(&mut self, weights: &[&Weights], x: &Tensor, out: &mut Tensor) {
+        let outputs: usize = weights.iter().map(|matrix| matrix.outputs).sum();
+        assert_eq!(
+            (out.rows(), out.columns()),
+            (x.rows(), outputs),
+            "the products side by side"
+        );
+        assert!(
+            weights.iter().all(|matrix| matrix.inputs == x.columns()),
+            "rows of the matrices' inputs"
+        );
+        if weights.iter().any(|matrix| matrix.format.block() > 1) {
+            self.quantise(x);
+        }
+        let plan = Plan::new(weights, x, self.team.threads());
+        let product = Product {
+            table: self.table,
+            x,
+            activations: self.activations,
+        };
+        let out = Out {
+            columns: outputs,
+            first_column: 0,
+            values: Shared::new(out.values_mut()),
+        };
+        self.team
+            .run_if_worth(x.rows() * x.columns() * outputs, |thread, threads| {
+                plan.for_each(share(plan.units(), thread, threads), |panel, groups| {
+                    product.multiply(weights, groups, plan.rows(panel), out);
+                });
+            });
+    }
+
+    fn quantise(&mut self, x: &Tensor) {
+        self.activations
+            .resize(x.rows(), x.columns())
+            .expect("memory for the activations of a step");
+        let writer = self.activations.writer();
+        let quantise_row = self.table.quantise_row;
+        self.team.run_if_worth(x.rows() * x.columns(), |thread, threads| {
+            for row in share(x.rows(), thread, threads) {
+                // SAFETY: a row is in one thread's share; the table is of a level the CPU has.
+                unsafe { quantise_row(&writer, row, x.row(row)) };
+            }
+        });
+    }
+}
+
+/// A step's work as units: each group of output rows for each panel of rows, panel by panel.
+struct Plan {
+    rows: usize,
+    /// A multiple of [`TILE`].
+    panel_rows: usize,
+    /// Of all matrices.
+    groups: usize,
+}
+
+/// A panel's activations should stay in the second cache while weights stream through.
+const PANEL_BYTES_MAX: usize = 512 * 1024;
+
+impl Plan {
+    fn new(weights: &[&Weights], x: &Tensor, threads: usize) -> Plan {
+        let groups = weights.iter().map(|matrix| matrix.groups()).sum();
+        let mut panel_rows = (PANEL_BYTES_MAX / x.columns().max(1))
+            .max(1)
+            .next_multiple_of(TILE);
+        panel_rows = panel_rows.min(x.rows().next_multiple_of(TILE));
+        while panel_rows > TILE && x.rows().div_ceil(panel_rows) * groups < 4 * threads {
+            panel_rows = (panel_rows / 2).next_multiple_of(TILE);
+        }
+        Plan {
+            rows: x.rows(),
+            panel_rows: panel_rows.max(TILE),
+            groups,
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.rows.div_ceil(self.panel_rows) * self.groups
+    }
+
+    fn rows(&self, panel: usize) -> Range<usize> {
+        panel * self.panel_rows..self.rows.min((panel + 1) * self.panel_rows)
+    }
+
+    /// Cuts units into runs of groups of one panel.
+    fn for_each(&self, mut units: Range<usize>, mut run: impl FnMut(usize, Range<usize>)) {
+        while !units.is_empty() {
+            let (panel, first) = (units.start / self.groups, units.start % self.groups);
+            let count = units.len().min(self.groups - first);
+            run(panel, first..first + count);
+            units.start += count;
+        }
+    }
+}
+
+struct Product<'a> {
+    table: &'static Table,
+    x: &'a Tensor,
+    activations: &'a Activations,
+}
+
+impl Product<'_> {
+    /// `groups` counts through all matrices.
+    fn multiply(&self, weights: &[&Weights], groups: Range<usize>, rows: Range<usize>, mut out: Out<'_>) {
+        let mut first = 0;
+        for matrix in weights {
+            let last = first + matrix.groups();
+            let own = groups.start.clamp(first, last) - first..groups.end.clamp(first, last) - first;
+            // SAFETY: each unit is in one thread's share, so no output is written by two; the table is of a level the
+            // CPU has.
+            unsafe { self.multiply_one(matrix, own, rows.clone(), out) };
+            first = last;
+            out.first_column += matrix.outputs;
+        }
+    }
+
+    /// # Safety
+    /// No other thread may write these outputs.
+    unsafe fn multiply_one(&self, weights: &Weights, groups: Range<usize>, rows: Range<usize>, out: Out<'_>) {
+        if groups.is_empty() {
+            return;
+        }
+        let quantised = quantised::Task {
+            weights,
+            x: self.activations,
+            out,
+        };
+        let float = float::Task {
+            weights,
+            x: self.x,
+            out,
+        };
+        // SAFETY: passed on to the caller; the kernel is the one for the format.
+        unsafe {
+            match weights.format {
+                WeightFormat::F32 => (self.table.multiply_f32)(&float, groups, rows),
+                WeightFormat::F16 => (self.table.multiply_f16)(&float, groups, rows),
+                WeightFormat::Bf16 => (self.table.multiply_bf16)(&float, groups, rows),
+                WeightFormat::Q8_0 => (self.table.multiply_q8_0)(&quantised, groups, rows),
+                WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
+                WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
+            }
+        }
+    }
+}
+
+/// The columns of a tensor into which one matrix' products go.
+#[derive(Clone, Copy)]
+pub struct Out<'a> {
+    /// Of the whole tensor.
+    columns: usize,
+    first_column: usize,
+    values: Shared<'a, f32>,
+}
+
+impl Out<'_> {
+    /// Stores the lanes that are outputs, of which the matrix has `outputs`.
+    ///
+    /// # Safety
+    /// No other thread may write these outputs.
+    #[inline(always)]
+    pub unsafe fn store<L: Lanes>(&self, lanes: L, row: usize, output: usize, outputs: usize) {
+        let count = outputs.saturating_sub(output).min(L::COUNT);
+        // SAFETY: the caller's promise; `part` checks the bounds.
+        unsafe {
+            let to = self.values.part(
+                row * self.columns + self.first_column + output.min(outputs),
+                count,
+            );
+            if count == L::COUNT {
+                lanes.store(to.as_mut_ptr())
+            } else {
+                lanes.store_part(to.as_mut_ptr(), count)
+            }
+        }
+    }
+}

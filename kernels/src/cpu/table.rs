@@ -1,0 +1,152 @@
+//! The kernels of one level.
+
+use std::ops::Range;
+
+use crate::RopeTable;
+use crate::cpu::activations::{Writer, quantise_row};
+use crate::cpu::attention::{self, Unit};
+use crate::cpu::isa;
+use crate::cpu::lanes::Pair;
+use crate::cpu::level::Level;
+use crate::cpu::matmul::{float, quantised};
+use crate::cpu::rope::Heads;
+use crate::cpu::{act, norm, rope};
+use crate::logits;
+
+type Quantised = unsafe fn(&quantised::Task<'_>, Range<usize>, Range<usize>);
+type Float = unsafe fn(&float::Task<'_>, Range<usize>, Range<usize>);
+
+/// Each is `unsafe`: the CPU must have the level, besides what the kernel itself demands.
+pub struct Table {
+    pub quantise_row: unsafe fn(&Writer<'_>, usize, &[f32]),
+    pub multiply_q8_0: Quantised,
+    pub multiply_q4_0: Quantised,
+    pub multiply_q4_1: Quantised,
+    pub multiply_f32: Float,
+    pub multiply_f16: Float,
+    pub multiply_bf16: Float,
+    pub rms_norm_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub rope_row: unsafe fn(&RopeTable, usize, &mut [f32], Heads),
+    pub attend: unsafe fn(&attention::Task<'_>, &Unit<'_>),
+    pub silu_mul_row: unsafe fn(&[f32], &mut [f32]),
+    pub add: unsafe fn(&mut [f32], &[f32]),
+    pub greatest: unsafe fn(&[f32]) -> f32,
+    pub sum_of_exp: unsafe fn(&[f32], f32) -> f64,
+}
+
+impl Table {
+    /// # Panics
+    /// When this machine lacks the level, which would make the kernels unsound.
+    pub fn of(level: Level) -> &'static Table {
+        assert!(level <= Level::detect(), "this CPU has no {level}");
+        match level {
+            Level::Scalar => &scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => &avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => &avx512::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => &avx512vnni::TABLE,
+            #[cfg(not(target_arch = "x86_64"))]
+            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni => unreachable!("not detected"),
+        }
+    }
+}
+
+/// Compiles every kernel for an instruction set: its 16 lanes, its lanes for products, its block products, and how many
+/// rows (of a float product), tiles and vectors (of attention) its registers hold.
+macro_rules! kernels {
+    (
+        $(#[$features:meta])*
+        $module:ident: lanes $lanes:ty, narrow $narrow:ty, dots $dots:ident,
+        rows $rows:literal, tiles $tiles:literal, vectors $vectors:literal
+    ) => {
+        mod $module {
+            use super::*;
+            use isa::$dots::{Q4, Q8};
+
+            pub static TABLE: Table = Table {
+                quantise_row: quantise,
+                multiply_q8_0,
+                multiply_q4_0,
+                multiply_q4_1,
+                multiply_f32,
+                multiply_f16,
+                multiply_bf16,
+                rms_norm_row,
+                rope_row,
+                attend,
+                silu_mul_row,
+                add,
+                greatest,
+                sum_of_exp,
+            };
+
+            kernels! { @each $(#[$features])*
+                quantise(writer: &Writer<'_>, row: usize, x: &[f32]) = quantise_row;
+                multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q8, 1>;
+                multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q4<8>, 1>;
+                multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q4<0>, 2>;
+                multiply_f32(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = float::multiply::<$narrow, float::F32, $rows>;
+                multiply_f16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = float::multiply::<$narrow, float::F16, $rows>;
+                multiply_bf16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = float::multiply::<$narrow, float::Bf16, $rows>;
+                rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
+                    = norm::rms_norm_row::<$lanes>;
+                rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
+                attend(task: &attention::Task<'_>, unit: &Unit<'_>)
+                    = attention::attend::<$lanes, $tiles, $vectors>;
+                silu_mul_row(x: &[f32], out: &mut [f32]) = act::silu_mul_row::<$lanes>;
+                add(x: &mut [f32], y: &[f32]) = act::add;
+            }
+
+            $(#[$features])*
+            unsafe fn greatest(row: &[f32]) -> f32 {
+                // SAFETY: compiled for the level, which the caller promises.
+                unsafe { logits::greatest_lanes::<$lanes>(row) }
+            }
+
+            $(#[$features])*
+            unsafe fn sum_of_exp(row: &[f32], most: f32) -> f64 {
+                // SAFETY: compiled for the level, which the caller promises.
+                unsafe { logits::sum_of_exp_lanes::<$lanes>(row, most) }
+            }
+        }
+    };
+    (@each $(#[$features:meta])*) => {};
+    (@each $(#[$features:meta])* $name:ident($($arg:ident: $type:ty),*) = $kernel:expr; $($rest:tt)*) => {
+        $(#[$features])*
+        unsafe fn $name($($arg: $type),*) {
+            // SAFETY: compiled for the level; everything else is passed on to the caller.
+            unsafe { $kernel($($arg),*) }
+        }
+        kernels! { @each $(#[$features])* $($rest)* }
+    };
+}
+
+kernels! {
+    scalar: lanes isa::scalar::Scalar, narrow isa::scalar::Scalar, dots scalar, rows 2, tiles 1, vectors 1
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels! {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    avx2: lanes Pair<isa::avx2::Ymm>, narrow isa::avx2::Ymm, dots avx2, rows 4, tiles 1, vectors 1
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels! {
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, tiles 2, vectors 4
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels! {
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    avx512vnni: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512vnni, rows 8, tiles 2, vectors 4
+}

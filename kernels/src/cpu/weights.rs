@@ -1,0 +1,183 @@
+//! Weight matrices as the kernels read them.
+
+use crate::format::matrix_bytes;
+use crate::memory::{ALIGNMENT, Memory};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32};
+use crate::{OpsError, WeightFormat};
+
+/// Output rows that are interleaved, one per vector lane.
+pub const GROUP: usize = 16;
+
+/// A matrix `(outputs, inputs)` in groups of 16 output rows, so that one vector holds the same input of 16 outputs and
+/// every output accumulates in a lane of its own: no sum is ever split, whatever the vector's width.
+///
+/// A group is contiguous and starts on a cache line; rows missing in the last group are zero. Within a group:
+///
+/// * float formats: `[input][row]`, elements as stored;
+/// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
+/// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
+///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
+pub struct Weights {
+    pub format: WeightFormat,
+    pub outputs: usize,
+    pub inputs: usize,
+    /// A multiple of the cache line.
+    pub group_bytes: usize,
+    pub bytes: Memory<u8>,
+}
+
+impl Weights {
+    pub fn pack(
+        format: WeightFormat,
+        bytes: &[u8],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Weights, OpsError> {
+        matrix_bytes(format, outputs, inputs, bytes.len())?;
+        let rows_bytes = bytes.len().checked_div(outputs).unwrap_or(0);
+        let group_bytes = (rows_bytes * GROUP).next_multiple_of(ALIGNMENT);
+        let packed = Memory::zeroed(outputs.div_ceil(GROUP) * group_bytes)?;
+        let mut weights = Weights {
+            format,
+            outputs,
+            inputs,
+            group_bytes,
+            bytes: packed,
+        };
+        for output in 0..outputs {
+            weights.pack_row(output, &bytes[output * rows_bytes..][..rows_bytes]);
+        }
+        Ok(weights)
+    }
+
+    pub fn groups(&self) -> usize {
+        self.outputs.div_ceil(GROUP)
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.inputs / self.format.block()
+    }
+
+    fn pack_row(&mut self, output: usize, row: &[u8]) {
+        let lane = output % GROUP;
+        let places = Places::of(self.format, self.blocks());
+        let group = &mut self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes];
+        for (index, block) in row.chunks_exact(self.format.block_bytes()).enumerate() {
+            let (halves, body) = block.split_at(places.halves * 2);
+            for (half, bytes) in halves.chunks_exact(2).enumerate() {
+                group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
+            }
+            for (piece, bytes) in body.chunks_exact(places.piece_bytes).enumerate() {
+                group[places.piece(index, piece, lane)..][..places.piece_bytes].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// One row, dequantised; `out` has `inputs` values.
+    pub fn dequantise_row(&self, output: usize, out: &mut [f32]) {
+        assert!(output < self.outputs, "row {output} of {}", self.outputs);
+        let row = Row {
+            format: self.format,
+            places: Places::of(self.format, self.blocks()),
+            group: &self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes],
+            lane: output % GROUP,
+        };
+        for (index, out) in out.chunks_exact_mut(self.format.block()).enumerate() {
+            row.dequantise_block(index, out);
+        }
+    }
+}
+
+/// Where in a group the parts of a block are.
+#[derive(Clone, Copy)]
+struct Places {
+    /// f16 numbers before a block's body in the file: scale, minimum.
+    halves: usize,
+    /// What one lane holds at a time.
+    piece_bytes: usize,
+    /// Of 16 rows' bodies.
+    block_bytes: usize,
+    /// Where the group's scales begin.
+    halves_start: usize,
+}
+
+impl Places {
+    fn of(format: WeightFormat, blocks: usize) -> Places {
+        let (halves, piece_bytes) = match format {
+            WeightFormat::F32 => (0, 4),
+            WeightFormat::F16 | WeightFormat::Bf16 => (0, 2),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4),
+            WeightFormat::Q4_1 => (2, 4),
+        };
+        let block_bytes = (format.block_bytes() - 2 * halves) * GROUP;
+        Places {
+            halves,
+            piece_bytes,
+            block_bytes,
+            halves_start: blocks * block_bytes,
+        }
+    }
+
+    fn piece(&self, block: usize, piece: usize, lane: usize) -> usize {
+        block * self.block_bytes + (piece * GROUP + lane) * self.piece_bytes
+    }
+
+    fn half(&self, block: usize, half: usize, lane: usize) -> usize {
+        self.halves_start + ((block * self.halves + half) * GROUP + lane) * 2
+    }
+}
+
+/// One lane of a group.
+struct Row<'a> {
+    format: WeightFormat,
+    places: Places,
+    group: &'a [u8],
+    lane: usize,
+}
+
+impl Row<'_> {
+    fn dequantise_block(&self, index: usize, out: &mut [f32]) {
+        match self.format {
+            WeightFormat::F32 => out[0] = f32::from_bits(u32::from_le_bytes(self.bytes(index, 0))),
+            WeightFormat::F16 => out[0] = f16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
+            WeightFormat::Bf16 => out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
+            WeightFormat::Q8_0 => self.dequantise_bytes(index, out),
+            WeightFormat::Q4_0 => {
+                let d = self.half(index, 0);
+                self.dequantise_nibbles(index, out, |nibble| d * (nibble as f32 - 8.0));
+            }
+            WeightFormat::Q4_1 => {
+                let (d, m) = (self.half(index, 0), self.half(index, 1));
+                self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
+            }
+        }
+    }
+
+    fn dequantise_bytes(&self, index: usize, out: &mut [f32]) {
+        let d = self.half(index, 0);
+        for (piece, out) in out.chunks_exact_mut(4).enumerate() {
+            let bytes: [u8; 4] = self.bytes(index, piece);
+            out.iter_mut()
+                .zip(bytes)
+                .for_each(|(out, byte)| *out = d * f32::from(byte as i8));
+        }
+    }
+
+    fn dequantise_nibbles(&self, index: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
+        for k in 0..BLOCK / 2 {
+            let byte = self.bytes::<4>(index, k / 4)[k % 4];
+            out[k] = value(byte & 15);
+            out[k + BLOCK / 2] = value(byte >> 4);
+        }
+    }
+
+    fn bytes<const N: usize>(&self, index: usize, piece: usize) -> [u8; N] {
+        let at = self.places.piece(index, piece, self.lane);
+        std::array::from_fn(|i| self.group[at + i])
+    }
+
+    fn half(&self, index: usize, half: usize) -> f32 {
+        let at = self.places.half(index, half, self.lane);
+        f16_to_f32(u16::from_le_bytes([self.group[at], self.group[at + 1]]))
+    }
+}

@@ -1,0 +1,592 @@
+//! Every operation of [`kernels::Cpu`], at every level of this machine and with several threads, against its twin in
+//! [`kernels::Reference`]: bit for bit.
+
+use kernels::{
+    AttentionShape, Batch, Cpu, Level, Ops, Reference, RopePairing, RopeTable, SequenceRows, Team,
+    WeightFormat,
+};
+
+#[test]
+fn products_have_the_bits_of_the_reference() {
+    for format in FORMATS {
+        for (outputs, inputs) in [(1, 32), (16, 32), (40, 96), (17, 64), (130, 160)] {
+            for rows in [1, 2, 3, 7, 16, 17, 33] {
+                let product = Product {
+                    parts: vec![(format, outputs)],
+                    inputs,
+                    rows,
+                };
+                check(&format!("{format:?} {outputs} × {inputs}, {rows} rows"), &product);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_several_matrices_stand_side_by_side() {
+    let parts = FORMATS
+        .into_iter()
+        .zip([33, 1, 16, 50, 7, 64])
+        .collect::<Vec<_>>();
+    for rows in [1, 5, 40] {
+        check(
+            "side by side",
+            &Product {
+                parts: parts.clone(),
+                inputs: 64,
+                rows,
+            },
+        );
+    }
+}
+
+#[test]
+fn products_of_many_rows_cut_into_panels_keep_their_bits() {
+    for format in [WeightFormat::Q4_1, WeightFormat::Q8_0, WeightFormat::Bf16] {
+        check(
+            "panels",
+            &Product {
+                parts: vec![(format, 20)],
+                inputs: 9216,
+                rows: 70,
+            },
+        );
+    }
+}
+
+#[test]
+fn extreme_weights_and_activations_multiply_exactly() {
+    for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_1] {
+        for byte in [0x80, 0x7f, 0xff, 0x00] {
+            check(&format!("{format:?} all {byte:#x}"), &Extremes { format, byte });
+        }
+    }
+}
+
+#[test]
+fn a_poisoned_row_is_nan_and_alone() {
+    for format in FORMATS {
+        check(&format!("{format:?}"), &Poisoned { format });
+    }
+    let outcome = Poisoned {
+        format: WeightFormat::Q4_1,
+    }
+    .play(&mut Reference);
+    let (poisoned, healthy) = outcome.split_at(POISONED_OUTPUTS);
+    assert!(poisoned.iter().all(|x| x.is_nan()) && healthy.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn embedding_has_the_bits_of_the_reference() {
+    for format in FORMATS {
+        check(&format!("{format:?}"), &Embedding { format });
+    }
+}
+
+#[test]
+fn row_operations_have_the_bits_of_the_reference() {
+    for columns in [1, 15, 16, 33, 64, 576] {
+        for rows in [1, 3, 70] {
+            check(&format!("{rows} × {columns}"), &RowOperations { rows, columns });
+        }
+    }
+}
+
+#[test]
+fn silu_has_the_bits_of_the_reference_from_end_to_end() {
+    check("silu", &Silu);
+}
+
+#[test]
+fn rope_has_the_bits_of_the_reference() {
+    for pairing in [RopePairing::Interleaved, RopePairing::Halves] {
+        for (head_dim, rotated) in [(64, 64), (64, 32), (20, 6), (8, 8)] {
+            check(
+                &format!("{pairing:?} {rotated} of {head_dim}"),
+                &Rotation {
+                    pairing,
+                    head_dim,
+                    rotated,
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn attention_has_the_bits_of_the_reference() {
+    for (heads, kv_heads, first_head_in_group, head_dim, block_tokens) in [
+        (9, 3, 0, 64, 16),
+        (4, 4, 0, 20, 16),
+        (8, 1, 0, 80, 32),
+        (5, 3, 1, 16, 16),
+        (4, 2, 2, 128, 48),
+        (1, 1, 0, 8, 128),
+    ] {
+        let heads_per_kv = usize::div_ceil(first_head_in_group + heads, kv_heads);
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let shape = AttentionShape {
+            heads,
+            kv_heads,
+            heads_per_kv,
+            first_head_in_group,
+            head_dim,
+            block_tokens,
+            scale,
+        };
+        check(
+            &format!("{shape:?}"),
+            &Attention {
+                shape,
+                chunks: vec![vec![(0, 5), (1, 150), (2, 1), (0, 1), (1, 7)]],
+            },
+        );
+    }
+}
+
+#[test]
+fn attention_over_many_steps_has_the_bits_of_the_reference() {
+    let chunks = vec![
+        vec![(0, 127)],
+        vec![(0, 1)],
+        vec![(0, 1), (1, 260)],
+        vec![(0, 300), (1, 1)],
+    ];
+    check("steps", &Attention { shape: SMOL, chunks });
+}
+
+#[test]
+fn attention_has_the_same_bits_however_the_prompt_is_chunked() {
+    let whole = last_row(vec![vec![(0, 300)]]);
+    for chunk in [1, 7, 64] {
+        let mut chunks = vec![vec![(0, chunk)]; 300 / chunk];
+        if 300 % chunk > 0 {
+            chunks.push(vec![(0, 300 % chunk)]);
+        }
+        assert_eq!(last_row(chunks), whole, "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn attention_has_the_same_bits_in_company() {
+    let alone = last_row(vec![vec![(0, 40)], vec![(0, 1)]]);
+    let company = last_row(vec![vec![(1, 33), (0, 40), (2, 5)], vec![(2, 1), (1, 1), (0, 1)]]);
+    assert_eq!(alone, company);
+}
+
+#[test]
+fn a_product_has_the_same_bits_alone_and_in_company() {
+    for format in FORMATS {
+        let (many, inputs, outputs) = (37, 96, 24);
+        for mut cpu in cpus() {
+            let x = numbers(many * inputs, 5);
+            let all = multiply(&mut cpu, format, outputs, inputs, &x);
+            for row in [0, 16, 36] {
+                let alone = multiply(&mut cpu, format, outputs, inputs, &x[row * inputs..][..inputs]);
+                assert_eq!(
+                    bits(&alone),
+                    bits(&all[row * outputs..][..outputs]),
+                    "{format:?} row {row}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn cutting_a_matrix_by_outputs_changes_no_bit() {
+    let mut cpu = cpus().pop().unwrap();
+    let (inputs, rows) = (64, 3);
+    let x = numbers(rows * inputs, 6);
+    for format in FORMATS {
+        let bytes = weights(format, 50, inputs, 7);
+        let (first, second) = bytes.split_at(bytes.len() / 50 * 21);
+        let whole = multiply_bytes(&mut cpu, &[(format, &bytes)], inputs, &x);
+        assert_eq!(
+            whole,
+            multiply_bytes(&mut cpu, &[(format, first), (format, second)], inputs, &x)
+        );
+    }
+}
+
+#[test]
+fn matrices_of_the_wrong_size_are_refused() {
+    let cpu = cpus().pop().unwrap();
+    assert!(cpu.pack(WeightFormat::Q8_0, &[0; 34], 1, 32).is_ok());
+    assert!(cpu.pack(WeightFormat::Q8_0, &[0; 33], 1, 32).is_err());
+    assert!(cpu.pack(WeightFormat::Q8_0, &[0; 34], 1, 33).is_err());
+    assert!(cpu.pack(WeightFormat::F32, &[], usize::MAX, 64).is_err());
+    assert!(Reference.pack(WeightFormat::F32, &[0; 3], 1, 1).is_err());
+}
+
+#[test]
+fn pages_that_no_machine_has_are_refused() {
+    assert!(cpus().pop().unwrap().pages(&SMOL, usize::MAX / 4).is_err());
+    assert!(Reference.pages(&SMOL, usize::MAX / 4).is_err());
+}
+
+/// Something to do with a device, and the numbers that come of it.
+trait Scene {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32>;
+}
+
+/// Plays a scene on the reference and on every CPU there is, and compares.
+fn check(name: &str, scene: &impl Scene) {
+    let expected = scene.play(&mut Reference);
+    for mut cpu in cpus() {
+        let found = scene.play(&mut cpu);
+        let who = format!("{name} at {} with {} threads", cpu.level(), cpu.threads());
+        assert_eq!(found.len(), expected.len(), "{who}");
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+            assert!(same, "{who}: {found} instead of {expected} at {index}");
+        }
+    }
+}
+
+fn cpus() -> Vec<Cpu> {
+    let levels = Level::ALL.into_iter().filter(|level| *level <= Level::detect());
+    let each = levels.flat_map(|level| [1, 3].map(|threads| (level, threads)));
+    each.map(|(level, threads)| Cpu::new(Team::new(threads, |_| ()).unwrap(), Some(level)).unwrap())
+        .collect()
+}
+
+const FORMATS: [WeightFormat; 6] = [
+    WeightFormat::F32,
+    WeightFormat::F16,
+    WeightFormat::Bf16,
+    WeightFormat::Q8_0,
+    WeightFormat::Q4_0,
+    WeightFormat::Q4_1,
+];
+
+const SMOL: AttentionShape = AttentionShape {
+    heads: 9,
+    kv_heads: 3,
+    heads_per_kv: 3,
+    first_head_in_group: 0,
+    head_dim: 64,
+    block_tokens: 16,
+    scale: 0.125,
+};
+
+struct Product {
+    parts: Vec<(WeightFormat, usize)>,
+    inputs: usize,
+    rows: usize,
+}
+
+impl Scene for Product {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let packed = |(format, outputs): &(WeightFormat, usize)| {
+            let bytes = weights(*format, *outputs, self.inputs, *outputs as u64);
+            ops.pack(*format, &bytes, *outputs, self.inputs).unwrap()
+        };
+        let parts: Vec<O::Weights> = self.parts.iter().map(packed).collect();
+        let x = filled(ops, self.rows, self.inputs, 1);
+        let outputs = self.parts.iter().map(|(_, outputs)| outputs).sum();
+        let mut out = sized(ops, self.rows, outputs);
+        ops.matmul(&parts.iter().collect::<Vec<_>>(), &x, &mut out);
+        ops.read(&out).to_vec()
+    }
+}
+
+struct Extremes {
+    format: WeightFormat,
+    byte: u8,
+}
+
+impl Scene for Extremes {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let mut bytes = weights(self.format, 16, 64, 1);
+        let body = if self.format == WeightFormat::Q4_1 { 4 } else { 2 };
+        for block in bytes.chunks_exact_mut(self.format.block_bytes()) {
+            block[body..].fill(self.byte);
+        }
+        let matrix = ops.pack(self.format, &bytes, 16, 64).unwrap();
+        let mut x = sized(ops, 3, 64);
+        // Every activation the largest: of either sign, and of both by turns.
+        let values: Vec<f32> = (0..192)
+            .map(|i| [1.0, -1.0, (i % 2) as f32 * 2.0 - 1.0][i / 64])
+            .collect();
+        ops.write(&mut x, &values);
+        let mut out = sized(ops, 3, 16);
+        ops.matmul(&[&matrix], &x, &mut out);
+        ops.read(&out).to_vec()
+    }
+}
+
+/// The first of two rows holds an infinity, a NaN, or both.
+struct Poisoned {
+    format: WeightFormat,
+}
+
+const POISONED_OUTPUTS: usize = 18;
+
+impl Scene for Poisoned {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let bytes = weights(self.format, POISONED_OUTPUTS, 64, 3);
+        let matrix = ops.pack(self.format, &bytes, POISONED_OUTPUTS, 64).unwrap();
+        let mut values = numbers(128, 2);
+        (values[3], values[40]) = (f32::INFINITY, f32::NAN);
+        let mut x = sized(ops, 2, 64);
+        ops.write(&mut x, &values);
+        let mut out = sized(ops, 2, POISONED_OUTPUTS);
+        ops.matmul(&[&matrix], &x, &mut out);
+        ops.read(&out).to_vec()
+    }
+}
+
+struct Embedding {
+    format: WeightFormat,
+}
+
+impl Scene for Embedding {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let table = ops
+            .pack(self.format, &weights(self.format, 41, 96, 4), 41, 96)
+            .unwrap();
+        let tokens: Vec<u32> = (0..41).rev().chain([7, 7, 0]).collect();
+        let mut out = sized(ops, tokens.len(), 96);
+        ops.embed(&table, &tokens, &mut out);
+        ops.read(&out).to_vec()
+    }
+}
+
+struct RowOperations {
+    rows: usize,
+    columns: usize,
+}
+
+impl Scene for RowOperations {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let RowOperations { rows, columns } = *self;
+        let mut x = filled(ops, rows, columns, 1);
+        let y = filled(ops, rows, columns, 2);
+        let mut normed = sized(ops, rows, columns);
+        ops.add(&mut x, &y);
+        ops.rms_norm(&x, &numbers(columns, 3), 1e-5, &mut normed);
+        let picked: Vec<u32> = (0..rows as u32).rev().chain([0]).collect();
+        let mut gathered = sized(ops, picked.len(), columns);
+        ops.gather_rows(&normed, &picked, &mut gathered);
+        let gate_up = filled(ops, rows, 2 * columns, 4);
+        let mut activated = sized(ops, rows, columns);
+        ops.silu_mul(&gate_up, &mut activated);
+        [ops.read(&x), ops.read(&gathered), ops.read(&activated)].concat()
+    }
+}
+
+struct Silu;
+
+impl Scene for Silu {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let mut gate: Vec<f32> = (-120_000..120_000).map(|i| i as f32 * 1e-3).collect();
+        gate.extend([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MIN_POSITIVE,
+            1e-45,
+        ]);
+        let columns = gate.len();
+        gate.resize(2 * columns, 1.0);
+        let (mut x, mut out) = (sized(ops, 1, 2 * columns), sized(ops, 1, columns));
+        ops.write(&mut x, &gate);
+        ops.silu_mul(&x, &mut out);
+        ops.read(&out).to_vec()
+    }
+}
+
+struct Rotation {
+    pairing: RopePairing,
+    head_dim: usize,
+    rotated: usize,
+}
+
+impl Scene for Rotation {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let (cos, sin) = (
+            numbers(50 * self.rotated / 2, 8),
+            numbers(50 * self.rotated / 2, 9),
+        );
+        let table = RopeTable {
+            rotated: self.rotated,
+            pairing: self.pairing,
+            cos,
+            sin,
+        };
+        let positions = [3, 49, 0, 7];
+        let mut x = filled(ops, positions.len(), 5 + 4 * self.head_dim, 1);
+        ops.rope(&table, &positions, &mut x, 5, 3, self.head_dim);
+        ops.read(&x).to_vec()
+    }
+}
+
+/// Steps of (sequence, rows). A sequence's row at a position has the same numbers whatever the steps.
+struct Attention {
+    shape: AttentionShape,
+    chunks: Vec<Vec<(usize, usize)>>,
+}
+
+impl Scene for Attention {
+    fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
+        let mut pages = ops
+            .pages(&self.shape, POSITIONS_MAX.div_ceil(self.shape.block_tokens) * 3)
+            .unwrap();
+        let mut starts = [0; 3];
+        let mut outcome = Vec::new();
+        for step in &self.chunks {
+            outcome.extend(self.step(ops, &mut pages, step, &mut starts));
+        }
+        let blocks: Vec<u32> = self.blocks(1);
+        ops.zero_blocks(&mut pages, &blocks);
+        starts[1] = 0;
+        outcome.extend(self.step(ops, &mut pages, &[(1, 2)], &mut starts));
+        outcome
+    }
+}
+
+const POSITIONS_MAX: usize = 512;
+
+impl Attention {
+    fn step<O: Ops>(
+        &self,
+        ops: &mut O,
+        pages: &mut O::Pages,
+        step: &[(usize, usize)],
+        starts: &mut [usize; 3],
+    ) -> Vec<f32> {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.shape;
+        let columns = (heads + 2 * kv_heads) * head_dim;
+        let (mut sequences, mut values, mut first_row) = (Vec::new(), Vec::new(), 0);
+        for (sequence, rows) in step.iter().copied() {
+            let start = starts[sequence];
+            sequences.push(SequenceRows {
+                first_row,
+                rows,
+                start,
+                blocks: self.blocks(sequence),
+            });
+            for position in start..start + rows {
+                values.extend(numbers(columns, (sequence * POSITIONS_MAX + position) as u64));
+            }
+            starts[sequence] += rows;
+            first_row += rows;
+        }
+        let mut qkv = sized(ops, first_row, columns);
+        ops.write(&mut qkv, &values);
+        let mut out = sized(ops, first_row, heads * head_dim);
+        let batch = Batch { sequences };
+        let [k_column, v_column] = [heads * head_dim, (heads + kv_heads) * head_dim];
+        ops.append_kv(&self.shape, &batch, &qkv, k_column, v_column, pages);
+        ops.attention(&self.shape, &batch, &qkv, pages, &mut out);
+        ops.read(&out).to_vec()
+    }
+
+    /// Every third block, the highest first.
+    fn blocks(&self, sequence: usize) -> Vec<u32> {
+        let count = POSITIONS_MAX.div_ceil(self.shape.block_tokens) as u32;
+        (0..count)
+            .rev()
+            .map(|block| block * 3 + sequence as u32)
+            .collect()
+    }
+}
+
+/// The last row of sequence 0, at the highest level.
+fn last_row(chunks: Vec<Vec<(usize, usize)>>) -> Vec<u32> {
+    let mut cpu = cpus().pop().unwrap();
+    let attention = Attention { shape: SMOL, chunks };
+    let mut pages = cpu.pages(&SMOL, POSITIONS_MAX).unwrap();
+    let (mut starts, mut row) = ([0; 3], Vec::new());
+    for step in &attention.chunks {
+        let out = attention.step(&mut cpu, &mut pages, step, &mut starts);
+        let before = step.iter().take_while(|(sequence, _)| *sequence != 0);
+        let rows =
+            before.map(|(_, rows)| rows).sum::<usize>() + step.iter().find(|part| part.0 == 0).unwrap().1;
+        row = bits(&out[(rows - 1) * 576..rows * 576]);
+    }
+    row
+}
+
+fn multiply(cpu: &mut Cpu, format: WeightFormat, outputs: usize, inputs: usize, x: &[f32]) -> Vec<f32> {
+    multiply_bytes(cpu, &[(format, &weights(format, outputs, inputs, 9))], inputs, x)
+}
+
+fn multiply_bytes(cpu: &mut Cpu, parts: &[(WeightFormat, &[u8])], inputs: usize, x: &[f32]) -> Vec<f32> {
+    let outputs = |format: WeightFormat, bytes: &[u8]| bytes.len() / format.row_bytes(inputs).unwrap();
+    let packed: Vec<_> = parts
+        .iter()
+        .map(|(format, bytes)| cpu.pack(*format, bytes, outputs(*format, bytes), inputs).unwrap())
+        .collect();
+    let rows = x.len() / inputs;
+    let mut input = sized(cpu, rows, inputs);
+    cpu.write(&mut input, x);
+    let columns = parts.iter().map(|(format, bytes)| outputs(*format, bytes)).sum();
+    let mut out = sized(cpu, rows, columns);
+    cpu.matmul(&packed.iter().collect::<Vec<_>>(), &input, &mut out);
+    cpu.read(&out).to_vec()
+}
+
+fn sized<O: Ops>(ops: &O, rows: usize, columns: usize) -> O::Tensor {
+    let mut tensor = ops.tensor(rows, columns).unwrap();
+    ops.set_rows(&mut tensor, rows);
+    tensor
+}
+
+fn filled<O: Ops>(ops: &O, rows: usize, columns: usize, seed: u64) -> O::Tensor {
+    let mut tensor = sized(ops, rows, columns);
+    ops.write(&mut tensor, &numbers(rows * columns, seed));
+    tensor
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Numbers between −4 and 4.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    (0..count)
+        .map(|_| (random.next() >> 40) as f32 / (1 << 21) as f32 - 4.0)
+        .collect()
+}
+
+/// Stored rows: random, but with scales and floats of a sensible size.
+fn weights(format: WeightFormat, outputs: usize, inputs: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)
+        .map(|_| (random.next() >> 56) as u8)
+        .collect();
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        let ends: &[usize] = match format {
+            WeightFormat::F32 => &[3],
+            WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 | WeightFormat::Q4_0 => &[1],
+            WeightFormat::Q4_1 => &[1, 3],
+        };
+        // Exponents below one, sign kept.
+        ends.iter()
+            .for_each(|end| block[*end] = block[*end] & 0x83 | 0x38);
+    }
+    bytes
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
