@@ -6,11 +6,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// Generous: unoptimised binaries on a busy machine. Nothing waits this long when all is well.
 const READY_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// One node at a time: its compute threads spin, and two nodes on few cores would starve each other.
+static TURN: Mutex<()> = Mutex::new(());
+type Turn = MutexGuard<'static, ()>;
 
 /// How a node is to be started.
 pub struct NodeOptions {
@@ -45,6 +49,7 @@ impl NodeOptions {
     /// # Panics
     /// When it ends or does not come up in time; the message holds its log.
     pub fn start(self) -> Node {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = TempFolder::new();
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
         let mut command = Command::new(cluster_binary());
@@ -68,7 +73,7 @@ impl NodeOptions {
             Some(line) => line,
             None => give_up(child, &log),
         };
-        Node::new(child, log, folder, data, &ready)
+        Node::new(child, log, folder, data, &ready, turn)
     }
 }
 
@@ -86,10 +91,11 @@ pub struct Node {
     address: String,
     key: Option<String>,
     _folder: TempFolder,
+    _turn: Turn,
 }
 
 impl Node {
-    fn new(child: Child, log: Log, folder: TempFolder, data: PathBuf, ready: &str) -> Node {
+    fn new(child: Child, log: Log, folder: TempFolder, data: PathBuf, ready: &str, turn: Turn) -> Node {
         let ready: Value =
             serde_json::from_str(ready).unwrap_or_else(|error| panic!("ready line {ready:?}: {error}"));
         let address = ready["http"]
@@ -107,6 +113,7 @@ impl Node {
             address,
             key,
             _folder: folder,
+            _turn: turn,
         }
     }
 

@@ -1,14 +1,7 @@
 //! The served model against the goldens that transformers made in float32 (`goldens/make.py`).
 
 use serde_json::{Value, json};
-use std::sync::OnceLock;
 use tests::{Client, Node, golden, ids_of, numbers_of};
-
-/// One node for all tests of this file; it ends with the process, by its own pipe.
-fn client() -> Client {
-    static NODE: OnceLock<Node> = OnceLock::new();
-    NODE.get_or_init(Node::start).client()
-}
 
 fn prompts() -> Vec<Value> {
     golden("smollm2-135m.json")["prompts"]
@@ -19,7 +12,8 @@ fn prompts() -> Vec<Value> {
 
 #[test]
 fn text_becomes_the_same_token_ids_and_comes_back() {
-    let client = client();
+    let node = Node::start();
+    let client = node.client();
     let tokenizer = golden("tokenizer-smollm.json");
     let texts = tokenizer["strings"]
         .as_array()
@@ -52,7 +46,8 @@ fn text_becomes_the_same_token_ids_and_comes_back() {
 
 #[test]
 fn conversations_become_the_same_token_ids() {
-    let client = client();
+    let node = Node::start();
+    let client = node.client();
     for case in golden("tokenizer-smollm.json")["chats"]
         .as_array()
         .expect("a list")
@@ -74,7 +69,8 @@ fn conversations_become_the_same_token_ids() {
 
 #[test]
 fn log_probabilities_are_at_most_twice_as_far_off_as_bfloat16() {
-    let client = client();
+    let node = Node::start();
+    let client = node.client();
     let bf16_error = golden("smollm2-135m.json")["bf16_error"]
         .as_f64()
         .expect("a number");
@@ -105,7 +101,8 @@ fn prompt_logprobs(client: &Client, case: &Value) -> Vec<Option<f64>> {
 
 #[test]
 fn greedy_tokens_are_the_same_wherever_the_choice_is_clear() {
-    let client = client();
+    let node = Node::start();
+    let client = node.client();
     let clear_gap = clear_gap();
     let mut compared = 0;
     for case in prompts() {
