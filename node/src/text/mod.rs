@@ -10,7 +10,7 @@ mod source;
 mod stop;
 mod template;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod tokenizer;
 mod vocabulary;
 

@@ -40,6 +40,12 @@ impl Golden {
     }
 }
 
+/// The small tokenizer of the goldens as a model, for tests of what stands above it.
+pub fn small_model(chat_template: &str) -> TextModel {
+    let source = TokenizerSource { chat_template: Some(chat_template.into()), ..goldens()[0].source() };
+    TextModel::from_source(source).unwrap()
+}
+
 fn goldens() -> Vec<Golden> {
     serde_json::from_str(include_str!("testdata/goldens.json")).unwrap()
 }

@@ -1,1 +1,0 @@
-//! The HTTP interface over a scripted gateway.

@@ -1,0 +1,161 @@
+//! Requests that are refused, each with the field that is to blame.
+
+use super::fake::{FakeGateway, ask, hello, post};
+use proto::Span;
+use proto::request::Refusal;
+use serde_json::{Value, json};
+
+fn with(base: Value, name: &str, value: Value) -> Value {
+    let mut body = base;
+    body[name] = value;
+    body
+}
+
+async fn assert_refused(path: &str, body: Value, param: &str) {
+    let answer = post(&FakeGateway::new(hello), path, body.clone()).await;
+    assert_eq!(answer.status, 400, "{body}: {}", answer.text);
+    assert_eq!(answer.error_param(), param, "{body}: {}", answer.text);
+    assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+}
+
+#[tokio::test]
+async fn bad_values_of_shared_fields_are_refused_by_name() {
+    let bad = [
+        ("temperature", json!(-0.1)),
+        ("temperature", json!(2.1)),
+        ("temperature", json!("hot")),
+        ("temperature", json!(1e300)),
+        ("top_p", json!(0)),
+        ("top_p", json!(1.5)),
+        ("top_k", json!(-2)),
+        ("top_k", json!(1.5)),
+        ("min_p", json!(-1)),
+        ("presence_penalty", json!(3)),
+        ("frequency_penalty", json!([1])),
+        ("repetition_penalty", json!(0)),
+        ("logit_bias", json!({"no number": 1})),
+        ("logit_bias", json!({"99999": 1})),
+        ("logit_bias", json!({"5": 101})),
+        ("logit_bias", json!([5])),
+        ("n", json!(0)),
+        ("n", json!(65)),
+        ("best_of", json!(2)),
+        ("seed", json!(0.5)),
+        ("seed", json!(1e30)),
+        ("stop", json!(5)),
+        ("stop", json!([""])),
+        ("stop", json!([5])),
+        ("stop", json!(vec!["x"; 17])),
+        ("stop_token_ids", json!([99999])),
+        ("stop_token_ids", json!(["a"])),
+        ("stop_token_ids", json!((0..200).collect::<Vec<u32>>())),
+        ("min_tokens", json!(-1)),
+        ("min_tokens", json!(5000)),
+        ("ignore_eos", json!("yes")),
+        ("max_tokens", json!(-1)),
+        ("max_tokens", json!(0)),
+        ("max_tokens", json!(100)),
+        ("max_completion_tokens", json!(1e12)),
+        ("stream", json!("true")),
+        ("service_tier", json!("scale")),
+        ("response_format", json!({"type": "json_object"})),
+        ("tools", json!([{"type": "function"}])),
+        ("tool_choice", json!("required")),
+        ("structured_outputs", json!({"regex": "a"})),
+        ("prompt_logprobs", json!(1)),
+        ("include_stop_str_in_output", json!(true)),
+        ("truncate_prompt_tokens", json!(5)),
+        ("model", json!(5)),
+    ];
+    for (param, value) in bad {
+        assert_refused("/v1/completions", with(json!({"prompt": "fox"}), param, value.clone()), param).await;
+        let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
+        assert_refused("/v1/chat/completions", with(chat, param, value), param).await;
+    }
+}
+
+#[tokio::test]
+async fn bad_prompts_are_refused_by_name() {
+    for prompt in [json!(null), json!(5), json!(""), json!([]), json!([[]]), json!([99999]), json!([-1]), json!([1, "a"]), json!([{}])] {
+        assert_refused("/v1/completions", json!({"prompt": prompt}), "prompt").await;
+    }
+    assert_refused("/v1/completions", json!({"prompt": "fox", "suffix": "x"}), "suffix").await;
+    assert_refused("/v1/completions", json!({"prompt": "fox", "logprobs": 21}), "logprobs").await;
+    assert_refused("/v1/completions", json!({"prompt": "fox", "logprobs": true}), "logprobs").await;
+    assert_refused("/v1/completions", json!({"prompt": vec!["fox"; 65], "n": 2}), "n").await;
+}
+
+#[tokio::test]
+async fn bad_messages_are_refused_by_place() {
+    let cases = [
+        (json!(null), "messages"),
+        (json!("fox"), "messages"),
+        (json!([]), "messages"),
+        (json!([{"content": "a"}]), "messages[0].role"),
+        (json!([{"role": "wizard", "content": "a"}]), "messages[0].role"),
+        (json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]), "messages[1].role"),
+        (json!([{"role": "user"}]), "messages[0].content"),
+        (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content"),
+        (json!([{"role": "user", "content": [{"text": "a"}]}]), "messages[0].content"),
+        (json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]), "messages[0].tool_calls"),
+        // The template's own objection.
+        (json!([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]), "messages"),
+    ];
+    for (messages, param) in cases {
+        assert_refused("/v1/chat/completions", json!({"messages": messages}), param).await;
+    }
+    let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
+    assert_refused("/v1/chat/completions", with(chat.clone(), "top_logprobs", json!(2)), "top_logprobs").await;
+    assert_refused("/v1/chat/completions", with(chat, "echo", json!(true)), "echo").await;
+}
+
+#[tokio::test]
+async fn values_that_ask_for_nothing_are_taken() {
+    let gateway = FakeGateway::new(hello);
+    let body = json!({
+        "prompt": "fox", "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "suffix": "",
+        "best_of": 1, "logit_bias": {}, "stop": [], "top_k": -1, "prompt_logprobs": null, "guided_json": null,
+    });
+    assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_prompt_longer_than_the_context_is_refused_as_such() {
+    let answer = post(&FakeGateway::new(hello), "/v1/completions", json!({"prompt": vec![40; 101]})).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+    assert_eq!(answer.error_param(), "prompt");
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_objects_are_refused() {
+    for body in ["", "{", "[]", "\"prompt\"", "{\"prompt\": NaN}"] {
+        let answer = ask(&FakeGateway::new(hello), "POST", "/v1/completions", body.into()).await;
+        assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].clone()), (400, json!("invalid_json")));
+    }
+    let nested = "[".repeat(100_000);
+    assert_eq!(ask(&FakeGateway::new(hello), "POST", "/v1/completions", nested).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_bound_is_too_large() {
+    let body = json!({"prompt": "x".repeat(5 << 20)});
+    assert_eq!(post(&FakeGateway::new(hello), "/v1/completions", body).await.status, 413);
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_not_found() {
+    let answer = post(&FakeGateway::new(hello), "/v1/completions", json!({"model": "other", "prompt": "fox"})).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].clone()), (404, json!("model_not_found")));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_and_a_missing_replica_503_with_the_time_to_wait() {
+    let busy = FakeGateway::new(|_, _| Err(Refusal::Busy { retry_after: Span::from_millis(1_500) }));
+    let answer = post(&busy, "/v1/completions", json!({"prompt": "fox", "stream": true})).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!((&answer.headers["retry-after"], &answer.headers["retry-after-ms"]), (&"2".parse().unwrap(), &"1500".parse().unwrap()));
+    let gone = FakeGateway::new(|_, _| Err(Refusal::Unavailable { retry_after: Span::ZERO }));
+    let answer = post(&gone, "/v1/completions", json!({"prompt": "fox"})).await;
+    assert_eq!((answer.status.as_u16(), &answer.headers["retry-after"]), (503, &"1".parse().unwrap()));
+}
