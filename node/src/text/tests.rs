@@ -42,7 +42,10 @@ impl Golden {
 
 /// The small tokenizer of the goldens as a model, for tests of what stands above it.
 pub fn small_model(chat_template: &str) -> TextModel {
-    let source = TokenizerSource { chat_template: Some(chat_template.into()), ..goldens()[0].source() };
+    let source = TokenizerSource {
+        chat_template: Some(chat_template.into()),
+        ..goldens()[0].source()
+    };
     TextModel::from_source(source).unwrap()
 }
 
@@ -87,17 +90,14 @@ fn long_text_cut_into_pieces_has_the_ids_of_its_parts() {
 }
 
 #[test]
-fn runs_of_a_million_equal_characters_are_tokenized_and_come_back() {
-    for run in [".", " ", "\n", "a", "漢", "'", "\r\n \t", "1"] {
-        for golden in goldens() {
-            let model = golden.model();
-            let text = run.repeat(1_000_000 / run.len());
+fn long_runs_of_equal_characters_are_tokenized_and_come_back() {
+    for golden in goldens() {
+        let model = golden.model();
+        for run in [".", " ", "\n", "a", "漢", "'", "\r\n \t", "1"] {
+            let text = run.repeat(100_000 / run.len());
             let ids = encoded(&model, &text);
-            assert!(
-                decode(model.vocabulary(), &ids, SpecialTokens::Skip) == text,
-                "{run:?}, {}",
-                golden.pre
-            );
+            let decoded = decode(model.vocabulary(), &ids, SpecialTokens::Skip);
+            assert!(decoded == text, "{run:?}, {}", golden.pre);
         }
     }
 }

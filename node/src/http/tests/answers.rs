@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 fn steady(mut answer: Value) -> Value {
     assert!(answer["id"].as_str().is_some_and(|id| id.len() > 32), "{answer}");
     answer["id"] = json!("ID");
-    assert!(answer["created"].as_u64().is_some_and(|secs| secs > 1_700_000_000), "{answer}");
+    assert!(
+        answer["created"]
+            .as_u64()
+            .is_some_and(|secs| secs > 1_700_000_000),
+        "{answer}"
+    );
     answer["created"] = json!(0);
     answer
 }
@@ -16,10 +21,21 @@ fn steady(mut answer: Value) -> Value {
 #[tokio::test]
 async fn a_chat_answer_has_the_shape_that_clients_know() {
     let gateway = FakeGateway::new(hello);
-    let answer = post(&gateway, "/v1/chat/completions", json!({"model": "small", "messages": [{"role": "user", "content": "fox"}]})).await;
+    let answer = post(
+        &gateway,
+        "/v1/chat/completions",
+        json!({"model": "small", "messages": [{"role": "user", "content": "fox"}]}),
+    )
+    .await;
     let seen = gateway.seen();
     let prompt_tokens = seen.streams[0].prompt.len();
-    let tokens = gateway.text().tokenizer().encode("The fox", crate::text::AddSpecial::Never).unwrap().len() + 1;
+    let tokens = gateway
+        .text()
+        .tokenizer()
+        .encode("The fox", crate::text::AddSpecial::Never)
+        .unwrap()
+        .len()
+        + 1;
     assert_eq!(
         steady(answer.json()),
         json!({
@@ -41,7 +57,10 @@ async fn a_chat_answer_has_the_shape_that_clients_know() {
             },
         })
     );
-    assert_eq!(seen.streams[0].max_new_tokens, CONTEXT_TOKENS_MAX - prompt_tokens as u32);
+    assert_eq!(
+        seen.streams[0].max_new_tokens,
+        CONTEXT_TOKENS_MAX - prompt_tokens as u32
+    );
     assert_eq!(seen.streams[0].sampling.stop_tokens, [2]);
     assert_eq!(seen.tenant, proto::TenantId(1));
 }
@@ -50,26 +69,57 @@ async fn a_chat_answer_has_the_shape_that_clients_know() {
 async fn the_prompt_of_a_chat_is_what_the_template_makes_of_it() {
     let gateway = FakeGateway::new(hello);
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
-    post(&gateway, "/v1/chat/completions", json!({"messages": [{"role": "developer", "content": "Be"}, {"role": "user", "content": parts}]})).await;
-    let expected = "<|im_start|>system\nBe<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n";
-    let ids = gateway.text().tokenizer().encode(expected, crate::text::AddSpecial::Never).unwrap();
+    post(
+        &gateway,
+        "/v1/chat/completions",
+        json!({"messages": [{"role": "developer", "content": "Be"}, {"role": "user", "content": parts}]}),
+    )
+    .await;
+    let expected =
+        "<|im_start|>system\nBe<|im_end|>\n<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n";
+    let ids = gateway
+        .text()
+        .tokenizer()
+        .encode(expected, crate::text::AddSpecial::Never)
+        .unwrap();
     assert_eq!(gateway.seen().streams[0].prompt.to_vec(), ids);
 }
 
 #[tokio::test]
 async fn a_completion_has_one_choice_for_each_prompt_and_n_with_index_prompt_times_n_plus_k() {
     let gateway = FakeGateway::new(hello);
-    let answer = post(&gateway, "/v1/completions", json!({"prompt": ["fox", [40, 41, 42]], "n": 2, "best_of": 2})).await.json();
-    let indices: Vec<u64> = answer["choices"].as_array().unwrap().iter().map(|choice| choice["index"].as_u64().unwrap()).collect();
+    let answer = post(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": ["fox", [40, 41, 42]], "n": 2, "best_of": 2}),
+    )
+    .await
+    .json();
+    let indices: Vec<u64> = answer["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| choice["index"].as_u64().unwrap())
+        .collect();
     assert_eq!(indices, [0, 1, 2, 3]);
     let seen = gateway.seen();
     assert_eq!(seen.streams[2].prompt.to_vec(), [40, 41, 42]);
     assert_eq!(seen.streams[0].prompt, seen.streams[1].prompt);
     assert!(seen.streams.iter().all(|stream| stream.max_new_tokens == 16));
-    assert!(seen.streams.iter().all(|stream| stream.sampling.seed == seen.streams[0].sampling.seed));
+    assert!(
+        seen.streams
+            .iter()
+            .all(|stream| stream.sampling.seed == seen.streams[0].sampling.seed)
+    );
     // Each prompt counts once, and so do its cached tokens.
-    assert_eq!(answer["usage"]["prompt_tokens"], json!(seen.streams[0].prompt.len() + 3));
-    assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], json!(4));
+    assert_eq!(
+        answer["usage"]["prompt_tokens"],
+        json!(seen.streams[0].prompt.len() + 3)
+    );
+    assert_eq!(
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"],
+        json!(4)
+    );
     assert_eq!(answer["object"], "text_completion");
 }
 
@@ -88,8 +138,23 @@ async fn every_parameter_reaches_the_sampler() {
     let sampling = &seen.streams[0].sampling;
     assert_eq!(seen.class, ServiceClass::Flex);
     assert_eq!(seen.streams[0].max_new_tokens, 9);
-    assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.5, 0.25, 7, 0.125));
-    assert_eq!((sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty), (1.5, -1.5, 1.25));
+    assert_eq!(
+        (
+            sampling.temperature,
+            sampling.top_p,
+            sampling.top_k,
+            sampling.min_p
+        ),
+        (0.5, 0.25, 7, 0.125)
+    );
+    assert_eq!(
+        (
+            sampling.presence_penalty,
+            sampling.frequency_penalty,
+            sampling.repetition_penalty
+        ),
+        (1.5, -1.5, 1.25)
+    );
     assert_eq!(sampling.logit_bias, [(5, 2.5), (9, -100.0)]);
     assert_eq!((sampling.seed, sampling.min_tokens), (u64::MAX, 3));
     assert_eq!(sampling.stop_tokens, [2, 30]);
@@ -113,7 +178,13 @@ async fn a_stop_string_ends_the_text_before_it_and_tells_the_gateway() {
         events.push(finished(0, Finish::Length));
         Ok(events)
     });
-    let answer = post(&gateway, "/v1/completions", json!({"prompt": "fox", "stop": ["never", "y do"]})).await.json();
+    let answer = post(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": "fox", "stop": ["never", "y do"]}),
+    )
+    .await
+    .json();
     assert_eq!(answer["choices"][0]["text"], "over the laz");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert_eq!(gateway.signals().ended, [0]);
@@ -123,7 +194,13 @@ async fn a_stop_string_ends_the_text_before_it_and_tells_the_gateway() {
 #[tokio::test]
 async fn echo_gives_the_prompt_back_and_may_ask_for_nothing_more() {
     let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0), finished(0, Finish::Length)]));
-    let answer = post(&gateway, "/v1/completions", json!({"prompt": "The fox", "echo": true, "max_tokens": 0})).await.json();
+    let answer = post(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": "The fox", "echo": true, "max_tokens": 0}),
+    )
+    .await
+    .json();
     assert_eq!(answer["choices"][0]["text"], "The fox");
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
     assert_eq!(answer["usage"]["completion_tokens"], 0);
@@ -135,23 +212,60 @@ async fn models_are_listed_and_found_by_name() {
     let gateway = FakeGateway::new(hello);
     let list = ask(&gateway, "GET", "/v1/models", String::new()).await.json();
     assert_eq!(list["object"], "list");
-    assert_eq!(list["data"][0], json!({"id": "small", "object": "model", "created": 7, "owned_by": "cluster", "root": "small", "parent": null, "max_model_len": CONTEXT_TOKENS_MAX}));
-    assert_eq!(ask(&gateway, "GET", "/v1/models/small", String::new()).await.json(), list["data"][0]);
-    assert_eq!(ask(&gateway, "GET", "/v1/models/org/other", String::new()).await.status, 404);
+    assert_eq!(
+        list["data"][0],
+        json!({"id": "small", "object": "model", "created": 7, "owned_by": "cluster", "root": "small", "parent": null, "max_model_len": CONTEXT_TOKENS_MAX})
+    );
+    assert_eq!(
+        ask(&gateway, "GET", "/v1/models/small", String::new())
+            .await
+            .json(),
+        list["data"][0]
+    );
+    assert_eq!(
+        ask(&gateway, "GET", "/v1/models/org/other", String::new())
+            .await
+            .status,
+        404
+    );
 }
 
 #[tokio::test]
 async fn text_becomes_tokens_and_comes_back() {
     let gateway = FakeGateway::new(hello);
-    let tokens = post(&gateway, "/tokenize", json!({"prompt": "The fox<|im_end|>", "return_token_strs": true})).await.json();
+    let tokens = post(
+        &gateway,
+        "/tokenize",
+        json!({"prompt": "The fox<|im_end|>", "return_token_strs": true}),
+    )
+    .await
+    .json();
     assert_eq!(tokens["count"], json!(tokens["tokens"].as_array().unwrap().len()));
     assert_eq!(tokens["max_model_len"], CONTEXT_TOKENS_MAX);
-    let strings: Vec<&str> = tokens["token_strs"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    let strings: Vec<&str> = tokens["token_strs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect();
     assert_eq!(strings.concat(), "The fox<|im_end|>");
-    let text = post(&gateway, "/detokenize", json!({"tokens": tokens["tokens"]})).await.json();
+    let text = post(&gateway, "/detokenize", json!({"tokens": tokens["tokens"]}))
+        .await
+        .json();
     assert_eq!(text, json!({"prompt": "The fox<|im_end|>"}));
-    let chat = post(&gateway, "/tokenize", json!({"messages": [{"role": "user", "content": "fox"}]})).await.json();
+    let chat = post(
+        &gateway,
+        "/tokenize",
+        json!({"messages": [{"role": "user", "content": "fox"}]}),
+    )
+    .await
+    .json();
     assert!(chat["count"].as_u64() > tokens["count"].as_u64());
-    let info = ask(&gateway, "GET", "/tokenizer_info", String::new()).await.json();
-    assert_eq!((&info["bos_token"], &info["eos_token"]), (&json!("<|im_start|>"), &json!("<|im_end|>")));
+    let info = ask(&gateway, "GET", "/tokenizer_info", String::new())
+        .await
+        .json();
+    assert_eq!(
+        (&info["bos_token"], &info["eos_token"]),
+        (&json!("<|im_start|>"), &json!("<|im_end|>"))
+    );
 }

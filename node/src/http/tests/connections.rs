@@ -23,7 +23,11 @@ async fn server(gateway: Arc<FakeGateway>, limits: Limits) -> Server {
     let serving = serve(listener, router(gateway, limits.clone()), limits, async {
         let _ = stopped.await;
     });
-    Server { address, stop: Some(stop), task: tokio::spawn(serving) }
+    Server {
+        address,
+        stop: Some(stop),
+        task: tokio::spawn(serving),
+    }
 }
 
 impl Server {
@@ -48,12 +52,17 @@ async fn all(mut stream: TcpStream) -> String {
 fn streaming_request() -> String {
     let body = r#"{"stream":true,"messages":[{"role":"user","content":"fox"}]}"#;
     let length = body.len();
-    format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\ncontent-length: {length}\r\n\r\n{body}")
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 #[tokio::test]
 async fn a_head_that_never_ends_is_cut_off() {
-    let limits = Limits { header_wait_max: Duration::from_millis(20), ..Limits::default() };
+    let limits = Limits {
+        header_wait_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
     let server = server(FakeGateway::new(hello), limits).await;
     let mut slow = server.connect().await;
     slow.write_all(b"GET /health HTTP/1.1\r\nhost:").await.unwrap();
@@ -65,7 +74,10 @@ async fn a_head_that_never_ends_is_cut_off() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let limits = Limits {
+        connections_max: 1,
+        ..Limits::default()
+    };
     let server = server(FakeGateway::new(hello), limits).await;
     let first = server.connect().await;
     let mut second = server.connect().await;
@@ -81,7 +93,14 @@ async fn connections_beyond_the_bound_wait_for_a_place() {
 #[tokio::test]
 async fn the_head_of_a_stream_goes_out_before_the_first_token() {
     let gateway = FakeGateway::new(|_, _| Ok(Vec::new()));
-    let server = server(gateway, Limits { drain_max: Duration::ZERO, ..Limits::default() }).await;
+    let server = server(
+        gateway,
+        Limits {
+            drain_max: Duration::ZERO,
+            ..Limits::default()
+        },
+    )
+    .await;
     let mut stream = server.connect().await;
     stream.write_all(streaming_request().as_bytes()).await.unwrap();
     let mut head = [0; 15];
@@ -107,7 +126,10 @@ async fn a_closed_connection_cancels_its_stream() {
 #[tokio::test]
 async fn the_end_of_the_node_lets_idle_connections_go_and_cuts_off_what_outlasts_the_drain() {
     let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0)]));
-    let limits = Limits { drain_max: Duration::from_millis(20), ..Limits::default() };
+    let limits = Limits {
+        drain_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
     let server = server(gateway.clone(), limits).await;
     let mut stream = server.connect().await;
     stream.write_all(streaming_request().as_bytes()).await.unwrap();

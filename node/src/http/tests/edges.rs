@@ -9,16 +9,25 @@ use serde_json::json;
 async fn without_a_valid_key_only_the_probes_answer() {
     let gateway = FakeGateway::new(hello);
     for key in ["", "Bearer wrong", "Basic secret", "secret"] {
-        let request = Request::get("/v1/models").header("authorization", key).body(Body::empty()).unwrap();
+        let request = Request::get("/v1/models")
+            .header("authorization", key)
+            .body(Body::empty())
+            .unwrap();
         let answer = send(&gateway, request).await;
-        assert_eq!((answer.status.as_u16(), &answer.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["www-authenticate"]),
+            (401, &"Bearer".parse().unwrap())
+        );
         assert_eq!(answer.json()["error"]["code"], "invalid_api_key");
     }
     for path in ["/health", "/ready", "/metrics"] {
         let request = Request::get(path).body(Body::empty()).unwrap();
         assert_eq!(send(&gateway, request).await.status, 200, "{path}");
     }
-    let request = Request::get("/v1/models").header("authorization", format!("bearer {KEY}")).body(Body::empty()).unwrap();
+    let request = Request::get("/v1/models")
+        .header("authorization", format!("bearer {KEY}"))
+        .body(Body::empty())
+        .unwrap();
     assert_eq!(send(&gateway, request).await.status, 200);
 }
 
@@ -28,8 +37,15 @@ async fn every_answer_has_a_request_id_and_a_fit_one_of_the_client_is_kept() {
     let drawn = ask(&gateway, "GET", "/nowhere", String::new()).await.headers["x-request-id"].clone();
     assert_eq!(drawn.len(), 32);
     for (sent, kept) in [("trace-1:a/b", true), ("two words", false), ("", false)] {
-        let request = Request::get("/health").header("x-request-id", sent).body(Body::empty()).unwrap();
-        assert_eq!(send(&gateway, request).await.headers["x-request-id"] == sent, kept, "{sent:?}");
+        let request = Request::get("/health")
+            .header("x-request-id", sent)
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(
+            send(&gateway, request).await.headers["x-request-id"] == sent,
+            kept,
+            "{sent:?}"
+        );
     }
 }
 
@@ -37,8 +53,14 @@ async fn every_answer_has_a_request_id_and_a_fit_one_of_the_client_is_kept() {
 async fn unknown_routes_and_wrong_methods_are_json_errors() {
     let gateway = FakeGateway::new(hello);
     let unknown = ask(&gateway, "GET", "/v1/nothing", String::new()).await;
-    assert_eq!((unknown.status.as_u16(), unknown.json()["error"]["code"].clone()), (404, json!("not_found")));
+    assert_eq!(
+        (unknown.status.as_u16(), unknown.json()["error"]["code"].clone()),
+        (404, json!("not_found"))
+    );
     let wrong = ask(&gateway, "GET", "/v1/completions", String::new()).await;
-    assert_eq!((wrong.status.as_u16(), wrong.json()["error"]["code"].clone()), (405, json!("method_not_allowed")));
+    assert_eq!(
+        (wrong.status.as_u16(), wrong.json()["error"]["code"].clone()),
+        (405, json!("method_not_allowed"))
+    );
     assert_eq!(wrong.headers["allow"], "POST");
 }

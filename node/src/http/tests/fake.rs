@@ -58,7 +58,12 @@ impl Drop for Control {
 impl FakeGateway {
     pub fn new(script: Script) -> Arc<FakeGateway> {
         let text = small_model(TEMPLATE);
-        let model = ServedModel { name: "small".into(), added_at_secs: 7, context_tokens_max: CONTEXT_TOKENS_MAX, text };
+        let model = ServedModel {
+            name: "small".into(),
+            added_at_secs: 7,
+            context_tokens_max: CONTEXT_TOKENS_MAX,
+            text,
+        };
         Arc::new(FakeGateway {
             script,
             model: Arc::new(model),
@@ -78,7 +83,11 @@ impl FakeGateway {
 
     /// The only request so far.
     pub fn seen(&self) -> Generate {
-        self.seen.lock().unwrap().pop().expect("no request reached the gateway")
+        self.seen
+            .lock()
+            .unwrap()
+            .pop()
+            .expect("no request reached the gateway")
     }
 }
 
@@ -97,7 +106,10 @@ impl Gateway for FakeGateway {
                 sender.send(event).await.unwrap();
             }
             self.open_ends.lock().unwrap().push(sender);
-            Ok(Generation { events: receiver, control })
+            Ok(Generation {
+                events: receiver,
+                control,
+            })
         })
     }
 
@@ -132,27 +144,46 @@ impl Answer {
 
     /// The JSON of each event of a stream; the last line must be `[DONE]`.
     pub fn chunks(&self) -> Vec<Value> {
-        let mut data: Vec<&str> = self.text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        let mut data: Vec<&str> = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .collect();
         assert_eq!(data.pop(), Some("[DONE]"), "{}", self.text);
-        data.into_iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+        data.into_iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     pub fn error_param(&self) -> String {
-        self.json()["error"]["param"].as_str().unwrap_or_default().to_string()
+        self.json()["error"]["param"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string()
     }
 }
 
 pub async fn ask(gateway: &Arc<FakeGateway>, method: &str, path: &str, body: String) -> Answer {
-    let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {KEY}"));
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", format!("Bearer {KEY}"));
     send(gateway, request.body(Body::from(body)).unwrap()).await
 }
 
 pub async fn send(gateway: &Arc<FakeGateway>, request: Request<Body>) -> Answer {
-    let limits = Limits { keep_alive: std::time::Duration::from_secs(3600), ..Limits::default() };
+    let limits = Limits {
+        keep_alive: std::time::Duration::from_secs(3600),
+        ..Limits::default()
+    };
     let response = router(gateway.clone(), limits).oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     let bytes = to_bytes(body, 1 << 24).await.unwrap();
-    Answer { status: head.status, headers: head.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        text: String::from_utf8(bytes.to_vec()).unwrap(),
+    }
 }
 
 pub async fn post(gateway: &Arc<FakeGateway>, path: &str, body: Value) -> Answer {
@@ -160,19 +191,34 @@ pub async fn post(gateway: &Arc<FakeGateway>, path: &str, body: Value) -> Answer
 }
 
 pub fn started(choice: u32, cached_tokens: u32) -> StreamEvent {
-    StreamEvent { choice, event: Event::Started { cached_tokens } }
+    StreamEvent {
+        choice,
+        event: Event::Started { cached_tokens },
+    }
 }
 
 pub fn finished(choice: u32, finish: Finish) -> StreamEvent {
-    StreamEvent { choice, event: Event::Finished(finish) }
+    StreamEvent {
+        choice,
+        event: Event::Finished(finish),
+    }
 }
 
 pub fn failed(choice: u32, failure: StreamFailure) -> StreamEvent {
-    StreamEvent { choice, event: Event::Failed(failure) }
+    StreamEvent {
+        choice,
+        event: Event::Failed(failure),
+    }
 }
 
 /// The tokens of `text`, from `position` on, with scores where the request wants them.
-pub fn said(request: &Generate, model: &TextModel, choice: u32, position: u32, text: &str) -> Vec<StreamEvent> {
+pub fn said(
+    request: &Generate,
+    model: &TextModel,
+    choice: u32,
+    position: u32,
+    text: &str,
+) -> Vec<StreamEvent> {
     let ids = model.tokenizer().encode(text, AddSpecial::Never).unwrap();
     let count = request.streams[choice as usize].sampling.logprobs;
     let event = |(id, position): (u32, u32)| Event::Token {
@@ -180,14 +226,25 @@ pub fn said(request: &Generate, model: &TextModel, choice: u32, position: u32, t
         id,
         score: count.map(|count| score(id, count)),
     };
-    ids.into_iter().zip(position..).map(event).map(|event| StreamEvent { choice, event }).collect()
+    ids.into_iter()
+        .zip(position..)
+        .map(event)
+        .map(|event| StreamEvent { choice, event })
+        .collect()
 }
 
 /// `id` itself is the likeliest, then the ids after it.
 pub fn score(id: u32, count: u8) -> TokenScore {
     let logprob = -0.1;
-    let top = (0..u32::from(count)).map(|rank| (id + rank, logprob - rank as f32)).collect();
-    TokenScore { token: id, logprob, rank: 0, top }
+    let top = (0..u32::from(count))
+        .map(|rank| (id + rank, logprob - rank as f32))
+        .collect();
+    TokenScore {
+        token: id,
+        logprob,
+        rank: 0,
+        top,
+    }
 }
 
 /// Every choice says `Hello fox` and stops with the model's end token.

@@ -11,7 +11,10 @@ async fn chat_logprobs_name_each_token_with_its_bytes_and_rivals() {
     let body = json!({"messages": [{"role": "user", "content": "fox"}], "logprobs": true, "top_logprobs": 2});
     let answer = post(&gateway, "/v1/chat/completions", body).await.json();
     let content = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
-    assert_eq!(content.len() as u64, answer["usage"]["completion_tokens"].as_u64().unwrap());
+    assert_eq!(
+        content.len() as u64,
+        answer["usage"]["completion_tokens"].as_u64().unwrap()
+    );
     let last = content.last().unwrap();
     assert_eq!(last["token"], "<|im_end|>");
     assert_eq!(last["bytes"], json!("<|im_end|>".as_bytes()));
@@ -35,10 +38,19 @@ async fn in_a_stream_every_token_has_its_logprobs_also_while_its_text_is_held_ba
         .iter()
         .filter_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array())
         .flatten()
-        .flat_map(|entry| entry["bytes"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8))
+        .flat_map(|entry| {
+            entry["bytes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|byte| byte.as_u64().unwrap() as u8)
+        })
         .collect();
     assert_eq!(bytes, "lazy 🙃 dog".as_bytes());
-    let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    let text: String = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+        .collect();
     assert_eq!(text, "lazy 🙃 dog");
 }
 
@@ -54,7 +66,10 @@ async fn a_scored_prompt_has_null_first_and_the_same_float_in_both_places() {
         scores[0].top[0] = (50, -0.33);
         let later = scores.split_off(1);
         let mut events = vec![started(0, 0)];
-        events.extend([scores, later].map(|scores| StreamEvent { choice: 0, event: Event::PromptScores(scores) }));
+        events.extend([scores, later].map(|scores| StreamEvent {
+            choice: 0,
+            event: Event::PromptScores(scores),
+        }));
         events.extend(said(request, model, 0, 0, "<|im_end|>"));
         events.push(finished(0, Finish::Stop));
         Ok(events)
@@ -64,9 +79,22 @@ async fn a_scored_prompt_has_null_first_and_the_same_float_in_both_places() {
     let logprobs = &answer["choices"][0]["logprobs"];
     let values = logprobs["token_logprobs"].as_array().unwrap();
     let tops = logprobs["top_logprobs"].as_array().unwrap();
-    assert_eq!((values.len(), tops.len(), logprobs["tokens"].as_array().unwrap().len()), (5, 5, 5));
+    assert_eq!(
+        (
+            values.len(),
+            tops.len(),
+            logprobs["tokens"].as_array().unwrap().len()
+        ),
+        (5, 5, 5)
+    );
     assert_eq!((&values[0], &tops[0]), (&Value::Null, &Value::Null));
-    let best = |top: &Value| top.as_object().unwrap().values().map(|value| value.as_f64().unwrap()).fold(f64::MIN, f64::max);
+    let best = |top: &Value| {
+        top.as_object()
+            .unwrap()
+            .values()
+            .map(|value| value.as_f64().unwrap())
+            .fold(f64::MIN, f64::max)
+    };
     assert_ne!(values[1].as_f64(), Some(best(&tops[1])));
     assert_eq!(tops[1].as_object().unwrap().len(), 2);
     for index in 2..5 {
@@ -81,7 +109,12 @@ async fn text_offsets_count_characters_of_the_text() {
     let body = json!({"prompt": "Größe", "echo": true, "logprobs": 0});
     let choice = &post(&gateway, "/v1/completions", body).await.json()["choices"][0];
     let characters: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
-    let offsets: Vec<u64> = choice["logprobs"]["text_offset"].as_array().unwrap().iter().map(|offset| offset.as_u64().unwrap()).collect();
+    let offsets: Vec<u64> = choice["logprobs"]["text_offset"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|offset| offset.as_u64().unwrap())
+        .collect();
     assert_eq!(offsets[0], 0);
     assert!(offsets.is_sorted());
     let first_of_answer = offsets.iter().position(|offset| *offset == 5).unwrap();

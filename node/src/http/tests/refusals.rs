@@ -68,7 +68,12 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("model", json!(5)),
     ];
     for (param, value) in bad {
-        assert_refused("/v1/completions", with(json!({"prompt": "fox"}), param, value.clone()), param).await;
+        assert_refused(
+            "/v1/completions",
+            with(json!({"prompt": "fox"}), param, value.clone()),
+            param,
+        )
+        .await;
         let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
         assert_refused("/v1/chat/completions", with(chat, param, value), param).await;
     }
@@ -76,12 +81,37 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
 
 #[tokio::test]
 async fn bad_prompts_are_refused_by_name() {
-    for prompt in [json!(null), json!(5), json!(""), json!([]), json!([[]]), json!([99999]), json!([-1]), json!([1, "a"]), json!([{}])] {
+    for prompt in [
+        json!(null),
+        json!(5),
+        json!(""),
+        json!([]),
+        json!([[]]),
+        json!([99999]),
+        json!([-1]),
+        json!([1, "a"]),
+        json!([{}]),
+    ] {
         assert_refused("/v1/completions", json!({"prompt": prompt}), "prompt").await;
     }
-    assert_refused("/v1/completions", json!({"prompt": "fox", "suffix": "x"}), "suffix").await;
-    assert_refused("/v1/completions", json!({"prompt": "fox", "logprobs": 21}), "logprobs").await;
-    assert_refused("/v1/completions", json!({"prompt": "fox", "logprobs": true}), "logprobs").await;
+    assert_refused(
+        "/v1/completions",
+        json!({"prompt": "fox", "suffix": "x"}),
+        "suffix",
+    )
+    .await;
+    assert_refused(
+        "/v1/completions",
+        json!({"prompt": "fox", "logprobs": 21}),
+        "logprobs",
+    )
+    .await;
+    assert_refused(
+        "/v1/completions",
+        json!({"prompt": "fox", "logprobs": true}),
+        "logprobs",
+    )
+    .await;
     assert_refused("/v1/completions", json!({"prompt": vec!["fox"; 65], "n": 2}), "n").await;
 }
 
@@ -93,19 +123,39 @@ async fn bad_messages_are_refused_by_place() {
         (json!([]), "messages"),
         (json!([{"content": "a"}]), "messages[0].role"),
         (json!([{"role": "wizard", "content": "a"}]), "messages[0].role"),
-        (json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]), "messages[1].role"),
+        (
+            json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]),
+            "messages[1].role",
+        ),
         (json!([{"role": "user"}]), "messages[0].content"),
-        (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content"),
-        (json!([{"role": "user", "content": [{"text": "a"}]}]), "messages[0].content"),
-        (json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]), "messages[0].tool_calls"),
+        (
+            json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+            "messages[0].content",
+        ),
+        (
+            json!([{"role": "user", "content": [{"text": "a"}]}]),
+            "messages[0].content",
+        ),
+        (
+            json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]),
+            "messages[0].tool_calls",
+        ),
         // The template's own objection.
-        (json!([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]), "messages"),
+        (
+            json!([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]),
+            "messages",
+        ),
     ];
     for (messages, param) in cases {
         assert_refused("/v1/chat/completions", json!({"messages": messages}), param).await;
     }
     let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
-    assert_refused("/v1/chat/completions", with(chat.clone(), "top_logprobs", json!(2)), "top_logprobs").await;
+    assert_refused(
+        "/v1/chat/completions",
+        with(chat.clone(), "top_logprobs", json!(2)),
+        "top_logprobs",
+    )
+    .await;
     assert_refused("/v1/chat/completions", with(chat, "echo", json!(true)), "echo").await;
 }
 
@@ -121,7 +171,12 @@ async fn values_that_ask_for_nothing_are_taken() {
 
 #[tokio::test]
 async fn a_prompt_longer_than_the_context_is_refused_as_such() {
-    let answer = post(&FakeGateway::new(hello), "/v1/completions", json!({"prompt": vec![40; 101]})).await;
+    let answer = post(
+        &FakeGateway::new(hello),
+        "/v1/completions",
+        json!({"prompt": vec![40; 101]}),
+    )
+    .await;
     assert_eq!(answer.status, 400);
     assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
     assert_eq!(answer.error_param(), "prompt");
@@ -131,31 +186,66 @@ async fn a_prompt_longer_than_the_context_is_refused_as_such() {
 async fn bodies_that_are_no_json_objects_are_refused() {
     for body in ["", "{", "[]", "\"prompt\"", "{\"prompt\": NaN}"] {
         let answer = ask(&FakeGateway::new(hello), "POST", "/v1/completions", body.into()).await;
-        assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].clone()), (400, json!("invalid_json")));
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()["error"]["code"].clone()),
+            (400, json!("invalid_json"))
+        );
     }
     let nested = "[".repeat(100_000);
-    assert_eq!(ask(&FakeGateway::new(hello), "POST", "/v1/completions", nested).await.status, 400);
+    assert_eq!(
+        ask(&FakeGateway::new(hello), "POST", "/v1/completions", nested)
+            .await
+            .status,
+        400
+    );
 }
 
 #[tokio::test]
 async fn a_body_beyond_the_bound_is_too_large() {
     let body = json!({"prompt": "x".repeat(5 << 20)});
-    assert_eq!(post(&FakeGateway::new(hello), "/v1/completions", body).await.status, 413);
+    assert_eq!(
+        post(&FakeGateway::new(hello), "/v1/completions", body)
+            .await
+            .status,
+        413
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_model_is_not_found() {
-    let answer = post(&FakeGateway::new(hello), "/v1/completions", json!({"model": "other", "prompt": "fox"})).await;
-    assert_eq!((answer.status.as_u16(), answer.json()["error"]["code"].clone()), (404, json!("model_not_found")));
+    let answer = post(
+        &FakeGateway::new(hello),
+        "/v1/completions",
+        json!({"model": "other", "prompt": "fox"}),
+    )
+    .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["error"]["code"].clone()),
+        (404, json!("model_not_found"))
+    );
 }
 
 #[tokio::test]
 async fn a_full_queue_is_429_and_a_missing_replica_503_with_the_time_to_wait() {
-    let busy = FakeGateway::new(|_, _| Err(Refusal::Busy { retry_after: Span::from_millis(1_500) }));
+    let busy = FakeGateway::new(|_, _| {
+        Err(Refusal::Busy {
+            retry_after: Span::from_millis(1_500),
+        })
+    });
     let answer = post(&busy, "/v1/completions", json!({"prompt": "fox", "stream": true})).await;
     assert_eq!(answer.status, 429);
-    assert_eq!((&answer.headers["retry-after"], &answer.headers["retry-after-ms"]), (&"2".parse().unwrap(), &"1500".parse().unwrap()));
-    let gone = FakeGateway::new(|_, _| Err(Refusal::Unavailable { retry_after: Span::ZERO }));
+    assert_eq!(
+        (&answer.headers["retry-after"], &answer.headers["retry-after-ms"]),
+        (&"2".parse().unwrap(), &"1500".parse().unwrap())
+    );
+    let gone = FakeGateway::new(|_, _| {
+        Err(Refusal::Unavailable {
+            retry_after: Span::ZERO,
+        })
+    });
     let answer = post(&gone, "/v1/completions", json!({"prompt": "fox"})).await;
-    assert_eq!((answer.status.as_u16(), &answer.headers["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["retry-after"]),
+        (503, &"1".parse().unwrap())
+    );
 }

@@ -13,13 +13,19 @@ use std::time::Duration;
 use tower::ServiceExt;
 
 fn chat(extra: Value) -> Value {
-    let mut body = json!({"model": "small", "stream": true, "messages": [{"role": "user", "content": "fox"}]});
-    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    let mut body =
+        json!({"model": "small", "stream": true, "messages": [{"role": "user", "content": "fox"}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
     body
 }
 
 fn contents(chunks: &[Value]) -> String {
-    chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
+    chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+        .collect()
 }
 
 #[tokio::test]
@@ -33,11 +39,17 @@ async fn a_chat_stream_opens_with_the_role_and_closes_with_the_reason() {
         json!({"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null})
     );
     let last = chunks.last().unwrap();
-    assert_eq!(last["choices"][0], json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"}));
+    assert_eq!(
+        last["choices"][0],
+        json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": "stop"})
+    );
     assert_eq!(contents(&chunks), "The fox");
     for chunk in &chunks {
         assert_eq!(chunk["object"], "chat.completion.chunk");
-        assert_eq!((&chunk["id"], &chunk["created"], &chunk["model"]), (&last["id"], &last["created"], &json!("small")));
+        assert_eq!(
+            (&chunk["id"], &chunk["created"], &chunk["model"]),
+            (&last["id"], &last["created"], &json!("small"))
+        );
         assert!(chunk.get("usage").is_none());
     }
     assert!(answer.text.ends_with("data: [DONE]\n\n"));
@@ -48,33 +60,68 @@ async fn chunks_of_tokens_carry_request_choice_and_position() {
     let gateway = FakeGateway::new(hello);
     let answer = post(&gateway, "/v1/chat/completions", chat(json!({}))).await;
     let request = gateway.seen().request;
-    let ids: Vec<&str> = answer.text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    let ids: Vec<&str> = answer
+        .text
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .collect();
     let shown = contents(&answer.chunks());
-    let tokens = gateway.text().tokenizer().encode(&shown, crate::text::AddSpecial::Never).unwrap().len();
-    let expected: Vec<String> = (0..tokens).map(|position| format!("{request}:0:{position}")).collect();
+    let tokens = gateway
+        .text()
+        .tokenizer()
+        .encode(&shown, crate::text::AddSpecial::Never)
+        .unwrap()
+        .len();
+    let expected: Vec<String> = (0..tokens)
+        .map(|position| format!("{request}:0:{position}"))
+        .collect();
     assert_eq!(ids, expected);
 }
 
 #[tokio::test]
 async fn usage_comes_at_the_end_or_on_every_chunk_as_asked() {
     let gateway = FakeGateway::new(hello);
-    let at_end = post(&gateway, "/v1/chat/completions", chat(json!({"stream_options": {"include_usage": true}}))).await.chunks();
+    let at_end = post(
+        &gateway,
+        "/v1/chat/completions",
+        chat(json!({"stream_options": {"include_usage": true}})),
+    )
+    .await
+    .chunks();
     let (last, before) = at_end.split_last().unwrap();
     assert_eq!(last["choices"], json!([]));
     assert!(last["usage"]["completion_tokens"].as_u64().unwrap() > 1);
-    assert!(before.iter().all(|chunk| chunk.get("usage") == Some(&Value::Null)));
+    assert!(
+        before
+            .iter()
+            .all(|chunk| chunk.get("usage") == Some(&Value::Null))
+    );
 
     let options = json!({"stream_options": {"include_usage": true, "continuous_usage_stats": true}});
-    let always = post(&gateway, "/v1/chat/completions", chat(options)).await.chunks();
-    let counts: Vec<u64> = always.iter().map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+    let always = post(&gateway, "/v1/chat/completions", chat(options))
+        .await
+        .chunks();
+    let counts: Vec<u64> = always
+        .iter()
+        .map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap())
+        .collect();
     assert!(counts.is_sorted() && *counts.last().unwrap() > 1, "{counts:?}");
 }
 
 #[tokio::test]
 async fn a_completion_stream_ends_with_the_reason_and_gives_the_prompt_first_when_asked() {
     let gateway = FakeGateway::new(hello);
-    let chunks = post(&gateway, "/v1/completions", json!({"prompt": "It's ", "echo": true, "stream": true})).await.chunks();
-    let text: String = chunks.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap()).collect();
+    let chunks = post(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": "It's ", "echo": true, "stream": true}),
+    )
+    .await
+    .chunks();
+    let text: String = chunks
+        .iter()
+        .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap())
+        .collect();
     assert_eq!(chunks[0]["choices"][0]["text"], "It's ");
     assert_eq!(text, "It's The fox");
     assert!(chunks.iter().all(|chunk| chunk["object"] == "text_completion"));
@@ -84,9 +131,15 @@ async fn a_completion_stream_ends_with_the_reason_and_gives_the_prompt_first_whe
 #[tokio::test]
 async fn the_choices_of_a_stream_are_told_apart_by_index() {
     let gateway = FakeGateway::new(hello);
-    let chunks = post(&gateway, "/v1/chat/completions", chat(json!({"n": 2}))).await.chunks();
+    let chunks = post(&gateway, "/v1/chat/completions", chat(json!({"n": 2})))
+        .await
+        .chunks();
     for index in 0..2 {
-        let of_choice: Vec<Value> = chunks.iter().filter(|chunk| chunk["choices"][0]["index"] == index).cloned().collect();
+        let of_choice: Vec<Value> = chunks
+            .iter()
+            .filter(|chunk| chunk["choices"][0]["index"] == index)
+            .cloned()
+            .collect();
         assert_eq!(contents(&of_choice), "The fox");
         assert_eq!(of_choice.last().unwrap()["choices"][0]["finish_reason"], "stop");
     }
@@ -110,22 +163,40 @@ async fn an_error_after_the_head_is_told_inside_the_stream_which_then_ends() {
     let gateway = FakeGateway::new(|request, model| {
         let mut events = vec![started(0, 0)];
         events.extend(said(request, model, 0, 0, "fox"));
-        events.push(failed(0, StreamFailure::Refused(Refusal::Unavailable { retry_after: Span::from_secs(1) })));
+        events.push(failed(
+            0,
+            StreamFailure::Refused(Refusal::Unavailable {
+                retry_after: Span::from_secs(1),
+            }),
+        ));
         Ok(events)
     });
     let answer = post(&gateway, "/v1/chat/completions", chat(json!({}))).await;
     assert_eq!(answer.status, 200);
     assert!(!answer.text.contains("[DONE]"));
-    let last = answer.text.trim_end().lines().last().unwrap().strip_prefix("data: ").unwrap();
+    let last = answer
+        .text
+        .trim_end()
+        .lines()
+        .last()
+        .unwrap()
+        .strip_prefix("data: ")
+        .unwrap();
     let error: Value = serde_json::from_str(last).unwrap();
     assert_eq!(error["error"]["code"], "unavailable");
 }
 
 /// An open stream over a gateway whose script has no end.
-async fn open_stream(gateway: &std::sync::Arc<FakeGateway>, keep_alive: Duration) -> axum::body::BodyDataStream {
+async fn open_stream(
+    gateway: &std::sync::Arc<FakeGateway>,
+    keep_alive: Duration,
+) -> axum::body::BodyDataStream {
     let request = Request::post("/v1/chat/completions").header("authorization", format!("Bearer {KEY}"));
     let request = request.body(Body::from(chat(json!({})).to_string())).unwrap();
-    let limits = Limits { keep_alive, ..Limits::default() };
+    let limits = Limits {
+        keep_alive,
+        ..Limits::default()
+    };
     let response = router(gateway.clone(), limits).oneshot(request).await.unwrap();
     assert_eq!(response.status(), 200);
     response.into_body().into_data_stream()
