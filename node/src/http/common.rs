@@ -95,7 +95,8 @@ fn refuse_what_is_not_served(fields: &Fields) -> Result<(), ApiError> {
     let no_tool_is_wanted = fields.get("tool_choice").is_some_and(|choice| choice == "none");
     for name in NOT_SERVED {
         let Some(value) = fields.get(name) else { continue };
-        if !asks_for_nothing(name, value) && !(name == "tools" && no_tool_is_wanted) {
+        let is_harmless = asks_for_nothing(name, value) || (name == "tools" && no_tool_is_wanted);
+        if !is_harmless {
             return Err(ApiError::unsupported(
                 name,
                 format!("`{name}` is not supported with this value"),
