@@ -1,10 +1,28 @@
 //! A model on its ranks: weights, KV bytes, the forward pass, the choice of tokens.
 //!
-//! No IO, no clock, no threads: bytes of the model file come in as a slice, a rank computes one step when told to.
+//! No IO, no clock, no threads: bytes of the model file come in as a slice, a rank computes one step when told to. The
+//! thread that runs the engine keeps a [`SequenceTable`], which turns a plan into the [`StepInput`] that all ranks get.
+#![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+pub mod exchange;
 pub mod gguf;
+mod kv;
+mod memory;
 pub mod model;
+mod numerics;
+mod rank;
+pub mod sample;
+mod sequences;
+mod step;
 pub mod testing;
 
+pub use exchange::{Exchange, Lost, Shm, Solo};
 pub use gguf::{Gguf, GgufError};
-pub use model::{ConfigError, ModelConfig};
+pub use memory::ModelMemory;
+pub use model::{ConfigError, LoadError, ModelConfig};
+pub use numerics::numerics_fingerprint;
+pub use rank::Rank;
+pub use sample::SampledToken;
+pub use sequences::SequenceTable;
+pub use step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};

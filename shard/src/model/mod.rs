@@ -1,3 +1,18 @@
+//! A decoder, written once over `Ops` and `Exchange`. Families will differ by configuration, never by a copied file.
+
+mod attention;
 pub mod config;
+mod cut;
+pub mod decoder;
+mod gathered;
+mod linear;
+mod load_error;
+mod mlp;
+mod rope;
+mod weights;
 
 pub use config::{ConfigError, ModelConfig, RopeConfig};
+pub use cut::Cut;
+pub use decoder::{Decoder, Room};
+pub use load_error::LoadError;
+pub(crate) use weights::Weights;

@@ -1,0 +1,182 @@
+use super::attention::{Attention, AttentionRoom};
+use super::cut::Cut;
+use super::gathered::{Gathered, workspace};
+use super::linear::Linear;
+use super::mlp::{Mlp, MlpRoom};
+use super::weights::Weights;
+use super::{LoadError, ModelConfig, rope};
+use crate::exchange::{Exchange, Lost};
+use crate::kv::KvPool;
+use crate::step::{PASS_ROWS_MAX, Pass};
+use kernels::{AttentionShape, Ops, RopeTable};
+
+/// Rows whose logits are computed at once. Bounds what scoring a long prompt takes.
+pub const LOGIT_ROWS_MAX: usize = 64;
+
+/// A rank's part of a Llama-like decoder.
+pub struct Decoder<O: Ops> {
+    embedding: Linear<O>,
+    layers: Vec<Layer<O>>,
+    norm: Vec<f32>,
+    /// `None`: this rank holds the whole embedding table anyway, and computes all logits with it.
+    output: Option<Linear<O>>,
+    rope: RopeTable,
+    shape: AttentionShape,
+    epsilon: f32,
+}
+
+struct Layer<O: Ops> {
+    attention: Attention<O>,
+    mlp: Mlp<O>,
+}
+
+/// What a decoder works in, reused from pass to pass.
+pub struct Room<O: Ops> {
+    residual: O::Tensor,
+    normed: O::Tensor,
+    projected: Gathered<O>,
+    attention: AttentionRoom<O>,
+    mlp: MlpRoom<O>,
+    chosen: O::Tensor,
+    chosen_normed: O::Tensor,
+    logits: Gathered<O>,
+}
+
+/// What the parts of a layer share during one pass.
+pub struct Context<'a, O: Ops, X> {
+    pub ops: &'a mut O,
+    pub exchange: &'a mut X,
+    pub pass: &'a Pass,
+    pub shape: &'a AttentionShape,
+    pub rope: &'a RopeTable,
+    pub epsilon: f32,
+    pub residual: &'a mut O::Tensor,
+    pub normed: &'a mut O::Tensor,
+    pub projected: &'a mut Gathered<O>,
+}
+
+impl<O: Ops> Decoder<O> {
+    /// `positions` is the longest sequence this replica can hold.
+    pub fn load(
+        weights: &mut Weights<'_, O>,
+        config: &ModelConfig,
+        block_tokens: usize,
+        positions: usize,
+    ) -> Result<Self, LoadError> {
+        let vocabulary = &weights.cut.vocabulary[weights.rank].clone();
+        let embedding = weights.matrix("token_embd.weight", &(0..config.vocabulary))?;
+        let layers = (0..config.layers)
+            .map(|layer| Layer::load(weights, layer))
+            .collect::<Result<_, _>>()?;
+        let output = match (config.tied_embeddings, weights.cut.ranks()) {
+            (true, 1) => None,
+            (true, _) => Some(weights.matrix("token_embd.weight", vocabulary)?),
+            (false, _) => Some(weights.matrix("output.weight", vocabulary)?),
+        };
+        Ok(Decoder {
+            embedding,
+            layers,
+            norm: weights.vector("output_norm.weight")?,
+            output,
+            rope: rope::table(&config.rope, positions),
+            shape: weights.cut.attention(weights.rank, block_tokens),
+            epsilon: config.norm_epsilon,
+        })
+    }
+
+    /// Computes all rows of `pass` and their KV; leaves the last layer's output in `room`.
+    pub fn forward<X: Exchange>(
+        &self,
+        ops: &mut O,
+        exchange: &mut X,
+        pass: &Pass,
+        room: &mut Room<O>,
+        kv: &mut KvPool<O>,
+    ) -> Result<(), Lost> {
+        room.set_rows(ops, pass.tokens.len());
+        self.embedding.embed(ops, &pass.tokens, &mut room.residual);
+        let mut context = Context {
+            ops,
+            exchange,
+            pass,
+            shape: &self.shape,
+            rope: &self.rope,
+            epsilon: self.epsilon,
+            residual: &mut room.residual,
+            normed: &mut room.normed,
+            projected: &mut room.projected,
+        };
+        for (layer, pages) in self.layers.iter().zip(kv.layers()) {
+            layer
+                .attention
+                .forward(&mut context, &mut room.attention, pages)?;
+            context.add_projected()?;
+            layer.mlp.forward(&mut context, &mut room.mlp)?;
+            context.add_projected()?;
+        }
+        Ok(())
+    }
+
+    /// Logits of some rows of the pass just computed, at most [`LOGIT_ROWS_MAX`]: row-major `(rows, vocabulary)`.
+    pub fn logits<'r, X: Exchange>(
+        &self,
+        ops: &mut O,
+        exchange: &mut X,
+        rows: &[u32],
+        room: &'r mut Room<O>,
+    ) -> Result<&'r O::Tensor, Lost> {
+        room.set_logit_rows(ops, rows.len());
+        ops.gather_rows(&room.residual, rows, &mut room.chosen);
+        ops.rms_norm(&room.chosen, &self.norm, self.epsilon, &mut room.chosen_normed);
+        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        Linear::multiply(ops, [output], &room.chosen_normed, room.logits.own());
+        room.logits.gather(ops, exchange)
+    }
+}
+
+impl<O: Ops> Layer<O> {
+    fn load(weights: &mut Weights<'_, O>, layer: usize) -> Result<Self, LoadError> {
+        Ok(Layer {
+            attention: Attention::load(weights, layer)?,
+            mlp: Mlp::load(weights, layer)?,
+        })
+    }
+}
+
+impl<O: Ops, X: Exchange> Context<'_, O, X> {
+    fn add_projected(&mut self) -> Result<(), Lost> {
+        let projected = self.projected.gather(self.ops, self.exchange)?;
+        self.ops.add(self.residual, projected);
+        Ok(())
+    }
+}
+
+impl<O: Ops> Room<O> {
+    pub fn new(ops: &O, config: &ModelConfig, cut: &Cut, rank: usize) -> Result<Self, LoadError> {
+        let hidden = config.hidden;
+        Ok(Room {
+            residual: workspace(ops, PASS_ROWS_MAX, hidden)?,
+            normed: workspace(ops, PASS_ROWS_MAX, hidden)?,
+            projected: Gathered::new(ops, PASS_ROWS_MAX, cut.hidden.clone(), rank)?,
+            attention: AttentionRoom::new(ops, cut, rank)?,
+            mlp: MlpRoom::new(ops, cut, rank)?,
+            chosen: workspace(ops, LOGIT_ROWS_MAX, hidden)?,
+            chosen_normed: workspace(ops, LOGIT_ROWS_MAX, hidden)?,
+            logits: Gathered::new(ops, LOGIT_ROWS_MAX, cut.vocabulary.clone(), rank)?,
+        })
+    }
+
+    fn set_rows(&mut self, ops: &O, rows: usize) {
+        ops.set_rows(&mut self.residual, rows);
+        ops.set_rows(&mut self.normed, rows);
+        self.projected.set_rows(ops, rows);
+        self.attention.set_rows(ops, rows);
+        self.mlp.set_rows(ops, rows);
+    }
+
+    fn set_logit_rows(&mut self, ops: &O, rows: usize) {
+        ops.set_rows(&mut self.chosen, rows);
+        ops.set_rows(&mut self.chosen_normed, rows);
+        self.logits.set_rows(ops, rows);
+    }
+}

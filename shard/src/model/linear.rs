@@ -1,0 +1,40 @@
+use super::LoadError;
+use crate::gguf::Tensor;
+use kernels::Ops;
+use std::ops::Range;
+
+/// A rank's rows of a matrix, as the device likes them.
+pub struct Linear<O: Ops> {
+    weights: O::Weights,
+}
+
+impl<O: Ops> Linear<O> {
+    /// `outputs` are the rows of the matrix that this rank computes.
+    pub fn load(ops: &O, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Result<Self, LoadError> {
+        let format = tensor.format()?;
+        let inputs = tensor.dimensions[0];
+        let row_bytes = format.row_bytes(inputs).ok_or_else(|| {
+            LoadError::device(tensor.name, kernels::OpsError::WrongBlock { format, inputs })
+        })?;
+        let bytes = &tensor.bytes()[outputs.start * row_bytes..outputs.end * row_bytes];
+        let weights = ops
+            .pack(format, bytes, outputs.len(), inputs)
+            .map_err(|error| LoadError::device(tensor.name, error))?;
+        Ok(Linear { weights })
+    }
+
+    /// The products of `x` with each of `linears`, side by side in `out`.
+    pub fn multiply<const N: usize>(
+        ops: &mut O,
+        linears: [&Linear<O>; N],
+        x: &O::Tensor,
+        out: &mut O::Tensor,
+    ) {
+        ops.matmul(&linears.map(|linear| &linear.weights), x, out);
+    }
+
+    /// As a table of embeddings.
+    pub fn embed(&self, ops: &mut O, tokens: &[u32], out: &mut O::Tensor) {
+        ops.embed(&self.weights, tokens, out);
+    }
+}

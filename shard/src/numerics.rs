@@ -1,0 +1,32 @@
+use crate::model::ModelConfig;
+
+/// Changes whenever the arithmetic of kernels, decoder or sampler changes a bit.
+const NUMERICS_VERSION: u64 = 1;
+
+/// Replicas of one model file with the same fingerprint give the same tokens, bit for bit. Neither ranks nor threads,
+/// neither the CPU's level nor the size of a block matter.
+pub fn numerics_fingerprint(config: &ModelConfig) -> u64 {
+    let rope = &config.rope;
+    let sizes = [
+        config.layers,
+        config.hidden,
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+    ];
+    let more_sizes = [config.feed_forward, config.vocabulary, rope.rotated];
+    let floats = [config.norm_epsilon, rope.base, rope.linear];
+    let words = sizes.into_iter().chain(more_sizes).map(|size| size as u64);
+    let float_words = floats
+        .iter()
+        .chain(&rope.factors)
+        .map(|float| u64::from(float.to_bits()));
+    fnv1a(std::iter::once(NUMERICS_VERSION).chain(words).chain(float_words))
+}
+
+fn fnv1a(words: impl Iterator<Item = u64>) -> u64 {
+    let bytes = words.flat_map(u64::to_le_bytes);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

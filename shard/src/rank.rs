@@ -1,0 +1,113 @@
+use crate::exchange::{Exchange, Lost};
+use crate::gguf::Gguf;
+use crate::kv::KvPool;
+use crate::model::decoder::LOGIT_ROWS_MAX;
+use crate::model::{Cut, Decoder, LoadError, ModelConfig, Room, Weights};
+use crate::sample::{Sampler, score};
+use crate::step::{LogitRow, Pass, Purpose, StepInput, StepOutput};
+use kernels::Ops;
+
+/// One rank of a replica: its part of the weights and of the KV bytes. Told what to compute; it never chooses.
+pub struct Rank<O: Ops, X: Exchange> {
+    ops: O,
+    exchange: X,
+    decoder: Decoder<O>,
+    room: Room<O>,
+    kv: KvPool<O>,
+    sampler: Sampler,
+    vocabulary: usize,
+}
+
+impl<O: Ops, X: Exchange> Rank<O, X> {
+    /// Packs this rank's part of the weights and allocates `blocks` pages of `block_tokens` positions in every layer.
+    /// `progress` is told, now and then, how many bytes of the file this rank has read so far.
+    pub fn load(
+        ops: O,
+        exchange: X,
+        gguf: &Gguf<'_>,
+        config: &ModelConfig,
+        blocks: u32,
+        block_tokens: u32,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, LoadError> {
+        let (rank, ranks) = (exchange.rank(), exchange.ranks());
+        let too_many = LoadError::TooManyRanks {
+            ranks,
+            heads: config.heads,
+        };
+        let cut = &Cut::new(config, ranks).ok_or(too_many)?;
+        let room = Room::new(&ops, config, cut, rank)?;
+        let kv = KvPool::new(
+            &ops,
+            &cut.attention(rank, block_tokens as usize),
+            config.layers,
+            blocks,
+        )?;
+        let positions = (blocks as usize * block_tokens as usize).min(config.context_tokens_max as usize);
+        let mut weights = Weights {
+            ops: &ops,
+            gguf,
+            cut,
+            rank,
+            loaded: 0,
+            progress,
+        };
+        let decoder = Decoder::load(&mut weights, config, block_tokens as usize, positions)?;
+        Ok(Rank {
+            decoder,
+            room,
+            kv,
+            sampler: Sampler::default(),
+            vocabulary: config.vocabulary,
+            ops,
+            exchange,
+        })
+    }
+
+    /// Computes one step together with the other ranks. All tokens must be in the vocabulary, and all positions below
+    /// the context and the cache's size.
+    pub fn step(&mut self, input: &StepInput) -> Result<StepOutput, Lost> {
+        self.kv.zero(&mut self.ops, &input.zero);
+        let mut output = StepOutput::default();
+        for pass in &input.passes {
+            self.decoder.forward(
+                &mut self.ops,
+                &mut self.exchange,
+                pass,
+                &mut self.room,
+                &mut self.kv,
+            )?;
+            self.read_logits(pass, &mut output)?;
+        }
+        Ok(output)
+    }
+
+    fn read_logits(&mut self, pass: &Pass, output: &mut StepOutput) -> Result<(), Lost> {
+        for wanted in pass.logits.chunks(LOGIT_ROWS_MAX) {
+            let rows: Vec<u32> = wanted.iter().map(|wanted| wanted.row).collect();
+            let logits = self
+                .decoder
+                .logits(&mut self.ops, &mut self.exchange, &rows, &mut self.room)?;
+            if self.exchange.rank() == 0 {
+                let logits = self.ops.read(logits).chunks_exact(self.vocabulary);
+                for (wanted, logits) in wanted.iter().zip(logits) {
+                    answer(&mut self.sampler, wanted, logits, output);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn answer(sampler: &mut Sampler, wanted: &LogitRow, logits: &[f32], output: &mut StepOutput) {
+    match &wanted.purpose {
+        Purpose::Score { token, top } => {
+            output.add_prompt_score(wanted.sequence, score(logits, *token, *top))
+        }
+        Purpose::Sample(request) => {
+            output
+                .sampled
+                .push((wanted.sequence, sampler.choose(request, logits)));
+        }
+    }
+}

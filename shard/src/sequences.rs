@@ -1,0 +1,266 @@
+//! The shell's memory of running sequences: what an `Engine` must not see, and a rank needs.
+
+use crate::sample::{SampleRequest, SampledToken, TokenCounts, penalises};
+use crate::step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};
+use kernels::SequenceRows;
+use proto::request::{Sampling, Submit};
+use proto::step::{Sampled, Slice, SliceOutput, StepDone, StepPlan, Verdict};
+use proto::{BlockHash, GroupId, Position, SequenceId, Span};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The group of layers with full attention; all layers of the models known so far.
+const FULL_ATTENTION: GroupId = GroupId(0);
+
+/// Tokens, block lists, sampling and hash chain of every admitted sequence.
+///
+/// A plan that does not fit what the table knows (an unknown sequence, too few blocks) is a bug of the engine, and
+/// panics.
+pub struct SequenceTable {
+    block_tokens: usize,
+    sequences: BTreeMap<SequenceId, Sequence>,
+}
+
+struct Sequence {
+    tokens: Vec<u32>,
+    /// Where the stream's output begins in `tokens`: after the client's prompt, before what was resumed.
+    output_from: usize,
+    choice: u32,
+    sampling: Arc<Sampling>,
+    counts: Arc<TokenCounts>,
+    /// By group, in the order of positions.
+    blocks: BTreeMap<GroupId, Vec<u32>>,
+    /// The next prompt position whose score is due; a recomputed position is not scored again.
+    scored: usize,
+    chain: HashChain,
+}
+
+/// The names of the blocks that are full of known tokens.
+struct HashChain {
+    named: usize,
+    last: BlockHash,
+}
+
+impl SequenceTable {
+    pub fn new(block_tokens: u32) -> Self {
+        assert!(block_tokens > 0, "a block holds at least one token");
+        SequenceTable {
+            block_tokens: block_tokens as usize,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    /// After the engine's `Admitted`. The gateway has checked that all tokens are in the vocabulary.
+    pub fn admit(&mut self, sequence: SequenceId, submit: Submit) {
+        let earlier = self.sequences.insert(sequence, Sequence::new(submit));
+        assert!(earlier.is_none(), "sequence {sequence} was admitted twice");
+    }
+
+    /// What the ranks have to compute for `plan`. To be called once for each plan, in order.
+    pub fn input(&mut self, plan: &StepPlan) -> StepInput {
+        for sequence in &plan.forget {
+            self.sequences.remove(sequence);
+        }
+        for sequence in &plan.reset {
+            self.sequence(*sequence).blocks.clear();
+        }
+        let mut input = StepInput {
+            zero: plan.zero.iter().map(|block| block.0).collect(),
+            passes: Vec::new(),
+        };
+        for slice in &plan.slices {
+            let block_tokens = self.block_tokens;
+            self.sequence(slice.sequence)
+                .take_slice(slice, block_tokens, &mut input.passes);
+        }
+        input
+    }
+
+    /// Takes in what was sampled, and tells the engine what it may know of it.
+    pub fn record(&mut self, plan: &StepPlan, output: &StepOutput, elapsed: Span) -> StepDone {
+        let mut done = StepDone {
+            epoch: plan.epoch,
+            step: plan.step,
+            elapsed,
+            ..StepDone::default()
+        };
+        for (sequence, token) in &output.sampled {
+            done.sampled.push(Sampled {
+                sequence: *sequence,
+                verdict: token.verdict,
+            });
+            let block_tokens = self.block_tokens;
+            let sealed = self.sequence(*sequence).take_token(token, block_tokens);
+            done.sealed.extend(sealed.map(|hash| (*sequence, hash)));
+        }
+        done
+    }
+
+    fn sequence(&mut self, sequence: SequenceId) -> &mut Sequence {
+        let known = self.sequences.get_mut(&sequence);
+        known.unwrap_or_else(|| panic!("the plan names sequence {sequence}, which was never admitted"))
+    }
+}
+
+impl Sequence {
+    fn new(submit: Submit) -> Self {
+        let ticket = submit.ticket;
+        let tokens = submit.prompt;
+        assert_eq!(
+            tokens.len(),
+            ticket.prompt_tokens as usize,
+            "the ticket counts the prompt's tokens"
+        );
+        let output_from = tokens.len() - ticket.resumed_tokens as usize;
+        let (prompt, output) = tokens.split_at(output_from);
+        Sequence {
+            output_from,
+            choice: ticket.stream.choice,
+            counts: Arc::new(TokenCounts::new(&submit.sampling, prompt, output)),
+            sampling: Arc::new(submit.sampling),
+            blocks: BTreeMap::new(),
+            // The first token has nothing before it that could foretell it.
+            scored: 1,
+            chain: HashChain {
+                named: ticket.block_hashes.len(),
+                last: ticket.block_hashes.last().copied().unwrap_or(submit.hash_root),
+            },
+            tokens,
+        }
+    }
+
+    fn take_slice(&mut self, slice: &Slice, block_tokens: usize, passes: &mut Vec<Pass>) {
+        for (group, block) in &slice.new_blocks {
+            self.blocks.entry(*group).or_default().push(block.0);
+        }
+        let (mut start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
+        assert!(
+            end <= self.tokens.len(),
+            "a slice ends at {end}, {} tokens are known",
+            self.tokens.len()
+        );
+        let blocks = self.blocks.get(&FULL_ATTENTION).map_or(0, Vec::len);
+        assert!(
+            blocks * block_tokens >= end,
+            "{blocks} blocks do not hold {end} positions"
+        );
+        while start < end {
+            let pass = open_pass(passes);
+            let rows = (end - start).min(PASS_ROWS_MAX - pass.tokens.len());
+            self.add_rows(slice.sequence, start, rows, pass);
+            start += rows;
+        }
+        self.ask_for_sample(slice, passes);
+    }
+
+    fn add_rows(&mut self, sequence: SequenceId, start: usize, rows: usize, pass: &mut Pass) {
+        let first_row = pass.tokens.len();
+        pass.tokens.extend_from_slice(&self.tokens[start..start + rows]);
+        pass.positions
+            .extend((start..start + rows).map(|position| position as u32));
+        pass.batch.sequences.push(SequenceRows {
+            first_row,
+            rows,
+            start,
+            blocks: self.blocks[&FULL_ATTENTION].clone(),
+        });
+        self.ask_for_scores(sequence, start, first_row, rows, &mut pass.logits);
+    }
+
+    /// The row at position p foretells the token at p + 1.
+    fn ask_for_scores(
+        &mut self,
+        sequence: SequenceId,
+        start: usize,
+        first_row: usize,
+        rows: usize,
+        logits: &mut Vec<LogitRow>,
+    ) {
+        let Some(top) = self.sampling.prompt_logprobs else {
+            return;
+        };
+        let end = (start + rows + 1).min(self.output_from);
+        assert!(
+            start < self.scored || self.scored >= end,
+            "a prompt whose scores are wanted was skipped in part"
+        );
+        for position in self.scored..end {
+            let row = (first_row + position - 1 - start) as u32;
+            let purpose = Purpose::Score {
+                token: self.tokens[position],
+                top,
+            };
+            logits.push(LogitRow {
+                row,
+                sequence,
+                purpose,
+            });
+        }
+        self.scored = self.scored.max(end);
+    }
+
+    fn ask_for_sample(&self, slice: &Slice, passes: &mut [Pass]) {
+        match slice.output {
+            SliceOutput::Nothing | SliceOutput::ScoresOnly => {}
+            SliceOutput::Sample => {
+                let end = (slice.start + slice.count) as usize;
+                assert_eq!(
+                    end,
+                    self.tokens.len(),
+                    "the next token follows the last one known"
+                );
+                let pass = passes.last_mut().expect("a slice has at least one row");
+                let row = pass.tokens.len() as u32 - 1;
+                let purpose = Purpose::Sample(self.sample_request());
+                pass.logits.push(LogitRow {
+                    row,
+                    sequence: slice.sequence,
+                    purpose,
+                });
+            }
+        }
+    }
+
+    fn sample_request(&self) -> SampleRequest {
+        SampleRequest {
+            sampling: self.sampling.clone(),
+            counts: self.counts.clone(),
+            choice: self.choice,
+            position: Position((self.tokens.len() - self.output_from) as u32),
+        }
+    }
+
+    /// The hash of the block that `token` filled, if the sequence goes on to compute it.
+    fn take_token(&mut self, token: &SampledToken, block_tokens: usize) -> Option<BlockHash> {
+        match token.verdict {
+            Verdict::Stop | Verdict::Broken => None,
+            Verdict::Continue => {
+                self.tokens.push(token.id);
+                if penalises(&self.sampling) {
+                    Arc::make_mut(&mut self.counts).add_output(token.id);
+                }
+                self.chain.seal(&self.tokens, block_tokens)
+            }
+        }
+    }
+}
+
+impl HashChain {
+    fn seal(&mut self, tokens: &[u32], block_tokens: usize) -> Option<BlockHash> {
+        let from = self.named * block_tokens;
+        let block = tokens.get(from..from + block_tokens)?;
+        self.named += 1;
+        self.last = self.last.child(block);
+        Some(self.last)
+    }
+}
+
+fn open_pass(passes: &mut Vec<Pass>) -> &mut Pass {
+    if passes
+        .last()
+        .is_none_or(|pass| pass.tokens.len() == PASS_ROWS_MAX)
+    {
+        passes.push(Pass::default());
+    }
+    passes.last_mut().expect("one was just pushed if there was none")
+}

@@ -1,0 +1,66 @@
+//! A step as ranks see it: tokens, positions and pages in flat arrays, the same for all ranks.
+
+use crate::sample::{SampleRequest, SampledToken};
+use kernels::Batch;
+use proto::SequenceId;
+use proto::engine::TokenScore;
+
+/// Rows that are computed at once; a longer step is computed in several passes. Bounds the workspace.
+pub const PASS_ROWS_MAX: usize = 512;
+
+/// Made by [`crate::SequenceTable::input`]; every rank of the replica gets the same.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct StepInput {
+    /// Pages to be zeroed before anything is computed.
+    pub zero: Vec<u32>,
+    /// In order; a sequence may continue from one to the next.
+    pub passes: Vec<Pass>,
+}
+
+/// At most [`PASS_ROWS_MAX`] rows that go through the model together.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Pass {
+    /// One for each row.
+    pub tokens: Vec<u32>,
+    /// One for each row.
+    pub positions: Vec<u32>,
+    pub batch: Batch,
+    /// The rows whose logits are wanted, ascending.
+    pub logits: Vec<LogitRow>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogitRow {
+    pub row: u32,
+    pub sequence: SequenceId,
+    pub purpose: Purpose,
+}
+
+/// What logits are for.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Purpose {
+    /// The score of a prompt token that is known already, with this many of the likeliest ones.
+    Score {
+        token: u32,
+        top: u8,
+    },
+    Sample(SampleRequest),
+}
+
+/// What rank 0 gives back; empty from the others.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct StepOutput {
+    /// In the order of the plan's slices that sample.
+    pub sampled: Vec<(SequenceId, SampledToken)>,
+    /// Scores of prompt tokens in order: each sequence goes on where its last step ended, and the first token has none.
+    pub prompt_scores: Vec<(SequenceId, Vec<TokenScore>)>,
+}
+
+impl StepOutput {
+    pub(crate) fn add_prompt_score(&mut self, sequence: SequenceId, score: TokenScore) {
+        match self.prompt_scores.last_mut() {
+            Some((last, scores)) if *last == sequence => scores.push(score),
+            Some(_) | None => self.prompt_scores.push((sequence, vec![score])),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The forward pass on a tiny random model: the same bits however the work is cut.
+
+mod common;
+
+use common::{Replica, greedy, prompt};
+use kernels::WeightFormat;
+use proto::request::Sampling;
+use shard::testing::TinyLlama;
+
+const FORMATS: [WeightFormat; 6] = [
+    WeightFormat::F32,
+    WeightFormat::F16,
+    WeightFormat::Bf16,
+    WeightFormat::Q8_0,
+    WeightFormat::Q4_0,
+    WeightFormat::Q4_1,
+];
+
+fn tiny(format: WeightFormat) -> Vec<u8> {
+    TinyLlama {
+        format,
+        ..TinyLlama::default()
+    }
+    .file()
+}
+
+/// Tokens and scores, bit for bit.
+fn alone(file: &[u8], ranks: usize, chunk: usize, prompt: &[u32], sampling: &Sampling) -> common::Stream {
+    let mut replica = Replica::new(file, ranks);
+    let sequence = replica.admit(prompt, sampling);
+    replica.prefill(sequence, chunk);
+    replica.decode(&[sequence], 5);
+    replica.stream(sequence)
+}
+
+#[test]
+fn a_prompt_gives_the_same_bits_however_it_is_chunked() {
+    let file = tiny(WeightFormat::Q4_1);
+    let prompt = prompt(1, 150);
+    let whole = alone(&file, 1, 512, &prompt, &greedy());
+    assert_eq!(whole.tokens.len(), 6);
+    for chunk in [1, 7, 64] {
+        assert_eq!(
+            alone(&file, 1, chunk, &prompt, &greedy()),
+            whole,
+            "in chunks of {chunk}"
+        );
+    }
+}
+
+#[test]
+fn every_format_and_every_number_of_ranks_gives_the_same_bits() {
+    for format in FORMATS {
+        let file = tiny(format);
+        let prompt = prompt(2, 20);
+        let one = alone(&file, 1, 20, &prompt, &greedy());
+        for ranks in [2, 3] {
+            assert_eq!(
+                alone(&file, ranks, 20, &prompt, &greedy()),
+                one,
+                "{format:?} on {ranks} ranks"
+            );
+        }
+    }
+}
+
+#[test]
+fn more_ranks_than_kv_heads_share_them() {
+    let file = tiny(WeightFormat::Q8_0);
+    let prompt = prompt(3, 12);
+    assert_eq!(
+        alone(&file, 5, 12, &prompt, &greedy()),
+        alone(&file, 1, 12, &prompt, &greedy())
+    );
+}
+
+#[test]
+fn a_sequence_among_others_gives_the_same_bits_as_alone() {
+    let file = tiny(WeightFormat::Q4_0);
+    let samplings = |n: u64| Sampling {
+        seed: n,
+        temperature: 0.9,
+        top_p: 0.95,
+        logprobs: Some(2),
+        ..Sampling::default()
+    };
+    let prompts: Vec<_> = (0..9).map(|n| prompt(n, 3 + 5 * n as usize)).collect();
+    let mut replica = Replica::new(&file, 1);
+    let sequences: Vec<_> = (0..9)
+        .map(|n| replica.admit(&prompts[n as usize], &samplings(n)))
+        .collect();
+    replica.prefill_together(&sequences);
+    replica.decode(&sequences, 5);
+    for (n, sequence) in (0..).zip(sequences) {
+        let expected = alone(&file, 1, 100, &prompts[n as usize], &samplings(n));
+        assert_eq!(replica.stream(sequence), expected, "sequence {n}");
+    }
+}
+
+#[test]
+fn a_preempted_sequence_goes_on_with_the_same_bits() {
+    let file = tiny(WeightFormat::Bf16);
+    let prompt = prompt(5, 30);
+    let expected = alone(&file, 1, 30, &prompt, &greedy());
+    let mut replica = Replica::new(&file, 1);
+    let sequence = replica.admit(&prompt, &greedy());
+    replica.prefill(sequence, 30);
+    replica.decode(&[sequence], 2);
+    replica.preempt(sequence);
+    // What was sampled before is computed anew together with the prompt, and not sampled again.
+    replica.prefill(sequence, 11);
+    replica.decode(&[sequence], 2);
+    assert_eq!(replica.stream(sequence), expected);
+}
+
+#[test]
+fn a_step_of_more_rows_than_a_pass_is_computed_in_several() {
+    let file = TinyLlama {
+        layers: 1,
+        heads: 3,
+        kv_heads: 1,
+        feed_forward: 96,
+        ..TinyLlama::default()
+    }
+    .file();
+    let prompt = prompt(6, 600);
+    assert_eq!(
+        alone(&file, 1, 600, &prompt, &greedy()),
+        alone(&file, 1, 64, &prompt, &greedy())
+    );
+}
+
+#[test]
+fn every_prompt_token_is_scored_once_across_chunks_and_preemption() {
+    let file = tiny(WeightFormat::Q8_0);
+    let prompt = prompt(7, 75);
+    let sampling = Sampling {
+        prompt_logprobs: Some(3),
+        ..greedy()
+    };
+    let whole = alone(&file, 1, 75, &prompt, &sampling);
+    let scored: Vec<u32> = whole.prompt_scores.iter().map(|score| score.token).collect();
+    assert_eq!(scored, prompt[1..]);
+    assert!(whole.prompt_scores.iter().all(|score| score.top.len() == 3));
+    assert_eq!(alone(&file, 2, 7, &prompt, &sampling), whole);
+
+    let mut replica = Replica::new(&file, 1);
+    let sequence = replica.admit(&prompt, &sampling);
+    replica.compute(sequence, 40);
+    replica.preempt(sequence);
+    replica.prefill(sequence, 16);
+    replica.decode(&[sequence], 5);
+    assert_eq!(replica.stream(sequence), whole);
+}
+
+#[test]
+fn a_prompt_is_scored_by_the_logits_that_would_sample_it() {
+    let file = tiny(WeightFormat::F16);
+    let whole = alone(&file, 1, 64, &prompt(8, 10), &greedy());
+    let mut longer = prompt(8, 10);
+    longer.extend(&whole.tokens);
+    let sampling = Sampling {
+        prompt_logprobs: Some(2),
+        ..greedy()
+    };
+    let scored = alone(&file, 1, 64, &longer, &sampling);
+    assert_eq!(&scored.prompt_scores[9..], &whole.scores[..]);
+}
+
+#[test]
+fn a_zeroed_page_leaves_nothing_of_its_former_owner() {
+    let file = tiny(WeightFormat::Q4_1);
+    let mut replica = Replica::new(&file, 1);
+    let sequence = replica.admit(&prompt(9, 40), &greedy());
+    replica.prefill(sequence, 40);
+    replica.decode(&[sequence], 1);
+    replica.zero_pages_of(sequence);
+    replica.decode(&[sequence], 4);
+    let disturbed = replica.stream(sequence);
+    assert_ne!(
+        disturbed.scores,
+        alone(&file, 1, 40, &prompt(9, 40), &greedy()).scores
+    );
+}
+
+#[test]
+fn a_rank_that_ends_makes_the_others_say_so() {
+    let file = tiny(WeightFormat::Q4_1);
+    let mut replica = Replica::new(&file, 3);
+    let sequence = replica.admit(&prompt(10, 8), &greedy());
+    replica.end_rank(2);
+    assert!(replica.try_compute(sequence, 8).is_err());
+}
