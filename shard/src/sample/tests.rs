@@ -149,7 +149,9 @@ fn kept_by_sorting(sampling: &Sampling, logits: &[f32]) -> Option<Vec<u32>> {
         order.truncate(sampling.top_k as usize);
     }
     let min_p = f64::from(sampling.min_p);
-    let mut close = order.iter().any(|id| min_p > 0.0 && (weight(id) / min_p - 1.0).abs() < 1e-5);
+    let mut close = order
+        .iter()
+        .any(|id| min_p > 0.0 && (weight(id) / min_p - 1.0).abs() < 1e-5);
     if sampling.top_p < 1.0 {
         let enough = f64::from(sampling.top_p) * order.iter().map(weight).sum::<f64>();
         let mut mass = 0.0;
@@ -159,7 +161,10 @@ fn kept_by_sorting(sampling: &Sampling, logits: &[f32]) -> Option<Vec<u32>> {
         });
         let masses: Vec<f64> = masses.collect();
         close |= masses.iter().any(|mass| (mass / enough - 1.0).abs() < 1e-5);
-        let last = masses.iter().position(|mass| *mass >= enough).unwrap_or(order.len() - 1);
+        let last = masses
+            .iter()
+            .position(|mass| *mass >= enough)
+            .unwrap_or(order.len() - 1);
         order.truncate(last + 1);
     }
     order.retain(|id| weight(id) >= min_p);
