@@ -89,7 +89,8 @@ impl Replica {
 
     /// Up to the last known token, which is where the next one is sampled.
     pub fn prefill(&mut self, sequence: SequenceId, chunk: usize) {
-        while self.sequences[&sequence].computed < self.sequences[&sequence].known {
+        let end = self.sequences[&sequence].known;
+        while self.sequences[&sequence].computed < end {
             self.compute(sequence, chunk as u32);
         }
     }
