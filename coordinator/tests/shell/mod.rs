@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use coordinator::Machine;
+use coordinator::cost::{StepCost, StepWork};
 use coordinator::engine::{Engine, EngineAction, EngineConfig, EngineDelivery, EngineEvent};
 use proto::engine::Load;
 use proto::request::{Finish, PrefixUse, Refusal, ServiceClass, Ticket};
@@ -162,6 +163,8 @@ pub struct Shell {
     pub refused: Vec<(StreamId, Refusal)>,
     pub reports: Vec<Load>,
     pub drained: u32,
+    /// How long a step takes.
+    pub cost: StepCost,
     /// The plan that is being computed.
     pub plan: Option<StepPlan>,
     /// All plans, for tests that look at them.
@@ -181,6 +184,11 @@ impl Shell {
             refused: Vec::new(),
             reports: Vec::new(),
             drained: 0,
+            cost: StepCost {
+                fixed_secs: 10e-3,
+                per_token_secs: 0.0,
+                per_context_secs: 0.0,
+            },
             plan: None,
             plans: Vec::new(),
             asked: BTreeMap::new(),
@@ -213,14 +221,14 @@ impl Shell {
         self.perform(out);
     }
 
-    /// The step in flight returns after 10 ms, and every sampled token gets the verdict.
+    /// The step in flight returns, and every sampled token gets the verdict.
     pub fn step(&mut self, verdict: Verdict) {
         self.step_with(|_| verdict);
     }
 
     pub fn step_with(&mut self, mut verdict: impl FnMut(SequenceId) -> Verdict) {
         let plan = self.plan.take().expect("a step is running");
-        self.now = self.now + Span::from_millis(10);
+        self.now = self.now + self.elapsed(&plan);
         let done = self.compute(&plan, &mut verdict);
         self.event(EngineEvent::StepDone(done));
     }
@@ -238,6 +246,11 @@ impl Shell {
 
     pub fn seen(&self, request: u128) -> &Seen {
         &self.seen[&(stream(request, 0), Attempt(0))]
+    }
+
+    /// Prompt and output of the newest sequence that no plan has forgotten.
+    pub fn tokens_of_last_stream(&self) -> Vec<u32> {
+        self.held.values().last().expect("a sequence").tokens.clone()
     }
 
     /// After everything has ended: nothing is kept that nobody wants.
@@ -398,10 +411,18 @@ impl Shell {
         StepDone {
             epoch: plan.epoch,
             step: plan.step,
-            elapsed: Span::from_millis(10),
+            elapsed: self.elapsed(plan),
             sampled,
             sealed,
         }
+    }
+
+    fn elapsed(&self, plan: &StepPlan) -> Span {
+        let mut work = StepWork::default();
+        plan.slices
+            .iter()
+            .for_each(|slice| work += StepWork::slice(slice.start, slice.count));
+        Span::from_secs_f64(self.cost.secs(work))
     }
 
     fn write_pages(&mut self, slice: &Slice) {
