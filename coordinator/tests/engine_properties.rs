@@ -123,7 +123,7 @@ fn configs() -> impl Strategy<Value = EngineConfig> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, max_shrink_iters: 2000, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn whatever_happens_pages_and_positions_stay_right_and_everything_ends(

@@ -1,7 +1,8 @@
 //! The block table: the only owner of KV block ids.
 
 use proto::{BlockHash, BlockId, GroupId, SequenceId, Span, TenantId, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A tenant that used nothing for this long has no claim on its share of the cache any more.
 const CLAIM_KEPT: Span = Span::from_secs(60);
@@ -272,7 +273,7 @@ impl BlockTable {
                 continue;
             };
             // The same content may have been computed twice at once; then the first keeps the name.
-            if let std::collections::btree_map::Entry::Vacant(entry) = self.names.entry(name) {
+            if let Entry::Vacant(entry) = self.names.entry(name) {
                 entry.insert(block);
                 *slot = Some(name);
             }
@@ -437,15 +438,13 @@ impl BlockTable {
     }
 
     fn check_free(&self) {
-        let listed: BTreeSet<BlockId> = self.free.iter().copied().collect();
-        assert_eq!(listed.len(), self.free.len(), "a block is twice in the free list");
+        let mut listed = vec![false; self.blocks.len()];
+        for block in &self.free {
+            let before = std::mem::replace(&mut listed[block.0 as usize], true);
+            assert!(!before, "block {block} is twice in the free list");
+        }
         for (index, block) in self.blocks.iter().enumerate() {
-            let is_listed = listed.contains(&BlockId(index as u32));
-            assert_eq!(
-                block.state == State::Free,
-                is_listed,
-                "block {index} and the free list disagree"
-            );
+            assert_eq!(block.state == State::Free, listed[index], "block {index} and the free list disagree");
         }
     }
 

@@ -1,0 +1,765 @@
+//! Events in, actions out.
+
+use coordinator::Machine;
+use coordinator::router::{Router, RouterAction, RouterConfig, RouterDelivery, RouterEvent};
+use proptest::prelude::*;
+use proto::engine::{Load, ReplicaInfo};
+use proto::request::{Finish, PrefixUse, Refusal, ServiceClass, Ticket};
+use proto::{
+    AdapterId, Attempt, BlockHash, Epoch, Position, ReplicaId, RequestId, Span, StreamId, TenantId, Time,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Story {
+    router: Router,
+    now: Time,
+}
+
+impl Story {
+    fn new(config: RouterConfig) -> Story {
+        Story {
+            router: Router::new(config),
+            now: Time::ZERO,
+        }
+    }
+
+    /// With one replica up.
+    fn serving() -> Story {
+        let mut story = Story::new(RouterConfig::default());
+        story.up(0, 1);
+        story
+    }
+
+    fn event(&mut self, event: RouterEvent) -> Vec<RouterAction> {
+        let mut out = Vec::new();
+        self.router.handle(self.now, event, &mut out);
+        self.router.check();
+        out
+    }
+
+    fn pass(&mut self, span: Span) -> Vec<RouterAction> {
+        self.now = self.now + span;
+        let mut out = Vec::new();
+        self.router.wake(self.now, &mut out);
+        self.router.check();
+        out
+    }
+
+    fn up(&mut self, replica: u32, epoch: u64) -> Vec<RouterAction> {
+        self.event(RouterEvent::ReplicaUp {
+            model: "m".into(),
+            info: info(replica, epoch),
+        })
+    }
+
+    fn down(&mut self, replica: u32, epoch: u64) -> Vec<RouterAction> {
+        self.event(RouterEvent::ReplicaDown {
+            replica: ReplicaId(replica),
+            epoch: Epoch(epoch),
+        })
+    }
+
+    fn arrive(&mut self, request: u128, choices: u32) -> Vec<RouterAction> {
+        self.arrive_with((0..choices).map(|choice| ticket(request, choice)).collect())
+    }
+
+    fn arrive_with(&mut self, tickets: Vec<Ticket>) -> Vec<RouterAction> {
+        let request = tickets[0].stream.request;
+        self.event(RouterEvent::Arrived {
+            request,
+            model: "m".into(),
+            tickets,
+        })
+    }
+
+    fn deliver(&mut self, at: At, position: Option<u32>, finish: Option<Finish>) -> Vec<RouterAction> {
+        let At {
+            replica,
+            epoch,
+            stream,
+            attempt,
+        } = at;
+        let delivery = RouterDelivery {
+            stream,
+            attempt: Attempt(attempt),
+            position: position.map(Position),
+            finish,
+        };
+        self.event(RouterEvent::Delivered {
+            replica: ReplicaId(replica),
+            epoch: Epoch(epoch),
+            delivery,
+        })
+    }
+
+    fn refuse(&mut self, at: At, refusal: Refusal) -> Vec<RouterAction> {
+        let At {
+            replica,
+            epoch,
+            stream,
+            attempt,
+        } = at;
+        self.event(RouterEvent::Refused {
+            replica: ReplicaId(replica),
+            epoch: Epoch(epoch),
+            stream,
+            attempt: Attempt(attempt),
+            refusal,
+        })
+    }
+}
+
+/// From whom, about what.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    replica: u32,
+    epoch: u64,
+    stream: StreamId,
+    attempt: u32,
+}
+
+fn at(replica: u32, epoch: u64, request: u128, attempt: u32) -> At {
+    At {
+        replica,
+        epoch,
+        stream: stream(request, 0),
+        attempt,
+    }
+}
+
+fn stream(request: u128, choice: u32) -> StreamId {
+    StreamId {
+        request: RequestId(request),
+        choice,
+    }
+}
+
+fn info(replica: u32, epoch: u64) -> ReplicaInfo {
+    ReplicaInfo {
+        replica: ReplicaId(replica),
+        epoch: Epoch(epoch),
+        context_tokens_max: 100,
+        block_tokens: 16,
+        blocks: 100,
+        numerics: 0,
+        description: String::new(),
+    }
+}
+
+fn ticket(request: u128, choice: u32) -> Ticket {
+    Ticket {
+        stream: stream(request, choice),
+        attempt: Attempt(0),
+        tenant: TenantId(1),
+        class: ServiceClass::Default,
+        adapter: AdapterId(0),
+        prompt_tokens: 10,
+        resumed_tokens: 0,
+        block_hashes: Vec::new(),
+        max_new_tokens: 5,
+        prefix: PrefixUse::Reuse,
+        deadline: None,
+    }
+}
+
+fn sent(replica: u32, epoch: u64, ticket: Ticket) -> RouterAction {
+    RouterAction::Send {
+        replica: ReplicaId(replica),
+        epoch: Epoch(epoch),
+        ticket,
+    }
+}
+
+fn released(request: u128, position: Option<u32>, finish: Option<Finish>) -> RouterAction {
+    RouterAction::Release {
+        stream: stream(request, 0),
+        position: position.map(Position),
+        finish,
+    }
+}
+
+/// The ticket of a later attempt, after `delivered` tokens.
+fn resumed(request: u128, attempt: u32, delivered: u32) -> Ticket {
+    Ticket {
+        attempt: Attempt(attempt),
+        prompt_tokens: 10 + delivered,
+        resumed_tokens: delivered,
+        max_new_tokens: 5 - delivered,
+        ..ticket(request, 0)
+    }
+}
+
+fn replicas_of(actions: &[RouterAction]) -> Vec<u32> {
+    actions
+        .iter()
+        .map(|action| match action {
+            RouterAction::Send { replica, .. } => replica.0,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_request_is_sent_delivered_and_ended() {
+    let mut story = Story::serving();
+    assert_eq!(story.arrive(1, 1), [sent(0, 1, ticket(1, 0))]);
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(0), None),
+        [released(1, Some(0), None)]
+    );
+    let end = Some(Finish::Stop);
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(1), end),
+        [released(1, Some(1), end)]
+    );
+    assert_eq!(story.router.streams(), 0);
+    assert_eq!(story.deliver(at(0, 1, 1, 0), Some(2), None), []);
+}
+
+#[test]
+fn a_repeat_is_dropped_and_a_gap_ends_the_attempt() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    story.deliver(at(0, 1, 1, 0), Some(0), None);
+    assert_eq!(story.deliver(at(0, 1, 1, 0), Some(0), None), []);
+    let cancel = RouterAction::Cancel {
+        replica: ReplicaId(0),
+        epoch: Epoch(1),
+        stream: stream(1, 0),
+        attempt: Attempt(0),
+    };
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(2), None),
+        [cancel, sent(0, 1, resumed(1, 1, 1))]
+    );
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(1), None),
+        [],
+        "the old attempt is not heard"
+    );
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 1), Some(1), None),
+        [released(1, Some(1), None)]
+    );
+}
+
+#[test]
+fn after_a_loss_the_stream_continues_elsewhere_from_what_was_delivered() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    story.up(1, 1);
+    story.deliver(at(0, 1, 1, 0), Some(0), None);
+    story.deliver(at(0, 1, 1, 0), Some(1), None);
+    assert_eq!(story.down(0, 1), [sent(1, 1, resumed(1, 1, 2))]);
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(2), None),
+        [],
+        "a dead replica is not heard"
+    );
+    assert_eq!(
+        story.deliver(at(1, 1, 1, 1), Some(2), None),
+        [released(1, Some(2), None)]
+    );
+}
+
+#[test]
+fn a_replica_that_returns_in_a_new_epoch_gets_the_streams_of_its_old_one() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    assert_eq!(story.up(0, 2), [sent(0, 2, resumed(1, 1, 0))]);
+    assert_eq!(story.deliver(at(0, 1, 1, 1), Some(0), None), [], "old epoch");
+    assert_eq!(story.up(0, 1), [], "an old announcement");
+    assert_eq!(story.down(0, 1), [], "an old farewell");
+}
+
+#[test]
+fn without_a_replica_an_admitted_stream_waits_a_bounded_time() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    story.now = Time::ZERO + Span::from_secs(100);
+    assert_eq!(story.down(0, 1), []);
+    assert_eq!(story.router.deadline(), Some(Time::ZERO + Span::from_secs(130)));
+    assert_eq!(story.pass(Span::from_secs(29)), []);
+    let refusal = Refusal::Unavailable {
+        retry_after: Span::from_secs(5),
+    };
+    assert_eq!(
+        story.pass(Span::from_secs(1)),
+        [RouterAction::Abandon {
+            stream: stream(1, 0),
+            refusal: refusal.clone()
+        }]
+    );
+    assert_eq!(
+        story.arrive(2, 1),
+        [RouterAction::Refuse {
+            request: RequestId(2),
+            refusal
+        }]
+    );
+}
+
+#[test]
+fn a_stream_whose_replicas_keep_dying_is_given_up() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    for epoch in 2..6 {
+        assert_eq!(story.up(0, epoch).len(), 1);
+    }
+    let last = story.down(0, 5);
+    assert!(
+        matches!(last.as_slice(), [RouterAction::Abandon { .. }]),
+        "{last:?}"
+    );
+}
+
+#[test]
+fn a_request_is_admitted_or_refused_as_a_whole() {
+    let mut story = Story::new(RouterConfig {
+        streams_max: 3,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    assert_eq!(story.arrive(1, 2).len(), 2);
+    let load = Load {
+        running: 64,
+        step_fixed_secs: 10e-3,
+        ..Load::default()
+    };
+    story.event(RouterEvent::Load {
+        replica: ReplicaId(0),
+        epoch: Epoch(1),
+        load,
+    });
+    // Two rounds of 32 answers with 128 tokens of 10 ms each.
+    let refusal = Refusal::Busy {
+        retry_after: Span::from_millis(2560),
+    };
+    assert_eq!(
+        story.arrive(2, 2),
+        [RouterAction::Refuse {
+            request: RequestId(2),
+            refusal
+        }]
+    );
+    assert_eq!(story.arrive(3, 1).len(), 1);
+}
+
+#[test]
+fn one_tenant_cannot_fill_the_queue_for_all() {
+    let mut story = Story::new(RouterConfig {
+        streams_per_tenant_max: 2,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    story.arrive(1, 2);
+    assert!(matches!(
+        story.arrive(2, 1).as_slice(),
+        [RouterAction::Refuse { .. }]
+    ));
+    let other = Ticket {
+        tenant: TenantId(2),
+        ..ticket(3, 0)
+    };
+    assert_eq!(story.arrive_with(vec![other]).len(), 1);
+}
+
+#[test]
+fn prompt_tokens_that_nobody_began_to_answer_are_bounded() {
+    let mut story = Story::new(RouterConfig {
+        prompt_tokens_max: 25,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    story.arrive(1, 2);
+    assert!(matches!(
+        story.arrive(2, 1).as_slice(),
+        [RouterAction::Refuse { .. }]
+    ));
+    story.deliver(at(0, 1, 1, 0), Some(0), None);
+    assert_eq!(story.arrive(3, 1).len(), 1);
+}
+
+#[test]
+fn what_fits_no_replica_and_what_is_asked_of_no_model_is_refused_at_arrival() {
+    let mut story = Story::serving();
+    let long = Ticket {
+        prompt_tokens: 100,
+        ..ticket(1, 0)
+    };
+    let refusal = Refusal::TooLong {
+        tokens: 101,
+        tokens_max: 100,
+    };
+    assert_eq!(
+        story.arrive_with(vec![long]),
+        [RouterAction::Refuse {
+            request: RequestId(1),
+            refusal
+        }]
+    );
+    let other = RouterEvent::Arrived {
+        request: RequestId(2),
+        model: "x".into(),
+        tickets: vec![ticket(2, 0)],
+    };
+    assert!(matches!(
+        story.event(other).as_slice(),
+        [RouterAction::Refuse {
+            refusal: Refusal::Unavailable { .. },
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn a_replica_never_has_more_unanswered_submits_than_its_credits() {
+    let mut story = Story::new(RouterConfig {
+        credits: 2,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    assert_eq!(story.arrive(1, 3).len(), 2);
+    let next = story.deliver(at(0, 1, 1, 0), Some(0), None);
+    assert_eq!(next, [released(1, Some(0), None), sent(0, 1, ticket(1, 2))]);
+}
+
+#[test]
+fn queued_streams_of_the_tenant_that_was_served_least_go_first() {
+    let mut story = Story::new(RouterConfig {
+        credits: 1,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    story.arrive(1, 3);
+    let other = Ticket {
+        tenant: TenantId(2),
+        ..ticket(2, 0)
+    };
+    story.arrive_with(vec![other.clone()]);
+    story.deliver(at(0, 1, 1, 0), Some(0), None);
+    let mut second = at(0, 1, 1, 0);
+    second.stream.choice = 1;
+    // Level at first, so age decides; from then on it is the other tenant's turn.
+    assert_eq!(
+        story.deliver(second, Some(0), None).last(),
+        Some(&sent(0, 1, other))
+    );
+}
+
+#[test]
+fn a_busy_replica_rests_and_the_stream_goes_elsewhere_or_comes_back() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    assert_eq!(
+        story.refuse(
+            at(0, 1, 1, 0),
+            Refusal::Busy {
+                retry_after: Span::from_millis(300)
+            }
+        ),
+        []
+    );
+    assert_eq!(story.router.deadline(), Some(Time::ZERO + Span::from_millis(300)));
+    assert_eq!(story.pass(Span::from_millis(300)), [sent(0, 1, resumed(1, 1, 0))]);
+    story.up(1, 1);
+    let elsewhere = story.refuse(
+        at(0, 1, 1, 1),
+        Refusal::Busy {
+            retry_after: Span::from_millis(300),
+        },
+    );
+    assert_eq!(elsewhere, [sent(1, 1, resumed(1, 2, 0))]);
+    let refusal = Refusal::TooLong {
+        tokens: 11,
+        tokens_max: 5,
+    };
+    let last = story.refuse(at(1, 1, 1, 2), refusal.clone());
+    assert_eq!(
+        last,
+        [RouterAction::Abandon {
+            stream: stream(1, 0),
+            refusal
+        }]
+    );
+}
+
+#[test]
+fn a_draining_replica_finishes_what_it_has_and_gets_nothing_new() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    story.deliver(at(0, 1, 1, 0), Some(0), None);
+    story.arrive(2, 1);
+    story.up(1, 1);
+    assert_eq!(
+        story.refuse(at(0, 1, 2, 0), Refusal::Draining),
+        [sent(1, 1, resumed(2, 1, 0))]
+    );
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(1), None),
+        [released(1, Some(1), None)]
+    );
+    assert_eq!(replicas_of(&story.arrive(3, 1)), [1]);
+}
+
+#[test]
+fn requests_with_one_prefix_go_to_one_replica_and_others_spread() {
+    let mut story = Story::serving();
+    (1..4).for_each(|replica| drop(story.up(replica, 1)));
+    let with_prefix = |request: u128, prefix: u128| {
+        vec![Ticket {
+            block_hashes: vec![BlockHash(prefix)],
+            ..ticket(request, 0)
+        }]
+    };
+    let same: BTreeSet<u32> = (1..5)
+        .flat_map(|request| replicas_of(&story.arrive_with(with_prefix(request, 7))))
+        .collect();
+    assert_eq!(same.len(), 1);
+    let plain: BTreeSet<u32> = (10..13)
+        .flat_map(|request| replicas_of(&story.arrive(request, 1)))
+        .collect();
+    assert_eq!(plain.len(), 3, "the least loaded one each time");
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_cancelled() {
+    let mut story = Story::serving();
+    story.arrive(1, 2);
+    let cancel = |choice| RouterAction::Cancel {
+        replica: ReplicaId(0),
+        epoch: Epoch(1),
+        stream: stream(1, choice),
+        attempt: Attempt(0),
+    };
+    assert_eq!(
+        story.event(RouterEvent::Ended {
+            stream: stream(1, 1),
+            finish: Finish::Stop
+        }),
+        [cancel(1)]
+    );
+    assert_eq!(
+        story.event(RouterEvent::ClientGone {
+            request: RequestId(1)
+        }),
+        [cancel(0)]
+    );
+    assert_eq!(story.deliver(at(0, 1, 1, 0), None, Some(Finish::Cancelled)), []);
+}
+
+#[test]
+fn a_queued_stream_expires_at_its_deadline() {
+    let mut story = Story::new(RouterConfig {
+        credits: 1,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    story.arrive(1, 1);
+    let deadline = Some(Time::ZERO + Span::from_secs(2));
+    story.arrive_with(vec![Ticket {
+        deadline,
+        ..ticket(2, 0)
+    }]);
+    assert_eq!(story.router.deadline(), deadline);
+    assert_eq!(
+        story.pass(Span::from_secs(2)),
+        [released(2, None, Some(Finish::Expired))]
+    );
+}
+
+#[test]
+fn draining_ends_when_the_last_stream_does() {
+    let mut story = Story::serving();
+    story.arrive(1, 1);
+    assert_eq!(story.event(RouterEvent::Drain), []);
+    let refusal = Refusal::Draining;
+    assert_eq!(
+        story.arrive(2, 1),
+        [RouterAction::Refuse {
+            request: RequestId(2),
+            refusal
+        }]
+    );
+    let end = Some(Finish::Length);
+    assert_eq!(
+        story.deliver(at(0, 1, 1, 0), Some(0), end),
+        [released(1, Some(0), end), RouterAction::Drained]
+    );
+}
+
+#[test]
+fn scores_are_computed_once_and_a_later_attempt_may_use_the_cache() {
+    let mut story = Story::serving();
+    let scored = Ticket {
+        prefix: PrefixUse::Recompute,
+        ..ticket(1, 0)
+    };
+    story.arrive_with(vec![scored.clone()]);
+    assert_eq!(
+        story.up(0, 2),
+        [sent(
+            0,
+            2,
+            Ticket {
+                attempt: Attempt(1),
+                ..scored
+            }
+        )]
+    );
+    story.deliver(at(0, 2, 1, 1), Some(0), None);
+    assert_eq!(story.up(0, 3), [sent(0, 3, resumed(1, 2, 1))]);
+}
+
+/// What may come to a router, from clients that exist and replicas that may be wrong.
+#[derive(Clone, Debug)]
+enum Happening {
+    Arrive(u128, u32),
+    Up(u32, u64),
+    Down(u32, u64),
+    Deliver(At, Option<u32>, Option<Finish>),
+    Refuse(At, Refusal),
+    Ended(StreamId),
+    Gone(u128),
+    Pass(u64),
+}
+
+fn places() -> impl Strategy<Value = At> {
+    (0..3_u32, 0..3_u64, 0..6_u128, 0..2_u32, 0..3_u32).prop_map(
+        |(replica, epoch, request, choice, attempt)| At {
+            replica,
+            epoch,
+            stream: stream(request, choice),
+            attempt,
+        },
+    )
+}
+
+fn happenings() -> impl Strategy<Value = Happening> {
+    let finish = prop::option::weighted(0.1, Just(Finish::Stop));
+    let refusal = prop_oneof![
+        Just(Refusal::Busy {
+            retry_after: Span::from_millis(50)
+        }),
+        Just(Refusal::Draining),
+        Just(Refusal::TooLong {
+            tokens: 9,
+            tokens_max: 1
+        }),
+    ];
+    prop_oneof![
+        4 => (0..6_u128, 1..3_u32).prop_map(|(request, choices)| Happening::Arrive(request, choices)),
+        2 => (0..3_u32, 0..3_u64).prop_map(|(replica, epoch)| Happening::Up(replica, epoch)),
+        1 => (0..3_u32, 0..3_u64).prop_map(|(replica, epoch)| Happening::Down(replica, epoch)),
+        20 => (places(), prop::option::weighted(0.9, 0..4_u32), finish)
+            .prop_map(|(at, position, finish)| Happening::Deliver(at, position, finish)),
+        1 => (places(), refusal).prop_map(|(at, refusal)| Happening::Refuse(at, refusal)),
+        1 => (0..6_u128, 0..2_u32).prop_map(|(request, choice)| Happening::Ended(stream(request, choice))),
+        1 => (0..6_u128).prop_map(Happening::Gone),
+        1 => (0..2_000_u64).prop_map(Happening::Pass),
+    ]
+}
+
+/// What the clients of a router have seen: the next position of every stream that has not ended.
+#[derive(Default)]
+struct Clients {
+    open: BTreeMap<StreamId, u32>,
+}
+
+impl Clients {
+    fn see(&mut self, actions: &[RouterAction]) {
+        for action in actions {
+            match action {
+                RouterAction::Release {
+                    stream,
+                    position,
+                    finish,
+                } => {
+                    self.release(*stream, *position, *finish);
+                }
+                RouterAction::Abandon { stream, .. } => {
+                    self.open.remove(stream).expect("an open stream");
+                }
+                RouterAction::Refuse { request, .. } => {
+                    self.open.retain(|stream, _| stream.request != *request)
+                }
+                RouterAction::Send { ticket, .. } => {
+                    assert_eq!(ticket.resumed_tokens, self.open[&ticket.stream]);
+                    assert_eq!(ticket.resumed_tokens + ticket.max_new_tokens, 5);
+                }
+                RouterAction::Cancel { .. } | RouterAction::Drained => {}
+            }
+        }
+    }
+
+    fn release(&mut self, stream: StreamId, position: Option<Position>, finish: Option<Finish>) {
+        let next = self.open.get_mut(&stream).expect("an open stream");
+        if let Some(position) = position {
+            assert_eq!(position.0, *next, "position of {stream}");
+            *next += 1;
+        }
+        if finish.is_some() {
+            self.open.remove(&stream);
+        }
+    }
+}
+
+fn happen(story: &mut Story, clients: &mut Clients, happening: Happening) {
+    let actions = match happening {
+        Happening::Arrive(request, choices) => {
+            if !clients
+                .open
+                .keys()
+                .any(|stream| stream.request == RequestId(request))
+            {
+                clients
+                    .open
+                    .extend((0..choices).map(|choice| (stream(request, choice), 0)));
+            }
+            story.arrive(request, choices)
+        }
+        Happening::Up(replica, epoch) => story.up(replica, epoch),
+        Happening::Down(replica, epoch) => story.down(replica, epoch),
+        Happening::Deliver(at, position, finish) => story.deliver(at, position, finish),
+        Happening::Refuse(at, refusal) => story.refuse(at, refusal),
+        Happening::Ended(stream) => {
+            clients.open.remove(&stream);
+            story.event(RouterEvent::Ended {
+                stream,
+                finish: Finish::Stop,
+            })
+        }
+        Happening::Gone(request) => {
+            clients
+                .open
+                .retain(|stream, _| stream.request != RequestId(request));
+            story.event(RouterEvent::ClientGone {
+                request: RequestId(request),
+            })
+        }
+        Happening::Pass(ms) => story.pass(Span::from_millis(ms)),
+    };
+    clients.see(&actions);
+    assert_eq!(story.router.streams() as usize, clients.open.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn whatever_replicas_say_clients_see_every_position_once_and_every_stream_end_once(
+        story_line in prop::collection::vec(happenings(), 1..150),
+        credits in 1..4_u32,
+    ) {
+        let mut story = Story::new(RouterConfig { credits, ..RouterConfig::default() });
+        let mut clients = Clients::default();
+        story_line.into_iter().for_each(|happening| happen(&mut story, &mut clients, happening));
+        // All replicas die: whatever is still open is given up in bounded time.
+        for (replica, epoch) in (0..3).flat_map(|replica| (0..3).map(move |epoch| (replica, epoch))) {
+            happen(&mut story, &mut clients, Happening::Down(replica, epoch));
+        }
+        happen(&mut story, &mut clients, Happening::Pass(60_000));
+        prop_assert!(clients.open.is_empty());
+        prop_assert_eq!(story.router.deadline(), None);
+    }
+}
