@@ -444,7 +444,11 @@ impl BlockTable {
             assert!(!before, "block {block} is twice in the free list");
         }
         for (index, block) in self.blocks.iter().enumerate() {
-            assert_eq!(block.state == State::Free, listed[index], "block {index} and the free list disagree");
+            assert_eq!(
+                block.state == State::Free,
+                listed[index],
+                "block {index} and the free list disagree"
+            );
         }
     }
 

@@ -429,15 +429,15 @@ impl Shell {
         let held = self.held.get_mut(&slice.sequence).unwrap();
         let pasts = pasts(held.tenant, &held.tokens);
         let (start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
-        for position in 0..end {
+        for (position, past) in pasts.iter().enumerate().take(end) {
             let block = held.pages[position / BLOCK_TOKENS as usize];
             let slot = &mut self.pages[block.0 as usize].slots[position % BLOCK_TOKENS as usize];
             if position >= start {
-                *slot = Some(pasts[position]);
+                *slot = Some(*past);
             }
             assert_eq!(
-                *slot,
-                Some(pasts[position]),
+                slot.as_ref(),
+                Some(past),
                 "position {position} of {slice:?} in page {block}"
             );
         }
