@@ -1,7 +1,7 @@
 //! From a request that was read to streams that run: lengths checked, one unit for all its choices.
 
 use super::Service;
-use super::choice::{Choice, Echo};
+use super::choice::{Choice, ChoiceRules, Echo};
 use super::common::Common;
 use super::dialect::{Dialect, Logprobs};
 use super::edge::Caller;
@@ -141,20 +141,19 @@ fn length_param(job: &Job) -> &'static str {
 }
 
 fn choices(job: &Job) -> Vec<Choice> {
-    let stop_tokens: Arc<[u32]> = job.common.sampling.stop_tokens.as_slice().into();
+    let rules = ChoiceRules {
+        special: job.common.special,
+        stops: job.common.stops.clone(),
+        stop_tokens: job.common.sampling.stop_tokens.as_slice().into(),
+        min_tokens: job.common.sampling.min_tokens,
+    };
     let of_prompt = |prompt: &Prompt| {
         let echo = prompt.echo.clone().map(|text| Echo {
             text,
             prompt: prompt.ids.clone(),
         });
-        Choice::new(
-            &job.model.text,
-            job.common.special,
-            &job.common.stops,
-            stop_tokens.clone(),
-            echo,
-        )
+        Choice::new(&job.model.text, &rules, echo)
     };
-    let repeated = |prompt| (0..job.common.choices).map(move |_| of_prompt(prompt));
-    job.prompts.iter().flat_map(repeated).collect()
+    let repeated = |prompt| (0..job.common.choices).map(move |_| prompt);
+    job.prompts.iter().flat_map(repeated).map(of_prompt).collect()
 }

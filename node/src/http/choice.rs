@@ -47,11 +47,22 @@ pub struct Echo {
     pub prompt: Arc<[u32]>,
 }
 
+/// What all choices of a request have in common.
+pub struct ChoiceRules {
+    pub special: SpecialTokens,
+    pub stops: Vec<String>,
+    /// Ascending.
+    pub stop_tokens: Arc<[u32]>,
+    pub min_tokens: u32,
+}
+
 pub struct Choice {
     detokenizer: Detokenizer,
     stops: StopMatcher,
     /// Tokens that end the choice: counted and scored, not shown.
     stop_tokens: Arc<[u32]>,
+    /// Text of so many tokens is not searched for stop strings.
+    min_tokens: u32,
     echo: Option<Echo>,
     prompt_scores: Vec<TokenScore>,
     /// Characters that the tokens so far stand for, whether shown yet or not.
@@ -61,17 +72,12 @@ pub struct Choice {
 }
 
 impl Choice {
-    pub fn new(
-        text: &TextModel,
-        special: SpecialTokens,
-        stops: &[String],
-        stop_tokens: Arc<[u32]>,
-        echo: Option<Echo>,
-    ) -> Choice {
+    pub fn new(text: &TextModel, rules: &ChoiceRules, echo: Option<Echo>) -> Choice {
         Choice {
-            detokenizer: Detokenizer::new(text.vocabulary().clone(), special),
-            stops: StopMatcher::new(stops.to_vec()),
-            stop_tokens,
+            detokenizer: Detokenizer::new(text.vocabulary().clone(), rules.special),
+            stops: StopMatcher::new(rules.stops.clone()),
+            stop_tokens: rules.stop_tokens.clone(),
+            min_tokens: rules.min_tokens,
             echo,
             prompt_scores: Vec::new(),
             decoded_chars: 0,
@@ -143,7 +149,10 @@ impl Choice {
         }
         let decoded = self.detokenizer.push(id);
         self.decoded_chars += decoded.chars().count();
-        self.stops.push(&decoded)
+        match self.tokens <= self.min_tokens {
+            true => decoded,
+            false => self.stops.push(&decoded),
+        }
     }
 
     /// The engine has ended the choice: what was held back comes out.

@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::limits::MetricsAccess;
 use super::telemetry;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use proto::{RequestId, TenantId};
@@ -40,18 +40,21 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
         }
         Err(error) => error.into_response(),
     };
-    let status = response.status();
-    // For a stream this is the head alone; `RequestWatch` tells of its end.
-    span.in_scope(|| {
-        tracing::info!(
-            status = status.as_u16(),
-            millis = started.elapsed().as_millis() as u64,
-            "answered"
-        )
-    });
-    telemetry::answered(route, status);
+    span.in_scope(|| tell(&route, response.status(), started));
+    telemetry::answered(route, response.status());
     response.headers_mut().insert(REQUEST_ID, shown_id);
     response
+}
+
+/// Of a stream this is the head alone; `RequestWatch` tells of its end.
+fn tell(route: &str, status: StatusCode, started: Instant) {
+    let status = status.as_u16();
+    let millis = started.elapsed().as_millis() as u64;
+    match route {
+        // Probes come every second and would drown the rest.
+        "/health" | "/ready" | "/metrics" => tracing::debug!(status, millis, "answered"),
+        _other => tracing::info!(status, millis, "answered"),
+    }
 }
 
 /// The open routes know no tenant and get the default one.

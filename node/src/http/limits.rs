@@ -11,7 +11,7 @@ pub struct Limits {
     /// The next request head has to be complete this long after the connection was free for it; so it also bounds how
     /// long an idle connection is kept.
     pub header_wait_max: Duration,
-    /// A connection whose peer takes nothing for this long is closed.
+    /// A connection whose peer acknowledges nothing, or leaves no room for more, for this long is closed.
     pub write_wait_max: Duration,
     pub connections_max: usize,
     /// `n`.

@@ -5,6 +5,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -77,24 +79,37 @@ async fn accept(
 
 /// Errors of one connection or of a moment, not of the listener.
 fn is_passing(error: &io::Error) -> bool {
-    let of_resources =
-        matches!(error.raw_os_error(), Some(libc_emfile) if [23, 24, 12, 105].contains(&libc_emfile));
-    let of_peer = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::WouldBlock
-    );
-    of_resources || of_peer
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::NOBUFS
+                | Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::AGAIN
+                | Errno::PERM
+                | Errno::PROTO
+        )
+    )
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, mut ends: watch::Receiver<()>) {
+/// Without these a stream would work, only slower or longer, so a failure is no reason to turn a client away.
+fn set_options(stream: &TcpStream, limits: &Limits) {
     // Tokens are small writes that must not wait for each other.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let wait_millis = u32::try_from(limits.write_wait_max.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(stream, wait_millis) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, mut ends: watch::Receiver<()>) {
+    set_options(&stream, &limits);
     let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -192,6 +192,26 @@ async fn a_stop_string_ends_the_text_before_it_and_tells_the_gateway() {
 }
 
 #[tokio::test]
+async fn no_stop_string_is_looked_for_in_the_first_min_tokens() {
+    let gateway = FakeGateway::new(|request, model| {
+        let mut events = vec![started(0, 0)];
+        events.extend(said(request, model, 0, 0, "fox fox fox fox"));
+        events.push(finished(0, Finish::Length));
+        Ok(events)
+    });
+    let tokens = gateway
+        .text()
+        .tokenizer()
+        .encode("fox fox", crate::text::AddSpecial::Never)
+        .unwrap()
+        .len();
+    let body = json!({"prompt": "fox", "stop": "fox", "min_tokens": tokens});
+    let answer = post(&gateway, "/v1/completions", body).await.json();
+    assert_eq!(answer["choices"][0]["text"], "fox fox ");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
 async fn echo_gives_the_prompt_back_and_may_ask_for_nothing_more() {
     let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0), finished(0, Finish::Length)]));
     let answer = post(

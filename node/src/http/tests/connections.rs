@@ -1,6 +1,6 @@
 //! The accept loop, over real sockets.
 
-use super::fake::{FakeGateway, KEY, hello, started};
+use super::fake::{FakeGateway, KEY, hello, said, started};
 use crate::http::{Limits, router, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -120,6 +120,28 @@ async fn a_closed_connection_cancels_its_stream() {
     while gateway.signals().dropped == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off() {
+    let gateway = FakeGateway::new(|request, model| {
+        let mut events = vec![started(0, 0)];
+        let many = "The fox ".repeat(20_000);
+        events.extend(said(request, model, 0, 0, &many));
+        Ok(events)
+    });
+    let limits = Limits {
+        write_wait_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let server = server(gateway.clone(), limits).await;
+    let mut stream = server.connect().await;
+    stream.write_all(streaming_request().as_bytes()).await.unwrap();
+    while gateway.signals().dropped == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(stream);
     server.end().await;
 }
 

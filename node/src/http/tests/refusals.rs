@@ -4,6 +4,7 @@ use super::fake::{FakeGateway, ask, hello, post};
 use proto::Span;
 use proto::request::Refusal;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn with(base: Value, name: &str, value: Value) -> Value {
     let mut body = base;
@@ -11,8 +12,8 @@ fn with(base: Value, name: &str, value: Value) -> Value {
     body
 }
 
-async fn assert_refused(path: &str, body: Value, param: &str) {
-    let answer = post(&FakeGateway::new(hello), path, body.clone()).await;
+async fn assert_refused(gateway: &Arc<FakeGateway>, path: &str, body: Value, param: &str) {
+    let answer = post(gateway, path, body.clone()).await;
     assert_eq!(answer.status, 400, "{body}: {}", answer.text);
     assert_eq!(answer.error_param(), param, "{body}: {}", answer.text);
     assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
@@ -20,6 +21,7 @@ async fn assert_refused(path: &str, body: Value, param: &str) {
 
 #[tokio::test]
 async fn bad_values_of_shared_fields_are_refused_by_name() {
+    let gateway = FakeGateway::new(hello);
     let bad = [
         ("temperature", json!(-0.1)),
         ("temperature", json!(2.1)),
@@ -69,18 +71,20 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
     ];
     for (param, value) in bad {
         assert_refused(
+            &gateway,
             "/v1/completions",
             with(json!({"prompt": "fox"}), param, value.clone()),
             param,
         )
         .await;
         let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
-        assert_refused("/v1/chat/completions", with(chat, param, value), param).await;
+        assert_refused(&gateway, "/v1/chat/completions", with(chat, param, value), param).await;
     }
 }
 
 #[tokio::test]
 async fn bad_prompts_are_refused_by_name() {
+    let gateway = FakeGateway::new(hello);
     for prompt in [
         json!(null),
         json!(5),
@@ -92,31 +96,41 @@ async fn bad_prompts_are_refused_by_name() {
         json!([1, "a"]),
         json!([{}]),
     ] {
-        assert_refused("/v1/completions", json!({"prompt": prompt}), "prompt").await;
+        assert_refused(&gateway, "/v1/completions", json!({"prompt": prompt}), "prompt").await;
     }
     assert_refused(
+        &gateway,
         "/v1/completions",
         json!({"prompt": "fox", "suffix": "x"}),
         "suffix",
     )
     .await;
     assert_refused(
+        &gateway,
         "/v1/completions",
         json!({"prompt": "fox", "logprobs": 21}),
         "logprobs",
     )
     .await;
     assert_refused(
+        &gateway,
         "/v1/completions",
         json!({"prompt": "fox", "logprobs": true}),
         "logprobs",
     )
     .await;
-    assert_refused("/v1/completions", json!({"prompt": vec!["fox"; 65], "n": 2}), "n").await;
+    assert_refused(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": vec!["fox"; 65], "n": 2}),
+        "n",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn bad_messages_are_refused_by_place() {
+    let gateway = FakeGateway::new(hello);
     let cases = [
         (json!(null), "messages"),
         (json!("fox"), "messages"),
@@ -147,16 +161,29 @@ async fn bad_messages_are_refused_by_place() {
         ),
     ];
     for (messages, param) in cases {
-        assert_refused("/v1/chat/completions", json!({"messages": messages}), param).await;
+        assert_refused(
+            &gateway,
+            "/v1/chat/completions",
+            json!({"messages": messages}),
+            param,
+        )
+        .await;
     }
     let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
     assert_refused(
+        &gateway,
         "/v1/chat/completions",
         with(chat.clone(), "top_logprobs", json!(2)),
         "top_logprobs",
     )
     .await;
-    assert_refused("/v1/chat/completions", with(chat, "echo", json!(true)), "echo").await;
+    assert_refused(
+        &gateway,
+        "/v1/chat/completions",
+        with(chat, "echo", json!(true)),
+        "echo",
+    )
+    .await;
 }
 
 #[tokio::test]
