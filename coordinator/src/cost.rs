@@ -107,7 +107,7 @@ const PRIOR_STEPS: f64 = 0.01;
 /// A step faster than this part of its forecast is taken for a clock's error and counted as this.
 const SPEED_UP_MAX: f64 = 0.1;
 /// Each measurement moves the warm start a little, so few rounds are enough.
-const SWEEPS: usize = 32;
+const SWEEPS: usize = 8;
 
 /// Fits [`StepCost`] online: least squares of the *relative* error with exponential forgetting and a weak pull to the
 /// prior, solved by coordinate descent with every coefficient held at zero or above. A hiccup that makes one step ten

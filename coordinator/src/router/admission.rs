@@ -46,11 +46,7 @@ impl Router {
         if self.gate != Gate::Open {
             return Some(Refusal::Draining);
         }
-        let Some(tokens_max) = self
-            .serving(model)
-            .map(|replica| replica.info.context_tokens_max)
-            .max()
-        else {
+        let Some(tokens_max) = self.serving(model).map(Replica::context_tokens_max).max() else {
             return Some(Refusal::Unavailable {
                 retry_after: RETRY_AFTER_LOSS,
             });

@@ -41,6 +41,13 @@ impl Replica {
         self.info.epoch
     }
 
+    /// The longest sequence: bounded by the model and by the pool.
+    pub fn context_tokens_max(&self) -> u32 {
+        self.info
+            .context_tokens_max
+            .min(self.info.blocks.saturating_mul(self.info.block_tokens))
+    }
+
     /// Streams it has, of all routers as last reported, of this one as known.
     pub fn pressure(&self) -> u32 {
         self.streams.max(self.load.running + self.load.waiting)
