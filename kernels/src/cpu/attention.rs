@@ -266,19 +266,36 @@ impl Keys<'_, '_> {
                 }
             }
             self.add_values(weights, 0..common, vector, &mut acc);
-            for ((acc, query), weights) in acc.iter_mut().zip(queries.iter()).zip(weights) {
-                let own = std::array::from_mut(acc);
-                self.add_values(
-                    std::array::from_ref(weights),
-                    common..query.seen(self.first),
-                    vector,
-                    own,
-                );
-            }
             for (acc, query) in acc.iter().zip(queries.iter_mut()) {
                 for (v, acc) in acc.iter().enumerate() {
                     store_column(*acc, query.acc, (vector + v) * L::COUNT);
                 }
+            }
+            for v in vector..vector + VECTORS {
+                self.accumulate_rest::<L, QUERIES>(queries, weights, common, v);
+            }
+        }
+    }
+
+    /// Adds the values of positions from `common` on, that only later rows see.
+    #[inline(always)]
+    unsafe fn accumulate_rest<L: Lanes, const QUERIES: usize>(
+        &self,
+        queries: &mut [Query<'_>; QUERIES],
+        weights: &[[f32; STEP]; QUERIES],
+        common: usize,
+        vector: usize,
+    ) {
+        for (query, weights) in queries.iter_mut().zip(weights) {
+            let rest = common..query.seen(self.first);
+            if rest.is_empty() {
+                continue;
+            }
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let mut acc = [[load_column::<L>(query.acc, vector * L::COUNT)]];
+                self.add_values(std::array::from_ref(weights), rest, vector, &mut acc);
+                store_column(acc[0][0], query.acc, vector * L::COUNT);
             }
         }
     }

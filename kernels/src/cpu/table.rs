@@ -65,7 +65,7 @@ macro_rules! kernels {
             use super::*;
             use isa::$dots::{Q4, Q8};
 
-            pub static TABLE: Table = Table {
+            pub const TABLE: Table = Table {
                 quantise_row: quantise,
                 multiply_q8_0,
                 multiply_q4_0,
@@ -145,8 +145,25 @@ kernels! {
     avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, tiles 2, vectors 4
 }
 
+/// Block products of its own, everything else from AVX-512.
 #[cfg(target_arch = "x86_64")]
-kernels! {
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    avx512vnni: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512vnni, rows 8, tiles 2, vectors 4
+mod avx512vnni {
+    use super::*;
+    use isa::avx512vnni::{Q4, Q8};
+
+    pub const TABLE: Table = Table {
+        multiply_q8_0,
+        multiply_q4_0,
+        multiply_q4_1,
+        ..avx512::TABLE
+    };
+
+    kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q8, 1>;
+        multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q4<8>, 1>;
+        multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q4<0>, 2>;
+    }
 }

@@ -14,80 +14,81 @@ impl Scalar {
     }
 }
 
+// Never inlined: calls keep the kernels small here, where nothing is fast anyway.
 impl Lanes for Scalar {
     const COUNT: usize = 16;
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn splat(value: f32) -> Self {
         Scalar([value; 16])
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load_bf16(from: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(bf16_to_f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(f16_to_f32))
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load_part(from: *const f32, count: usize) -> Self {
         let mut values = [0.0; 16];
         // SAFETY: the caller promises `count` readable values.
         values[..count].copy_from_slice(unsafe { std::slice::from_raw_parts(from, count) });
         Scalar(values)
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller promises room for 16 values.
         unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store_part(self, to: *mut f32, count: usize) {
         // SAFETY: the caller promises room for `count` values; an array of ours does not overlap it.
         unsafe { std::ptr::copy_nonoverlapping(self.0[..count].as_ptr(), to, count) }
     }
-    #[inline(always)]
+    #[inline(never)]
     fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sub(self, other: Self) -> Self {
         self.zip(other, |a, b| a - b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn mul(self, other: Self) -> Self {
         self.zip(other, |a, b| a * b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn div(self, other: Self) -> Self {
         self.zip(other, |a, b| a / b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fma(self, factor: Self, term: Self) -> Self {
         Scalar(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], term.0[i])))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn min(self, other: Self) -> Self {
         self.zip(other, |a, b| if a < b { a } else { b })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn first(self, count: usize, other: Self) -> Self {
         Scalar(std::array::from_fn(|i| {
             if i < count { self.0[i] } else { other.0[i] }
         }))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn scale_by_power(self, shifted: Self) -> Self {
         self.zip(shifted, |value, shifted| {
             let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
@@ -105,12 +106,12 @@ impl BlockDot for Q8 {
     type Block = *const u8;
     const BYTES: usize = 512;
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load(from: *const u8) -> *const u8 {
         from
     }
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn dot(block: &*const u8, q: *const i8, _sum: i32) -> Scalar {
         let mut dots = [0i32; 16];
         for k in 0..32 {
@@ -132,12 +133,12 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Block = *const u8;
     const BYTES: usize = 256;
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load(from: *const u8) -> *const u8 {
         from
     }
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn dot(block: &*const u8, q: *const i8, sum: i32) -> Scalar {
         let mut dots = [-ZERO * sum; 16];
         for k in 0..16 {

@@ -53,7 +53,8 @@ pub struct Task<'a> {
     pub out: Out<'a>,
 }
 
-/// The products of `rows` with `groups` of output rows, in register tiles of up to 4 vectors of outputs and `ROWS` rows.
+/// The products of `rows` with `groups` of output rows: in register tiles of 2 vectors of outputs and `ROWS` rows, and for
+/// the rest of the rows 4 vectors and 1 or 2 rows.
 ///
 /// # Safety
 /// The CPU must have the instructions of `L`, the matrix the format of `E`, and no other thread may write these outputs.
@@ -64,44 +65,35 @@ pub unsafe fn multiply<L: Lanes, E: Element, const ROWS: usize>(
     rows: Range<usize>,
 ) {
     let per_group = GROUP / L::COUNT;
-    let mut vectors = groups.start * per_group..groups.end * per_group;
-    // One row alone needs more sums in flight to hide their latency.
-    let wide = rows.len() < 4;
+    let vectors = groups.start * per_group..groups.end * per_group;
+    let whole = rows.start + rows.len() / ROWS * ROWS;
+    let pairs = whole + (rows.end - whole) / 2 * 2;
     // SAFETY: passed on to the caller.
     unsafe {
-        while vectors.len() >= 4 && wide {
-            multiply_rows::<L, E, 4, 2>(task, vectors.start, rows.clone());
-            vectors.start += 4;
-        }
-        while vectors.len() >= 2 {
-            multiply_rows::<L, E, 2, ROWS>(task, vectors.start, rows.clone());
-            vectors.start += 2;
-        }
-        while !vectors.is_empty() {
-            multiply_rows::<L, E, 1, ROWS>(task, vectors.start, rows.clone());
-            vectors.start += 1;
-        }
+        multiply_rows::<L, E, 2, ROWS>(task, vectors.clone(), rows.start..whole);
+        multiply_rows::<L, E, 4, 2>(task, vectors.clone(), whole..pairs);
+        multiply_rows::<L, E, 4, 1>(task, vectors, pairs..rows.end);
     }
 }
 
+/// `rows` are a multiple of `ROWS`. The weights of a tile's vectors stay near while all rows pass by.
 #[inline(always)]
 unsafe fn multiply_rows<L: Lanes, E: Element, const VECTORS: usize, const ROWS: usize>(
     task: &Task<'_>,
-    vector: usize,
-    mut rows: Range<usize>,
+    vectors: Range<usize>,
+    rows: Range<usize>,
 ) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        while rows.len() >= ROWS {
-            multiply_tile::<L, E, VECTORS, ROWS>(task, vector, rows.start);
-            rows.start += ROWS;
+    let whole = vectors.start + vectors.len() / VECTORS * VECTORS;
+    for vector in (vectors.start..whole).step_by(VECTORS) {
+        for row in rows.clone().step_by(ROWS) {
+            // SAFETY: passed on to the caller.
+            unsafe { multiply_tile::<L, E, VECTORS, ROWS>(task, vector, row) };
         }
-        while rows.len() >= 2 {
-            multiply_tile::<L, E, VECTORS, 2>(task, vector, rows.start);
-            rows.start += 2;
-        }
-        if !rows.is_empty() {
-            multiply_tile::<L, E, VECTORS, 1>(task, vector, rows.start);
+    }
+    for vector in whole..vectors.end {
+        for row in rows.clone().step_by(ROWS) {
+            // SAFETY: passed on to the caller.
+            unsafe { multiply_tile::<L, E, 1, ROWS>(task, vector, row) };
         }
     }
 }
