@@ -1,0 +1,27 @@
+//! Files as memory.
+
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::Path;
+
+/// A file mapped for reading. Weights are packed from it once at start; nothing keeps references afterwards.
+pub fn read_only(path: &Path) -> std::io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: a mapping is undefined behaviour when somebody truncates or writes the file meanwhile. Files of the
+    // store are written once under a temporary name and never changed after their rename; for a user's own file we
+    // accept what every program that maps files accepts. All reads are bounds-checked against the mapped length.
+    unsafe { Mmap::map(&file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_reads_as_its_bytes() {
+        let path = std::env::temp_dir().join(format!("cluster-map-{}", std::process::id()));
+        std::fs::write(&path, b"weights").unwrap();
+        assert_eq!(&read_only(&path).unwrap()[..], b"weights");
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,7 @@
+//! What only the operating system can give. The one place in this crate where `unsafe` may stand.
+
+pub mod affinity;
+pub mod death;
+pub mod map;
+pub mod memory;
+pub mod priority;
