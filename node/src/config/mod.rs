@@ -1,0 +1,10 @@
+//! How a node is set up: from what was typed (`low`) to what holds (`high`).
+//!
+//! A value comes from the command line, else the environment, else the TOML file, else the default, and
+//! `cluster up --print-config` says which.
+
+pub mod file;
+pub mod high;
+pub mod low;
+
+pub use high::{Config, ConfigError};
