@@ -1,0 +1,122 @@
+//! What the replicas of this node are doing, for everybody who asks: health, metrics, `cluster status`.
+
+use proto::engine::{Load, ReplicaInfo};
+use proto::{Epoch, ReplicaId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Cheap to copy; all copies show the same.
+#[derive(Clone, Default)]
+pub struct Board {
+    replicas: Arc<Mutex<BTreeMap<ReplicaId, ReplicaView>>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ReplicaView {
+    pub model: String,
+    pub epoch: Epoch,
+    pub phase: Phase,
+    /// As last reported in this epoch.
+    pub load: Load,
+}
+
+#[derive(Clone, Debug)]
+pub enum Phase {
+    Starting,
+    Loading {
+        permille: u16,
+    },
+    Ready(ReplicaInfo),
+    /// Ended, and waiting to be started again.
+    Down {
+        reason: String,
+    },
+}
+
+impl Board {
+    /// A new epoch of a replica begins.
+    pub fn starting(&self, replica: ReplicaId, epoch: Epoch, model: &str) {
+        let view = ReplicaView {
+            model: model.to_owned(),
+            epoch,
+            phase: Phase::Starting,
+            load: Load::default(),
+        };
+        self.lock().insert(replica, view);
+    }
+
+    pub fn phase(&self, replica: ReplicaId, phase: Phase) {
+        if let Some(view) = self.lock().get_mut(&replica) {
+            view.phase = phase;
+        }
+    }
+
+    pub fn load(&self, replica: ReplicaId, load: Load) {
+        if let Some(view) = self.lock().get_mut(&replica) {
+            view.load = load;
+        }
+    }
+
+    /// As of now.
+    pub fn views(&self) -> BTreeMap<ReplicaId, ReplicaView> {
+        self.lock().clone()
+    }
+
+    /// `Err`: why nothing is served at the moment.
+    pub fn health(&self) -> Result<(), String> {
+        let views = self.lock();
+        if views.values().any(|view| matches!(view.phase, Phase::Ready(_))) {
+            return Ok(());
+        }
+        let reasons: Vec<String> = views
+            .values()
+            .map(|view| format!("{}: {}", view.model, view.phase.in_words()))
+            .collect();
+        Err(if reasons.is_empty() {
+            "no model has been started".to_owned()
+        } else {
+            reasons.join("; ")
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, ReplicaView>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Phase {
+    pub fn in_words(&self) -> String {
+        match self {
+            Phase::Starting => "starting".to_owned(),
+            Phase::Loading { permille } => format!("loading, {}%", permille / 10),
+            Phase::Ready(_) => "ready".to_owned(),
+            Phase::Down { reason } => format!("down: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_ready_replica_is_health_and_otherwise_the_reasons_are_told() {
+        let board = Board::default();
+        assert_eq!(board.health().unwrap_err(), "no model has been started");
+        board.starting(ReplicaId(1), Epoch(1), "a");
+        board.starting(ReplicaId(2), Epoch(1), "b");
+        board.phase(ReplicaId(2), Phase::Loading { permille: 345 });
+        assert_eq!(board.health().unwrap_err(), "a: starting; b: loading, 34%");
+        let info = ReplicaInfo {
+            replica: ReplicaId(2),
+            epoch: Epoch(1),
+            context_tokens_max: 8,
+            block_tokens: 1,
+            blocks: 8,
+            numerics: 0,
+            description: String::new(),
+        };
+        board.phase(ReplicaId(2), Phase::Ready(info));
+        assert_eq!(board.health(), Ok(()));
+    }
+}

@@ -1,0 +1,121 @@
+//! The gateway that HTTP sees, with the router behind it.
+
+use super::board::Board;
+use super::machine::Mailbox;
+use super::router::RouterMessage;
+use super::streams::OpenRequest;
+use crate::config::high::Auth;
+use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
+use crate::state::{NodeState, keys};
+use crate::telemetry::engine_metrics;
+use metrics_exporter_prometheus::PrometheusHandle;
+use proto::request::Refusal;
+use proto::{RequestId, StreamId, TenantId};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+
+pub struct RouterGateway {
+    pub mailbox: Mailbox<RouterMessage>,
+    pub state: Arc<NodeState>,
+    pub board: Board,
+    pub auth: Auth,
+    /// Those whose replicas have come up, by name.
+    pub models: RwLock<BTreeMap<String, Arc<ServedModel>>>,
+    /// What HTTP itself counts.
+    pub recorded: PrometheusHandle,
+}
+
+impl Gateway for RouterGateway {
+    fn open(
+        &self,
+        request: Generate,
+    ) -> Pin<Box<dyn Future<Output = Result<Generation, Refusal>> + Send + '_>> {
+        Box::pin(self.admit(request))
+    }
+
+    fn models(&self) -> Vec<Arc<ServedModel>> {
+        self.models
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.board.health()
+    }
+
+    fn authenticate(&self, key: Option<&str>) -> Option<TenantId> {
+        match self.auth {
+            Auth::Open => Some(keys::DEFAULT_TENANT),
+            Auth::Keys => keys::tenant_of(key?, &self.state.applied()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut page = self.recorded.render();
+        page.push_str(&engine_metrics::page(&self.board.views()));
+        page
+    }
+}
+
+impl RouterGateway {
+    /// From now on clients see it.
+    pub fn add_model(&self, model: ServedModel) {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.insert(model.name.clone(), Arc::new(model));
+    }
+
+    async fn admit(&self, generate: Generate) -> Result<Generation, Refusal> {
+        let request = generate.request;
+        let (open, (events, verdict)) = OpenRequest::new(generate.tenant, generate.model, generate.streams);
+        self.mailbox
+            .send(RouterMessage::Arrived {
+                request,
+                class: generate.class,
+                open,
+            })
+            .await;
+        // From here on a caller that gives up, also while it waits for the verdict, cancels the request.
+        let control = Control {
+            request,
+            mailbox: self.mailbox.clone(),
+        };
+        match verdict.await {
+            Ok(Ok(())) => Ok(Generation {
+                events,
+                control: Box::new(control),
+            }),
+            Ok(Err(refusal)) => Err(refusal),
+            // The router has ended, so the node is ending.
+            Err(_) => Err(Refusal::Draining),
+        }
+    }
+}
+
+struct Control {
+    request: RequestId,
+    mailbox: Mailbox<RouterMessage>,
+}
+
+impl GenerationControl for Control {
+    fn end(&self, choice: u32) {
+        self.mailbox.send_owed(RouterMessage::Ended {
+            stream: StreamId {
+                request: self.request,
+                choice,
+            },
+        });
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.mailbox.send_owed(RouterMessage::ClientGone {
+            request: self.request,
+        });
+    }
+}

@@ -1,0 +1,202 @@
+//! The page of numbers that engines report, under our names and under those that dashboards for vLLM read.
+
+use crate::actors::board::{Phase, ReplicaView};
+use proto::ReplicaId;
+use proto::engine::Load;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+struct Metric {
+    /// After `cluster_`.
+    name: &'static str,
+    alias: Option<&'static str>,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&Load) -> f64,
+}
+
+static METRICS: &[Metric] = &[
+    Metric {
+        name: "requests_running",
+        alias: Some("vllm:num_requests_running"),
+        kind: "gauge",
+        help: "Sequences that hold KV blocks.",
+        value: |load| f64::from(load.running),
+    },
+    Metric {
+        name: "requests_waiting",
+        alias: Some("vllm:num_requests_waiting"),
+        kind: "gauge",
+        help: "Sequences that wait for KV blocks.",
+        value: |load| f64::from(load.waiting),
+    },
+    Metric {
+        name: "kv_cache_usage_ratio",
+        alias: Some("vllm:kv_cache_usage_perc"),
+        kind: "gauge",
+        help: "Share of KV blocks owned by running sequences; 1 is all.",
+        value: kv_usage,
+    },
+    Metric {
+        name: "preemptions_total",
+        alias: Some("vllm:num_preemptions_total"),
+        kind: "counter",
+        help: "Sequences that lost their blocks for others.",
+        value: |load| load.preemptions as f64,
+    },
+    Metric {
+        name: "prefix_cache_queries_total",
+        alias: Some("vllm:prefix_cache_queries_total"),
+        kind: "counter",
+        help: "Prompt tokens looked up in the prefix cache.",
+        value: |load| load.prefix_queried_tokens as f64,
+    },
+    Metric {
+        name: "prefix_cache_hits_total",
+        alias: Some("vllm:prefix_cache_hits_total"),
+        kind: "counter",
+        help: "Prompt tokens found in the prefix cache.",
+        value: |load| load.prefix_hit_tokens as f64,
+    },
+    Metric {
+        name: "engine_steps_total",
+        alias: None,
+        kind: "counter",
+        help: "Steps computed.",
+        value: |load| load.steps as f64,
+    },
+    Metric {
+        name: "engine_computed_tokens_total",
+        alias: None,
+        kind: "counter",
+        help: "Positions computed, prompts and outputs.",
+        value: |load| load.computed_tokens as f64,
+    },
+    Metric {
+        name: "engine_sampled_tokens_total",
+        alias: None,
+        kind: "counter",
+        help: "Tokens sampled.",
+        value: |load| load.sampled_tokens as f64,
+    },
+    Metric {
+        name: "engine_backlog_tokens",
+        alias: None,
+        kind: "gauge",
+        help: "Prompt tokens still to be computed.",
+        value: |load| load.backlog_tokens as f64,
+    },
+    Metric {
+        name: "kv_blocks_cached",
+        alias: None,
+        kind: "gauge",
+        help: "Unowned KV blocks that hold a reusable prefix.",
+        value: |load| f64::from(load.blocks_cached),
+    },
+    Metric {
+        name: "step_fixed_seconds",
+        alias: None,
+        kind: "gauge",
+        help: "Cost model: a step's fixed part.",
+        value: |load| load.step_fixed_secs,
+    },
+    Metric {
+        name: "step_per_token_seconds",
+        alias: None,
+        kind: "gauge",
+        help: "Cost model: for each token of a step.",
+        value: |load| load.step_per_token_secs,
+    },
+];
+
+fn kv_usage(load: &Load) -> f64 {
+    let owned = load
+        .blocks_total
+        .saturating_sub(load.blocks_free)
+        .saturating_sub(load.blocks_cached);
+    f64::from(owned) / f64::from(load.blocks_total.max(1))
+}
+
+/// In Prometheus' text format. Counters begin anew with each epoch, as with any process that was restarted.
+pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
+    let mut page = String::new();
+    for metric in METRICS {
+        family(&mut page, &format!("cluster_{}", metric.name), metric, views);
+        if let Some(alias) = metric.alias {
+            family(&mut page, alias, metric, views);
+        }
+    }
+    readiness(&mut page, views);
+    page
+}
+
+fn family(page: &mut String, name: &str, metric: &Metric, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let _ = writeln!(
+        page,
+        "# HELP {name} {}\n# TYPE {name} {}",
+        metric.help, metric.kind
+    );
+    for (replica, view) in views {
+        let _ = writeln!(
+            page,
+            "{name}{} {}",
+            labels(*replica, view),
+            (metric.value)(&view.load)
+        );
+    }
+}
+
+fn readiness(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let name = "cluster_replica_ready";
+    let _ = writeln!(
+        page,
+        "# HELP {name} 1 while the replica serves.\n# TYPE {name} gauge"
+    );
+    for (replica, view) in views {
+        let ready = u8::from(matches!(view.phase, Phase::Ready(_)));
+        let _ = writeln!(page, "{name}{} {ready}", labels(*replica, view));
+    }
+}
+
+fn labels(replica: ReplicaId, view: &ReplicaView) -> String {
+    let model = view
+        .model
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    format!("{{model_name=\"{model}\",replica=\"{replica}\"}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::board::Board;
+    use proto::Epoch;
+
+    #[test]
+    fn each_number_stands_under_both_names_with_its_model() {
+        let board = Board::default();
+        board.starting(ReplicaId(0), Epoch(1), "a\"b");
+        let load = Load {
+            running: 3,
+            blocks_total: 10,
+            blocks_free: 4,
+            blocks_cached: 1,
+            ..Load::default()
+        };
+        board.load(ReplicaId(0), load);
+        let page = page(&board.views());
+        for line in [
+            r#"cluster_requests_running{model_name="a\"b",replica="0"} 3"#,
+            r#"vllm:num_requests_running{model_name="a\"b",replica="0"} 3"#,
+            r#"vllm:kv_cache_usage_perc{model_name="a\"b",replica="0"} 0.5"#,
+            r#"cluster_replica_ready{model_name="a\"b",replica="0"} 0"#,
+            "# TYPE vllm:num_preemptions_total counter",
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in {page}"
+            );
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Logs. They carry request ids and counts, never a prompt or an answer.
+
+use crate::config::low::LogFormat;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// Once, at the start of a process. `CLUSTER_LOG` selects what is logged (`info`, `node=debug`, …).
+pub fn start(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("CLUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(BoxMakeWriter::new(std::io::stderr))
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match format {
+        LogFormat::Text => builder.compact().init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
