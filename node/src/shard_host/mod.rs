@@ -1,0 +1,18 @@
+//! The child process that computes: one for each replica, so that a fault in a kernel never takes the node with it.
+//!
+//! The node starts `cluster shard-host`, writes a [`setup::ShardSetup`] and then [`proto::engine::ToEngine`] frames to
+//! its stdin, and reads [`proto::engine::FromEngine`] frames from its stdout; stderr carries logs. The child ends when
+//! its stdin ends, when the node's starting thread ends, or when it has nothing left to be.
+//!
+//! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
+//!   [`engine_loop`] (the decider between mailbox and ranks).
+//! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive).
+
+pub mod child;
+pub mod engine_loop;
+pub mod frames;
+pub mod prepare;
+pub mod process;
+pub mod ranks;
+pub mod setup;
+pub mod supervisor;

@@ -1,0 +1,168 @@
+//! From a model file to a checked plan of memory, before anything large is allocated.
+
+use crate::os;
+use memmap2::Mmap;
+use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory};
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Tokens in a block of KV cache.
+pub const BLOCK_TOKENS: u32 = 16;
+/// Beyond this much KV cache a replica is not made richer by default: 64 sequences of 2,048 tokens.
+const CACHE_TOKENS_WANTED: u64 = 64 * 2048;
+/// Of the memory that is left after weights and workspace, the cache takes at most one part in this many.
+const CACHE_SHARE: u64 = 4;
+
+#[derive(thiserror::Error, Debug)]
+pub enum PrepareError {
+    #[error("model file {path}: {error}")]
+    Open { path: PathBuf, error: io::Error },
+    #[error("model file {path}: {error}; fetch it again, or give another one")]
+    Format { path: PathBuf, error: GgufError },
+    #[error("model file {path}: {error}")]
+    Config { path: PathBuf, error: ConfigError },
+    #[error("model file {path}: {error}")]
+    Load { path: PathBuf, error: LoadError },
+    #[error(
+        "the model needs {needed} MiB ({weights} MiB of weights and the KV cache of one full context), but only \
+         {available} MiB are free: stop other programs, or choose a smaller model"
+    )]
+    TooBig {
+        needed: u64,
+        weights: u64,
+        available: u64,
+    },
+}
+
+/// A mapped model file that can be parsed again and again.
+pub struct ModelFile {
+    path: PathBuf,
+    bytes: Mmap,
+}
+
+impl ModelFile {
+    pub fn map(path: &Path) -> Result<ModelFile, PrepareError> {
+        let bytes = os::map::read_only(path).map_err(|error| PrepareError::Open {
+            path: path.to_owned(),
+            error,
+        })?;
+        Ok(ModelFile {
+            path: path.to_owned(),
+            bytes,
+        })
+    }
+
+    pub fn parse(&self) -> Result<Gguf<'_>, PrepareError> {
+        Gguf::parse(&self.bytes).map_err(|error| PrepareError::Format {
+            path: self.path.clone(),
+            error,
+        })
+    }
+
+    pub fn config(&self, gguf: &Gguf<'_>) -> Result<ModelConfig, PrepareError> {
+        ModelConfig::from_gguf(gguf).map_err(|error| match error {
+            ConfigError::Gguf(error) => PrepareError::Format {
+                path: self.path.clone(),
+                error,
+            },
+            error => PrepareError::Config {
+                path: self.path.clone(),
+                error,
+            },
+        })
+    }
+
+    pub fn memory(
+        &self,
+        gguf: &Gguf<'_>,
+        config: &ModelConfig,
+        ranks: usize,
+    ) -> Result<ModelMemory, PrepareError> {
+        ModelMemory::of(config, gguf, ranks, BLOCK_TOKENS).map_err(|error| self.load_error(error))
+    }
+
+    pub fn load_error(&self, error: LoadError) -> PrepareError {
+        PrepareError::Load {
+            path: self.path.clone(),
+            error,
+        }
+    }
+}
+
+/// How memory is split.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryPlan {
+    pub weight_bytes: u64,
+    pub workspace_bytes: u64,
+    pub cache_bytes: u64,
+    pub blocks: u32,
+    /// The longest sequence that fits model and cache.
+    pub context_tokens_max: u32,
+}
+
+impl MemoryPlan {
+    /// The cache gets a quarter of what is left, at least one full context, at most what 64 sequences of 2,048 tokens
+    /// need. An error when not even the least fits in `available` bytes.
+    pub fn new(
+        memory: &ModelMemory,
+        context_tokens_max: u32,
+        available: u64,
+    ) -> Result<MemoryPlan, PrepareError> {
+        let per_block = memory.kv_bytes_per_block.max(1);
+        let full_context = u64::from(context_tokens_max).div_ceil(u64::from(BLOCK_TOKENS));
+        let wanted = full_context.max(CACHE_TOKENS_WANTED / u64::from(BLOCK_TOKENS));
+        let fixed = memory.weight_bytes.saturating_add(memory.workspace_bytes);
+        let needed = fixed.saturating_add(full_context.saturating_mul(per_block));
+        if needed > available {
+            return Err(too_big(needed, memory.weight_bytes, available));
+        }
+        let affordable = (available - fixed) / CACHE_SHARE / per_block;
+        let blocks = u32::try_from(wanted.min(affordable).max(full_context)).unwrap_or(u32::MAX);
+        Ok(MemoryPlan {
+            weight_bytes: memory.weight_bytes,
+            workspace_bytes: memory.workspace_bytes,
+            cache_bytes: u64::from(blocks) * per_block,
+            blocks,
+            context_tokens_max,
+        })
+    }
+}
+
+fn too_big(needed: u64, weights: u64, available: u64) -> PrepareError {
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    PrepareError::TooBig {
+        needed: mebibytes(needed),
+        weights: mebibytes(weights),
+        available: available >> 20,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: ModelMemory = ModelMemory {
+        weight_bytes: 1000,
+        kv_bytes_per_block: 10,
+        workspace_bytes: 100,
+    };
+
+    #[test]
+    fn the_cache_takes_a_quarter_of_the_rest_between_one_context_and_enough() {
+        // 320 tokens are 20 blocks.
+        let blocks = |available| MemoryPlan::new(&MODEL, 320, available).unwrap().blocks;
+        assert_eq!(blocks(1100 + 200), 20, "one context always fits");
+        assert_eq!(blocks(1100 + 4 * 500), 50);
+        assert_eq!(
+            blocks(u64::MAX / 2),
+            (CACHE_TOKENS_WANTED / u64::from(BLOCK_TOKENS)) as u32
+        );
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused_before_it_is_loaded() {
+        let error = MemoryPlan::new(&MODEL, 320, 1100 + 199).unwrap_err();
+        assert!(matches!(error, PrepareError::TooBig { .. }), "{error}");
+    }
+}

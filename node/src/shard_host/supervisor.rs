@@ -1,0 +1,268 @@
+//! Keeps one replica alive: starts its shard host, carries frames, watches for progress, starts it again.
+//!
+//! Health is progress: a process that says nothing while it has work is as dead as one that ended. Every start is a new
+//! epoch, so that whatever an old process still said is dropped.
+
+use super::process::ShardProcess;
+use super::setup::ShardSetup;
+use crate::actors::board::{Board, Phase};
+use crate::actors::machine::Mailbox;
+use crate::actors::router::{ReplicaLink, RouterMessage};
+use crate::config::low::LogFormat;
+use proto::Epoch;
+use proto::engine::{FromEngine, Load, ReplicaInfo};
+use proto::wire::{HEADER_BYTES, Header, Kind};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+/// Longer than any step and any percent of loading takes, on the slowest machine.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// What a replica is, over all its epochs.
+#[derive(Clone)]
+pub struct ReplicaPlan {
+    pub model: String,
+    pub model_digest: [u8; 32],
+    /// Of the first epoch; the epoch is counted up from here.
+    pub setup: ShardSetup,
+    pub log_format: LogFormat,
+}
+
+/// How a replica came up the first time.
+pub type FirstStart = Result<ReplicaInfo, String>;
+
+pub struct Supervisor {
+    pub plan: ReplicaPlan,
+    pub mailbox: Mailbox<RouterMessage>,
+    pub board: Board,
+}
+
+/// Why an epoch ended.
+#[derive(thiserror::Error, Debug)]
+enum EpochEnd {
+    /// In its own words, for a person.
+    #[error("{0}")]
+    Failed(String),
+    #[error("the shard host ended: {0}")]
+    Exited(String),
+    #[error("no progress for {} s while there was work", SILENCE_MAX.as_secs())]
+    Stuck,
+    #[error("the pipe to the shard host: {0}")]
+    Pipe(#[from] io::Error),
+}
+
+impl Supervisor {
+    /// For as long as the node lives. What happens before the replica is ready for the first time goes to `first`, and
+    /// if that is a failure, nothing is tried again: a person has to read it.
+    pub async fn run(mut self, first: oneshot::Sender<FirstStart>) {
+        let mut first = Some(first);
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let epoch = self.plan.setup.epoch;
+            self.board
+                .starting(self.plan.setup.replica, epoch, &self.plan.model);
+            let mut session = Session {
+                supervisor: &self,
+                epoch,
+                first: &mut first,
+                load: Load::default(),
+                is_ready: false,
+            };
+            let end = session.run().await;
+            let was_ready = session.is_ready;
+            if let Some(first) = first.take() {
+                let _ = first.send(Err(end.to_string()));
+                return;
+            }
+            self.down(&end).await;
+            backoff = if was_ready {
+                BACKOFF_MIN
+            } else {
+                (backoff * 2).min(BACKOFF_MAX)
+            };
+            sleep(backoff).await;
+            self.plan.setup.epoch = Epoch(epoch.0 + 1);
+        }
+    }
+
+    async fn down(&self, end: &EpochEnd) {
+        let (replica, epoch) = (self.plan.setup.replica, self.plan.setup.epoch);
+        tracing::error!(%replica, %epoch, model = self.plan.model, reason = %end, "replica down, starting it again");
+        self.board.phase(
+            replica,
+            Phase::Down {
+                reason: end.to_string(),
+            },
+        );
+        self.mailbox
+            .send(RouterMessage::ReplicaDown { replica, epoch })
+            .await;
+    }
+}
+
+/// One epoch of one replica.
+struct Session<'a> {
+    supervisor: &'a Supervisor,
+    epoch: Epoch,
+    first: &'a mut Option<oneshot::Sender<FirstStart>>,
+    load: Load,
+    is_ready: bool,
+}
+
+impl Session<'_> {
+    async fn run(&mut self) -> EpochEnd {
+        match self.serve().await {
+            Ok(end) => end,
+            Err(error) => EpochEnd::Pipe(error),
+        }
+    }
+
+    async fn serve(&mut self) -> io::Result<EpochEnd> {
+        let plan = &self.supervisor.plan;
+        let mut process = ShardProcess::start(&plan.setup, plan.log_format).await?;
+        let stdout = process.stdout.take().expect("stdout was asked for");
+        let stdin = process.stdin.take().expect("stdin was asked for");
+        let (frames, outbox) = mpsc::unbounded_channel();
+        // Apart from reading, so that a child that waits for us to read never waits for us to write.
+        let writer = tokio::spawn(write_all(stdin, outbox));
+        let end = self.listen(stdout, &frames).await;
+        writer.abort();
+        match end {
+            Some(end) => Ok(end),
+            None => Ok(EpochEnd::Exited(exit_words(process).await)),
+        }
+    }
+
+    /// `None`: the pipe ended.
+    async fn listen(
+        &mut self,
+        mut stdout: ChildStdout,
+        frames: &mpsc::UnboundedSender<Vec<u8>>,
+    ) -> Option<EpochEnd> {
+        loop {
+            match timeout(SILENCE_MAX, read_frame(&mut stdout)).await {
+                Ok(Ok(Some(message))) => {
+                    if let Some(end) = self.take(message, frames).await {
+                        return Some(end);
+                    }
+                }
+                Ok(Ok(None)) => return None,
+                Ok(Err(error)) => return Some(EpochEnd::Pipe(error)),
+                Err(_silent) if self.has_work() => return Some(EpochEnd::Stuck),
+                Err(_silent) => {}
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.is_ready || self.load.running + self.load.waiting > 0
+    }
+
+    async fn take(
+        &mut self,
+        message: FromEngine,
+        frames: &mpsc::UnboundedSender<Vec<u8>>,
+    ) -> Option<EpochEnd> {
+        let Supervisor { plan, mailbox, board } = self.supervisor;
+        let (replica, epoch) = (plan.setup.replica, self.epoch);
+        match message {
+            FromEngine::Loading { permille } => board.phase(replica, Phase::Loading { permille }),
+            FromEngine::Ready(info) => self.ready(info, frames.clone()).await,
+            FromEngine::Failed { reason } => return Some(EpochEnd::Failed(reason)),
+            FromEngine::Tokens(batch) => {
+                for delivery in batch.deliveries {
+                    mailbox
+                        .send(RouterMessage::Delivered {
+                            replica,
+                            epoch,
+                            delivery,
+                        })
+                        .await;
+                }
+            }
+            FromEngine::Refused {
+                stream,
+                attempt,
+                refusal,
+            } => {
+                mailbox
+                    .send(RouterMessage::Refused {
+                        replica,
+                        epoch,
+                        stream,
+                        attempt,
+                        refusal,
+                    })
+                    .await;
+            }
+            FromEngine::Load(load) => {
+                self.load = load;
+                board.load(replica, load);
+                mailbox.send(RouterMessage::Load { replica, epoch, load }).await;
+            }
+            FromEngine::Drained => {}
+        }
+        None
+    }
+
+    async fn ready(&mut self, info: ReplicaInfo, frames: mpsc::UnboundedSender<Vec<u8>>) {
+        let Supervisor { plan, mailbox, board } = self.supervisor;
+        tracing::info!(replica = %info.replica, epoch = %info.epoch, what = info.description, "replica ready");
+        self.is_ready = true;
+        let link = ReplicaLink {
+            info: info.clone(),
+            model_digest: plan.model_digest,
+            frames,
+        };
+        mailbox
+            .send(RouterMessage::ReplicaUp {
+                model: plan.model.clone(),
+                link,
+            })
+            .await;
+        board.phase(info.replica, Phase::Ready(info.clone()));
+        if let Some(first) = self.first.take() {
+            let _ = first.send(Ok(info));
+        }
+    }
+}
+
+async fn write_all(mut stdin: ChildStdin, mut outbox: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(frame) = outbox.recv().await {
+        if stdin.write_all(&frame).await.is_err() {
+            // The reading side learns how the process ended.
+            return;
+        }
+    }
+}
+
+/// `None`: the pipe ended between two frames.
+async fn read_frame(stdout: &mut ChildStdout) -> io::Result<Option<FromEngine>> {
+    let mut header_bytes = [0; HEADER_BYTES];
+    if let Err(error) = stdout.read_exact(&mut header_bytes).await {
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            Ok(None)
+        } else {
+            Err(error)
+        };
+    }
+    let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let header = Header::parse(&header_bytes, Kind::FromEngine).map_err(wrong)?;
+    let mut payload = vec![0; header.length];
+    stdout.read_exact(&mut payload).await?;
+    header.open(&header_bytes, &payload).map(Some).map_err(wrong)
+}
+
+async fn exit_words(mut process: ShardProcess) -> String {
+    match timeout(Duration::from_secs(5), &mut process.exited).await {
+        Ok(Ok(Ok(status))) => status.to_string(),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) | Err(_) => "it closed its pipe and had to be killed".to_owned(),
+    }
+}
