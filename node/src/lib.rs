@@ -3,7 +3,25 @@
 //! A request goes `http` (JSON) → `text` (template, tokenizer) → `gateway` (the seam) → the router, and comes back the
 //! same way as tokens.
 
-pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod up;
+
 pub mod gateway;
 pub mod http;
 pub mod text;
+
+pub mod actors;
+pub mod shard_host;
+
+pub mod control;
+pub mod state;
+pub mod store;
+pub mod telemetry;
+
+pub mod bench;
+
+pub mod clock;
+pub mod hex;
+pub mod os;
+pub mod random;

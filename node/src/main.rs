@@ -1,1 +1,7 @@
-fn main() {}
+//! The `cluster` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node::cli::main()
+}

@@ -1,0 +1,46 @@
+//! The commands' side of the socket.
+
+use super::{ControlRequest, StatusReport, socket};
+use serde::de::DeserializeOwned;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+
+#[derive(thiserror::Error, Debug)]
+pub enum ControlError {
+    #[error("no node runs on {0}: start one with `cluster up`, or name its folder with --data-dir")]
+    NoNode(PathBuf),
+    #[error("the node on {0} belongs to somebody else: ask as the user who started it")]
+    NotYours(PathBuf),
+    #[error("the node on {data_dir} does not answer: {error}")]
+    NoAnswer { data_dir: PathBuf, error: io::Error },
+}
+
+pub fn status(data_dir: &Path) -> Result<StatusReport, ControlError> {
+    ask(data_dir, ControlRequest::Status)
+}
+
+fn ask<T: DeserializeOwned>(data_dir: &Path, request: ControlRequest) -> Result<T, ControlError> {
+    let stream = UnixStream::connect(socket(data_dir)).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => ControlError::NotYours(data_dir.to_owned()),
+        _ => ControlError::NoNode(data_dir.to_owned()),
+    })?;
+    exchange(stream, request).map_err(|error| ControlError::NoAnswer {
+        data_dir: data_dir.to_owned(),
+        error,
+    })
+}
+
+fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: ControlRequest) -> io::Result<T> {
+    stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
+    stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
+    let mut line = serde_json::to_string(&request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
