@@ -7,8 +7,9 @@ use super::error::ApiError;
 use super::telemetry::RequestWatch;
 use super::usage::Usage;
 use crate::gateway::{Event, Generation, ServedModel, StreamEvent};
+use proto::engine::TokenScore;
 use proto::request::Finish;
-use proto::{RequestId, Span};
+use proto::{Position, RequestId, Span};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -180,55 +181,75 @@ impl Session {
         Ok(news)
     }
 
-    fn take_one(
-        &mut self,
-        StreamEvent { choice: index, event }: StreamEvent,
-        news: &mut Vec<News>,
-    ) -> Result<(), ApiError> {
-        let choice = &mut self.choices[index as usize];
-        if choice.finish_reason().is_some() {
+    fn take_one(&mut self, event: StreamEvent, news: &mut Vec<News>) -> Result<(), ApiError> {
+        let StreamEvent { choice, event } = event;
+        if self.choices[choice as usize].finish_reason().is_some() {
             // A stop string ended it here; the engine had not heard of that yet.
             return Ok(());
         }
-        let mut tell = |what| news.push(News { choice: index, what });
         match event {
             Event::Started { cached_tokens } => {
-                if index % self.choices_per_prompt == 0 {
-                    self.cached_tokens += u64::from(cached_tokens);
-                }
-                tell(What::Opened);
+                self.count_cached(choice, cached_tokens);
+                news.push(News {
+                    choice,
+                    what: What::Opened,
+                });
             }
-            Event::PromptScores(scores) => choice.add_prompt_scores(scores),
+            Event::PromptScores(scores) => self.choices[choice as usize].add_prompt_scores(scores),
             Event::Token { position, id, score } => {
-                choice
-                    .take_echo(&self.envelope.model.text)
-                    .map(What::Fragment)
-                    .map(&mut tell);
-                self.watch.token(index);
-                let fragment = choice.push(position, id, score);
-                if let Some(reason) = fragment.finish {
-                    self.generation.control.end(index);
-                    self.running -= 1;
-                    self.watch.finished(reason);
-                }
-                tell(What::Fragment(fragment));
+                self.tell_echo(choice, news);
+                let fragment = self.token(choice, position, id, score);
+                news.push(News {
+                    choice,
+                    what: What::Fragment(fragment),
+                });
             }
             Event::Finished(finish) => {
-                choice
-                    .take_echo(&self.envelope.model.text)
-                    .map(What::Fragment)
-                    .map(&mut tell);
-                let fragment = choice.end(FinishReason::try_from(finish).map_err(no_answer)?);
-                self.running -= 1;
-                fragment
-                    .finish
-                    .into_iter()
-                    .for_each(|reason| self.watch.finished(reason));
-                tell(What::Fragment(fragment));
+                let reason = FinishReason::try_from(finish).map_err(no_answer)?;
+                self.tell_echo(choice, news);
+                let fragment = self.choices[choice as usize].end(reason);
+                self.count_end(&fragment);
+                news.push(News {
+                    choice,
+                    what: What::Fragment(fragment),
+                });
             }
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    /// Once for each prompt, by its first choice: the others find what that one computed.
+    fn count_cached(&mut self, choice: u32, cached_tokens: u32) {
+        if choice.is_multiple_of(self.choices_per_prompt) {
+            self.cached_tokens += u64::from(cached_tokens);
+        }
+    }
+
+    fn tell_echo(&mut self, choice: u32, news: &mut Vec<News>) {
+        if let Some(echo) = self.choices[choice as usize].take_echo(&self.envelope.model.text) {
+            news.push(News {
+                choice,
+                what: What::Fragment(echo),
+            });
+        }
+    }
+
+    fn token(&mut self, choice: u32, position: Position, id: u32, score: Option<TokenScore>) -> Fragment {
+        self.watch.token(choice);
+        let fragment = self.choices[choice as usize].push(position, id, score);
+        if fragment.finish.is_some() {
+            self.generation.control.end(choice);
+            self.count_end(&fragment);
+        }
+        fragment
+    }
+
+    fn count_end(&mut self, fragment: &Fragment) {
+        if let Some(reason) = fragment.finish {
+            self.running -= 1;
+            self.watch.finished(reason);
+        }
     }
 }
 

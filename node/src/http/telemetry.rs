@@ -36,7 +36,8 @@ pub const BUCKETS: [(&str, &[f64]); 3] = [
 
 /// Counts an answer by its head.
 pub fn answered(route: String, status: StatusCode) {
-    counter!("http_requests_total", "route" => route, "status" => status.as_str().to_string()).increment(1);
+    counter!("cluster_http_requests_total", "route" => route, "status" => status.as_str().to_string())
+        .increment(1);
 }
 
 /// Follows an admitted request from admission to its end.

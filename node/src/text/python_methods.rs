@@ -50,12 +50,7 @@ fn call_on_text(text: &str, method: &str, args: &[Value]) -> Result<Value, Error
         "upper" => no_args(args).map(|()| text.to_uppercase().into()),
         "lower" => no_args(args).map(|()| text.to_lowercase().into()),
         "capitalize" => no_args(args).map(|()| capitalized(text).into()),
-        "title" => no_args(args).map(|()| {
-            text.split_inclusive(' ')
-                .map(capitalized)
-                .collect::<String>()
-                .into()
-        }),
+        "title" => no_args(args).map(|()| titled(text).into()),
         "isdigit" => no_args(args).map(|()| (!text.is_empty() && text.chars().all(char::is_numeric)).into()),
         "join" => {
             let (parts,): (Vec<String>,) = from_args(args)?;
@@ -146,4 +141,18 @@ fn capitalized(text: &str) -> String {
             .collect(),
         None => String::new(),
     }
+}
+
+/// Python's idea of a title: every letter after something else than a letter is big, the others small.
+fn titled(text: &str) -> String {
+    let mut before = ' ';
+    let mut title = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match before.is_alphabetic() {
+            true => title.extend(letter.to_lowercase()),
+            false => title.extend(letter.to_uppercase()),
+        }
+        before = letter;
+    }
+    title
 }

@@ -9,7 +9,7 @@ use super::tokenizer::NamedTokens;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io;
 
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
@@ -36,7 +36,7 @@ pub enum TemplateError {
 }
 
 /// One message, with text only.
-#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     pub role: String,
     pub content: String,
@@ -284,6 +284,47 @@ mod tests {
             rendered("{{ 'x' * 90000000 }}"),
             Err(TemplateError::TooMuch)
         ));
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        name: String,
+        template: String,
+        cases: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        messages: Vec<Message>,
+        add_generation_prompt: bool,
+        rendered: String,
+    }
+
+    #[test]
+    fn templates_of_several_families_render_as_in_transformers() {
+        let named = NamedTokens {
+            bos: Some("<s>".into()),
+            eos: Some("</s>".into()),
+            ..NamedTokens::default()
+        };
+        let goldens: Vec<Golden> = serde_json::from_str(include_str!("testdata/templates.json")).unwrap();
+        for Golden {
+            name,
+            template,
+            cases,
+        } in goldens
+        {
+            let template = ChatTemplate::new(&template, &named).unwrap();
+            for case in cases {
+                let variables = [("enable_thinking".to_string(), serde_json::Value::Bool(false))];
+                let rendered = template.render(&Conversation {
+                    messages: case.messages,
+                    add_generation_prompt: case.add_generation_prompt,
+                    variables: serde_json::Map::from_iter(variables),
+                });
+                assert_eq!(rendered.unwrap(), case.rendered, "{name}");
+            }
+        }
     }
 
     #[test]
