@@ -177,6 +177,43 @@ fn was_preempted(shell: &Shell, sequence: u64) -> bool {
 }
 
 #[test]
+fn sequences_that_are_expected_to_outgrow_the_pool_together_do_not_run_together() {
+    let mut shell = Shell::new(EngineConfig {
+        context_tokens_max: 40,
+        ..config(10)
+    });
+    shell.submit(ask(1, 8, 30));
+    shell.submit(ask(2, 8, 30));
+    shell.run();
+    assert_eq!(shell.engine.load().preemptions, 0);
+    assert_eq!(ended(&shell, 2), (30, vec![Finish::Length]));
+}
+
+#[test]
+fn the_first_to_decode_may_take_the_cache_that_another_tenant_claims() {
+    let mut shell = Shell::new(config(8));
+    shell.submit(ask(1, 16, 1).tenant(2));
+    shell.run();
+    assert_eq!(shell.engine.load().blocks_cached, 4);
+    shell.submit(ask(2, 8, 24));
+    shell.run();
+    assert_eq!(ended(&shell, 2), (24, vec![Finish::Length]));
+}
+
+#[test]
+fn a_better_class_does_not_wait_for_a_lower_one_to_compute_its_prefix() {
+    let mut shell = Shell::new(config(64));
+    shell.submit(ask(1, 0, 1).prompt(0..40).class(ServiceClass::Flex));
+    shell.submit(ask(2, 0, 1).prompt(0..40).class(ServiceClass::Priority));
+    shell.step(Verdict::Continue);
+    assert_eq!(
+        shape(&shell, 1),
+        [(1, 16, 16)],
+        "it uses what is there and goes on"
+    );
+}
+
+#[test]
 fn under_pressure_the_newest_gives_way_and_later_continues_without_gap_or_repeat() {
     let shell = misled(ServiceClass::Default, ServiceClass::Default);
     assert!(!was_preempted(&shell, 4) && was_preempted(&shell, 5));

@@ -73,8 +73,8 @@ struct Round {
     placed: BTreeSet<SequenceId>,
     /// Waiting sequences that were looked at and stay.
     passed_over: BTreeSet<SequenceId>,
-    /// Next blocks of the prompts being computed.
-    coming: BTreeSet<(TenantId, BlockHash)>,
+    /// Next blocks of the prompts being computed, and the best class that computes them.
+    coming: BTreeMap<(TenantId, BlockHash), u64>,
     running: u32,
     /// Blocks that running sequences are expected to need soon.
     growth: u32,
@@ -116,7 +116,7 @@ impl Scheduler<'_> {
             budget: StepBudget::new(self.cost, self.config.step_tokens_max, target),
             placed: BTreeSet::new(),
             passed_over: BTreeSet::new(),
-            coming: BTreeSet::new(),
+            coming: BTreeMap::new(),
             running: 0,
             growth: 0,
             admission: AdmissionDoor::Open,
@@ -128,7 +128,7 @@ impl Scheduler<'_> {
         for sequence in self.running() {
             round.running += 1;
             round.growth += self.growth_of(sequence);
-            round.coming.extend(self.next_block(sequence));
+            self.announce(sequence, round);
         }
         if !round.draft.preempted.is_empty() {
             round.admission = AdmissionDoor::Closed;
@@ -246,8 +246,7 @@ impl Scheduler<'_> {
     fn verdict(&self, sequence: &Sequence, round: &Round) -> Verdict {
         let reusable = sequence.reusable_hashes(self.config.block_tokens);
         let hit = self.blocks.prefix(sequence.tenant, reusable);
-        let next = reusable.get(hit.blocks as usize);
-        if next.is_some_and(|hash| round.coming.contains(&(sequence.tenant, *hash))) {
+        if self.is_coming(sequence, reusable.get(hit.blocks as usize), round) {
             return Verdict::WorthWaiting;
         }
         if self.has_room(sequence, hit, round) && round.budget.slice_max(0) > 0 {
@@ -301,7 +300,7 @@ impl Scheduler<'_> {
 
         round.running += 1;
         round.growth += self.growth_of(&self.sequences[&id]);
-        round.coming.extend(self.next_block(&self.sequences[&id]));
+        self.announce(&self.sequences[&id], round);
         let count = self.chunk(&self.sequences[&id], round).max(1);
         round.budget.spend_on_prompt(hit_tokens, count);
         self.place(id, count, new_blocks, round);
@@ -334,10 +333,20 @@ impl Scheduler<'_> {
         self.blocks.needed_for(tokens) - self.blocks.needed_for(sequence.tokens)
     }
 
-    /// The block that a sequence's prompt completes next.
-    fn next_block(&self, sequence: &Sequence) -> Option<(TenantId, BlockHash)> {
+    /// Remembers the block that a sequence's prompt completes next.
+    fn announce(&self, sequence: &Sequence, round: &mut Round) {
         let index = (sequence.computed / self.config.block_tokens) as usize;
-        sequence.hashes.get(index).map(|hash| (sequence.tenant, *hash))
+        if let Some(hash) = sequence.hashes.get(index) {
+            let class = sequence.class_now(self.now);
+            let best = round.coming.entry((sequence.tenant, *hash)).or_insert(class);
+            *best = class.min(*best);
+        }
+    }
+
+    /// Is the block computed by somebody who need not wait longer than `sequence` itself?
+    fn is_coming(&self, sequence: &Sequence, hash: Option<&BlockHash>, round: &Round) -> bool {
+        hash.and_then(|hash| round.coming.get(&(sequence.tenant, *hash)))
+            .is_some_and(|class| *class <= sequence.class_now(self.now))
     }
 }
 
