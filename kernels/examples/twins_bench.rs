@@ -16,6 +16,10 @@ fn main() {
     let mut cpu = Cpu::new(Team::new(threads, |_| ()).unwrap(), wish).unwrap();
     println!("{threads} threads, level {}", cpu.level());
     println!("reading: {:.1} GB/s", read_bandwidth(threads) / 1e9);
+    println!(
+        "f32 multiply-adds of this level: {:.0} GOP/s",
+        peak(threads, cpu.level()) / 1e9
+    );
     for format in [
         WeightFormat::Q4_1,
         WeightFormat::Q4_0,
@@ -157,6 +161,51 @@ fn read_bandwidth(threads: usize) -> f64 {
         });
     });
     (words.len() * 8) as f64 / seconds
+}
+
+/// Operations per second of nothing but fused multiply-adds.
+fn peak(threads: usize, level: Level) -> f64 {
+    const ROUNDS: usize = 100_000;
+    let work: unsafe fn(usize) -> f32 = match level {
+        Level::Scalar => multiply_adds,
+        Level::Avx2 => multiply_adds_avx2,
+        Level::Avx512 | Level::Avx512Vnni => multiply_adds_avx512,
+    };
+    let mut team = Team::new(threads, |_| ()).unwrap();
+    let seconds = fastest(1, || {
+        team.run(|_, _| {
+            // SAFETY: the CPU has the level.
+            black_box(unsafe { work(ROUNDS) });
+        });
+    });
+    (2 * SUMS * 16 * ROUNDS * threads) as f64 / seconds
+}
+
+/// Independent sums, enough to keep the multipliers busy.
+const SUMS: usize = 10;
+
+#[inline(always)]
+fn multiply_adds(rounds: usize) -> f32 {
+    let mut sums = [[0.0f32; 16]; SUMS];
+    let factor: [f32; 16] = black_box([0.5; 16]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = std::array::from_fn(|i| sum[i].mul_add(factor[i], factor[i]));
+        }
+    }
+    sums.as_flattened().iter().sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_adds_avx2(rounds: usize) -> f32 {
+    multiply_adds(rounds)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,fma")]
+fn multiply_adds_avx512(rounds: usize) -> f32 {
+    multiply_adds(rounds)
 }
 
 /// The CPU time of this thread where it works alone, else the time of day.

@@ -137,6 +137,17 @@ impl AttentionShape {
     pub const fn kv_head(&self, head: usize) -> usize {
         (self.first_head_in_group + head) / self.heads_per_kv
     }
+
+    /// # Panics
+    /// When a query head has no KV head here.
+    pub(crate) fn assert_heads_fit(&self) {
+        let groups = (self.first_head_in_group + self.heads).div_ceil(self.heads_per_kv);
+        assert!(
+            groups <= self.kv_heads,
+            "query heads of {groups} KV heads, of which there are {}",
+            self.kv_heads
+        );
+    }
 }
 
 /// Which rows of a step belong to which sequence.

@@ -73,14 +73,18 @@ impl Cpu {
     fn for_each_row(&mut self, out: &mut Tensor, work: impl Fn(usize, &mut [f32]) + Sync) {
         let (rows, columns) = (out.rows(), out.columns());
         let values = Shared::new(out.values_mut());
-        self.team.run_if_worth(rows * columns, |thread, threads| {
-            for row in share(rows, thread, threads) {
-                // SAFETY: a row is in one thread's share.
-                work(row, unsafe { values.part(row * columns, columns) });
-            }
-        });
+        self.team
+            .run_if_worth(rows * columns * OPERATIONS_PER_ELEMENT, |thread, threads| {
+                for row in share(rows, thread, threads) {
+                    // SAFETY: a row is in one thread's share.
+                    work(row, unsafe { values.part(row * columns, columns) });
+                }
+            });
     }
 }
+
+/// Of operations on rows, roughly.
+const OPERATIONS_PER_ELEMENT: usize = 4;
 
 impl Ops for Cpu {
     type Tensor = Tensor;
