@@ -120,7 +120,7 @@ struct Barrier {
     poisoned: AtomicBool,
 }
 
-const SPINS: u32 = 4_000;
+const SPINS: u32 = 1_000;
 
 impl Barrier {
     fn new(ranks: usize) -> Self {

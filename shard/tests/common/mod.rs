@@ -1,4 +1,5 @@
 //! A replica without an engine: the test says what each step computes.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use kernels::Reference;
 use proto::engine::TokenScore;
