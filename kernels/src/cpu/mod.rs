@@ -214,6 +214,7 @@ impl Ops for Cpu {
         pages: &Pages,
         out: &mut Tensor,
     ) {
+        shape.assert_heads_fit();
         pages.assert_of(shape);
         assert_eq!(
             (out.rows(), out.columns()),

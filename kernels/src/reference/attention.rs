@@ -10,6 +10,7 @@ use crate::{AttentionShape, Batch, OpsError};
 pub const STEP: usize = 128;
 
 pub fn attention(shape: &AttentionShape, batch: &Batch, qkv: &Tensor, pages: &Pages, out: &mut Tensor) {
+    shape.assert_heads_fit();
     assert_eq!(
         (out.rows(), out.columns()),
         (qkv.rows(), shape.heads * shape.head_dim),
