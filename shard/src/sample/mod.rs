@@ -6,6 +6,7 @@
 
 mod counts;
 mod dice;
+mod ladder;
 mod score;
 mod softmax;
 
@@ -15,6 +16,7 @@ pub use score::score;
 
 pub(crate) use counts::penalises;
 
+use ladder::Ladder;
 use proto::Position;
 use proto::engine::TokenScore;
 use proto::request::Sampling;
@@ -48,21 +50,11 @@ pub struct SampledToken {
 pub struct Sampler {
     adjusted: Vec<f32>,
     weights: Vec<f32>,
-    candidates: Vec<Candidate>,
-}
-
-#[derive(Clone, Copy)]
-struct Candidate {
-    weight: f32,
-    logit: f32,
-    token: u32,
+    ladder: Ladder,
 }
 
 /// Below this a temperature would only overflow; the result is that of the largest logit anyway.
 const TEMPERATURE_MIN: f32 = 1e-5;
-/// How far below the largest logit, in units of temperature, candidates are looked for: a step further when the ones
-/// before were too few. Beyond the last one weights are 0.
-const REACHES: [f32; 4] = [6.0, 12.0, 24.0, 88.0];
 
 impl Sampler {
     /// `logits` are of the whole vocabulary. Tokens outside of it in biases and stop lists are ignored.
@@ -131,95 +123,27 @@ impl Sampler {
         let total = exponentials(logits, max, scale, &mut self.weights);
         match truncates(sampling) {
             true => {
-                self.keep_best(sampling, logits, total);
-                let mass = self
-                    .candidates
-                    .iter()
-                    .map(|candidate| f64::from(candidate.weight))
-                    .sum::<f64>();
-                let kept = self
-                    .candidates
-                    .iter()
-                    .map(|candidate| (candidate.token, candidate.weight));
-                pick(kept, dice.throw() * mass)
+                self.ladder.fill(logits, &self.weights);
+                let kept = self.count_kept(sampling);
+                let target = dice.throw() * self.ladder.mass_of(kept);
+                let place = self.ladder.count_to_mass(target).clamp(1, kept) - 1;
+                self.ladder.token(place)
             }
             false => pick((0..).zip(self.weights.iter().copied()), dice.throw() * total),
         }
     }
 
-    /// Leaves in `candidates` what `top_k`, `top_p` and `min_p` keep, best first, as if all had been sorted.
-    fn keep_best(&mut self, sampling: &Sampling, logits: &[f32], total: f64) {
-        for reach in REACHES {
-            self.gather(logits, (-reach).exp());
-            if self.truncate(sampling, total) {
-                return;
-            }
+    /// How many of the heaviest tokens `top_k`, `top_p` and `min_p` keep; at least one.
+    fn count_kept(&mut self, sampling: &Sampling) -> usize {
+        let mut kept = self.ladder.count();
+        if sampling.top_k > 0 {
+            kept = kept.min(sampling.top_k as usize);
         }
-    }
-
-    /// Orders by weight; weights that rounding made equal by logit; equal logits by token.
-    fn gather(&mut self, logits: &[f32], weight_min: f32) {
-        self.candidates.clear();
-        for (token, (weight, logit)) in (0..).zip(self.weights.iter().zip(logits)) {
-            if *weight >= weight_min {
-                self.candidates.push(Candidate {
-                    weight: *weight,
-                    logit: *logit,
-                    token,
-                });
-            }
-        }
-        self.candidates.sort_unstable_by(|a, b| {
-            let by_logit = || b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-            b.weight.total_cmp(&a.weight).then_with(by_logit)
-        });
-    }
-
-    /// False when lighter tokens than those gathered might be kept as well.
-    fn truncate(&mut self, sampling: &Sampling, total: f64) -> bool {
-        let top_k = if sampling.top_k == 0 {
-            usize::MAX
-        } else {
-            sampling.top_k as usize
-        };
-        let mut complete = self.candidates.len() >= top_k;
-        self.candidates.truncate(top_k);
         if sampling.top_p < 1.0 {
-            let mass = self
-                .candidates
-                .iter()
-                .map(|candidate| f64::from(candidate.weight))
-                .sum::<f64>();
-            let whole = if complete || top_k != usize::MAX {
-                mass
-            } else {
-                total
-            };
-            let enough = f64::from(sampling.top_p) * whole;
-            // With a top_k that is not yet full, the mass it will hold is not known either.
-            complete |= top_k == usize::MAX && mass >= enough;
-            let kept = self.count_to_mass(enough);
-            self.candidates.truncate(kept);
+            let enough = f64::from(sampling.top_p) * self.ladder.mass_of(kept);
+            kept = kept.min(self.ladder.count_to_mass(enough));
         }
-        let kept = self
-            .candidates
-            .partition_point(|candidate| candidate.weight >= sampling.min_p);
-        complete |= kept < self.candidates.len();
-        self.candidates.truncate(kept);
-        complete
-    }
-
-    /// How many of the best hold at least `enough`; at least one.
-    fn count_to_mass(&self, enough: f64) -> usize {
-        let mut mass = 0.0;
-        let reaches = |candidate: &Candidate| {
-            mass += f64::from(candidate.weight);
-            mass >= enough
-        };
-        self.candidates
-            .iter()
-            .position(reaches)
-            .map_or(self.candidates.len(), |last| last + 1)
+        kept.min(self.ladder.count_at_least(sampling.min_p)).max(1)
     }
 }
 
