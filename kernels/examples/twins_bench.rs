@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use kernels::{AttentionShape, Batch, Cpu, Level, Ops, SequenceRows, Team, WeightFormat};
+use kernels::{AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, SequenceRows, Team, WeightFormat};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -62,7 +62,7 @@ fn matmul(cpu: &mut Cpu, format: WeightFormat, outputs: usize, inputs: usize, ro
         let mut out = filled(cpu, rows, outputs);
         let mut next = weights.iter().cycle();
         let seconds = fastest(copies.min(8), || {
-            cpu.matmul(&[next.next().unwrap()], &x, &mut out)
+            cpu.matmul(&[next.next().unwrap()], &x, InputPrecision::OneTerm, &mut out)
         });
         let operations = 2.0 * (rows * outputs * inputs) as f64;
         print!(

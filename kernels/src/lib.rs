@@ -16,5 +16,5 @@ pub mod tensor;
 
 pub use cpu::{Cpu, Level, Team};
 pub use format::WeightFormat;
-pub use ops::{AttentionShape, Batch, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
+pub use ops::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
 pub use reference::Reference;

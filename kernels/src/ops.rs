@@ -9,7 +9,8 @@
 //!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (exceptions: [`crate::scalar::activation_scale`]).
 //!   Per block the dot product of integers is exact. Then, blocks in ascending order, in f32 with fused multiply-adds:
 //!   `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 after it `acc = fma(m, d · float(Σq), acc)`; for Q4_0 the
-//!   integers are `(nibble − 8)`. `acc` starts at +0.
+//!   integers are `(nibble − 8)`. `acc` starts at +0. With [`InputPrecision::TwoTerms`] the remainder
+//!   `fma(−d, q, x)` is quantised by the same rule, and each block adds both terms, the coarse one first.
 //! * **matmul, float weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
 //! * **attention**: per head and row; an online softmax in steps of 128 positions, whose formula is in
@@ -53,8 +54,15 @@ pub trait Ops: Send {
     /// `out[r] = x[r] · (1 / sqrt(mean(x[r]²) + eps)) · weight`. The sum of squares runs by fused multiply-adds in 16
     /// interleaved f32 lanes (`lane = column mod 16`), then added pairwise (0+8, 1+9, …; 0+4, …; 0+2, 1+3; 0+1).
     fn rms_norm(&mut self, x: &Self::Tensor, weight: &[f32], eps: f32, out: &mut Self::Tensor);
-    /// The products of `x` with each of `weights`, side by side in the columns of `out`.
-    fn matmul(&mut self, weights: &[&Self::Weights], x: &Self::Tensor, out: &mut Self::Tensor);
+    /// The products of `x` with each of `weights`, side by side in the columns of `out`. Float weights see `x` as it is,
+    /// whatever the precision.
+    fn matmul(
+        &mut self,
+        weights: &[&Self::Weights],
+        x: &Self::Tensor,
+        precision: InputPrecision,
+        out: &mut Self::Tensor,
+    );
     /// Rotates, in place, the `heads` heads of each row that begin at column `first_column`; formula in
     /// [`crate::reference`].
     fn rope(
@@ -112,6 +120,24 @@ pub enum OpsError {
     WrongBlock { format: WeightFormat, inputs: usize },
     #[error("out of memory: {bytes} bytes were not granted")]
     OutOfMemory { bytes: usize },
+}
+
+/// How finely a product with quantised weights sees its input.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum InputPrecision {
+    /// int8 in blocks of 32.
+    OneTerm,
+    /// int8, and int8 for what that left over: about 15 bits, for twice the arithmetic.
+    TwoTerms,
+}
+
+impl InputPrecision {
+    pub const fn terms(self) -> usize {
+        match self {
+            InputPrecision::OneTerm => 1,
+            InputPrecision::TwoTerms => 2,
+        }
+    }
 }
 
 /// The attention of one layer on one rank.

@@ -2,8 +2,8 @@
 //! [`kernels::Reference`]: bit for bit.
 
 use kernels::{
-    AttentionShape, Batch, Cpu, Level, Ops, Reference, RopePairing, RopeTable, SequenceRows, Team,
-    WeightFormat,
+    AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, Reference, RopePairing, RopeTable, SequenceRows,
+    Team, WeightFormat,
 };
 
 #[test]
@@ -286,8 +286,12 @@ impl Scene for Product {
         let x = filled(ops, self.rows, self.inputs, 1);
         let outputs = self.parts.iter().map(|(_, outputs)| outputs).sum();
         let mut out = sized(ops, self.rows, outputs);
-        ops.matmul(&parts.iter().collect::<Vec<_>>(), &x, &mut out);
-        ops.read(&out).to_vec()
+        let mut results = Vec::new();
+        for precision in [InputPrecision::OneTerm, InputPrecision::TwoTerms] {
+            ops.matmul(&parts.iter().collect::<Vec<_>>(), &x, precision, &mut out);
+            results.extend_from_slice(ops.read(&out));
+        }
+        results
     }
 }
 
@@ -311,7 +315,7 @@ impl Scene for Extremes {
             .collect();
         ops.write(&mut x, &values);
         let mut out = sized(ops, 3, 16);
-        ops.matmul(&[&matrix], &x, &mut out);
+        ops.matmul(&[&matrix], &x, InputPrecision::TwoTerms, &mut out);
         ops.read(&out).to_vec()
     }
 }
@@ -332,7 +336,7 @@ impl Scene for Poisoned {
         let mut x = sized(ops, 2, 64);
         ops.write(&mut x, &values);
         let mut out = sized(ops, 2, POISONED_OUTPUTS);
-        ops.matmul(&[&matrix], &x, &mut out);
+        ops.matmul(&[&matrix], &x, InputPrecision::TwoTerms, &mut out);
         ops.read(&out).to_vec()
     }
 }
@@ -531,7 +535,8 @@ fn multiply_bytes(cpu: &mut Cpu, parts: &[(WeightFormat, &[u8])], inputs: usize,
     cpu.write(&mut input, x);
     let columns = parts.iter().map(|(format, bytes)| outputs(*format, bytes)).sum();
     let mut out = sized(cpu, rows, columns);
-    cpu.matmul(&packed.iter().collect::<Vec<_>>(), &input, &mut out);
+    let precision = InputPrecision::TwoTerms;
+    cpu.matmul(&packed.iter().collect::<Vec<_>>(), &input, precision, &mut out);
     cpu.read(&out).to_vec()
 }
 

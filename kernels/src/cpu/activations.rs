@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 
-use crate::OpsError;
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
 use crate::scalar::{BLOCK, ROUND, activation_scale};
+use crate::{InputPrecision, OpsError};
 
 /// Rows that a kernel takes together.
 pub const TILE: usize = 16;
 
-/// Rows in tiles of [`TILE`] (the last may have fewer), each tile contiguous: `[tile][block][row]`.
+/// Rows in tiles of [`TILE`] (the last may have fewer), each tile contiguous: `[tile][block][row][term]`.
 pub struct Activations {
-    rows: usize,
-    blocks: usize,
+    shape: Shape,
     q: Memory<i8>,
     d: Memory<f32>,
     /// `d · Σq`
@@ -31,8 +30,11 @@ impl Activations {
             Memory::zeroed(0)?,
         );
         Ok(Activations {
-            rows: 0,
-            blocks: 0,
+            shape: Shape {
+                rows: 0,
+                blocks: 0,
+                terms: 1,
+            },
             q,
             d,
             offset,
@@ -41,9 +43,13 @@ impl Activations {
     }
 
     /// Takes this shape; grows if need be. What it held is lost.
-    pub fn resize(&mut self, rows: usize, inputs: usize) -> Result<(), OpsError> {
-        (self.rows, self.blocks) = (rows, inputs / BLOCK);
-        let blocks = rows * self.blocks;
+    pub fn resize(&mut self, rows: usize, inputs: usize, precision: InputPrecision) -> Result<(), OpsError> {
+        self.shape = Shape {
+            rows,
+            blocks: inputs / BLOCK,
+            terms: precision.terms(),
+        };
+        let blocks = rows * self.shape.blocks * self.shape.terms;
         if blocks > self.d.len() {
             self.q = Memory::zeroed(blocks * BLOCK)?;
             (self.d, self.offset) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
@@ -54,10 +60,7 @@ impl Activations {
 
     pub fn writer(&mut self) -> Writer<'_> {
         Writer {
-            shape: Shape {
-                rows: self.rows,
-                blocks: self.blocks,
-            },
+            shape: self.shape,
             q: Shared::new(&mut self.q),
             d: Shared::new(&mut self.d),
             offset: Shared::new(&mut self.offset),
@@ -68,18 +71,16 @@ impl Activations {
     /// `rows` begins at a tile and ends within it.
     #[inline(always)]
     pub fn tile(&self, rows: Range<usize>) -> Tile<'_> {
-        let shape = Shape {
-            rows: self.rows,
-            blocks: self.blocks,
-        };
+        let shape = self.shape;
         let start = shape.index(rows.start, 0);
-        let blocks = start..start + shape.rows_in_tile(rows.start) * self.blocks;
+        let blocks = start..start + shape.rows_in_tile(rows.start) * shape.blocks * shape.terms;
         assert!(
             rows.len() == shape.rows_in_tile(rows.start),
             "rows {rows:?} are no tile"
         );
         Tile {
             rows: rows.len(),
+            terms: shape.terms,
             q: &self.q[blocks.start * BLOCK..blocks.end * BLOCK],
             d: &self.d[blocks.clone()],
             offset: &self.offset[blocks.clone()],
@@ -88,10 +89,11 @@ impl Activations {
     }
 }
 
-/// One tile: each slice is `[block][row]`.
+/// One tile: each slice is `[block][row][term]`.
 #[derive(Clone, Copy)]
 pub struct Tile<'a> {
     pub rows: usize,
+    pub terms: usize,
     pub q: &'a [i8],
     pub d: &'a [f32],
     pub offset: &'a [f32],
@@ -102,6 +104,7 @@ pub struct Tile<'a> {
 struct Shape {
     rows: usize,
     blocks: usize,
+    terms: usize,
 }
 
 impl Shape {
@@ -110,10 +113,10 @@ impl Shape {
         (self.rows - row / TILE * TILE).min(TILE)
     }
 
-    /// Of a row's block among all blocks.
+    /// Of the first term of a row's block among all terms.
     #[inline(always)]
     fn index(self, row: usize, block: usize) -> usize {
-        row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE
+        (row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE) * self.terms
     }
 }
 
@@ -134,20 +137,26 @@ pub struct Writer<'a> {
 #[inline(always)]
 pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let index = writer.shape.index(row, block);
-        // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
-        let (q, d, offset, sum) = unsafe {
-            (
-                writer.q.part(index * BLOCK, BLOCK),
-                &mut writer.d.part(index, 1)[0],
-                &mut writer.offset.part(index, 1)[0],
-                &mut writer.sum.part(index, 1)[0],
-            )
-        };
-        let (scale, inverse) = activation_scale(magnitude_max(x));
-        *sum = round_into(x, inverse, q);
-        *d = scale;
-        *offset = scale * *sum as f32;
+        let first = writer.shape.index(row, block);
+        let mut rest = *x;
+        for index in first..first + writer.shape.terms {
+            // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
+            let (q, d, offset, sum) = unsafe {
+                (
+                    writer.q.part(index * BLOCK, BLOCK),
+                    &mut writer.d.part(index, 1)[0],
+                    &mut writer.offset.part(index, 1)[0],
+                    &mut writer.sum.part(index, 1)[0],
+                )
+            };
+            let (scale, inverse) = activation_scale(magnitude_max(&rest));
+            *sum = round_into(&rest, inverse, q);
+            *d = scale;
+            *offset = scale * *sum as f32;
+            for (rest, q) in rest.iter_mut().zip(q) {
+                *rest = (-scale).mul_add(f32::from(*q), *rest);
+            }
+        }
     }
 }
 

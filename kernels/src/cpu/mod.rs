@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, Ops, OpsError, RopeTable, WeightFormat};
+use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopeTable, WeightFormat};
 use activations::Activations;
 use attention::{QUERIES_MAX, Unit};
 use matmul::Multiplier;
@@ -143,7 +143,7 @@ impl Ops for Cpu {
         });
     }
 
-    fn matmul(&mut self, weights: &[&Weights], x: &Tensor, out: &mut Tensor) {
+    fn matmul(&mut self, weights: &[&Weights], x: &Tensor, precision: InputPrecision, out: &mut Tensor) {
         let Cpu {
             table,
             team,
@@ -155,7 +155,7 @@ impl Ops for Cpu {
             team,
             activations,
         }
-        .multiply(weights, x, out);
+        .multiply(weights, x, precision, out);
     }
 
     fn rope(

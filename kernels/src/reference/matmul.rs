@@ -4,9 +4,9 @@ use crate::format::matrix_bytes;
 use crate::reference::quant::{Block, quantise};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32};
 use crate::tensor::Tensor;
-use crate::{OpsError, WeightFormat};
+use crate::{InputPrecision, OpsError, WeightFormat};
 
-pub fn matmul(weights: &[&Matrix], x: &Tensor, out: &mut Tensor) {
+pub fn matmul(weights: &[&Matrix], x: &Tensor, precision: InputPrecision, out: &mut Tensor) {
     let outputs: usize = weights.iter().map(|matrix| matrix.outputs).sum();
     assert_eq!(
         (out.rows(), out.columns()),
@@ -16,7 +16,11 @@ pub fn matmul(weights: &[&Matrix], x: &Tensor, out: &mut Tensor) {
     for row in 0..x.rows() {
         let mut column = 0;
         for matrix in weights {
-            matrix.multiply(x.row(row), &mut out.row_mut(row)[column..][..matrix.outputs]);
+            matrix.multiply(
+                x.row(row),
+                precision,
+                &mut out.row_mut(row)[column..][..matrix.outputs],
+            );
             column += matrix.outputs;
         }
     }
@@ -65,7 +69,7 @@ impl Matrix {
         }
     }
 
-    fn multiply(&self, x: &[f32], out: &mut [f32]) {
+    fn multiply(&self, x: &[f32], precision: InputPrecision, out: &mut [f32]) {
         assert_eq!(x.len(), self.inputs, "a row of the matrix's inputs");
         match self.format {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
@@ -74,7 +78,7 @@ impl Matrix {
                 }
             }
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
-                let x = quantise(x);
+                let x = quantise(x, precision);
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_blocks(output, &x);
                 }
@@ -90,10 +94,12 @@ impl Matrix {
         acc
     }
 
+    /// `x` has one or more terms for each block of weights.
     fn dot_blocks(&self, output: usize, x: &[Block]) -> f32 {
+        let terms = x.len() * BLOCK / self.inputs;
         let mut acc = 0.0f32;
         for (index, x) in x.iter().enumerate() {
-            let w = self.block(output, index);
+            let w = self.block(output, index / terms);
             let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * i32::from(x.q[k])).sum();
             acc = (dot as f32).mul_add(w.scale() * x.d, acc);
             if self.format == WeightFormat::Q4_1 {

@@ -28,7 +28,7 @@ pub use attention::{Pages, STEP};
 pub use matmul::Matrix;
 
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, Ops, OpsError, RopeTable, WeightFormat};
+use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopeTable, WeightFormat};
 
 /// The truth. Single-threaded and slow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,8 +77,8 @@ impl Ops for Reference {
         norm::rms_norm(x, weight, eps, out);
     }
 
-    fn matmul(&mut self, weights: &[&Matrix], x: &Tensor, out: &mut Tensor) {
-        matmul::matmul(weights, x, out);
+    fn matmul(&mut self, weights: &[&Matrix], x: &Tensor, precision: InputPrecision, out: &mut Tensor) {
+        matmul::matmul(weights, x, precision, out);
     }
 
     fn rope(

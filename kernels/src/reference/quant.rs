@@ -1,5 +1,6 @@
 //! Quantised rows of activations.
 
+use crate::InputPrecision;
 use crate::scalar::{BLOCK, activation_scale};
 
 /// 32 activations: `x ≈ d · q`.
@@ -28,7 +29,23 @@ impl Block {
     }
 }
 
-/// `row.len()` is a multiple of 32.
-pub fn quantise(row: &[f32]) -> Vec<Block> {
-    row.chunks_exact(BLOCK).map(Block::quantise).collect()
+/// The terms of each block, block by block. `row.len()` is a multiple of 32.
+pub fn quantise(row: &[f32], precision: InputPrecision) -> Vec<Block> {
+    row.chunks_exact(BLOCK)
+        .flat_map(|block| terms(block, precision))
+        .collect()
+}
+
+/// Each term stands for what those before it left over.
+fn terms(block: &[f32], precision: InputPrecision) -> Vec<Block> {
+    let mut rest = block.to_vec();
+    (0..precision.terms())
+        .map(|_| {
+            let term = Block::quantise(&rest);
+            for (rest, q) in rest.iter_mut().zip(term.q) {
+                *rest = (-term.d).mul_add(f32::from(q), *rest);
+            }
+            term
+        })
+        .collect()
 }

@@ -19,8 +19,7 @@ Every option can also be given as a variable, or in a TOML file (--config):
 
 /// Start a node and serve models
 #[derive(Args, Debug)]
-// The last of a repeated flag wins, so that scripts can append to what others wrote.
-#[command(after_help = EXAMPLES, args_override_self = true)]
+#[command(after_help = EXAMPLES)]
 pub struct Up {
     #[command(flatten)]
     settings: UpArgs,

@@ -3,6 +3,7 @@ use super::cut::Cut;
 use super::decoder::Context;
 use super::gathered::{Gathered, workspace};
 use super::linear::Linear;
+use super::precision;
 use super::weights::Weights;
 use crate::exchange::{Exchange, Lost};
 use crate::step::PASS_ROWS_MAX;
@@ -61,6 +62,7 @@ impl<O: Ops> Attention<O> {
             *ops,
             [&self.query, &self.key, &self.value],
             context.normed,
+            precision::QUERY_KEY_VALUE,
             &mut room.qkv,
         );
         // Keys follow queries, so they are simply more heads to rotate.
@@ -69,7 +71,13 @@ impl<O: Ops> Attention<O> {
         ops.append_kv(shape, &pass.batch, &room.qkv, keys_from, values_from, pages);
         ops.attention(shape, &pass.batch, &room.qkv, pages, room.attended.own());
         let attended = room.attended.gather(*ops, context.exchange)?;
-        Linear::multiply(*ops, [&self.output], attended, context.projected.own());
+        Linear::multiply(
+            *ops,
+            [&self.output],
+            attended,
+            precision::ATTENTION_OUTPUT,
+            context.projected.own(),
+        );
         Ok(())
     }
 }

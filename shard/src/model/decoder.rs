@@ -4,7 +4,7 @@ use super::gathered::{Gathered, workspace};
 use super::linear::Linear;
 use super::mlp::{Mlp, MlpRoom};
 use super::weights::Weights;
-use super::{LoadError, ModelConfig, rope};
+use super::{LoadError, ModelConfig, precision, rope};
 use crate::exchange::{Exchange, Lost};
 use crate::kv::KvPool;
 use crate::step::{PASS_ROWS_MAX, Pass};
@@ -129,7 +129,13 @@ impl<O: Ops> Decoder<O> {
         ops.gather_rows(&room.residual, rows, &mut room.chosen);
         ops.rms_norm(&room.chosen, &self.norm, self.epsilon, &mut room.chosen_normed);
         let output = self.output.as_ref().unwrap_or(&self.embedding);
-        Linear::multiply(ops, [output], &room.chosen_normed, room.logits.own());
+        Linear::multiply(
+            ops,
+            [output],
+            &room.chosen_normed,
+            precision::LOGITS,
+            room.logits.own(),
+        );
         room.logits.gather(ops, exchange)
     }
 }

@@ -1,6 +1,6 @@
 use super::LoadError;
 use crate::gguf::Tensor;
-use kernels::Ops;
+use kernels::{InputPrecision, Ops};
 use std::ops::Range;
 
 /// A rank's rows of a matrix, as the device likes them.
@@ -23,14 +23,15 @@ impl<O: Ops> Linear<O> {
         Ok(Linear { weights })
     }
 
-    /// The products of `x` with each of `linears`, side by side in `out`.
+    /// The products of `x` with each of `linears`, side by side in `out`; as in [`Ops::matmul`].
     pub fn multiply<const N: usize>(
         ops: &mut O,
         linears: [&Linear<O>; N],
         x: &O::Tensor,
+        precision: InputPrecision,
         out: &mut O::Tensor,
     ) {
-        ops.matmul(&linears.map(|linear| &linear.weights), x, out);
+        ops.matmul(&linears.map(|linear| &linear.weights), x, precision, out);
     }
 
     /// As a table of embeddings.

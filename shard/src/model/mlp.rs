@@ -3,6 +3,7 @@ use super::cut::Cut;
 use super::decoder::Context;
 use super::gathered::{Gathered, workspace};
 use super::linear::Linear;
+use super::precision;
 use super::weights::Weights;
 use crate::exchange::{Exchange, Lost};
 use crate::step::PASS_ROWS_MAX;
@@ -43,10 +44,23 @@ impl<O: Ops> Mlp<O> {
     ) -> Result<(), Lost> {
         let ops = &mut *context.ops;
         ops.rms_norm(context.residual, &self.norm, context.epsilon, context.normed);
-        Linear::multiply(ops, [&self.gate, &self.up], context.normed, &mut room.gate_up);
+        let linears = [&self.gate, &self.up];
+        Linear::multiply(
+            ops,
+            linears,
+            context.normed,
+            precision::GATE_UP,
+            &mut room.gate_up,
+        );
         ops.silu_mul(&room.gate_up, room.activated.own());
         let activated = room.activated.gather(ops, context.exchange)?;
-        Linear::multiply(ops, [&self.down], activated, context.projected.own());
+        Linear::multiply(
+            ops,
+            [&self.down],
+            activated,
+            precision::DOWN,
+            context.projected.own(),
+        );
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod gathered;
 mod linear;
 mod load_error;
 mod mlp;
+mod precision;
 mod rope;
 mod weights;
 

@@ -5,7 +5,6 @@ pub mod quantised;
 
 use std::ops::Range;
 
-use crate::WeightFormat;
 use crate::cpu::activations::{Activations, TILE};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::shared::Shared;
@@ -13,6 +12,7 @@ use crate::cpu::table::Table;
 use crate::cpu::team::{Team, share};
 use crate::cpu::weights::Weights;
 use crate::tensor::Tensor;
+use crate::{InputPrecision, WeightFormat};
 
 /// What a product needs besides its operands.
 pub struct Multiplier<'a> {
@@ -23,7 +23,13 @@ pub struct Multiplier<'a> {
 }
 
 impl Multiplier<'_> {
-    pub fn multiply(&mut self, weights: &[&Weights], x: &Tensor, out: &mut Tensor) {
+    pub fn multiply(
+        &mut self,
+        weights: &[&Weights],
+        x: &Tensor,
+        precision: InputPrecision,
+        out: &mut Tensor,
+    ) {
         let outputs: usize = weights.iter().map(|matrix| matrix.outputs).sum();
         assert_eq!(
             (out.rows(), out.columns()),
@@ -35,7 +41,7 @@ impl Multiplier<'_> {
             "rows of the matrices' inputs"
         );
         if weights.iter().any(|matrix| matrix.format.block() > 1) {
-            self.quantise(x);
+            self.quantise(x, precision);
         }
         let plan = Plan::new(weights, x, self.team.threads());
         let product = Product {
@@ -56,9 +62,9 @@ impl Multiplier<'_> {
             });
     }
 
-    fn quantise(&mut self, x: &Tensor) {
+    fn quantise(&mut self, x: &Tensor, precision: InputPrecision) {
         self.activations
-            .resize(x.rows(), x.columns())
+            .resize(x.rows(), x.columns(), precision)
             .expect("memory for the activations of a step");
         let writer = self.activations.writer();
         let quantise_row = self.table.quantise_row;

@@ -163,7 +163,18 @@ impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
     /// # Safety
     /// `index` is within the tile.
     #[inline(always)]
-    unsafe fn accumulate(&self, tile: &Tile<'_>, index: usize, acc: D::Lanes) -> D::Lanes {
+    unsafe fn accumulate(&self, tile: &Tile<'_>, index: usize, mut acc: D::Lanes) -> D::Lanes {
+        for term in index * tile.terms..(index + 1) * tile.terms {
+            // SAFETY: passed on to the caller.
+            acc = unsafe { self.accumulate_term(tile, term, acc) };
+        }
+        acc
+    }
+
+    /// # Safety
+    /// `index` is within the tile.
+    #[inline(always)]
+    unsafe fn accumulate_term(&self, tile: &Tile<'_>, index: usize, acc: D::Lanes) -> D::Lanes {
         debug_assert!(index < tile.d.len());
         // SAFETY: the caller's promise; a block exists, so the CPU has the instructions.
         unsafe {
