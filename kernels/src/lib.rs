@@ -9,7 +9,6 @@ pub mod reference;
 pub mod scalar;
 
 pub mod cpu;
-pub mod logits;
 
 pub mod memory;
 pub mod tensor;

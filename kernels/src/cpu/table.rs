@@ -11,7 +11,6 @@ use crate::cpu::level::Level;
 use crate::cpu::matmul::{float, quantised};
 use crate::cpu::rope::Heads;
 use crate::cpu::{act, norm, rope};
-use crate::logits;
 
 type Quantised = unsafe fn(&quantised::Task<'_>, Range<usize>, Range<usize>);
 type Float = unsafe fn(&float::Task<'_>, Range<usize>, Range<usize>);
@@ -30,8 +29,6 @@ pub struct Table {
     pub attend: unsafe fn(&attention::Task<'_>, &Unit<'_>),
     pub silu_mul_row: unsafe fn(&[f32], &mut [f32]),
     pub add: unsafe fn(&mut [f32], &[f32]),
-    pub greatest: unsafe fn(&[f32]) -> f32,
-    pub sum_of_exp: unsafe fn(&[f32], f32) -> f64,
 }
 
 impl Table {
@@ -78,8 +75,6 @@ macro_rules! kernels {
                 attend,
                 silu_mul_row,
                 add,
-                greatest,
-                sum_of_exp,
             };
 
             kernels! { @each $(#[$features])*
@@ -103,18 +98,6 @@ macro_rules! kernels {
                     = attention::attend::<$lanes, $tiles, $vectors>;
                 silu_mul_row(x: &[f32], out: &mut [f32]) = act::silu_mul_row::<$lanes>;
                 add(x: &mut [f32], y: &[f32]) = act::add;
-            }
-
-            $(#[$features])*
-            unsafe fn greatest(row: &[f32]) -> f32 {
-                // SAFETY: compiled for the level, which the caller promises.
-                unsafe { logits::greatest_lanes::<$lanes>(row) }
-            }
-
-            $(#[$features])*
-            unsafe fn sum_of_exp(row: &[f32], most: f32) -> f64 {
-                // SAFETY: compiled for the level, which the caller promises.
-                unsafe { logits::sum_of_exp_lanes::<$lanes>(row, most) }
             }
         }
     };
