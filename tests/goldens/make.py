@@ -12,7 +12,7 @@ Writes next to itself:
 
 * `smollm2-135m.json`: for each prompt its text, token ids, the log-probability of every prompt token but the first,
   the likeliest token of each of those positions with its log-probability, a greedy continuation with the gap between
-  the first two logits at each step, and the mean error of the bfloat16 run.
+  the first two logits at each step and the error of bfloat16 in that gap, and the mean error of the bfloat16 run.
 * `tokenizer-smollm.json`: strings and their ids; conversations and what the chat template makes of them.
 
 The prompts are written in `prompts.py`; nothing here is random, so a run on the same versions gives the same files.
@@ -187,6 +187,7 @@ def prompt_golden(reference, coarse, name, text, ids, continuation):
         "top_logprobs": significant_list(best),
         "greedy_ids": greedy,
         "greedy_gaps": gaps,
+        "bf16_gap_errors": gap_errors(reference, coarse, ids, greedy),
         "bf16_error": significant(errors.mean()) if len(errors) else None,
         "bf16_errors": errors,
     }
@@ -206,6 +207,18 @@ def continue_greedily(model, prompt, steps):
         gaps.append(significant(float(first - second)))
         output = model(torch.tensor([[int(best)]]), past_key_values=output.past_key_values, use_cache=True)
     return ids, gaps
+
+
+@torch.inference_mode()
+def gap_errors(reference, coarse, ids, greedy):
+    """For each greedy step, how far bfloat16 is off in the gap between the reference's first two tokens."""
+    whole = torch.tensor([ids + greedy[:-1]])
+    exact = reference(whole).logits[0, -len(greedy) :].double()
+    rounded = coarse(whole).logits[0, -len(greedy) :].double()
+    pairs = exact.topk(2).indices
+    exact_gaps = -exact.gather(1, pairs).diff()[:, 0]
+    rounded_gaps = -rounded.gather(1, pairs).diff()[:, 0]
+    return significant_list((rounded_gaps - exact_gaps).abs())
 
 
 def significant(value):

@@ -12,13 +12,15 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a readable path")
 }
 
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// `cluster up` with an empty data folder and a store of its own.
-fn up(folder: &TempFolder, arguments: &[&str]) -> Output {
+fn up(folder: &TempFolder, http: &str, arguments: &[&str]) -> Output {
     let (data, store) = (folder.path().join("data"), folder.path().join("store"));
     let common = [
         "up",
         "--http",
-        "127.0.0.1:0",
+        http,
         "--data-dir",
         text(&data),
         "--store",
@@ -52,7 +54,7 @@ fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let folder = TempFolder::new();
-    let output = up(&folder, &["--model", text(model_path()), "--http", &address]);
+    let output = up(&folder, &address, &["--model", text(model_path())]);
     assert_refused(&output, &[&address, "in use"]);
 }
 
@@ -60,14 +62,20 @@ fn a_port_in_use_is_named() {
 fn a_truncated_model_is_refused() {
     let folder = TempFolder::new();
     let path = spoilt_model(&folder, |bytes| bytes.truncate(bytes.len() / 2));
-    assert_refused(&up(&folder, &["--model", text(&path)]), &["spoilt.gguf"]);
+    assert_refused(
+        &up(&folder, ANY_PORT, &["--model", text(&path)]),
+        &["spoilt.gguf"],
+    );
 }
 
 #[test]
 fn a_file_that_is_no_model_is_refused() {
     let folder = TempFolder::new();
     let path = spoilt_model(&folder, |bytes| bytes[..4].copy_from_slice(b"GGML"));
-    assert_refused(&up(&folder, &["--model", text(&path)]), &["spoilt.gguf"]);
+    assert_refused(
+        &up(&folder, ANY_PORT, &["--model", text(&path)]),
+        &["spoilt.gguf"],
+    );
 }
 
 #[test]
@@ -85,16 +93,14 @@ fn an_unknown_family_is_named() {
         assert_eq!(&bytes[value..value + 5], b"llama");
         bytes[value..value + 5].copy_from_slice(b"alpac");
     });
-    assert_refused(&up(&folder, &["--model", text(&path)]), &["alpac"]);
+    assert_refused(&up(&folder, ANY_PORT, &["--model", text(&path)]), &["alpac"]);
 }
 
 #[test]
 fn a_model_that_does_not_exist_is_refused() {
     let folder = TempFolder::new();
-    assert_refused(
-        &up(&folder, &["--model", "/nowhere/model.gguf"]),
-        &["/nowhere/model.gguf"],
-    );
+    let output = up(&folder, ANY_PORT, &["--model", "/nowhere/model.gguf"]);
+    assert_refused(&output, &["/nowhere/model.gguf"]);
 }
 
 #[test]
@@ -102,7 +108,8 @@ fn without_authentication_only_loopback_is_served() {
     let folder = TempFolder::new();
     let output = up(
         &folder,
-        &["--model", text(model_path()), "--http", "0.0.0.0:0", "--no-auth"],
+        "0.0.0.0:0",
+        &["--model", text(model_path()), "--no-auth"],
     );
     assert_refused(&output, &["--no-auth"]);
 }

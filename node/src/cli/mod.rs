@@ -3,6 +3,7 @@
 mod bench;
 mod pull;
 mod shard_host;
+mod sim;
 mod status;
 mod up;
 
@@ -29,6 +30,7 @@ enum Command {
     Pull(pull::Pull),
     Status(status::Status),
     Bench(bench::Bench),
+    Sim(sim::Sim),
     #[command(hide = true)]
     ShardHost(shard_host::ShardHost),
 }
@@ -57,6 +59,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Pull(pull) => pull.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Sim(sim) => sim.run(),
         Command::ShardHost(host) => host.run(),
     }
 }

@@ -19,7 +19,8 @@ Every option can also be given as a variable, or in a TOML file (--config):
 
 /// Start a node and serve models
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLES)]
+// The last of a repeated flag wins, so that scripts can append to what others wrote.
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub struct Up {
     #[command(flatten)]
     settings: UpArgs,

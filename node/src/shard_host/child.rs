@@ -95,7 +95,7 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         block_tokens: BLOCK_TOKENS,
         blocks: memory.blocks,
         numerics: shard::numerics_fingerprint(&config),
-        description: describe(&plan, path),
+        description: describe(&plan, &setup.model),
     };
     Ok(Loaded { ranks, info })
 }

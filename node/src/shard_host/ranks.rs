@@ -5,7 +5,6 @@ use crate::os;
 use kernels::cpu::{Cpu, Level, Team};
 use shard::{Exchange, LoadError, Lost, ModelConfig, Rank, Shm, Solo, StepInput, StepOutput};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -161,13 +160,12 @@ fn obey(mut rank: Rank<Cpu, Shm>, inputs: &Receiver<Arc<StepInput>>) {
 }
 
 /// For messages and the plan: what computes.
-pub fn describe(plan: &RankPlan, path: &Path) -> String {
+pub fn describe(plan: &RankPlan, model: &str) -> String {
     let level = Level::choose(plan.level);
     let memory = &plan.memory;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     format!(
-        "{}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks",
-        path.file_name().unwrap_or_default().to_string_lossy(),
+        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks",
         plan.ranks,
         plan.threads,
         mebibytes(memory.weight_bytes),

@@ -7,6 +7,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub struct ShardSetup {
     pub replica: ReplicaId,
     pub epoch: Epoch,
+    /// Its served name, for people.
+    pub model: String,
     pub model_path: String,
     /// Tensor parallel ranks, each on threads of its own.
     pub ranks: u32,

@@ -47,6 +47,16 @@ static ENTRIES: &[Entry] = &[Entry {
 }];
 
 impl Entry {
+    #[cfg(test)]
+    pub fn for_test(sha256: &'static str, bytes: u64, sources: &'static [Source]) -> Entry {
+        Entry {
+            name: "test-model",
+            sha256,
+            bytes,
+            sources,
+        }
+    }
+
     pub fn digest(&self) -> [u8; 32] {
         hex::decode(self.sha256).expect("the catalogue's digests are 64 hexadecimal digits")
     }

@@ -66,7 +66,10 @@ fn watch(hub: &Hub, label: &str, receiver: &Receiver<News>) -> Result<PathBuf, S
     let mut patience = hub.answer_timeout;
     loop {
         match receiver.recv_timeout(patience) {
-            Ok(News::Total(total)) => progress = Some(Progress::start(&format!("fetching {label}"), total)),
+            // Said twice: before the connection and once it stands.
+            Ok(News::Total(total)) => {
+                progress.get_or_insert_with(|| Progress::start(&format!("fetching {label}"), total));
+            }
             Ok(News::Bytes(bytes)) => {
                 if let Some(progress) = &mut progress {
                     progress.advance(bytes);

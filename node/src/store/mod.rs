@@ -16,6 +16,8 @@ mod progress;
 pub mod pypi;
 mod refs;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use crate::hex;
 use catalogue::{Entry, Source};

@@ -60,6 +60,7 @@ impl PreparedModel {
             setup: ShardSetup {
                 replica,
                 epoch: Epoch(1),
+                model: self.named.name.clone(),
                 model_path: self.stored.path.to_string_lossy().into_owned(),
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,

@@ -1,0 +1,97 @@
+//! `cluster sim`.
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use sim::{Report, Scenario, TenantReport};
+use std::path::PathBuf;
+
+/// Play scenarios: the code that decides, on a virtual clock
+#[derive(Args, Debug)]
+pub struct Sim {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Run(Run),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster sim run scenario.toml
+  cluster sim run scenario.toml --seed 7 --json report.json";
+
+/// Play one scenario and say how it went; fails when something happened that must never happen
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+struct Run {
+    /// A scenario in TOML
+    scenario: PathBuf,
+    /// The same seed gives the same report, byte for byte
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Also write the report here as JSON; - is stdout, and then nothing else is
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+}
+
+impl Sim {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.what {
+            What::Run(run) => run.run(),
+        }
+    }
+}
+
+impl Run {
+    fn run(self) -> anyhow::Result<()> {
+        let name = self.scenario.display();
+        let text = std::fs::read_to_string(&self.scenario).with_context(|| format!("scenario {name}"))?;
+        let scenario = Scenario::from_toml(&text).with_context(|| format!("scenario {name}"))?;
+        let report = sim::run(&scenario, self.seed);
+        match &self.json {
+            Some(path) if path.as_os_str() == "-" => println!("{}", report.to_json()),
+            Some(path) => {
+                std::fs::write(path, report.to_json()).with_context(|| format!("{}", path.display()))?;
+                print(&report);
+            }
+            None => print(&report),
+        }
+        match report.violations.first() {
+            Some(first) => bail!("{} violations, the first: {first}", report.violations.len()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn print(report: &Report) {
+    println!(
+        "seed {}, {:.1} s of virtual time",
+        report.seed, report.elapsed_secs
+    );
+    report.tenants.iter().chain([&report.all]).for_each(print_tenant);
+    for (number, replica) in report.replicas.iter().enumerate() {
+        let (busy, steps) = (replica.busy * 100.0, replica.steps);
+        println!(
+            "replica {number}: {steps} steps, {busy:.0}% busy, {} preemptions",
+            replica.preemptions
+        );
+    }
+}
+
+fn print_tenant(tenant: &TenantReport) {
+    println!(
+        "{}: {} of {} streams completed, {} refused, {:.1} tok/s, TTFT p50 {:.0} ms p95 {:.0} ms, \
+         between tokens p50 {:.1} ms p95 {:.1} ms",
+        tenant.name,
+        tenant.completed,
+        tenant.streams,
+        tenant.refused,
+        tenant.output_tokens_per_sec,
+        tenant.ttft_ms.p50,
+        tenant.ttft_ms.p95,
+        tenant.tpot_ms.p50,
+        tenant.tpot_ms.p95,
+    );
+}
