@@ -1,5 +1,5 @@
-//! The fast CPU backend: every kernel written once over [`lanes::Lanes`], compiled for each [`Level`], called through the
-//! [`table::Table`] of the level, its work shared by a [`Team`].
+//! The fast CPU backend: every kernel written once over `lanes::Lanes`, compiled for each [`Level`], called through the
+//! `table::Table` of the level, its work shared by a [`Team`].
 
 mod level;
 mod team;
