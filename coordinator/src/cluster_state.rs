@@ -15,6 +15,8 @@ pub struct ClusterState {
     models: BTreeMap<String, ModelRecord>,
     tenants: BTreeMap<TenantId, TenantRecord>,
     keys: BTreeMap<String, KeyRecord>,
+    /// By key id; most keys have none.
+    key_names: BTreeMap<String, String>,
 }
 
 /// Why a command changes nothing.
@@ -28,6 +30,8 @@ pub enum Rejected {
     TenantExists { id: TenantId, name: String },
     #[error("there is no tenant {id}; add the tenant before its keys")]
     TenantUnknown { id: TenantId },
+    #[error("tenant {id} still has {keys} API key(s); revoke them first")]
+    TenantHasKeys { id: TenantId, keys: usize },
     #[error("a key with id `{key_id}` exists already; draw another one")]
     KeyExists { key_id: String },
     #[error("there is no key with id `{key_id}`; it may have been revoked already")]
@@ -54,6 +58,13 @@ impl ClusterState {
             }
             ClusterCommand::RevokeKey { key_id } => {
                 self.keys.remove(key_id);
+                self.key_names.remove(key_id);
+            }
+            ClusterCommand::RemoveTenant { id } => {
+                self.tenants.remove(id);
+            }
+            ClusterCommand::NameKey { key_id, name } => {
+                self.key_names.insert(key_id.clone(), name.clone());
             }
         }
         Ok(())
@@ -69,12 +80,10 @@ impl ClusterState {
             },
             ClusterCommand::AddTenant(tenant) => self.accepts_tenant(tenant),
             ClusterCommand::AddKey(key) => self.accepts_key(key),
-            ClusterCommand::RevokeKey { key_id } => match self.keys.contains_key(key_id) {
-                true => Ok(()),
-                false => Err(Rejected::KeyUnknown {
-                    key_id: key_id.clone(),
-                }),
-            },
+            ClusterCommand::RevokeKey { key_id } | ClusterCommand::NameKey { key_id, .. } => {
+                self.knows_key(key_id)
+            }
+            ClusterCommand::RemoveTenant { id } => self.can_do_without(*id),
         }
     }
 
@@ -111,6 +120,11 @@ impl ClusterState {
         self.keys.get(key_id)
     }
 
+    /// What people call it; `None`: it was given no name.
+    pub fn key_name(&self, key_id: &str) -> Option<&str> {
+        self.key_names.get(key_id).map(String::as_str)
+    }
+
     fn accepts_model(&self, model: &ModelRecord) -> Result<(), Rejected> {
         match self.models.contains_key(&model.name) {
             true => Err(Rejected::ModelExists {
@@ -143,6 +157,24 @@ impl ClusterState {
             })
         } else {
             Ok(())
+        }
+    }
+
+    fn knows_key(&self, key_id: &str) -> Result<(), Rejected> {
+        match self.keys.contains_key(key_id) {
+            true => Ok(()),
+            false => Err(Rejected::KeyUnknown {
+                key_id: key_id.to_owned(),
+            }),
+        }
+    }
+
+    fn can_do_without(&self, id: TenantId) -> Result<(), Rejected> {
+        let keys = self.keys.values().filter(|key| key.tenant == id).count();
+        match (self.tenants.contains_key(&id), keys) {
+            (false, _) => Err(Rejected::TenantUnknown { id }),
+            (true, 0) => Ok(()),
+            (true, keys) => Err(Rejected::TenantHasKeys { id, keys }),
         }
     }
 }
@@ -198,6 +230,40 @@ mod tests {
             (state.key("k1"), state.model("m"), state.version()),
             (None, None, 5)
         );
+    }
+
+    #[test]
+    fn a_tenant_goes_when_its_last_key_has_gone() {
+        let mut state = state(&[tenant(3, "a"), key("k1", 3)]);
+        let remove = ClusterCommand::RemoveTenant { id: TenantId(3) };
+        let has_keys = Rejected::TenantHasKeys {
+            id: TenantId(3),
+            keys: 1,
+        };
+        assert_eq!(state.apply(&remove), Err(has_keys));
+        let revoke = ClusterCommand::RevokeKey { key_id: "k1".into() };
+        state.apply(&revoke).unwrap();
+        state.apply(&remove).unwrap();
+        assert_eq!(state.tenant(TenantId(3)), None);
+        assert_eq!(
+            state.apply(&remove),
+            Err(Rejected::TenantUnknown { id: TenantId(3) })
+        );
+    }
+
+    #[test]
+    fn a_name_lives_as_long_as_its_key() {
+        let mut state = state(&[tenant(0, "default"), key("k1", 0)]);
+        let name = |key_id: &str| ClusterCommand::NameKey {
+            key_id: key_id.into(),
+            name: "laptop".into(),
+        };
+        state.apply(&name("k1")).unwrap();
+        assert_eq!(state.key_name("k1"), Some("laptop"));
+        let revoke = ClusterCommand::RevokeKey { key_id: "k1".into() };
+        state.apply(&revoke).unwrap();
+        assert_eq!(state.key_name("k1"), None);
+        assert!(state.apply(&name("k1")).is_err());
     }
 
     #[test]

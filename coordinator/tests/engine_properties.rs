@@ -18,7 +18,9 @@ enum Happening {
     Step {
         stops: u16,
         breaks: u16,
+        waits: u16,
     },
+    Resume,
     /// A result of another epoch or step.
     Stray(u64, u64),
     Pass(Span),
@@ -62,7 +64,8 @@ fn happenings() -> impl Strategy<Value = Happening> {
         6 => asks().prop_map(Happening::Submit),
         2 => (0..12_u128, 0..2_u32).prop_map(|(request, choice)| Happening::Cancel(request, choice)),
         10 => (any::<u16>(), any::<u16>(), any::<u16>(), any::<u16>())
-            .prop_map(|(a, b, c, d)| Happening::Step { stops: a & b & c, breaks: a & b & c & d }),
+            .prop_map(|(a, b, c, d)| Happening::Step { stops: a & b & c, breaks: a & b & c & d, waits: !a & d }),
+        4 => Just(Happening::Resume),
         1 => (0..3_u64, 0..40_u64).prop_map(|(epoch, step)| Happening::Stray(epoch, step)),
         1 => (0..200_u64).prop_map(|ms| Happening::Pass(Span::from_millis(ms))),
     ]
@@ -74,11 +77,12 @@ fn happen(shell: &mut Shell, happening: Happening) {
         Happening::Submit(ask) if shell.seen.contains_key(&(ask.stream, ask.attempt)) => {}
         Happening::Submit(ask) => shell.submit(ask),
         Happening::Cancel(request, choice) => shell.cancel(stream(request, choice)),
-        Happening::Step { stops, breaks } => {
+        Happening::Step { stops, breaks, waits } => {
             if shell.plan.is_some() {
-                shell.step_with(|sequence| verdict(stops, breaks, sequence.0 % 16));
+                shell.step_with(|sequence| verdict(stops, breaks, waits, sequence.0 % 16));
             }
         }
+        Happening::Resume => shell.resume(),
         Happening::Stray(epoch, step) => stray(shell, epoch, step),
         Happening::Pass(span) => shell.now = shell.now + span,
     }
@@ -91,11 +95,12 @@ fn happen(shell: &mut Shell, happening: Happening) {
     }
 }
 
-fn verdict(stops: u16, breaks: u16, bit: u64) -> Verdict {
-    match (stops >> bit & 1, breaks >> bit & 1) {
-        (_, 1) => Verdict::Broken,
-        (1, _) => Verdict::Stop,
-        (_, _) => Verdict::Continue,
+fn verdict(stops: u16, breaks: u16, waits: u16, bit: u64) -> Verdict {
+    match (stops >> bit & 1, breaks >> bit & 1, waits >> bit & 1) {
+        (_, 1, _) => Verdict::Broken,
+        (1, _, _) => Verdict::Stop,
+        (_, _, 1) => Verdict::Wait,
+        (_, _, _) => Verdict::Continue,
     }
 }
 

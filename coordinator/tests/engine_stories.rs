@@ -5,6 +5,7 @@ mod shell;
 use coordinator::Machine;
 use coordinator::cost::StepCost;
 use coordinator::engine::{EngineConfig, EngineEvent};
+use proto::engine::Timing;
 use proto::request::{Finish, Refusal, ServiceClass};
 use proto::step::{SliceOutput, StepDone, Verdict};
 use proto::{Attempt, Epoch, SequenceId, Span, StepId, Time};
@@ -45,6 +46,36 @@ fn a_long_prompt_is_computed_in_chunks_and_then_tokens_follow_one_by_one() {
     );
     assert_eq!(ended(&shell, 1), (3, vec![Finish::Length]));
     shell.assert_idle();
+}
+
+/// In milliseconds.
+fn timing(queue: u64, prefill: u64, decode: u64) -> Timing {
+    Timing {
+        queue: Span::from_millis(queue),
+        prefill: Span::from_millis(prefill),
+        decode: Span::from_millis(decode),
+    }
+}
+
+/// Each step takes 10 ms.
+#[test]
+fn a_stream_hears_with_its_first_token_and_at_its_end_where_its_time_went() {
+    let one_at_a_time = EngineConfig {
+        sequences_max: 1,
+        ..config(32)
+    };
+    let mut shell = Shell::new(one_at_a_time);
+    shell.submit(ask(1, 20, 3));
+    shell.submit(ask(2, 4, 2));
+    shell.submit(ask(3, 4, 0));
+    shell.run();
+    assert_eq!(shell.seen(1).timings, [timing(0, 20, 0), timing(0, 20, 20)]);
+    assert_eq!(shell.seen(2).timings, [timing(40, 10, 0), timing(40, 10, 10)]);
+    assert_eq!(
+        shell.seen(3).timings,
+        [timing(60, 10, 0)],
+        "scored only: no token, one delivery"
+    );
 }
 
 #[test]
@@ -503,4 +534,50 @@ fn a_ticket_that_makes_no_sense_fails_alone() {
     shell.submit(ask(2, 4, 1));
     shell.run();
     assert_eq!(ended(&shell, 2), (1, vec![Finish::Length]));
+}
+
+#[test]
+fn a_sequence_that_must_wait_is_computed_again_once_it_may_and_others_go_on() {
+    let mut shell = Shell::new(config(32));
+    shell.submit(ask(1, 8, 2));
+    shell.submit(ask(2, 3, 3));
+    shell.step(Verdict::Continue);
+    shell.step_with(|sequence| match sequence.0 {
+        0 => Verdict::Wait,
+        _other => Verdict::Continue,
+    });
+    assert_eq!(shape(&shell, 2), [(1, 3, 1)], "the other one goes on alone");
+    shell.step(Verdict::Continue);
+    shell.step(Verdict::Continue);
+    assert!(shell.plan.is_none(), "what waits is not planned");
+    shell.resume();
+    assert_eq!(shape(&shell, 4), [(0, 8, 1)], "the very position");
+    shell.run();
+    assert_eq!(ended(&shell, 1), (2, vec![Finish::Length]));
+    assert_eq!(ended(&shell, 2), (3, vec![Finish::Length]));
+    shell.assert_idle();
+}
+
+#[test]
+fn a_sequence_that_waits_at_the_end_of_its_prompt_can_be_cancelled() {
+    let mut shell = Shell::new(config(32));
+    shell.submit(ask(1, 8, 2));
+    shell.step(Verdict::Wait);
+    shell.cancel(stream(1, 0));
+    shell.resume();
+    assert_eq!(ended(&shell, 1), (0, vec![Finish::Cancelled]));
+    shell.assert_idle();
+}
+
+#[test]
+fn a_complete_grammar_ends_its_stream_without_another_token() {
+    let mut shell = Shell::new(config(32));
+    shell.submit(ask(1, 8, 9));
+    shell.step(Verdict::Continue);
+    shell.step(Verdict::Complete);
+    assert_eq!(ended(&shell, 1), (1, vec![Finish::Stop]));
+    shell.submit(ask(2, 8, 9));
+    shell.step(Verdict::Unguided);
+    assert_eq!(ended(&shell, 2), (0, vec![Finish::GrammarTooCostly]));
+    shell.assert_idle();
 }

@@ -3,7 +3,7 @@
 //! `http/` and `text/` stand on one side and know JSON and text; `actors/router.rs` stands on the other and knows
 //! replicas. Tests of the HTTP side put a scripted gateway in the middle.
 
-use proto::engine::TokenScore;
+use proto::engine::{Timing, TokenScore};
 use proto::request::{Finish, Refusal, Sampling, ServiceClass};
 use proto::{Position, RequestId, TenantId};
 use std::future::Future;
@@ -35,6 +35,8 @@ pub struct ServedModel {
     pub added_at_secs: u64,
     pub context_tokens_max: u32,
     pub text: crate::text::TextModel,
+    /// Says whether a grammar will be taken.
+    pub grammars: crate::constraint::checker::Checker,
 }
 
 /// One admitted unit: all choices of all prompts of one HTTP request.
@@ -84,6 +86,8 @@ pub enum Event {
         id: u32,
         score: Option<TokenScore>,
     },
+    /// Where the choice's time has gone so far; just before its first token and before its end.
+    Timing(Timing),
     /// The last event of a choice.
     Finished(Finish),
     /// The last event of a choice that was admitted and could not be served to its end.

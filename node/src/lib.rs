@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod constraint;
 pub mod up;
 
 pub mod gateway;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod telemetry;
 
 pub mod bench;
+pub mod client;
 
 pub mod clock;
 pub mod hex;

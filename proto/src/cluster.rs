@@ -7,10 +7,23 @@ use rkyv::{Archive, Deserialize, Serialize};
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum ClusterCommand {
     AddModel(ModelRecord),
-    RemoveModel { name: String },
+    RemoveModel {
+        name: String,
+    },
     AddTenant(TenantRecord),
     AddKey(KeyRecord),
-    RevokeKey { key_id: String },
+    RevokeKey {
+        key_id: String,
+    },
+    /// Only a tenant without keys can go.
+    RemoveTenant {
+        id: TenantId,
+    },
+    /// What people call a key; a second name replaces the first.
+    NameKey {
+        key_id: String,
+        name: String,
+    },
 }
 
 /// A model the cluster serves.

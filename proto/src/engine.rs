@@ -1,7 +1,7 @@
 //! What a gateway and an engine say to each other.
 
 use crate::request::{Finish, Refusal, Submit};
-use crate::{Attempt, Epoch, Position, ReplicaId, StepId, StreamId};
+use crate::{Attempt, Epoch, Position, ReplicaId, Span, StepId, StreamId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -72,6 +72,19 @@ pub struct Delivery {
     pub prompt_scores: Vec<TokenScore>,
     pub token: Option<Token>,
     pub finish: Option<Finish>,
+    /// With the first token and with the last delivery.
+    pub timing: Option<Timing>,
+}
+
+/// Where the time of a stream has gone so far, in the engine that has it now: what an engine before it took is not here.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Timing {
+    /// From its arrival to the first step that had it.
+    pub queue: Span,
+    /// From then to its first new token.
+    pub prefill: Span,
+    /// From then on.
+    pub decode: Span,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]

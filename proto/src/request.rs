@@ -83,6 +83,8 @@ pub struct Sampling {
     pub logprobs: Option<u8>,
     /// The same for every token of the prompt (`echo`).
     pub prompt_logprobs: Option<u8>,
+    /// What the whole output has to match, from its first token to its last; `None`: anything.
+    pub grammar: Option<Grammar>,
 }
 
 impl Default for Sampling {
@@ -101,8 +103,25 @@ impl Default for Sampling {
             min_tokens: 0,
             logprobs: None,
             prompt_logprobs: None,
+            grammar: None,
         }
     }
+}
+
+/// The texts that an output may be, as the client or the gateway wrote them down. A stop token may be chosen only where
+/// such a text is complete; where nothing else may follow, it is.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Grammar {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that is valid under this JSON schema.
+    JsonSchema(String),
+    /// Matches this regular expression from its first to its last byte.
+    Regex(String),
+    /// One of these.
+    Choice(Vec<String>),
+    /// A context-free grammar in the dialect of Lark that llguidance reads; its start rule is `start`.
+    Lark(String),
 }
 
 /// Why a stream ended.
@@ -118,6 +137,8 @@ pub enum Finish {
     Expired,
     /// This request could not be computed; others are untouched.
     Failed,
+    /// Its grammar takes more computing than one stream may use; others are untouched.
+    GrammarTooCostly,
 }
 
 /// Why a stream was not taken. Each is an honest answer at arrival, never a silent wait.
@@ -131,4 +152,6 @@ pub enum Refusal {
     Unavailable { retry_after: crate::Span },
     /// The node is ending.
     Draining,
+    /// Its grammar cannot be compiled, for this reason. It would be the same everywhere.
+    BadGrammar { reason: String },
 }

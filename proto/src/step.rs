@@ -71,4 +71,11 @@ pub enum Verdict {
     Stop,
     /// The logits were not finite: this sequence alone fails.
     Broken,
+    /// Nothing was chosen, because it is not known yet what the sequence's grammar allows. The same position is due
+    /// again once the shell says that it is known.
+    Wait,
+    /// Nothing was chosen: the grammar's text is complete and nothing may follow it.
+    Complete,
+    /// Nothing can be chosen: the grammar cannot be followed any further. This sequence alone fails.
+    Unguided,
 }

@@ -4,6 +4,7 @@
 //! thread that runs the engine keeps a [`SequenceTable`], which turns a plan into the [`StepInput`] that all ranks get.
 #![deny(unsafe_code)]
 
+mod constraint;
 #[allow(unsafe_code)]
 pub mod exchange;
 pub mod gguf;
@@ -17,6 +18,7 @@ mod sequences;
 mod step;
 pub mod testing;
 
+pub use constraint::{Constraint, GrammarEnd, Mask, TokenMask};
 pub use exchange::{Exchange, Lost, Shm, Solo};
 pub use gguf::{Gguf, GgufError};
 pub use memory::ModelMemory;

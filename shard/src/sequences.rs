@@ -1,5 +1,6 @@
 //! The shell's memory of running sequences: what an `Engine` must not see, and a rank needs.
 
+use crate::constraint::Constraint;
 use crate::sample::{SampleRequest, SampledToken, TokenCounts, penalises};
 use crate::step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};
 use kernels::SequenceRows;
@@ -28,6 +29,7 @@ struct Sequence {
     choice: u32,
     sampling: Arc<Sampling>,
     counts: Arc<TokenCounts>,
+    constraint: Option<Arc<dyn Constraint>>,
     /// By group, in the order of positions.
     blocks: BTreeMap<GroupId, Vec<u32>>,
     /// The next prompt position whose score is due; a recomputed position is not scored again.
@@ -50,9 +52,15 @@ impl SequenceTable {
         }
     }
 
-    /// After the engine's `Admitted`. The gateway has checked that all tokens are in the vocabulary.
-    pub fn admit(&mut self, sequence: SequenceId, submit: Submit) {
-        let earlier = self.sequences.insert(sequence, Sequence::new(submit));
+    /// After the engine's `Admitted`. The gateway has checked that all tokens are in the vocabulary. `constraint` has
+    /// accepted the output that the stream already has, and is there exactly where the sampling asks for a grammar.
+    pub fn admit(&mut self, sequence: SequenceId, submit: Submit, constraint: Option<Arc<dyn Constraint>>) {
+        assert_eq!(
+            submit.sampling.grammar.is_some(),
+            constraint.is_some(),
+            "a grammar comes with its constraint"
+        );
+        let earlier = self.sequences.insert(sequence, Sequence::new(submit, constraint));
         assert!(earlier.is_none(), "sequence {sequence} was admitted twice");
     }
 
@@ -103,7 +111,7 @@ impl SequenceTable {
 }
 
 impl Sequence {
-    fn new(submit: Submit) -> Self {
+    fn new(submit: Submit, constraint: Option<Arc<dyn Constraint>>) -> Self {
         let ticket = submit.ticket;
         let tokens = submit.prompt;
         assert_eq!(
@@ -118,6 +126,7 @@ impl Sequence {
             choice: ticket.stream.choice,
             counts: Arc::new(TokenCounts::new(&submit.sampling, prompt, output)),
             sampling: Arc::new(submit.sampling),
+            constraint,
             blocks: BTreeMap::new(),
             // The first token has nothing before it that could foretell it.
             scored: 1,
@@ -227,15 +236,19 @@ impl Sequence {
             counts: self.counts.clone(),
             choice: self.choice,
             position: Position((self.tokens.len() - self.output_from) as u32),
+            constraint: self.constraint.clone(),
         }
     }
 
     /// The hash of the block that `token` filled, if the sequence goes on to compute it.
     fn take_token(&mut self, token: &SampledToken, block_tokens: usize) -> Option<BlockHash> {
         match token.verdict {
-            Verdict::Stop | Verdict::Broken => None,
+            Verdict::Stop | Verdict::Broken | Verdict::Wait | Verdict::Complete | Verdict::Unguided => None,
             Verdict::Continue => {
                 self.tokens.push(token.id);
+                if let Some(constraint) = &self.constraint {
+                    constraint.accept(token.id);
+                }
                 if penalises(&self.sampling) {
                     Arc::make_mut(&mut self.counts).add_output(token.id);
                 }

@@ -9,7 +9,7 @@ use proto::engine::TokenScore;
 pub const PASS_ROWS_MAX: usize = 512;
 
 /// Made by [`crate::SequenceTable::input`]; every rank of the replica gets the same.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StepInput {
     /// Pages to be zeroed before anything is computed.
     pub zero: Vec<u32>,
@@ -18,7 +18,7 @@ pub struct StepInput {
 }
 
 /// At most [`PASS_ROWS_MAX`] rows that go through the model together.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// One for each row.
     pub tokens: Vec<u32>,
@@ -29,7 +29,7 @@ pub struct Pass {
     pub logits: Vec<LogitRow>,
 }
 
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogitRow {
     pub row: u32,
     pub sequence: SequenceId,
@@ -37,7 +37,7 @@ pub struct LogitRow {
 }
 
 /// What logits are for.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Purpose {
     /// The score of a prompt token that is known already, with this many of the likeliest ones.
     Score {

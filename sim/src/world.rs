@@ -297,7 +297,9 @@ impl<'s> World<'s> {
         }
         match finish {
             Some(Finish::Stop | Finish::Length) => self.end(stream, Outcome::Completed),
-            Some(Finish::Cancelled | Finish::Expired | Finish::Failed) => self.end(stream, Outcome::Failed),
+            Some(Finish::Cancelled | Finish::Expired | Finish::Failed | Finish::GrammarTooCostly) => {
+                self.end(stream, Outcome::Failed)
+            }
             None => {}
         }
     }

@@ -7,10 +7,14 @@ starts the server and runs this.
 """
 
 import asyncio
+import json
+import re
 import sys
 import traceback
+import typing
 
 import openai
+import pydantic
 
 BASE_URL, KEY, MODEL = sys.argv[1:4]
 client = openai.OpenAI(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=300)
@@ -244,14 +248,105 @@ def test_nonsense_is_a_bad_request_that_names_its_field():
 
 
 def test_what_is_not_supported_is_refused_and_never_ignored():
-    expect(openai.BadRequestError, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}])
-    expect(openai.BadRequestError, response_format={"type": "json_object"})
+    expect(openai.BadRequestError, tools=[{"type": "web_search"}])
+    expect(openai.BadRequestError, functions=[{"name": "f", "parameters": {}}])
+    expect(openai.BadRequestError, response_format={"type": "xml"})
     expect(openai.BadRequestError, call=complete, best_of=3)
     expect(openai.BadRequestError, messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
 
 
 def test_unknown_fields_are_ignored():
     assert chat(extra_body={"some_future_field": True}).choices
+
+
+# --- structured output -------------------------------------------------------------------------------------------
+
+
+class Day(pydantic.BaseModel):
+    weekday: typing.Literal["Monday", "Sunday"]
+    temperatures: typing.Annotated[list[typing.Annotated[int, pydantic.Field(ge=-40, le=50)]], pydantic.Field(min_length=1, max_length=3)]
+    is_rainy: bool
+
+
+def form(**fields):
+    return chat(**({"max_tokens": 200, "temperature": 1.0} | fields)).choices
+
+
+def test_a_json_object_is_one():
+    choices = form(n=2, response_format={"type": "json_object"}, max_tokens=400)
+    for choice in choices:
+        assert choice.finish_reason == "length" or isinstance(json.loads(choice.message.content), dict), choices
+
+
+def test_a_schema_made_from_a_class_is_kept():
+    for seed in range(4):
+        answer = client.chat.completions.parse(
+            model=MODEL, messages=HELLO, response_format=Day, max_tokens=200, temperature=1.0, seed=seed
+        )
+        assert isinstance(answer.choices[0].message.parsed, Day), answer
+
+
+def test_a_streamed_schema_is_the_whole_one():
+    fields = {"model": MODEL, "messages": HELLO, "response_format": Day, "max_tokens": 200, "seed": 5}
+    with client.chat.completions.stream(**fields) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    whole = client.chat.completions.parse(**fields).choices[0].message
+    assert streamed.content == whole.content and streamed.parsed == whole.parsed
+
+
+def test_a_pattern_a_choice_and_a_grammar_are_kept():
+    for field, pattern in {
+        "regex": r"[0-9]{3}-[a-f]{2}",
+        "choice": "red|green|light blue",
+        "grammar": "(yes|no)!",
+    }.items():
+        value = {"regex": pattern, "choice": pattern.split("|"), "grammar": 'start: ("yes" | "no") "!"'}[field]
+        for choice in form(n=3, extra_body={"structured_outputs": {field: value}}):
+            assert re.fullmatch(pattern, choice.message.content), (field, choice)
+
+
+# --- tools -------------------------------------------------------------------------------------------------------
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "The sum of two numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+}
+QUESTION = [{"role": "user", "content": "What is 17 plus 25?"}]
+
+
+def test_a_tool_is_called_and_its_answer_goes_back():
+    first = chat(messages=QUESTION, tools=[ADD], tool_choice="required", parallel_tool_calls=False, max_tokens=100)
+    choice = first.choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None, first
+    (call,) = choice.message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert call.type == "function" and call.id and call.function.name == "add" and set(arguments) == {"a", "b"}
+    answer = {"role": "tool", "tool_call_id": call.id, "content": str(arguments["a"] + arguments["b"])}
+    second = chat(messages=[*QUESTION, choice.message, answer], tools=[ADD], tool_choice="none")
+    assert second.choices[0].message.content and not second.choices[0].message.tool_calls, second
+
+
+def test_a_streamed_call_is_put_together_by_the_client():
+    named = {"type": "function", "function": {"name": "add"}}
+    fields = {"model": MODEL, "messages": QUESTION, "tools": [ADD], "tool_choice": named, "max_tokens": 100, "seed": 3}
+    with client.chat.completions.stream(**fields) as stream:
+        events = [event.type for event in stream]
+        final = stream.get_final_completion().choices[0]
+    assert "tool_calls.function.arguments.delta" in events and "tool_calls.function.arguments.done" in events, events
+    whole = client.chat.completions.create(**fields).choices[0]
+    assert final.finish_reason == whole.finish_reason == "tool_calls"
+    call, same = final.message.tool_calls[0], whole.message.tool_calls[0]
+    assert (call.function.name, call.function.arguments) == (same.function.name, same.function.arguments)
+    assert json.loads(call.function.arguments).keys() == {"a", "b"}
 
 
 # --- streams -----------------------------------------------------------------------------------------------------

@@ -56,7 +56,12 @@ impl Client {
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
-        Answer::of(self.send(path, body))
+        self.post_with(path, body, &[])
+    }
+
+    /// With more headers.
+    pub fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+        Answer::of(self.send(path, body, headers))
     }
 
     /// The body of a successful `POST /v1/completions` of the test model.
@@ -76,7 +81,7 @@ impl Client {
     pub fn stream(&self, path: &str, body: Value) -> Stream {
         let mut body = with_model(body);
         body["stream"] = json!(true);
-        let response = self.send(path, &body);
+        let response = self.send(path, &body, &[]);
         let status = response.status().as_u16();
         let kind = response.headers().get("content-type").cloned();
         let mut lines = BufReader::new(response.into_body().into_reader());
@@ -109,8 +114,11 @@ impl Client {
             .sum()
     }
 
-    fn send(&self, path: &str, body: &Value) -> ureq::http::Response<ureq::Body> {
+    fn send(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> ureq::http::Response<ureq::Body> {
         let mut request = self.agent.post(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }

@@ -275,6 +275,15 @@ fn status_tells_what_runs() {
 }
 
 #[test]
+fn how_fast_it_will_be_is_said_with_the_reason() {
+    let node = Node::start();
+    let log = node.log();
+    let line = log.lines().find(|line| line.starts_with("speed"));
+    // On a machine that is busy with something else it may be that it was not measured; that is said then.
+    assert!(line.is_some_and(|line| line.contains("measured")), "{log}");
+}
+
+#[test]
 fn a_key_outlives_a_restart_and_is_shown_once() {
     let folder = TempFolder::new();
     let first = NodeOptions::new().data(folder.path()).start();

@@ -96,6 +96,12 @@ impl Landing {
             SliceOutput::Sample => match self.verdict {
                 // A rank that has no answer for a slice cannot answer the next one either.
                 None | Some(Verdict::Broken) => (None, Some(Finish::Failed)),
+                Some(Verdict::Unguided) => (None, Some(Finish::GrammarTooCostly)),
+                Some(Verdict::Complete) => (None, Some(Finish::Stop)),
+                Some(Verdict::Wait) => {
+                    sequence.hold();
+                    (None, None)
+                }
                 Some(Verdict::Stop) => (Some(sequence.push_token()), Some(Finish::Stop)),
                 Some(Verdict::Continue) => {
                     let position = sequence.push_token();

@@ -19,7 +19,7 @@ use crate::fairness::TenantClocks;
 use counters::Counters;
 use flight::Flight;
 use forecast::OutputForecast;
-use proto::engine::Load;
+use proto::engine::{Load, Timing};
 use proto::request::{Finish, Refusal, Ticket};
 use proto::step::{StepDone, StepPlan};
 use proto::{Attempt, Position, SequenceId, StepId, StreamId, Time};
@@ -36,6 +36,11 @@ pub enum EngineEvent {
         attempt: Attempt,
     },
     StepDone(StepDone),
+    /// What [`proto::step::Verdict::Wait`] waited for is there.
+    Resume {
+        stream: StreamId,
+        attempt: Attempt,
+    },
     /// Take nothing new; say `Drained` once nothing runs.
     Drain,
 }
@@ -72,6 +77,8 @@ pub struct EngineDelivery {
     /// Where the token just sampled belongs; `None` when there is none with this delivery.
     pub position: Option<Position>,
     pub finish: Option<Finish>,
+    /// With the first token and with the last delivery.
+    pub timing: Option<Timing>,
 }
 
 /// The decider of one replica.
@@ -119,6 +126,7 @@ impl Machine for Engine {
             EngineEvent::Submit(ticket) => self.submit(now, ticket, out),
             EngineEvent::Cancel { stream, attempt } => self.cancel(now, stream, attempt, out),
             EngineEvent::StepDone(done) => self.step_done(now, done, out),
+            EngineEvent::Resume { stream, attempt } => self.resume(stream, attempt),
             EngineEvent::Drain => self.intake = Intake::Draining,
         }
         self.settle(now, out);
@@ -285,6 +293,15 @@ impl Engine {
         }
     }
 
+    fn resume(&mut self, stream: StreamId, attempt: Attempt) {
+        if let Some(id) = self.streams.get(&stream) {
+            let sequence = self.sequences.get_mut(id).expect("a stream has its sequence");
+            if sequence.attempt == attempt {
+                sequence.resume();
+            }
+        }
+    }
+
     fn expire(&mut self, now: Time, out: &mut Vec<EngineAction>) {
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= now
@@ -303,7 +320,11 @@ impl Engine {
         out: &mut Vec<EngineAction>,
     ) {
         let sequence = self.sequences.get_mut(&id).expect("an ending sequence");
-        out.push(EngineAction::Deliver(sequence.delivery(position, Some(finish))));
+        out.push(EngineAction::Deliver(sequence.delivery(
+            now,
+            position,
+            Some(finish),
+        )));
         self.streams.remove(&sequence.stream);
         self.clocks.leave(sequence.tenant);
         if let Some(deadline) = sequence.deadline {
@@ -362,7 +383,7 @@ impl Engine {
                 self.end(id, now, position, finish, out);
             }
             None if position.is_some() => {
-                out.push(EngineAction::Deliver(sequence.delivery(position, None)));
+                out.push(EngineAction::Deliver(sequence.delivery(now, position, None)));
             }
             None => {}
         }
@@ -401,10 +422,14 @@ impl Engine {
             clocks: &mut self.clocks,
         }
         .schedule();
+        let is_any_held = self.sequences.values().any(|sequence| sequence.is_held);
         assert!(
-            !draft.slices.is_empty(),
+            !draft.slices.is_empty() || is_any_held,
             "there are sequences and none of them can advance"
         );
+        if draft.slices.is_empty() {
+            return;
+        }
         self.counters.scheduled(&draft);
         out.push(EngineAction::Run(self.launch(draft)));
     }

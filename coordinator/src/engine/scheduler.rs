@@ -145,7 +145,7 @@ impl Scheduler<'_> {
     fn decoding(&self) -> Vec<SequenceId> {
         let mut found: Vec<_> = self
             .running()
-            .filter(|sequence| sequence.is_decoding())
+            .filter(|sequence| sequence.is_decoding() && !sequence.is_held)
             .map(|sequence| (sequence.class_now(self.now), sequence.id))
             .collect();
         found.sort_unstable();
@@ -198,7 +198,7 @@ impl Scheduler<'_> {
         self.sequences
             .values()
             .filter(|sequence| !round.placed.contains(&sequence.id))
-            .filter(|sequence| !round.passed_over.contains(&sequence.id))
+            .filter(|sequence| !round.passed_over.contains(&sequence.id) && !sequence.is_held)
             .filter(|sequence| match sequence.phase {
                 Phase::Running => true,
                 Phase::Waiting => self.admits(round),
@@ -289,6 +289,7 @@ impl Scheduler<'_> {
 
         let hit_tokens = hit.blocks * block_tokens;
         sequence.phase = Phase::Running;
+        sequence.milestones.started.get_or_insert(self.now);
         sequence.computed = hit_tokens;
         sequence.named_blocks = hit.blocks as usize;
         sequence.cached_tokens = sequence.cached_tokens.map(|_| hit_tokens);

@@ -1,6 +1,7 @@
 //! A sequence: one stream inside this engine.
 
 use super::EngineDelivery;
+use proto::engine::Timing;
 use proto::request::{Finish, PrefixUse, ServiceClass, Ticket};
 use proto::{AdapterId, Attempt, BlockHash, Position, SequenceId, Span, StreamId, TenantId, Time};
 
@@ -14,7 +15,9 @@ const PROMOTED_AFTER: Span = Span::from_secs(5);
 /// 1. **Waiting**: it holds no block.
 /// 2. **Running**: its blocks cover all known tokens but the last sampled one. `computed` catches up with `tokens`.
 /// 3. Preempted, it is **Waiting** again with `computed` 0 and all its tokens, generated ones included.
-/// 4. **Leaving**: it ended while a step was computing a slice of it. Nothing of it is delivered any more; its blocks
+/// 4. **Held**, running or waiting, it is not planned: its last position was computed and no token could be chosen yet.
+///    That position is computed again when the shell says so; the bits are the same.
+/// 5. **Leaving**: it ended while a step was computing a slice of it. Nothing of it is delivered any more; its blocks
 ///    go back when the step returns.
 #[derive(Debug)]
 pub(crate) struct Sequence {
@@ -26,8 +29,10 @@ pub(crate) struct Sequence {
     pub adapter: AdapterId,
     pub prefix: PrefixUse,
     pub arrived: Time,
+    pub milestones: Milestones,
     pub deadline: Option<Time>,
     pub phase: Phase,
+    pub is_held: bool,
     pub prompt_tokens: u32,
     /// Where the first token it samples belongs in the stream's output.
     pub position_first: u32,
@@ -43,6 +48,14 @@ pub(crate) struct Sequence {
     pub named_blocks: usize,
     /// To be told with the first delivery.
     pub cached_tokens: Option<u32>,
+}
+
+/// When something happened to a sequence for the first time; a preemption does not count anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Milestones {
+    /// It was given blocks.
+    pub started: Option<Time>,
+    pub first_token: Option<Time>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +84,10 @@ impl Sequence {
             adapter: ticket.adapter,
             prefix: ticket.prefix,
             arrived: now,
+            milestones: Milestones::default(),
             deadline: ticket.deadline,
             phase: Phase::Waiting,
+            is_held: false,
             prompt_tokens: ticket.prompt_tokens,
             position_first: ticket.resumed_tokens,
             tokens: ticket.prompt_tokens,
@@ -142,6 +157,16 @@ impl Sequence {
         position
     }
 
+    /// The last position computed has to be computed again, and not before [`Sequence::resume`].
+    pub fn hold(&mut self) {
+        self.computed -= 1;
+        self.is_held = true;
+    }
+
+    pub fn resume(&mut self) {
+        self.is_held = false;
+    }
+
     /// Back to waiting: its blocks are gone, its tokens are not.
     pub fn preempt(&mut self) {
         self.phase = Phase::Waiting;
@@ -149,7 +174,16 @@ impl Sequence {
         self.named_blocks = 0;
     }
 
-    pub fn delivery(&mut self, position: Option<Position>, finish: Option<Finish>) -> EngineDelivery {
+    pub fn delivery(
+        &mut self,
+        now: Time,
+        position: Option<Position>,
+        finish: Option<Finish>,
+    ) -> EngineDelivery {
+        let is_first_token = position.is_some() && self.milestones.first_token.is_none();
+        if is_first_token {
+            self.milestones.first_token = Some(now);
+        }
         EngineDelivery {
             stream: self.stream,
             attempt: self.attempt,
@@ -157,6 +191,17 @@ impl Sequence {
             cached_tokens: self.cached_tokens.take(),
             position,
             finish,
+            timing: (is_first_token || finish.is_some()).then(|| self.timing(now)),
+        }
+    }
+
+    fn timing(&self, now: Time) -> Timing {
+        let started = self.milestones.started.unwrap_or(now);
+        let first_token = self.milestones.first_token.unwrap_or(now);
+        Timing {
+            queue: started.since(self.arrived),
+            prefill: first_token.since(started),
+            decode: now.since(first_token),
         }
     }
 }

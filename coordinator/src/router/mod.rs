@@ -416,8 +416,8 @@ impl Router {
                     out,
                 );
             }
-            // It will be too long everywhere.
-            Refusal::TooLong { .. } => self.abandon(stream, refusal, out),
+            // It will be the same everywhere.
+            Refusal::TooLong { .. } | Refusal::BadGrammar { .. } => self.abandon(stream, refusal, out),
         }
     }
 

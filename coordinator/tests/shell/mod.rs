@@ -7,7 +7,7 @@
 use coordinator::Machine;
 use coordinator::cost::{StepCost, StepWork};
 use coordinator::engine::{Engine, EngineAction, EngineConfig, EngineDelivery, EngineEvent};
-use proto::engine::Load;
+use proto::engine::{Load, Timing};
 use proto::request::{Finish, PrefixUse, Refusal, ServiceClass, Ticket};
 use proto::step::{Sampled, Slice, SliceOutput, StepDone, StepPlan, Verdict};
 use proto::{
@@ -140,6 +140,7 @@ struct Page {
 }
 
 struct Held {
+    stream: (StreamId, Attempt),
     tenant: TenantId,
     prompt_tokens: usize,
     tokens: Vec<u32>,
@@ -154,6 +155,7 @@ pub struct Seen {
     pub positions: u32,
     pub cached_tokens: Option<u32>,
     pub finishes: Vec<Finish>,
+    pub timings: Vec<Timing>,
 }
 
 pub struct Shell {
@@ -169,6 +171,8 @@ pub struct Shell {
     pub plan: Option<StepPlan>,
     /// All plans, for tests that look at them.
     pub plans: Vec<StepPlan>,
+    /// Streams whose last verdict was to wait.
+    pub waits: BTreeSet<(StreamId, Attempt)>,
     asked: BTreeMap<(StreamId, Attempt), Ask>,
     held: BTreeMap<SequenceId, Held>,
     pages: Vec<Page>,
@@ -191,6 +195,7 @@ impl Shell {
             },
             plan: None,
             plans: Vec::new(),
+            waits: BTreeSet::new(),
             asked: BTreeMap::new(),
             held: BTreeMap::new(),
         }
@@ -233,13 +238,21 @@ impl Shell {
         self.event(EngineEvent::StepDone(done));
     }
 
-    /// Steps until nothing is left to compute.
+    /// What the first stream that waits has waited for is there.
+    pub fn resume(&mut self) {
+        if let Some((stream, attempt)) = self.waits.pop_first() {
+            self.event(EngineEvent::Resume { stream, attempt });
+        }
+    }
+
+    /// Steps until nothing is left to compute or to wait for.
     pub fn run(&mut self) {
         for _ in 0..10_000 {
-            if self.plan.is_none() {
-                return;
+            match self.plan {
+                Some(_) => self.step(Verdict::Continue),
+                None if self.waits.is_empty() => return,
+                None => self.resume(),
             }
-            self.step(Verdict::Continue);
         }
         panic!("still running after 10000 steps");
     }
@@ -284,6 +297,7 @@ impl Shell {
     fn admitted(&mut self, stream: StreamId, attempt: Attempt, sequence: SequenceId) {
         let ask = &self.asked[&(stream, attempt)];
         let held = Held {
+            stream: (stream, attempt),
             tenant: ask.tenant,
             prompt_tokens: ask.prompt.len(),
             tokens: ask.prompt.clone(),
@@ -328,6 +342,7 @@ impl Shell {
         }
         assert!(seen.positions <= ask.max_new_tokens);
         seen.finishes.extend(delivery.finish);
+        seen.timings.extend(delivery.timing);
         let held = &self.held[&delivery.sequence];
         let scored_all = held.prefix == PrefixUse::Reuse || held.scored as usize >= held.prompt_tokens;
         assert!(
@@ -362,6 +377,13 @@ impl Shell {
         assert_eq!(sequences.len(), plan.slices.len(), "two slices of one sequence");
         let tokens: u32 = plan.slices.iter().map(|slice| slice.count).sum();
         assert!(tokens <= config.step_tokens_max, "{tokens} tokens in a step");
+        for sequence in &sequences {
+            let stream = self.held[sequence].stream;
+            assert!(
+                !self.waits.contains(&stream),
+                "{stream:?} is planned while it waits"
+            );
+        }
         for sequence in plan.forget.iter().chain(&plan.reset) {
             assert!(
                 !sequences.contains(sequence),
@@ -405,7 +427,12 @@ impl Shell {
                     sequence: slice.sequence,
                     verdict,
                 });
-                sealed.extend(self.sample(slice.sequence).map(|hash| (slice.sequence, hash)));
+                match verdict {
+                    Verdict::Wait => drop(self.waits.insert(self.held[&slice.sequence].stream)),
+                    _sampled => {
+                        sealed.extend(self.sample(slice.sequence).map(|hash| (slice.sequence, hash)));
+                    }
+                }
             }
         }
         StepDone {

@@ -6,8 +6,9 @@ use super::router::RouterMessage;
 use super::streams::OpenRequest;
 use crate::config::high::Auth;
 use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
-use crate::state::{NodeState, keys};
-use crate::telemetry::engine_metrics;
+use crate::state::NodeState;
+use crate::state::keys::{self, LocalKey};
+use crate::telemetry::{engine_metrics, request_metrics};
 use metrics_exporter_prometheus::PrometheusHandle;
 use proto::request::Refusal;
 use proto::{RequestId, StreamId, TenantId};
@@ -21,6 +22,7 @@ pub struct RouterGateway {
     pub state: Arc<NodeState>,
     pub board: Board,
     pub auth: Auth,
+    pub local_key: Arc<LocalKey>,
     /// Those whose replicas have come up, by name.
     pub models: RwLock<BTreeMap<String, Arc<ServedModel>>>,
     /// What HTTP itself counts.
@@ -51,12 +53,14 @@ impl Gateway for RouterGateway {
     fn authenticate(&self, key: Option<&str>) -> Option<TenantId> {
         match self.auth {
             Auth::Open => Some(keys::DEFAULT_TENANT),
+            Auth::Keys if self.local_key.opens(key?) => Some(keys::DEFAULT_TENANT),
             Auth::Keys => keys::tenant_of(key?, &self.state.applied()),
         }
     }
 
     fn metrics(&self) -> String {
         let mut page = self.recorded.render();
+        page.push_str(&request_metrics::aliases(&page));
         page.push_str(&engine_metrics::page(&self.board.views()));
         page
     }

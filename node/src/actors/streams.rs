@@ -235,6 +235,8 @@ impl OpenStream {
         if !scores.is_empty() {
             events.push(Event::PromptScores(scores));
         }
+        // Before the token: its text may end the choice, and nothing is read after that.
+        events.extend(delivery.timing.map(Event::Timing));
         if let Some(token) = delivery.token {
             self.delivered.push(token.id);
             events.push(Event::Token {
@@ -267,9 +269,9 @@ impl ScoreCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::Position;
-    use proto::engine::Token;
+    use proto::engine::{Timing, Token};
     use proto::request::Sampling;
+    use proto::{Position, Span};
 
     const REQUEST: RequestId = RequestId(5);
     const STREAM: StreamId = StreamId {
@@ -310,6 +312,7 @@ mod tests {
                 score: None,
             }),
             finish: None,
+            timing: None,
         }
     }
 
@@ -319,6 +322,7 @@ mod tests {
                 Event::Started { cached_tokens } => format!("started {cached_tokens}"),
                 Event::PromptScores(scores) => format!("scores {}", scores.len()),
                 Event::Token { id, .. } => format!("token {id}"),
+                Event::Timing(timing) => format!("timing {}", timing.queue.0),
                 Event::Finished(finish) => format!("{finish:?}"),
                 Event::Failed(failure) => format!("{failure:?}"),
             })
@@ -335,10 +339,25 @@ mod tests {
             streams.stream(STREAM).unwrap().known_tokens(),
             [1, 2, 3, 100, 101]
         );
-        streams.release(delivery(2, 2), Some(Finish::Length));
+        let timing = Some(Timing {
+            queue: Span(7),
+            ..Timing::default()
+        });
+        let last = Delivery {
+            timing,
+            ..delivery(2, 2)
+        };
+        streams.release(last, Some(Finish::Length));
         assert_eq!(
             names(&mut events),
-            ["started 2", "token 100", "token 101", "token 102", "Length"]
+            [
+                "started 2",
+                "token 100",
+                "token 101",
+                "timing 7",
+                "token 102",
+                "Length"
+            ]
         );
         assert!(streams.request(REQUEST).is_none());
     }

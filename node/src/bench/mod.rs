@@ -1,7 +1,7 @@
-//! Measuring from outside: a load generator for any server that speaks the OpenAI API.
+//! Measuring: from outside, any server that speaks the OpenAI API (`serve`); from inside, what computes (`engine`).
 
+mod arrivals;
 mod completion;
-mod serve;
-mod summary;
-
-pub use serve::{BenchServeArgs, run};
+pub mod engine;
+pub mod serve;
+pub mod summary;

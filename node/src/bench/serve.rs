@@ -1,163 +1,181 @@
 //! `cluster bench serve`: keeps a number of streams busy and says how long tokens took.
 
-use super::completion::{Outcome, Target};
+use super::arrivals;
+use super::completion::{self, Outcome};
 use super::summary::Summary;
-use anyhow::{Context, bail};
+use crate::client::endpoint::Endpoint;
+use anyhow::bail;
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// A load generator against any OpenAI-compatible server.
-///
-/// Prompts are lists of random token ids, so that their length is exact and no prefix cache helps; greedy, and
-/// `ignore_eos` where the server knows it.
+/// A request that begins later than this after its time was held up by the load generator.
+const LATE: Duration = Duration::from_millis(10);
+
 #[derive(Args, Clone, Debug)]
-pub struct BenchServeArgs {
-    /// Where the server listens; plain HTTP
-    #[arg(long, default_value = "http://127.0.0.1:8000")]
-    pub url: String,
-    /// API key, sent as a bearer token
-    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
-    pub key: Option<String>,
-    /// The model's served name
-    #[arg(long, default_value = "smollm2-135m")]
-    pub model: String,
+pub struct Load {
     /// Streams at a time
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub concurrency: u32,
     /// Requests in all; without it, four for each stream
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests: Option<u32>,
-    /// Start this many requests a second, as far as --concurrency allows; without it, as fast as they end
-    #[arg(long)]
+    /// Begin this many requests a second on average, at random (Poisson), as far as --concurrency allows; without it,
+    /// each stream begins its next request when the last one ends
+    #[arg(long, value_name = "PER_SECOND", value_parser = arrivals::rate)]
     pub rate: Option<f64>,
+    /// Requests before the measurement begins, one after another
+    #[arg(long, value_name = "REQUESTS", default_value_t = 1)]
+    pub warm_up: u32,
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub prompt_tokens: u32,
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub output_tokens: u32,
-    /// Another seed, other prompts
+    /// Another seed, other prompts and other arrivals
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// A request that takes longer than this many seconds counts as failed
     #[arg(long, default_value_t = 600)]
     pub timeout_secs: u64,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
-impl BenchServeArgs {
+impl Load {
     fn requests(&self) -> u32 {
         self.requests.unwrap_or(self.concurrency.saturating_mul(4))
     }
-
-    /// When, after the start, request `index` may begin.
-    fn start_of(&self, index: u32) -> Duration {
-        self.rate.map_or(Duration::ZERO, |rate| {
-            Duration::from_secs_f64(f64::from(index) / rate)
-        })
-    }
 }
 
-/// Runs the load to its end and prints the summary.
+/// Runs the load to its end. Progress goes to stderr where that is a terminal.
 ///
 /// # Errors
-/// When an argument makes no sense or no request at all succeeded.
-pub async fn run(args: BenchServeArgs) -> anyhow::Result<()> {
-    if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        bail!("--rate must be a number above 0");
-    }
-    let target = Target::parse(&args.url, args.key.clone()).context("--url")?;
-    let summary = measure(args.clone(), target).await;
+/// When no request at all succeeded.
+pub async fn run(load: Load, endpoint: Endpoint, model: String) -> anyhow::Result<Summary> {
+    let bench = Bench {
+        model,
+        endpoint,
+        next: AtomicU32::new(0),
+        late: AtomicUsize::new(0),
+        progress: progress(load.requests()),
+        load,
+    };
+    bench.warm_up().await?;
+    let summary = bench.measure().await;
     if summary.succeeded == 0 {
         bail!(
             "no request succeeded; the first said: {}",
             summary.first_error.unwrap_or_default()
         );
     }
-    match args.json {
-        true => println!("{}", serde_json::to_string(&summary)?),
-        false => print!("{summary}"),
-    }
-    Ok(())
+    Ok(summary)
 }
 
-async fn measure(args: BenchServeArgs, target: Target) -> Summary {
-    let load = Arc::new(Load {
-        args,
-        target,
-        next: AtomicU32::new(0),
-        started: Instant::now(),
-    });
-    let streams: Vec<_> = (0..load.args.concurrency)
-        .map(|_| tokio::spawn(keep_busy(load.clone())))
-        .collect();
-    let mut outcomes = Vec::new();
-    for stream in streams {
-        outcomes.extend(stream.await.expect("a stream of load does not panic"));
-    }
-    Summary::of(&outcomes, load.started.elapsed())
+fn progress(requests: u32) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} requests, {elapsed}, {eta} left");
+    ProgressBar::new(u64::from(requests)).with_style(style.expect("a template that is right"))
 }
 
 /// What all streams share.
-struct Load {
-    args: BenchServeArgs,
-    target: Target,
+struct Bench {
+    load: Load,
+    endpoint: Endpoint,
+    model: String,
+    /// The number of the next request.
     next: AtomicU32,
+    late: AtomicUsize,
+    progress: ProgressBar,
+}
+
+/// When the measurement began, and when after that each request may.
+struct Schedule {
     started: Instant,
+    starts: Option<Vec<Duration>>,
+}
+
+impl Bench {
+    /// With prompts of their own, so that the measured ones find nothing cached.
+    async fn warm_up(&self) -> anyhow::Result<()> {
+        for number in 0..self.load.warm_up {
+            let prompt = random_prompt(!self.load.seed, number, self.load.prompt_tokens);
+            completion::complete(&self.endpoint, self.body(prompt)).await?;
+        }
+        Ok(())
+    }
+
+    async fn measure(self) -> Summary {
+        let rate = self.load.rate;
+        let schedule = Arc::new(Schedule {
+            starts: rate.map(|rate| arrivals::poisson(self.load.seed, rate, self.load.requests())),
+            started: Instant::now(),
+        });
+        let bench = Arc::new(self);
+        let streams: Vec<_> = (0..bench.load.concurrency)
+            .map(|_| tokio::spawn(keep_busy(Arc::clone(&bench), Arc::clone(&schedule))))
+            .collect();
+        let mut outcomes = Vec::new();
+        for stream in streams {
+            outcomes.extend(stream.await.expect("a stream of load does not panic"));
+        }
+        bench.progress.finish_and_clear();
+        let late = bench.late.load(Ordering::Relaxed);
+        Summary::of(&outcomes, schedule.started.elapsed(), late)
+    }
+
+    /// Waits for the time of request `index`.
+    async fn begin(&self, index: u32, schedule: &Schedule) {
+        let Some(starts) = &schedule.starts else {
+            return;
+        };
+        let start = schedule.started + starts[index as usize];
+        if start.elapsed() > LATE {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        tokio::time::sleep_until(start.into()).await;
+    }
+
+    async fn request(&self, index: u32) -> Result<Outcome, String> {
+        let prompt = random_prompt(self.load.seed, index, self.load.prompt_tokens);
+        let answer = completion::complete(&self.endpoint, self.body(prompt));
+        match tokio::time::timeout(Duration::from_secs(self.load.timeout_secs), answer).await {
+            Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!("no answer within {} s", self.load.timeout_secs)),
+        }
+    }
+
+    fn body(&self, prompt: Vec<u32>) -> String {
+        serde_json::json!({
+            "model": self.model,
+            "prompt": prompt,
+            "max_tokens": self.load.output_tokens,
+            "temperature": 0,
+            "ignore_eos": true,
+            "stream": true,
+            "stream_options": {"include_usage": true},
+        })
+        .to_string()
+    }
 }
 
 /// One stream: request after request until none is left.
-async fn keep_busy(load: Arc<Load>) -> Vec<Result<Outcome, String>> {
+async fn keep_busy(bench: Arc<Bench>, schedule: Arc<Schedule>) -> Vec<Result<Outcome, String>> {
     let mut outcomes = Vec::new();
     loop {
-        let index = load.next.fetch_add(1, Ordering::Relaxed);
-        if index >= load.args.requests() {
+        let index = bench.next.fetch_add(1, Ordering::Relaxed);
+        if index >= bench.load.requests() {
             return outcomes;
         }
-        tokio::time::sleep_until((load.started + load.args.start_of(index)).into()).await;
-        outcomes.push(one_request(&load, index).await);
+        bench.begin(index, &schedule).await;
+        outcomes.push(bench.request(index).await);
+        bench.progress.inc(1);
     }
-}
-
-async fn one_request(load: &Load, index: u32) -> Result<Outcome, String> {
-    let body = request_body(&load.args, index);
-    let limit = Duration::from_secs(load.args.timeout_secs);
-    match tokio::time::timeout(limit, load.target.complete(body)).await {
-        Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
-        Err(_) => Err(format!("no answer within {} s", load.args.timeout_secs)),
-    }
-}
-
-fn request_body(args: &BenchServeArgs, index: u32) -> String {
-    serde_json::json!({
-        "model": args.model,
-        "prompt": random_prompt(args.seed, index, args.prompt_tokens),
-        "max_tokens": args.output_tokens,
-        "temperature": 0,
-        "ignore_eos": true,
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    })
-    .to_string()
 }
 
 /// Ids from 1,000 to 29,999: ordinary tokens in every vocabulary in use, past control tokens and single bytes.
 fn random_prompt(seed: u64, index: u32, tokens: u32) -> Vec<u32> {
-    let mut state = mixed(seed ^ mixed(u64::from(index)));
-    let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        1_000 + (mixed(state) % 29_000) as u32
-    };
-    (0..tokens).map(|_| next()).collect()
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-fn mixed(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    value ^ (value >> 31)
+    let first = arrivals::mixed(seed ^ arrivals::mixed(u64::from(index)));
+    let id = |place: u32| 1_000 + (arrivals::mixed(first ^ u64::from(place)) % 29_000) as u32;
+    (0..tokens).map(id).collect()
 }
 
 #[cfg(test)]
@@ -168,7 +186,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: BenchServeArgs,
+        load: Load,
     }
 
     #[test]
@@ -182,15 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_spreads_the_starts() {
-        let args = Line::parse_from(["bench", "--rate", "4"]).args;
-        assert_eq!(args.start_of(8), Duration::from_secs(2));
-        assert_eq!(args.requests(), 32);
-    }
-
-    #[test]
-    fn no_streams_or_no_tokens_are_refused() {
-        assert!(Line::try_parse_from(["bench", "--concurrency", "0"]).is_err());
-        assert!(Line::try_parse_from(["bench", "--prompt-tokens", "0"]).is_err());
+    fn what_makes_no_load_is_refused() {
+        for (flag, value) in [
+            ("--concurrency", "0"),
+            ("--prompt-tokens", "0"),
+            ("--rate", "0"),
+            ("--rate", "inf"),
+        ] {
+            assert!(
+                Line::try_parse_from(["bench", flag, value]).is_err(),
+                "{flag} {value}"
+            );
+        }
+        assert_eq!(Line::parse_from(["bench"]).load.requests(), 32);
     }
 }

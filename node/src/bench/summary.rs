@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Summary {
     pub succeeded: usize,
     pub failed: usize,
+    /// Requests that began late because all streams were busy: their waiting is in no other figure.
+    pub late: usize,
     pub first_error: Option<String>,
     pub wall_secs: f64,
     pub prompt_tokens: u64,
@@ -33,7 +35,7 @@ pub struct Percentiles {
 }
 
 impl Summary {
-    pub fn of(outcomes: &[Result<Outcome, String>], wall: Duration) -> Summary {
+    pub fn of(outcomes: &[Result<Outcome, String>], wall: Duration, late: usize) -> Summary {
         let done: Vec<&Outcome> = outcomes.iter().flatten().collect();
         let prompt_tokens = done.iter().map(|outcome| outcome.prompt_tokens).sum::<u64>();
         let output_tokens = done.iter().map(|outcome| outcome.output_tokens).sum::<u64>();
@@ -41,6 +43,7 @@ impl Summary {
         Summary {
             succeeded: done.len(),
             failed: outcomes.len() - done.len(),
+            late,
             first_error: outcomes
                 .iter()
                 .find_map(|outcome| outcome.as_ref().err().cloned()),
@@ -72,6 +75,35 @@ impl Percentiles {
     }
 }
 
+/// Of a few rounds. The median of an even number is the greater one.
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
+}
+
+impl Spread {
+    /// # Panics
+    /// Without a value.
+    pub fn of(mut values: Vec<f64>) -> Spread {
+        values.sort_by(f64::total_cmp);
+        Spread {
+            min: values[0],
+            median: values[values.len() / 2],
+            max: values[values.len() - 1],
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    /// The median, and how far the rounds lie apart.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = (self.max - self.min) / self.median.max(f64::MIN_POSITIVE) * 50.0;
+        out.pad(&format!("{:.1} ±{percent:.0}%", self.median))
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -81,6 +113,13 @@ impl fmt::Display for Summary {
         )?;
         if let Some(error) = &self.first_error {
             writeln!(out, "first error       {error}")?;
+        }
+        if self.late > 0 {
+            writeln!(
+                out,
+                "began late        {} requests: raise --concurrency to keep the rate",
+                self.late
+            )?;
         }
         writeln!(
             out,
@@ -124,7 +163,7 @@ mod tests {
     #[test]
     fn rates_count_what_succeeded_over_all_the_time() {
         let outcomes = [outcome(100, 500), Err("full".to_owned()), outcome(300, 500)];
-        let summary = Summary::of(&outcomes, Duration::from_secs(2));
+        let summary = Summary::of(&outcomes, Duration::from_secs(2), 0);
         assert_eq!((summary.succeeded, summary.failed), (2, 1));
         assert_eq!(summary.first_error.as_deref(), Some("full"));
         assert_eq!(summary.output_tokens_per_sec, 5.0);

@@ -1,9 +1,17 @@
 //! `cluster bench`.
 
-use crate::bench::{self, BenchServeArgs};
+use super::server::{Server, model_names};
+use crate::bench::engine::{self, Grid, Machine, Report, Row};
+use crate::bench::serve::{self, Load};
+use crate::config::high;
+use crate::store::spec::NamedSpec;
+use crate::store::{Check, catalogue};
+use crate::up::open_store;
+use anyhow::bail;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
-/// Measure a server
+/// Measure a server, or what computes in it
 #[derive(Args, Debug)]
 pub struct Bench {
     #[command(subcommand)]
@@ -12,13 +20,125 @@ pub struct Bench {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    Serve(BenchServeArgs),
+    Serve(BenchServe),
+    Engine(BenchEngine),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  cluster bench serve
+  cluster bench serve --concurrency 32 --requests 200 --prompt-tokens 512 --output-tokens 128
+  cluster bench serve --rate 4 --concurrency 64 --json
+  cluster bench serve --url http://127.0.0.1:8080 --model other --key \"$KEY\"";
+
+/// Put load on any OpenAI-compatible server and say how long its tokens took
+///
+/// Prompts are lists of random token ids, so that their length is exact and no prefix cache helps; greedy, and
+/// `ignore_eos` where the server knows it.
+#[derive(Args, Debug)]
+#[command(after_help = SERVE_EXAMPLES)]
+struct BenchServe {
+    #[command(flatten)]
+    server: Server,
+    /// The model's served name [default: the first that the server lists]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    #[command(flatten)]
+    load: Load,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
-            What::Serve(arguments) => super::runtime()?.block_on(bench::run(arguments)),
+            What::Serve(serve) => super::runtime()?.block_on(serve.run()),
+            What::Engine(engine) => engine.run(),
         }
+    }
+}
+
+impl BenchServe {
+    async fn run(self) -> anyhow::Result<()> {
+        let endpoint = self.server.endpoint()?;
+        let model = match self.model {
+            Some(model) => model,
+            None => model_names(&endpoint).await?.swap_remove(0),
+        };
+        let summary = serve::run(self.load, endpoint, model).await?;
+        match self.json {
+            true => println!("{}", serde_json::to_string(&summary)?),
+            false => print!("{summary}"),
+        }
+        Ok(())
+    }
+}
+
+const ENGINE_EXAMPLES: &str = "\
+Examples:
+  cluster bench engine
+  cluster bench engine --model ./model.gguf --prompt-tokens 128,2048 --output-tokens 64 --batch 1,16
+  cluster bench engine --threads 4 --tp 2 --temperature 0.8 --json";
+
+/// Measure prefill and decode without scheduler and HTTP, in this process
+#[derive(Args, Debug)]
+#[command(after_help = ENGINE_EXAMPLES)]
+struct BenchEngine {
+    /// As for `cluster up`
+    #[arg(long, value_name = "SPEC", default_value = catalogue::DEFAULT)]
+    model: String,
+    #[command(flatten)]
+    grid: Grid,
+    /// Compute threads [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Ranks that share the model
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    tp: usize,
+    /// Best instruction set to use, for comparisons; never above what the CPU has
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    cpu_level: Option<String>,
+    /// Where models are kept [default: ~/.cache/cluster/store]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
+    store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchEngine {
+    fn run(self) -> anyhow::Result<()> {
+        let machine = self.machine()?;
+        let named: NamedSpec = self.model.parse()?;
+        let stored = open_store(&super::store_folder(self.store)?)?.resolve(&named.spec, Check::Length)?;
+        if self.json {
+            let report = engine::run(&stored.path, machine, &self.grid, &mut |_| ())?;
+            println!("{}", serde_json::to_string(&report)?);
+            return Ok(());
+        }
+        println!("{}", Report::HEAD);
+        let report = engine::run(&stored.path, machine, &self.grid, &mut |row: &Row| {
+            println!("{row}")
+        })?;
+        println!(
+            "{}, {} threads, {} rank(s), loaded in {:.2} s; medians of {} rounds",
+            report.level, report.threads, report.ranks, report.load_secs, self.grid.rounds
+        );
+        Ok(())
+    }
+
+    fn machine(&self) -> anyhow::Result<Machine> {
+        let threads = self
+            .threads
+            .unwrap_or_else(|| high::Machine::here().cpus.max(self.tp));
+        if self.tp == 0 || threads < self.tp {
+            bail!("--tp needs to be 1 or more, and at most --threads ({threads})");
+        }
+        Ok(Machine {
+            ranks: self.tp,
+            threads,
+            level: self.cpu_level.as_deref().map(str::parse).transpose()?,
+        })
     }
 }

@@ -1,14 +1,26 @@
 //! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
 
 mod bench;
+mod chat;
+mod completions;
+mod data_dir;
+mod key;
+mod man;
 mod pull;
+mod server;
 mod shard_host;
 mod sim;
 mod status;
+mod tenant;
+mod top;
 mod up;
+mod watch;
 
+use crate::config::high::Machine;
+use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A distributed server for large language models: one binary, an OpenAI-compatible API.
@@ -29,8 +41,14 @@ enum Command {
     Up(up::Up),
     Pull(pull::Pull),
     Status(status::Status),
+    Top(top::Top),
+    Chat(chat::Chat),
+    Key(key::Key),
+    Tenant(tenant::Tenant),
     Bench(bench::Bench),
     Sim(sim::Sim),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     ShardHost(shard_host::ShardHost),
 }
@@ -58,8 +76,14 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Up(up) => up.run(matches.subcommand_matches("up").expect("clap chose this command")),
         Command::Pull(pull) => pull.run(),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
+        Command::Chat(chat) => chat.run(),
+        Command::Key(key) => key.run(),
+        Command::Tenant(tenant) => tenant.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(man) => man.run(Cli::command()),
         Command::ShardHost(host) => host.run(),
     }
 }
@@ -70,4 +94,71 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .worker_threads(2)
         .enable_all()
         .build()
+}
+
+/// The model store: the one that was named, or that of this host.
+fn store_folder(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(folder) => Ok(folder),
+        None => Ok(Machine::here()
+            .home
+            .context("HOME is not set: give --store DIR")?
+            .join(".cache/cluster/store")),
+    }
+}
+
+/// To stdout; a reader that has seen enough, such as `head`, is no error.
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visible(command: &clap::Command) -> Vec<clap::Command> {
+        let children = command
+            .get_subcommands()
+            .filter(|child| !child.is_hide_set() && child.get_name() != "help");
+        children
+            .flat_map(|child| [vec![child.clone()], visible(child)].concat())
+            .collect()
+    }
+
+    #[test]
+    fn the_description_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_and_shows_examples() {
+        for command in visible(&Cli::command()) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} says nothing");
+            let shown = command
+                .get_after_help()
+                .map(|help| help.to_string())
+                .unwrap_or_default();
+            assert!(
+                command.has_subcommands() || shown.contains("  cluster "),
+                "{name} shows no example"
+            );
+        }
+    }
+
+    #[test]
+    fn a_typing_mistake_is_met_with_what_was_meant() {
+        for (line, meant) in [
+            (vec!["cluster", "stauts"], "status"),
+            (vec!["cluster", "up", "--thread", "2"], "--threads"),
+            (vec!["cluster", "key", "craete"], "create"),
+        ] {
+            let error = Cli::command().try_get_matches_from(line).unwrap_err();
+            assert!(error.to_string().contains(meant), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
 }

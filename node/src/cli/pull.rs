@@ -1,11 +1,9 @@
 //! `cluster pull`.
 
-use crate::config::high::Machine;
 use crate::hex;
 use crate::store::Check;
 use crate::store::spec::NamedSpec;
 use crate::up::open_store;
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -33,13 +31,7 @@ pub struct Pull {
 impl Pull {
     pub fn run(self) -> anyhow::Result<()> {
         let named: NamedSpec = self.spec.parse()?;
-        let folder = match self.store {
-            Some(folder) => folder,
-            None => Machine::here()
-                .home
-                .context("HOME is not set: give --store DIR")?
-                .join(".cache/cluster/store"),
-        };
+        let folder = super::store_folder(self.store)?;
         let stored = open_store(&folder)?.resolve(&named.spec, Check::Digest)?;
         let (path, sha256) = (stored.path.display().to_string(), hex::encode(&stored.digest));
         if self.json {

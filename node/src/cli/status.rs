@@ -1,38 +1,44 @@
 //! `cluster status`.
 
-use crate::config::high::Machine;
-use crate::control::{ReplicaStatus, StatusReport, client};
-use anyhow::Context;
+use super::data_dir::DataDir;
+use super::watch::{self, Format};
+use crate::control::report::{ReplicaStatus, StatusReport};
+use crate::control::{ControlRequest, client};
 use clap::Args;
-use std::path::PathBuf;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   cluster status
+  cluster status --watch
+  cluster status --watch --json | jq .replicas[0].running
   cluster status --data-dir /var/lib/cluster --json";
 
 /// Show what the node of this host is doing
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Status {
-    /// The folder that the node was started with [default: ~/.local/share/cluster]
-    #[arg(long, value_name = "DIR", env = "CLUSTER_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// Print JSON
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON; with --watch, a line each time
     #[arg(long)]
     json: bool,
+    /// Go on showing it, live on a terminal; q leaves
+    #[arg(long)]
+    watch: bool,
+    /// Seconds between two looks of --watch
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
 }
 
 impl Status {
     pub fn run(self) -> anyhow::Result<()> {
-        let data_dir = match self.data_dir {
-            Some(folder) => folder,
-            None => Machine::here()
-                .home
-                .context("HOME is not set: give --data-dir DIR")?
-                .join(".local/share/cluster"),
-        };
-        let report = client::status(&data_dir)?;
+        let folder = self.data_dir.folder()?;
+        if self.watch {
+            let format = if self.json { Format::Json } else { Format::Words };
+            return watch::run(&folder, format, Duration::from_secs(self.interval));
+        }
+        let report: StatusReport = client::ask(&folder, &ControlRequest::Status)?;
         if self.json {
             println!("{}", serde_json::to_string(&report)?);
         } else {

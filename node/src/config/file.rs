@@ -14,11 +14,16 @@ pub struct FileConfig {
     pub data_dir: Option<PathBuf>,
     pub store: Option<PathBuf>,
     pub http: Option<SocketAddr>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub connections_max: Option<usize>,
+    pub connections_per_address_max: Option<usize>,
     pub device: Option<Device>,
     pub threads: Option<usize>,
     pub tp: Option<usize>,
     pub cpu_level: Option<String>,
     pub no_auth: Option<bool>,
+    pub otlp_endpoint: Option<String>,
     pub log_format: Option<LogFormat>,
 }
 

@@ -6,7 +6,12 @@ use crate::store::catalogue;
 use crate::store::spec::{NamedSpec, SpecError};
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Some kilobytes each while they are idle; the limit on open files is raised to hold them.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Several times what one busy client holds.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1024;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -14,11 +19,17 @@ pub struct Config {
     pub data_dir: Setting<PathBuf>,
     pub store: Setting<PathBuf>,
     pub http: Setting<SocketAddr>,
+    pub tls_cert: Setting<Option<PathBuf>>,
+    pub tls_key: Setting<Option<PathBuf>>,
+    pub connections_max: Setting<usize>,
+    /// `None`: the default, which spares loopback addresses.
+    pub connections_per_address_max: Setting<Option<usize>>,
     pub device: Setting<Device>,
     pub threads: Setting<usize>,
     pub tp: Setting<usize>,
     pub cpu_level: Setting<Option<String>>,
     pub auth: Setting<Auth>,
+    pub otlp_endpoint: Setting<Option<String>>,
     pub log_format: Setting<LogFormat>,
 }
 
@@ -56,6 +67,11 @@ pub enum ConfigError {
     OpenToNetwork(SocketAddr),
     #[error("--{0} must be at least 1")]
     Zero(&'static str),
+    #[error("--{given} needs --{missing} beside it: HTTPS takes a certificate and its key")]
+    HalfOfTls {
+        given: &'static str,
+        missing: &'static str,
+    },
     #[error("--tp {tp} needs at least as many threads, but --threads is {threads}")]
     FewerThreadsThanRanks { tp: usize, threads: usize },
     #[error("--model: the name '{0}' is given twice: use NAME=SPEC to tell the models apart")]
@@ -126,6 +142,20 @@ impl Config {
                 file.http,
                 SocketAddr::from(([127, 0, 0, 1], 8000)),
             ),
+            tls_cert: pick.or("tls_cert", low.tls_cert.map(Some), file.tls_cert.map(Some), None),
+            tls_key: pick.or("tls_key", low.tls_key.map(Some), file.tls_key.map(Some), None),
+            connections_max: pick.or(
+                "connections_max",
+                low.connections_max,
+                file.connections_max,
+                CONNECTIONS_MAX,
+            ),
+            connections_per_address_max: pick.or(
+                "connections_per_address_max",
+                low.connections_per_address_max.map(Some),
+                file.connections_per_address_max.map(Some),
+                None,
+            ),
             device: pick.or("device", low.device, file.device, Device::default()),
             threads: pick.or("threads", low.threads, file.threads, machine.cpus.max(tp.value)),
             tp,
@@ -140,6 +170,12 @@ impl Config {
                 low.no_auth.then_some(Auth::Open),
                 file.no_auth.map(auth),
                 Auth::Keys,
+            ),
+            otlp_endpoint: pick.or(
+                "otlp_endpoint",
+                low.otlp_endpoint.map(Some),
+                file.otlp_endpoint.map(Some),
+                None,
             ),
             log_format: pick.or(
                 "log_format",
@@ -158,13 +194,36 @@ impl Config {
         if threads == 0 {
             return Err(ConfigError::Zero("threads"));
         }
+        if self.connections_max.value == 0 {
+            return Err(ConfigError::Zero("connections-max"));
+        }
+        if self.connections_per_address_max.value == Some(0) {
+            return Err(ConfigError::Zero("connections-per-address-max"));
+        }
         if threads < tp {
             return Err(ConfigError::FewerThreadsThanRanks { tp, threads });
         }
         if self.auth.value == Auth::Open && !self.http.value.ip().is_loopback() {
             return Err(ConfigError::OpenToNetwork(self.http.value));
         }
+        self.tls()?;
         self.check_names()
+    }
+
+    /// Certificate and key, where HTTPS is served.
+    pub fn tls(&self) -> Result<Option<(&Path, &Path)>, ConfigError> {
+        match (&self.tls_cert.value, &self.tls_key.value) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(ConfigError::HalfOfTls {
+                given: "tls-cert",
+                missing: "tls-key",
+            }),
+            (None, Some(_)) => Err(ConfigError::HalfOfTls {
+                given: "tls-key",
+                missing: "tls-cert",
+            }),
+        }
     }
 
     fn check_names(&self) -> Result<(), ConfigError> {
@@ -195,6 +254,21 @@ impl Config {
             line("data_dir", self.data_dir.value.display(), self.data_dir.origin),
             line("store", self.store.value.display(), self.store.origin),
             line("http", self.http.value, self.http.origin),
+            line("tls_cert", file_name(&self.tls_cert.value), self.tls_cert.origin),
+            line("tls_key", file_name(&self.tls_key.value), self.tls_key.origin),
+            line(
+                "connections_max",
+                self.connections_max.value,
+                self.connections_max.origin,
+            ),
+            line(
+                "connections_per_address_max",
+                match self.connections_per_address_max.value {
+                    Some(count) => count.to_string(),
+                    None => format!("{CONNECTIONS_PER_ADDRESS_MAX}, loopback without"),
+                },
+                self.connections_per_address_max.origin,
+            ),
             line(
                 "device",
                 format!("{:?}", self.device.value).to_lowercase(),
@@ -205,6 +279,11 @@ impl Config {
             line("cpu_level", level, self.cpu_level.origin),
             line("no_auth", self.auth.value == Auth::Open, self.auth.origin),
             line(
+                "otlp_endpoint",
+                self.otlp_endpoint.value.as_deref().unwrap_or("none"),
+                self.otlp_endpoint.origin,
+            ),
+            line(
                 "log_format",
                 format!("{:?}", self.log_format.value).to_lowercase(),
                 self.log_format.origin,
@@ -214,7 +293,12 @@ impl Config {
 }
 
 fn line(key: &str, value: impl fmt::Display, origin: Origin) -> String {
-    format!("{key:<11} {value}  ({origin})")
+    format!("{key:<27} {value}  ({origin})")
+}
+
+fn file_name(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 impl fmt::Display for Origin {
@@ -361,10 +445,22 @@ mod tests {
     }
 
     #[test]
+    fn no_setting_is_left_out_of_what_is_printed() {
+        let lines = resolve(&[]).unwrap().lines();
+        let command = UpArgs::augment_args(Command::new("up"));
+        for id in command.get_arguments().map(|argument| argument.get_id().as_str()) {
+            let is_printed = lines
+                .iter()
+                .any(|line| line.split_whitespace().next() == Some(id));
+            assert!(is_printed || id == "config", "{id} is missing in {lines:#?}");
+        }
+    }
+
+    #[test]
     fn every_setting_is_printed_with_its_origin() {
         let lines = resolve(&["--tp", "2"]).unwrap().lines();
         assert!(
-            lines.contains(&"tp          2  (command line)".to_owned()),
+            lines.contains(&"tp                          2  (command line)".to_owned()),
             "{lines:?}"
         );
         assert!(

@@ -26,6 +26,18 @@ pub struct UpArgs {
     /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
     pub http: Option<SocketAddr>,
+    /// PEM file with the certificate chain for HTTPS, the server's own first; needs --tls-key
+    #[arg(long, value_name = "FILE", env = "CLUSTER_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of --tls-cert
+    #[arg(long, value_name = "FILE", env = "CLUSTER_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// HTTP connections at the same time; beyond it the longest idle one makes room [default: 16384]
+    #[arg(long, value_name = "N", env = "CLUSTER_CONNECTIONS_MAX")]
+    pub connections_max: Option<usize>,
+    /// The same for each IPv4 address or IPv6 /64 [default: 1024; loopback addresses: no bound of their own]
+    #[arg(long, value_name = "N", env = "CLUSTER_CONNECTIONS_PER_ADDRESS_MAX")]
+    pub connections_per_address_max: Option<usize>,
     /// What computes [default: auto]
     #[arg(long, value_enum, env = "CLUSTER_DEVICE")]
     pub device: Option<Device>,
@@ -41,6 +53,9 @@ pub struct UpArgs {
     /// Serve everybody, without API keys; only on a loopback address
     #[arg(long, env = "CLUSTER_NO_AUTH", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_auth: bool,
+    /// Send spans of requests to this collector: OTLP over HTTP or HTTPS, as in http://127.0.0.1:4318 [default: none]
+    #[arg(long, value_name = "URL", env = "CLUSTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// How logs look on stderr [default: text]
     #[arg(long, value_enum, env = "CLUSTER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,

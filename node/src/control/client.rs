@@ -1,6 +1,6 @@
 //! The commands' side of the socket.
 
-use super::{ControlRequest, StatusReport, socket};
+use super::{ControlAnswer, ControlRequest, socket};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -17,27 +17,28 @@ pub enum ControlError {
     NotYours(PathBuf),
     #[error("the node on {data_dir} does not answer: {error}")]
     NoAnswer { data_dir: PathBuf, error: io::Error },
+    /// In the node's words.
+    #[error("{0}")]
+    Refused(String),
 }
 
-pub fn status(data_dir: &Path) -> Result<StatusReport, ControlError> {
-    ask(data_dir, ControlRequest::Status)
-}
-
-fn ask<T: DeserializeOwned>(data_dir: &Path, request: ControlRequest) -> Result<T, ControlError> {
+/// `T` is what [`ControlRequest`] names as the answer.
+pub fn ask<T: DeserializeOwned>(data_dir: &Path, request: &ControlRequest) -> Result<T, ControlError> {
     let stream = UnixStream::connect(socket(data_dir)).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ControlError::NotYours(data_dir.to_owned()),
         _ => ControlError::NoNode(data_dir.to_owned()),
     })?;
-    exchange(stream, request).map_err(|error| ControlError::NoAnswer {
+    let answer: ControlAnswer<T> = exchange(stream, request).map_err(|error| ControlError::NoAnswer {
         data_dir: data_dir.to_owned(),
         error,
-    })
+    })?;
+    answer.map_err(ControlError::Refused)
 }
 
-fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: ControlRequest) -> io::Result<T> {
+fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: &ControlRequest) -> io::Result<T> {
     stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
     stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
-    let mut line = serde_json::to_string(&request)?;
+    let mut line = serde_json::to_string(request)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();

@@ -1,14 +1,18 @@
 //! From a request that was read to streams that run: lengths checked, one unit for all its choices.
 
 use super::Service;
-use super::choice::{Choice, ChoiceRules, Echo};
-use super::common::Common;
-use super::dialect::{Dialect, Logprobs};
+use super::choice::{CallsMax, Choice, ChoiceRules, Echo};
+use super::common::{Common, Truncation};
+use super::dialect::Dialect;
 use super::edge::Caller;
 use super::error::ApiError;
-use super::fields::Fields;
-use super::session::{Envelope, Session};
+use super::session::{Envelope, Session, Shown};
+use crate::constraint::checker::CheckError;
+use crate::constraint::workshop::Full;
 use crate::gateway::{Generate, ServedModel, StreamSpec};
+use crate::text::families::AnswerRules;
+use proto::request::Refusal;
+use proto::{RequestId, Span, TenantId};
 use std::sync::Arc;
 
 /// A request of either dialect, read and tokenized.
@@ -16,9 +20,12 @@ pub struct Job {
     pub dialect: Dialect,
     pub model: Arc<ServedModel>,
     pub common: Common,
-    pub logprobs: Logprobs,
+    pub shown: Shown,
     pub prompts: Vec<Prompt>,
     pub output: OutputLength,
+    /// What to tell apart in the answer.
+    pub answer: AnswerRules,
+    pub calls_max: CallsMax,
 }
 
 pub struct Prompt {
@@ -40,11 +47,43 @@ pub enum OutputLength {
     RestOfContext,
 }
 
+impl OutputLength {
+    /// The most tokens that a prompt keeps; `None`: it is not cut.
+    pub fn prompt_tokens_max(self, truncation: Truncation, context_tokens_max: u32) -> Option<usize> {
+        let output = match self {
+            OutputLength::Asked { tokens, .. } | OutputLength::UpTo(tokens) => tokens,
+            OutputLength::RestOfContext => 1,
+        };
+        match truncation {
+            Truncation::Never => None,
+            Truncation::KeepLast(tokens) => Some(tokens as usize),
+            Truncation::ToContext => Some(context_tokens_max.saturating_sub(output).max(1) as usize),
+        }
+    }
+}
+
+/// Whether a prompt has lost its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Truncated {
+    Yes,
+    No,
+}
+
+pub fn keep_last(ids: &mut Vec<u32>, tokens_max: Option<usize>) -> Truncated {
+    match ids.len().checked_sub(tokens_max.unwrap_or(usize::MAX)) {
+        Some(surplus) if surplus > 0 => {
+            ids.drain(..surplus);
+            Truncated::Yes
+        }
+        Some(_) | None => Truncated::No,
+    }
+}
+
 impl Service {
     /// The model a request names; without a name, the only one there is.
-    pub fn model(&self, fields: &Fields) -> Result<Arc<ServedModel>, ApiError> {
+    pub fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
         let mut models = self.gateway.models();
-        match fields.text("model")? {
+        match name {
             Some(name) => {
                 let found = models.into_iter().find(|model| model.name == name);
                 found.ok_or_else(|| ApiError::no_such_model(name))
@@ -59,6 +98,7 @@ impl Service {
 
     pub async fn admit(&self, caller: Caller, job: Job) -> Result<Session, ApiError> {
         let streams = streams(&job, self.limits.streams_max)?;
+        check_form(caller.tenant, &job).await?;
         let generation = self
             .gateway
             .open(Generate {
@@ -69,9 +109,9 @@ impl Service {
                 streams,
             })
             .await?;
-        let choices = choices(&job);
+        let choices = choices(&job, caller.request);
         let prompt_tokens = job.prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
-        let envelope = Envelope::new(job.dialect, job.model, job.logprobs, caller, job.common.tier);
+        let envelope = Envelope::new(job.dialect, job.model, job.shown, caller, job.common.tier);
         Ok(Session::new(
             envelope,
             generation,
@@ -81,6 +121,25 @@ impl Service {
         ))
     }
 }
+
+/// A grammar that cannot be followed is refused before anything is admitted.
+async fn check_form(tenant: TenantId, job: &Job) -> Result<(), ApiError> {
+    let Some(grammar) = &job.common.sampling.grammar else {
+        return Ok(());
+    };
+    let field = job.common.form_field.unwrap_or("tools");
+    match job.model.grammars.check(tenant, grammar).await {
+        Ok(()) => Ok(()),
+        Err(CheckError::Bad(error)) => Err(ApiError::bad_grammar(&error.to_string()).about(field)),
+        Err(CheckError::Busy(Full)) => Err(Refusal::Busy {
+            retry_after: RETRY_AFTER_CHECKS,
+        }
+        .into()),
+    }
+}
+
+/// What a client is told when too many grammars wait to be checked.
+const RETRY_AFTER_CHECKS: Span = Span::from_secs(1);
 
 /// Choice index = prompt · n + k.
 fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
@@ -140,20 +199,25 @@ fn length_param(job: &Job) -> &'static str {
     }
 }
 
-fn choices(job: &Job) -> Vec<Choice> {
+fn choices(job: &Job, request: RequestId) -> Vec<Choice> {
     let rules = ChoiceRules {
+        request,
         special: job.common.special,
         stops: job.common.stops.clone(),
+        stop_ending: job.common.stop_ending,
         stop_tokens: job.common.sampling.stop_tokens.as_slice().into(),
         min_tokens: job.common.sampling.min_tokens,
+        answer: job.answer.clone(),
+        calls_max: job.calls_max,
     };
-    let of_prompt = |prompt: &Prompt| {
+    let of_prompt = |(prompt, index): (&Prompt, u32)| {
         let echo = prompt.echo.clone().map(|text| Echo {
             text,
-            prompt: prompt.ids.clone(),
+            top_max: job.common.sampling.logprobs.map_or(0, usize::from),
         });
-        Choice::new(&job.model.text, &rules, echo)
+        Choice::new(&job.model.text, &rules, index, prompt.ids.clone(), echo)
     };
     let repeated = |prompt| (0..job.common.choices).map(move |_| prompt);
-    job.prompts.iter().flat_map(repeated).map(of_prompt).collect()
+    let prompts = job.prompts.iter().flat_map(repeated);
+    prompts.zip(0..).map(of_prompt).collect()
 }

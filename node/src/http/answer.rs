@@ -5,7 +5,6 @@ use super::error::ApiError;
 use super::session::{Session, What};
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 
 /// Waits for every choice. When the client goes away, so does this future, and the session with it.
 pub async fn whole(mut session: Session) -> Result<Response, ApiError> {
@@ -19,10 +18,5 @@ pub async fn whole(mut session: Session) -> Result<Response, ApiError> {
             }
         }
     }
-    let choices = choices
-        .iter()
-        .zip(0..)
-        .map(|(choice, index)| session.envelope.whole_choice(index, choice));
-    let choices: Vec<Value> = choices.collect();
-    Ok(Json(session.envelope.whole(choices, session.usage())).into_response())
+    Ok(Json(session.whole(&choices)).into_response())
 }

@@ -1,35 +1,62 @@
-//! Request bodies, bounded in size and time.
+//! Request bodies, bounded in size, time and rate.
 
+use super::Service;
 use super::error::ApiError;
-use super::fields::Fields;
 use super::limits::Limits;
-use axum::body::{Body, to_bytes};
+use super::request;
+use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
-/// The fields of a JSON object.
-pub async fn read_fields(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Fields, ApiError> {
-    let bytes = read(headers, body, limits).await?;
-    Fields::parse(&bytes)
+/// Larger bodies are parsed off the async threads, so that megabytes of JSON hold up no other connection.
+const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
+
+impl Service {
+    /// A JSON object with the fields of `T`.
+    pub async fn read_request<T: DeserializeOwned + Send + 'static>(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<T, ApiError> {
+        let bytes = read(headers, body, &self.limits).await?;
+        match bytes.len() > PARSED_AT_ONCE_BYTES_MAX {
+            true => self.text_work.run(move || request::parse(&bytes)).await,
+            false => request::parse(&bytes),
+        }
+    }
 }
 
-async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+/// The body as bytes.
+pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
     // Said at once, before the client sends it all.
     if announced_bytes(headers).is_some_and(|bytes| bytes > limits.body_bytes_max) {
         return Err(too_large(limits));
     }
-    match tokio::time::timeout(limits.body_wait_max, to_bytes(body, limits.body_bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large(limits)),
-        Ok(Err(_)) => Err(ApiError::malformed("the body broke off")),
-        Err(_) => {
-            let message = "the body took too long to arrive";
-            Err(ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_timeout",
-                message,
-            ))
+    let started = Instant::now();
+    let mut body = pin!(Limited::new(body, limits.body_bytes_max));
+    let mut bytes = BytesMut::new();
+    loop {
+        let due = started + limits.body_time_max(bytes.len());
+        let frame = timeout_at(due, body.frame()).await.map_err(|_| too_slow())?;
+        match frame.transpose() {
+            Ok(Some(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            Ok(None) => return Ok(bytes.freeze()),
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large(limits)),
+            Err(_) => return Err(ApiError::malformed("the body broke off")),
         }
+    }
+}
+
+impl Limits {
+    /// From the start of a body to its next byte, when this many have come: a grace, and from then on what they take at
+    /// the least rate.
+    fn body_time_max(&self, bytes: usize) -> Duration {
+        (self.body_grace + self.time_for(bytes)).min(self.body_wait_max)
     }
 }
 
@@ -37,11 +64,15 @@ fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
-}
-
 fn too_large(limits: &Limits) -> ApiError {
     let message = format!("the body is larger than {} bytes", limits.body_bytes_max);
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_timeout",
+        "the body took too long to arrive",
+    )
 }

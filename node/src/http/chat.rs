@@ -1,24 +1,25 @@
 //! `POST /v1/chat/completions`.
 
 use super::Service;
-use super::admission::{Job, OutputLength, Prompt};
-use super::body::read_fields;
+use super::admission::{Job, OutputLength, Prompt, keep_last};
 use super::common::{Common, Delivery};
 use super::dialect::{Dialect, Logprobs};
 use super::edge::Caller;
 use super::error::ApiError;
-use super::fields::Fields;
-use super::logprobs::TokenNames;
-use super::sampling::TOP_LOGPROBS_MAX;
-use super::{answer, stream};
+use super::last_turn::LastTurn;
+use super::request::{ChatRequest, Integer, Messages, Shared};
+use super::session::Shown;
+use super::tools::Offer;
+use super::{answer, message, stream};
 use crate::gateway::ServedModel;
+use crate::text::families::{Family, Reasoning};
 use crate::text::{AddSpecial, Conversation, Message};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 pub async fn create(
@@ -27,8 +28,8 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = read_fields(&headers, body, &service.limits).await?;
-    let job = job(&service, &fields).await?;
+    let request = service.read_request(&headers, body).await?;
+    let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }
 
@@ -43,68 +44,92 @@ impl Service {
         }
     }
 
-    /// The tokens of a conversation.
-    pub async fn chat_tokens(
+    /// What a conversation is for the model.
+    pub async fn chat_prompt(
         &self,
         model: Arc<ServedModel>,
         conversation: Conversation,
+        last_turn: LastTurn,
         special: AddSpecial,
-    ) -> Result<Vec<u32>, ApiError> {
+    ) -> Result<ChatPrompt, ApiError> {
         self.text_work
-            .run(move || conversation_tokens(&model, conversation, special))
+            .run(move || chat_prompt(&model, conversation, last_turn, special))
             .await
     }
 }
 
-async fn job(service: &Service, fields: &Fields) -> Result<Job, ApiError> {
-    let model = service.model(fields)?;
-    let mut common = Common::read(fields, &model.text, &service.limits)?;
-    refuse_echo(fields)?;
-    common.sampling.logprobs = top_logprobs(fields)?;
-    let logprobs = shown(common.sampling.logprobs, common.names);
-    let output = output_length(fields)?;
-    let conversation = conversation(fields)?;
-    let special = add_special(fields, AddSpecial::Never)?;
-    let ids = service.chat_tokens(model.clone(), conversation, special).await?;
+async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
+    let mut shared = request.take_shared();
+    let model = service.model(shared.model.as_deref())?;
+    let mut common = Common::new(&mut shared, &model.text, &service.limits)?;
+    refuse_echo(&request)?;
+    common.sampling.logprobs = top_logprobs(&request)?;
+    let shown = shown(common.sampling.logprobs, &common);
+    let output = output_length(&shared)?;
+    let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
+    let offer = Offer::new(request.tools, request.tool_choice, request.parallel_tool_calls)?;
+    let conversation = conversation(
+        request.messages,
+        &offer,
+        request.add_generation_prompt,
+        request.chat_template_kwargs.as_deref(),
+    )?;
+    let special = add_special(shared.add_special_tokens, AddSpecial::Never);
+    let mut prompt = service
+        .chat_prompt(model.clone(), conversation, last_turn, special)
+        .await?;
+    let tokens_max = output.prompt_tokens_max(common.truncation, model.context_tokens_max);
+    keep_last(&mut prompt.ids, tokens_max);
+    let answer = offer.rules(prompt.family, prompt.reasoning);
+    common.sampling.grammar = offer.grammar(&model.text, &answer, common.sampling.grammar.take())?;
+    if answer.calls.is_some() {
+        // What cannot be followed then is the tools' doing.
+        common.form_field = None;
+    }
     let prompts = vec![Prompt {
-        ids: ids.into(),
+        ids: prompt.ids.into(),
         echo: None,
     }];
     Ok(Job {
         dialect: Dialect::Chat,
         model,
         common,
-        logprobs,
+        shown,
         prompts,
         output,
+        answer,
+        calls_max: offer.calls_max(),
     })
 }
 
-pub fn shown(logprobs: Option<u8>, names: TokenNames) -> Logprobs {
-    match logprobs {
-        Some(_) => Logprobs::Shown(names),
-        None => Logprobs::Hidden,
+pub fn shown(logprobs: Option<u8>, common: &Common) -> Shown {
+    Shown {
+        logprobs: match logprobs {
+            Some(_) => Logprobs::Shown(common.names),
+            None => Logprobs::Hidden,
+        },
+        extras: common.extras,
     }
 }
 
-pub fn add_special(fields: &Fields, default: AddSpecial) -> Result<AddSpecial, ApiError> {
-    Ok(match fields.flag("add_special_tokens")? {
+pub fn add_special(asked: Option<bool>, default: AddSpecial) -> AddSpecial {
+    match asked {
         Some(true) => AddSpecial::AsModelWants,
         Some(false) => AddSpecial::Never,
         None => default,
-    })
+    }
 }
 
-fn refuse_echo(fields: &Fields) -> Result<(), ApiError> {
-    match fields.flag("echo")?.unwrap_or(false) {
+fn refuse_echo(request: &ChatRequest) -> Result<(), ApiError> {
+    match request.echo.unwrap_or(false) {
         true => Err(ApiError::unsupported("echo", "`echo` is for /v1/completions")),
         false => Ok(()),
     }
 }
 
-fn top_logprobs(fields: &Fields) -> Result<Option<u8>, ApiError> {
-    let top = fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
-    match (fields.flag("logprobs")?.unwrap_or(false), top) {
+fn top_logprobs(request: &ChatRequest) -> Result<Option<u8>, ApiError> {
+    let top = request.top_logprobs.map(Integer::get);
+    match (request.logprobs.unwrap_or(false), top) {
         (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(ApiError::invalid(
@@ -114,111 +139,94 @@ fn top_logprobs(fields: &Fields) -> Result<Option<u8>, ApiError> {
     }
 }
 
-fn output_length(fields: &Fields) -> Result<OutputLength, ApiError> {
-    for param in ["max_completion_tokens", "max_tokens"] {
-        if let Some(tokens) = fields.integer(param, 1..=u32::MAX.into())? {
-            return Ok(OutputLength::Asked {
-                tokens: tokens as u32,
-                param,
-            });
-        }
-    }
-    Ok(OutputLength::RestOfContext)
-}
-
-pub fn conversation(fields: &Fields) -> Result<Conversation, ApiError> {
-    let bad = || ApiError::invalid("messages", "`messages` must be a list of at least one message");
-    let messages = fields
-        .required("messages")?
-        .as_array()
-        .filter(|list| !list.is_empty())
-        .ok_or_else(bad)?;
-    Ok(Conversation {
-        messages: messages
-            .iter()
-            .enumerate()
-            .map(|(index, value)| message(index, value))
-            .collect::<Result<_, _>>()?,
-        add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
-        variables: fields
-            .object("chat_template_kwargs")?
-            .cloned()
-            .unwrap_or_default(),
-    })
-}
-
-fn message(index: usize, value: &Value) -> Result<Message, ApiError> {
-    let param = |field: &str| format!("messages[{index}].{field}");
-    let role = value.get("role").and_then(Value::as_str);
-    let role = match role {
-        Some("system" | "developer" | "user" | "assistant") => role.unwrap_or_default(),
-        Some("tool" | "function") => {
-            return Err(ApiError::unsupported(
-                &param("role"),
-                "messages of tools are not supported",
-            ));
-        }
-        Some(_) | None => {
-            let message = "`role` must be system, developer, user or assistant";
-            return Err(ApiError::invalid(&param("role"), message));
-        }
-    };
-    if value
-        .get("tool_calls")
-        .is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty()) && !calls.is_null())
+fn output_length(shared: &Shared) -> Result<OutputLength, ApiError> {
+    let given = [
+        ("max_completion_tokens", shared.max_completion_tokens),
+        ("max_tokens", shared.max_tokens),
+    ];
+    match given
+        .into_iter()
+        .find_map(|(param, tokens)| Some((param, tokens?.get() as u32)))
     {
-        return Err(ApiError::unsupported(
-            &param("tool_calls"),
-            "tool calls are not supported",
-        ));
+        None => Ok(OutputLength::RestOfContext),
+        Some((param, 0)) => Err(ApiError::invalid(param, format!("`{param}` must be at least 1"))),
+        Some((param, tokens)) => Ok(OutputLength::Asked { tokens, param }),
     }
-    Ok(Message {
-        role: role.to_string(),
-        content: content(&param("content"), value.get("content"))?,
-        name: value.get("name").and_then(Value::as_str).map(str::to_string),
+}
+
+/// What the chat template is given.
+pub fn conversation(
+    messages: Option<Messages>,
+    offer: &Offer,
+    add_generation_prompt: Option<bool>,
+    variables: Option<&RawValue>,
+) -> Result<Conversation, ApiError> {
+    let given = messages.ok_or_else(|| ApiError::missing("messages"))?;
+    Ok(Conversation {
+        messages: message::messages(given)?,
+        tools: offer.definitions(),
+        add_generation_prompt: add_generation_prompt.unwrap_or(true),
+        variables: template_variables(variables)?,
     })
 }
 
-/// A string, or parts of type `text`, which are joined by line breaks as in vLLM.
-fn content(param: &str, value: Option<&Value>) -> Result<String, ApiError> {
-    match value {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Array(parts)) => {
-            let texts: Vec<&str> = parts
-                .iter()
-                .map(|part| part_text(param, part))
-                .collect::<Result<_, _>>()?;
-            Ok(texts.join("\n"))
-        }
-        Some(_) | None => Err(ApiError::invalid(
-            param,
-            "`content` must be a string or a list of parts",
-        )),
+/// What is ours to say: a client that set these would change the form of the prompt behind our back.
+const OUR_VARIABLES: [&str; 14] = [
+    "messages",
+    "tools",
+    "add_generation_prompt",
+    "continue_final_message",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "chat_template",
+    "conversation",
+    "tokenize",
+    "return_dict",
+    "return_tensors",
+    "raise_exception",
+];
+
+/// A bound for memory: values of free form take many times their text.
+const VARIABLES_BYTES_MAX: usize = 64 << 10;
+
+fn template_variables(
+    given: Option<&RawValue>,
+) -> Result<serde_json::Map<String, serde_json::Value>, ApiError> {
+    let invalid = |message: String| ApiError::invalid("chat_template_kwargs", message);
+    let Some(given) = given else {
+        return Ok(serde_json::Map::new());
+    };
+    if given.get().len() > VARIABLES_BYTES_MAX {
+        let message = format!("`chat_template_kwargs` has more than {VARIABLES_BYTES_MAX} bytes");
+        return Err(invalid(message));
+    }
+    let variables: serde_json::Map<_, _> = serde_json::from_str(given.get())
+        .map_err(|_| invalid("`chat_template_kwargs` must be an object".to_string()))?;
+    match OUR_VARIABLES
+        .into_iter()
+        .find(|name| variables.contains_key(*name))
+    {
+        Some(name) => Err(invalid(format!("`chat_template_kwargs` may not set `{name}`"))),
+        None => Ok(variables),
     }
 }
 
-fn part_text<'a>(param: &str, part: &'a Value) -> Result<&'a str, ApiError> {
-    match part.get("type").and_then(Value::as_str) {
-        Some("text") => {
-            let text = part.get("text").and_then(Value::as_str);
-            text.ok_or_else(|| ApiError::invalid(param, "a part of type `text` must have a string `text`"))
-        }
-        Some(_) => Err(ApiError::unsupported(
-            param,
-            "only parts of type `text` are supported",
-        )),
-        None => Err(ApiError::invalid(
-            param,
-            "each part of `content` must have a `type`",
-        )),
-    }
+/// A conversation as the model sees it, and what to expect of its answer.
+pub struct ChatPrompt {
+    pub ids: Vec<u32>,
+    pub reasoning: Reasoning,
+    /// How calls are written; `None` only where no tool is offered.
+    family: Option<&'static dyn Family>,
 }
 
-fn conversation_tokens(
+fn chat_prompt(
     model: &ServedModel,
     mut conversation: Conversation,
+    last_turn: LastTurn,
     special: AddSpecial,
-) -> Result<Vec<u32>, ApiError> {
+) -> Result<ChatPrompt, ApiError> {
     let Some(template) = model.text.template() else {
         let message = format!(
             "the model `{}` has no chat template; use /v1/completions",
@@ -226,12 +234,18 @@ fn conversation_tokens(
         );
         return Err(ApiError::unsupported("messages", message));
     };
+    let family = template.tool_support().family();
+    if family.is_none() && !conversation.tools.is_empty() {
+        let message = format!(
+            "the chat template of the model `{}` has calls of tools in a form that is not known here",
+            model.name
+        );
+        return Err(ApiError::unsupported("tools", message));
+    }
     if !template.source().contains("developer") {
         rename_developer(&mut conversation.messages);
     }
-    let prompt = template
-        .render(&conversation)
-        .map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let prompt = last_turn.render(template, conversation)?;
     let ids = model.text.tokenizer().encode(&prompt, special);
     let ids = ids.map_err(|error| ApiError::too_long("messages", error.to_string()))?;
     match ids.is_empty() {
@@ -239,7 +253,11 @@ fn conversation_tokens(
             "messages",
             "the chat template made an empty prompt of these messages",
         )),
-        false => Ok(ids),
+        false => Ok(ChatPrompt {
+            reasoning: Reasoning::after(&prompt, template.source()),
+            ids,
+            family,
+        }),
     }
 }
 

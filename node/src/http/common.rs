@@ -1,28 +1,41 @@
-//! What chat and completions ask for in the same words.
+//! What chat and completions ask for in the same words, checked.
 
 use super::error::ApiError;
-use super::fields::Fields;
+use super::extras::{Extras, TokenIds};
+use super::form::{self, Form};
 use super::limits::Limits;
 use super::logprobs::TokenNames;
+use super::request::{Integer, ServiceTier, Shared};
 use super::sampling::sampling;
-use crate::text::{SpecialTokens, TextModel};
+use super::unserved;
+use crate::text::{SpecialTokens, StopEnding, TextModel};
 use proto::request::{Sampling, ServiceClass};
-use serde_json::Value;
-
-const STOPS_MAX: usize = 16;
-const STOP_BYTES_MAX: usize = 1024;
 
 pub struct Common {
     pub sampling: Sampling,
+    /// The field that asked for the sampling's grammar; `None` where none did.
+    pub form_field: Option<&'static str>,
     /// `n`.
     pub choices: u32,
     pub stops: Vec<String>,
+    pub stop_ending: StopEnding,
     pub delivery: Delivery,
     pub class: ServiceClass,
     /// The class in the client's word, where it named one.
-    pub tier: Option<String>,
+    pub tier: Option<ServiceTier>,
     pub special: SpecialTokens,
     pub names: TokenNames,
+    pub extras: Extras,
+    pub truncation: Truncation,
+}
+
+/// What happens to a long prompt: the beginning may be cut off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Truncation {
+    Never,
+    KeepLast(u32),
+    /// As many tokens as the context has room for beside the answer.
+    ToContext,
 }
 
 /// How the answer travels.
@@ -41,21 +54,32 @@ pub enum UsageChunks {
 }
 
 impl Common {
-    pub fn read(fields: &Fields, text: &TextModel, limits: &Limits) -> Result<Common, ApiError> {
-        refuse_what_is_not_served(fields)?;
-        let choices = choices(fields, limits)?;
+    pub fn new(shared: &mut Shared, text: &TextModel, limits: &Limits) -> Result<Common, ApiError> {
+        unserved::refuse(shared)?;
+        let delivery = delivery(shared);
+        let form = form::form(shared)?;
         Ok(Common {
-            sampling: sampling(fields, text)?,
-            choices,
-            stops: stops(fields)?,
-            delivery: delivery(fields)?,
-            class: class(fields)?,
-            tier: fields.text("service_tier")?.map(str::to_string),
-            special: match fields.flag("skip_special_tokens")?.unwrap_or(true) {
+            choices: choices(shared, limits)?,
+            form_field: form.as_ref().map(|form| form.field),
+            sampling: Sampling {
+                grammar: form.map(|Form { grammar, .. }| grammar),
+                ..sampling(shared, text)?
+            },
+            extras: extras(shared, delivery)?,
+            truncation: truncation(shared)?,
+            stops: shared.stop.take().unwrap_or_default().0,
+            stop_ending: match shared.include_stop_str_in_output.unwrap_or(false) {
+                true => StopEnding::AfterStop,
+                false => StopEnding::BeforeStop,
+            },
+            delivery,
+            class: class(shared.service_tier),
+            tier: shared.service_tier,
+            special: match shared.skip_special_tokens.unwrap_or(true) {
                 true => SpecialTokens::Skip,
                 false => SpecialTokens::Show,
             },
-            names: match fields.flag("return_tokens_as_token_ids")?.unwrap_or(false) {
+            names: match shared.return_tokens_as_token_ids.unwrap_or(false) {
                 true => TokenNames::Ids,
                 false => TokenNames::Text,
             },
@@ -63,73 +87,16 @@ impl Common {
     }
 }
 
-/// Fields that would change the answer and are not served: refused, unless their value asks for nothing.
-const NOT_SERVED: [&str; 24] = [
-    "tools",
-    "tool_choice",
-    "functions",
-    "function_call",
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "suffix",
-    "use_beam_search",
-    "bad_words",
-    "allowed_token_ids",
-    "include_stop_str_in_output",
-    "prompt_logprobs",
-    "truncate_prompt_tokens",
-    "return_token_ids",
-    "logits_processors",
-    "chat_template",
-    "continue_final_message",
-    "audio",
-    "modalities",
-    "web_search_options",
-];
-
-fn refuse_what_is_not_served(fields: &Fields) -> Result<(), ApiError> {
-    let no_tool_is_wanted = fields.get("tool_choice").is_some_and(|choice| choice == "none");
-    for name in NOT_SERVED {
-        let Some(value) = fields.get(name) else { continue };
-        let is_harmless = asks_for_nothing(name, value) || (name == "tools" && no_tool_is_wanted);
-        if !is_harmless {
-            return Err(ApiError::unsupported(
-                name,
-                format!("`{name}` is not supported with this value"),
-            ));
-        }
+fn choices(shared: &Shared, limits: &Limits) -> Result<u32, ApiError> {
+    let choices = shared.n.map_or(1, Integer::get);
+    let choices_max = limits.choices_max;
+    if choices > i64::from(choices_max) {
+        return Err(ApiError::invalid(
+            "n",
+            format!("`n` must be an integer from 1 to {choices_max}"),
+        ));
     }
-    Ok(())
-}
-
-fn asks_for_nothing(name: &str, value: &Value) -> bool {
-    match name {
-        "response_format" => value.get("type").is_some_and(|kind| kind == "text"),
-        "tool_choice" | "function_call" => value == "none" || value == "auto",
-        "modalities" => *value == serde_json::json!(["text"]),
-        _other => is_empty(value),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(entries) => entries.is_empty(),
-    }
-}
-
-fn choices(fields: &Fields, limits: &Limits) -> Result<u32, ApiError> {
-    let most = i64::from(limits.choices_max);
-    let choices = fields.integer("n", 1..=most)?.unwrap_or(1);
-    match fields.integer("best_of", 1..=most)? {
+    match shared.best_of.map(Integer::get) {
         Some(best_of) if best_of != choices => Err(ApiError::unsupported(
             "best_of",
             "`best_of` must equal `n`: choices are not ranked here",
@@ -138,72 +105,53 @@ fn choices(fields: &Fields, limits: &Limits) -> Result<u32, ApiError> {
     }
 }
 
-fn stops(fields: &Fields) -> Result<Vec<String>, ApiError> {
-    let stops = match fields.get("stop") {
-        None => Vec::new(),
-        Some(Value::String(stop)) => vec![stop.clone()],
-        Some(Value::Array(stops)) => stops.iter().map(stop_text).collect::<Result<_, _>>()?,
-        Some(_) => {
-            return Err(ApiError::invalid(
-                "stop",
-                "`stop` must be a string or a list of strings",
-            ));
-        }
-    };
-    if stops.len() > STOPS_MAX {
-        return Err(ApiError::invalid(
-            "stop",
-            format!("`stop` has more than {STOPS_MAX} strings"),
-        ));
-    }
-    if stops
-        .iter()
-        .any(|stop| stop.is_empty() || stop.len() > STOP_BYTES_MAX)
-    {
-        let message = format!("each string in `stop` must have 1 to {STOP_BYTES_MAX} bytes");
-        return Err(ApiError::invalid("stop", message));
-    }
-    Ok(stops)
-}
-
-fn stop_text(stop: &Value) -> Result<String, ApiError> {
-    let text = stop.as_str().map(str::to_string);
-    text.ok_or_else(|| ApiError::invalid("stop", "`stop` must be a string or a list of strings"))
-}
-
-fn delivery(fields: &Fields) -> Result<Delivery, ApiError> {
-    // Some clients send `stream_options` with every request; without a stream it means nothing.
-    if !fields.flag("stream")?.unwrap_or(false) {
-        return Ok(Delivery::Whole);
-    }
-    let Some(options) = fields.object("stream_options")? else {
-        return Ok(Delivery::Stream(UsageChunks::Never));
-    };
-    let is_set = |name: &str| match options.get(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(flag)) => Ok(*flag),
-        Some(_) => Err(ApiError::invalid(
-            "stream_options",
-            format!("`stream_options.{name}` must be true or false"),
+fn extras(shared: &Shared, delivery: Delivery) -> Result<Extras, ApiError> {
+    let prompt_logprobs = shared.prompt_logprobs.map(|count| count.get() as u8);
+    match (delivery, prompt_logprobs) {
+        (Delivery::Stream(_), Some(_)) => Err(ApiError::unsupported(
+            "prompt_logprobs",
+            "`prompt_logprobs` is not for streams",
         )),
-    };
-    Ok(Delivery::Stream(
-        match (is_set("include_usage")?, is_set("continuous_usage_stats")?) {
-            (_, true) => UsageChunks::OnEveryChunk,
-            (true, false) => UsageChunks::AtEnd,
-            (false, false) => UsageChunks::Never,
-        },
-    ))
+        (Delivery::Stream(_), None) | (Delivery::Whole, _) => Ok(Extras {
+            token_ids: match shared.return_token_ids.unwrap_or(false) {
+                true => TokenIds::Shown,
+                false => TokenIds::Hidden,
+            },
+            prompt_logprobs,
+        }),
+    }
 }
 
-fn class(fields: &Fields) -> Result<ServiceClass, ApiError> {
-    match fields.text("service_tier")? {
-        None | Some("auto" | "default") => Ok(ServiceClass::Default),
-        Some("priority") => Ok(ServiceClass::Priority),
-        Some("flex") => Ok(ServiceClass::Flex),
-        Some(_) => {
-            let message = "`service_tier` must be auto, default, priority or flex";
-            Err(ApiError::invalid("service_tier", message))
-        }
+fn truncation(shared: &Shared) -> Result<Truncation, ApiError> {
+    match shared.truncate_prompt_tokens.map(Integer::get) {
+        None => Ok(Truncation::Never),
+        Some(-1) => Ok(Truncation::ToContext),
+        Some(0) => Err(ApiError::invalid(
+            "truncate_prompt_tokens",
+            "`truncate_prompt_tokens` must be at least 1, or -1 for what the context has room for",
+        )),
+        Some(tokens) => Ok(Truncation::KeepLast(tokens as u32)),
+    }
+}
+
+fn delivery(shared: &Shared) -> Delivery {
+    // Some clients send `stream_options` with every request; without a stream it means nothing.
+    if !shared.stream.unwrap_or(false) {
+        return Delivery::Whole;
+    }
+    let options = shared.stream_options.unwrap_or_default();
+    let is_continuous = options.continuous_usage_stats.unwrap_or(false);
+    Delivery::Stream(match (options.include_usage.unwrap_or(false), is_continuous) {
+        (_, true) => UsageChunks::OnEveryChunk,
+        (true, false) => UsageChunks::AtEnd,
+        (false, false) => UsageChunks::Never,
+    })
+}
+
+fn class(tier: Option<ServiceTier>) -> ServiceClass {
+    match tier {
+        None | Some(ServiceTier::Auto | ServiceTier::Default) => ServiceClass::Default,
+        Some(ServiceTier::Priority) => ServiceClass::Priority,
+        Some(ServiceTier::Flex) => ServiceClass::Flex,
     }
 }

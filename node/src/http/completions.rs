@@ -1,23 +1,23 @@
 //! `POST /v1/completions`.
 
 use super::Service;
-use super::admission::{Job, OutputLength, Prompt};
-use super::body::read_fields;
+use super::admission::{Job, OutputLength, Prompt, Truncated, keep_last};
 use super::chat::{add_special, shown};
+use super::choice::CallsMax;
 use super::common::Common;
 use super::dialect::Dialect;
 use super::edge::Caller;
 use super::error::ApiError;
-use super::fields::Fields;
-use super::sampling::{TOP_LOGPROBS_MAX, token_ids};
+use super::request::{self, CompletionRequest, Shared, Unserved};
+use super::sampling::known_tokens;
 use crate::gateway::ServedModel;
+use crate::text::families::AnswerRules;
 use crate::text::{AddSpecial, SpecialTokens, decode};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// OpenAI's default.
@@ -29,8 +29,8 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = read_fields(&headers, body, &service.limits).await?;
-    let job = job(&service, &fields).await?;
+    let request = service.read_request(&headers, body).await?;
+    let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }
 
@@ -41,124 +41,129 @@ enum EchoPrompt {
     No,
 }
 
-/// One prompt as it was sent.
-enum Given {
-    Text(String),
-    Tokens(Vec<u32>),
-}
-
-async fn job(service: &Service, fields: &Fields) -> Result<Job, ApiError> {
-    let model = service.model(fields)?;
-    let mut common = Common::read(fields, &model.text, &service.limits)?;
-    let echo = match fields.flag("echo")?.unwrap_or(false) {
+async fn job(service: &Service, mut request: CompletionRequest) -> Result<Job, ApiError> {
+    let mut shared = request.take_shared();
+    let model = service.model(shared.model.as_deref())?;
+    let mut common = Common::new(&mut shared, &model.text, &service.limits)?;
+    if request.tools == Some(Unserved::AsksForSomething) {
+        let message = "`tools` are for /v1/chat/completions";
+        return Err(ApiError::unsupported("tools", message));
+    }
+    let echo = match request.echo.unwrap_or(false) {
         true => EchoPrompt::Yes,
         false => EchoPrompt::No,
     };
-    let logprobs = fields
-        .integer("logprobs", 0..=TOP_LOGPROBS_MAX)?
-        .map(|count| count as u8);
+    let logprobs = request.logprobs.map(|count| count.get() as u8);
     common.sampling.logprobs = logprobs;
-    common.sampling.prompt_logprobs = logprobs.filter(|_| echo == EchoPrompt::Yes);
-    let output = output_length(fields, echo)?;
-    let given = given_prompts(fields, &model)?;
-    let special = add_special(fields, AddSpecial::AsModelWants)?;
+    let echoed = logprobs.filter(|_| echo == EchoPrompt::Yes);
+    common.sampling.prompt_logprobs = common.sampling.prompt_logprobs.max(echoed);
+    let output = output_length(&shared, echo)?;
+    let given = given_prompts(&mut request, &model)?;
+    let special = add_special(shared.add_special_tokens, AddSpecial::AsModelWants);
     let work_model = model.clone();
-    let show = common.special;
+    let rules = PromptRules {
+        special,
+        echo,
+        show: common.special,
+        tokens_max: output.prompt_tokens_max(common.truncation, model.context_tokens_max),
+    };
     let prompts = service
         .text_work
-        .run(move || prompts(&work_model, given, special, echo, show))
+        .run(move || prompts(&work_model, given, &rules))
         .await?;
-    let logprobs = shown(logprobs, common.names);
+    let shown = shown(logprobs, &common);
     Ok(Job {
         dialect: Dialect::Completion,
         model,
         common,
-        logprobs,
+        shown,
         prompts,
         output,
+        answer: AnswerRules::default(),
+        calls_max: CallsMax::default(),
     })
 }
 
-fn output_length(fields: &Fields, echo: EchoPrompt) -> Result<OutputLength, ApiError> {
-    let least = match echo {
-        EchoPrompt::Yes => 0,
-        EchoPrompt::No => 1,
+fn output_length(shared: &Shared, echo: EchoPrompt) -> Result<OutputLength, ApiError> {
+    let given = [
+        ("max_tokens", shared.max_tokens),
+        ("max_completion_tokens", shared.max_completion_tokens),
+    ];
+    let Some((param, tokens)) = given
+        .into_iter()
+        .find_map(|(param, tokens)| Some((param, tokens?)))
+    else {
+        return Ok(OutputLength::UpTo(OUTPUT_TOKENS_DEFAULT));
     };
-    for param in ["max_tokens", "max_completion_tokens"] {
-        if let Some(tokens) = fields.integer(param, least..=u32::MAX.into())? {
-            return Ok(OutputLength::Asked {
-                tokens: tokens as u32,
-                param,
-            });
-        }
-    }
-    Ok(OutputLength::UpTo(OUTPUT_TOKENS_DEFAULT))
-}
-
-/// A string, a list of strings, a list of token ids, or a list of such lists.
-fn given_prompts(fields: &Fields, model: &ServedModel) -> Result<Vec<Given>, ApiError> {
-    let tokens = |ids: &[Value]| Ok(Given::Tokens(token_ids("prompt", ids, model.text.vocabulary())?));
-    match fields.required("prompt")? {
-        Value::String(text) => Ok(vec![Given::Text(text.clone())]),
-        Value::Array(items) if items.first().is_some_and(Value::is_number) => Ok(vec![tokens(items)?]),
-        Value::Array(items) if !items.is_empty() => {
-            let one = |item: &Value| match item {
-                Value::String(text) => Ok(Given::Text(text.clone())),
-                Value::Array(ids) => tokens(ids),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(no_prompt()),
-            };
-            items.iter().map(one).collect()
-        }
-        _other => Err(no_prompt()),
+    match (tokens.get() as u32, echo) {
+        (0, EchoPrompt::No) => Err(ApiError::invalid(
+            param,
+            format!("`{param}` must be at least 1; 0 is for `echo`, which scores the prompt alone"),
+        )),
+        (tokens, EchoPrompt::No | EchoPrompt::Yes) => Ok(OutputLength::Asked { tokens, param }),
     }
 }
 
-fn no_prompt() -> ApiError {
-    let message =
-        "`prompt` must be a string, a list of strings, a list of token ids or a list of lists of token ids";
-    ApiError::invalid("prompt", message)
+fn given_prompts(
+    request: &mut CompletionRequest,
+    model: &ServedModel,
+) -> Result<Vec<request::Prompt>, ApiError> {
+    let prompts = request
+        .prompt
+        .take()
+        .ok_or_else(|| ApiError::missing("prompt"))?
+        .0;
+    for prompt in &prompts {
+        if let request::Prompt::Tokens(ids) = prompt {
+            known_tokens("prompt", ids, model.text.vocabulary())?;
+        }
+    }
+    Ok(prompts)
+}
+
+/// How a prompt becomes tokens.
+struct PromptRules {
+    special: AddSpecial,
+    echo: EchoPrompt,
+    /// Whether special tokens show in an echo.
+    show: SpecialTokens,
+    /// What is longer loses its beginning; `None`: nothing is cut.
+    tokens_max: Option<usize>,
 }
 
 fn prompts(
     model: &ServedModel,
-    given: Vec<Given>,
-    special: AddSpecial,
-    echo: EchoPrompt,
-    show: SpecialTokens,
+    given: Vec<request::Prompt>,
+    rules: &PromptRules,
 ) -> Result<Vec<Prompt>, ApiError> {
     given
         .into_iter()
-        .map(|given| prompt(model, given, special, echo, show))
+        .map(|given| prompt(model, given, rules))
         .collect()
 }
 
-fn prompt(
-    model: &ServedModel,
-    given: Given,
-    special: AddSpecial,
-    echo: EchoPrompt,
-    show: SpecialTokens,
-) -> Result<Prompt, ApiError> {
-    let (ids, text) = match given {
-        Given::Text(text) => {
-            let ids = model.text.tokenizer().encode(&text, special);
-            (
-                ids.map_err(|error| ApiError::too_long("prompt", error.to_string()))?,
-                Some(text),
-            )
+fn prompt(model: &ServedModel, given: request::Prompt, rules: &PromptRules) -> Result<Prompt, ApiError> {
+    let (mut ids, mut text) = match given {
+        request::Prompt::Text(text) => {
+            let ids = model.text.tokenizer().encode(&text, rules.special);
+            let ids = ids.map_err(|error| ApiError::too_long("prompt", error.to_string()))?;
+            (ids, Some(text))
         }
-        Given::Tokens(ids) => (ids, None),
+        request::Prompt::Tokens(ids) => (ids, None),
     };
     if ids.is_empty() {
         // Nothing to compute logits from; a client that wants a free start sends the model's first token.
         return Err(ApiError::invalid("prompt", "the prompt is empty"));
     }
-    let echo: Option<Arc<str>> = match echo {
+    if let Truncated::Yes = keep_last(&mut ids, rules.tokens_max) {
+        text = None;
+    }
+    let echo: Option<Arc<str>> = match rules.echo {
         EchoPrompt::No => None,
-        EchoPrompt::Yes => Some(
-            text.unwrap_or_else(|| decode(model.text.vocabulary(), &ids, show))
-                .into(),
-        ),
+        EchoPrompt::Yes => {
+            let decoded = || decode(model.text.vocabulary(), &ids, rules.show);
+            Some(text.unwrap_or_else(decoded).into())
+        }
     };
     Ok(Prompt {
         ids: ids.into(),

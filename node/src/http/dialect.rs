@@ -1,6 +1,6 @@
 //! The two shapes of an answer: chat and completions.
 
-use super::choice::{FinishReason, Fragment, ScoredToken};
+use super::choice::{CallPart, FinishReason, Fragment, ScoredToken};
 use super::logprobs::{self, TokenNames};
 use crate::text::Vocabulary;
 use serde_json::{Value, json};
@@ -22,15 +22,91 @@ pub enum Logprobs {
 #[derive(Default)]
 pub struct WholeChoice {
     pub text: String,
+    pub reasoning: String,
+    pub calls: Vec<WholeCall>,
     pub tokens: Vec<ScoredToken>,
+    /// Without those of an echoed prompt.
+    pub generated: Vec<u32>,
     pub finish: Option<FinishReason>,
+}
+
+pub struct WholeCall {
+    pub id: String,
+    pub name: String,
+    pub arguments: String,
 }
 
 impl WholeChoice {
     pub fn add(&mut self, fragment: Fragment) {
         self.text.push_str(&fragment.text);
+        self.generated.extend(fragment.generated());
+        self.reasoning.push_str(&fragment.reasoning);
+        fragment.calls.into_iter().for_each(|part| self.add_call(part));
         self.tokens.extend(fragment.tokens);
         self.finish = fragment.finish.or(self.finish);
+    }
+
+    fn add_call(&mut self, part: CallPart) {
+        match part {
+            CallPart::Begins { id, name, .. } => self.calls.push(WholeCall {
+                id,
+                name,
+                arguments: String::new(),
+            }),
+            CallPart::Arguments { index, text } => self.calls[index as usize].arguments.push_str(&text),
+        }
+    }
+
+    /// The assistant's message of a chat.
+    fn message(&self) -> Value {
+        let content = match self.text.is_empty() && !self.calls.is_empty() {
+            true => Value::Null,
+            false => json!(self.text),
+        };
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        add_reasoning(&mut message, &self.reasoning);
+        if !self.calls.is_empty() {
+            let calls = self.calls.iter().map(|call| {
+                let function = json!({"name": call.name, "arguments": call.arguments});
+                json!({"id": call.id, "type": "function", "function": function})
+            });
+            message["tool_calls"] = calls.collect();
+        }
+        message
+    }
+}
+
+/// Under both names that clients look for.
+fn add_reasoning(message: &mut Value, reasoning: &str) {
+    if !reasoning.is_empty() {
+        message["reasoning"] = json!(reasoning);
+        message["reasoning_content"] = json!(reasoning);
+    }
+}
+
+/// What a fragment adds to a message, a delta for each chunk.
+fn deltas(fragment: &Fragment) -> Vec<Value> {
+    let mut deltas = Vec::new();
+    if !fragment.reasoning.is_empty() {
+        let mut delta = json!({});
+        add_reasoning(&mut delta, &fragment.reasoning);
+        deltas.push(delta);
+    }
+    let has_other_parts = !fragment.reasoning.is_empty() || !fragment.calls.is_empty();
+    if !fragment.text.is_empty() || !has_other_parts {
+        deltas.push(json!({"content": fragment.text}));
+    }
+    let calls = fragment.calls.iter().map(call_delta);
+    deltas.extend(calls.map(|call| json!({"tool_calls": [call]})));
+    deltas
+}
+
+fn call_delta(part: &CallPart) -> Value {
+    match part {
+        CallPart::Begins { index, id, name } => json!({
+            "index": index, "id": id, "type": "function", "function": {"name": name, "arguments": ""},
+        }),
+        CallPart::Arguments { index, text } => json!({"index": index, "function": {"arguments": text}}),
     }
 }
 
@@ -68,7 +144,7 @@ impl Dialect {
         match self {
             Dialect::Chat => json!({
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": null},
+                "message": choice.message(),
                 "logprobs": logprobs,
                 "finish_reason": finish,
             }),
@@ -91,19 +167,26 @@ impl Dialect {
         }
     }
 
-    /// Text and tokens of a fragment, without its end.
-    pub fn part(self, index: u32, fragment: &Fragment, shown: Logprobs, vocabulary: &Vocabulary) -> Value {
-        let logprobs = self.logprobs(&fragment.tokens, shown, vocabulary);
+    /// What a fragment says, without its end: one for each chunk, the tokens with the first.
+    pub fn parts(
+        self,
+        index: u32,
+        fragment: &Fragment,
+        shown: Logprobs,
+        vocabulary: &Vocabulary,
+    ) -> Vec<Value> {
+        let mut logprobs = self.logprobs(&fragment.tokens, shown, vocabulary);
         match self {
-            Dialect::Chat => json!({
-                "index": index,
-                "delta": {"content": fragment.text},
-                "logprobs": logprobs,
-                "finish_reason": null,
-            }),
-            Dialect::Completion => json!({
+            Dialect::Chat => {
+                let part = |delta: Value| {
+                    let logprobs = logprobs.take();
+                    json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null})
+                };
+                deltas(fragment).into_iter().map(part).collect()
+            }
+            Dialect::Completion => vec![json!({
                 "index": index, "text": fragment.text, "logprobs": logprobs, "finish_reason": null,
-            }),
+            })],
         }
     }
 

@@ -4,6 +4,8 @@ use super::Service;
 use super::error::ApiError;
 use super::limits::MetricsAccess;
 use super::telemetry;
+use super::traced::RequestSpan;
+use crate::telemetry::trace;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -13,6 +15,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TIMING: HeaderName = HeaderName::from_static("x-cluster-timing");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Who asks, and under which name the answer is known.
@@ -20,6 +23,15 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub struct Caller {
     pub request: RequestId,
     pub tenant: TenantId,
+    pub arrived: Instant,
+    pub timing: ShowTiming,
+}
+
+/// Whether the answer tells where its time went (`x-cluster-timing: 1`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShowTiming {
+    Yes,
+    No,
 }
 
 pub async fn pass(State(service): State<Service>, mut request: Request, next: Next) -> Response {
@@ -33,17 +45,29 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
         .to_string();
     let span =
         tracing::info_span!("request", id = %id, client_id = ?shown_id, method = %request.method(), route);
+    let request_span = RequestSpan::begin(&request, &route, id);
     let mut response = match authenticated(&service, &request) {
         Ok(tenant) => {
-            request.extensions_mut().insert(Caller { request: id, tenant });
-            next.run(request).instrument(span.clone()).await
+            let caller = Caller {
+                request: id,
+                tenant,
+                arrived: started,
+                timing: show_timing(request.headers()),
+            };
+            request.extensions_mut().insert(caller);
+            let trace = request_span.as_ref().map(RequestSpan::trace);
+            let handling = next.run(request).instrument(span.clone());
+            trace::within(trace, handling).await
         }
         Err(error) => error.into_response(),
     };
     span.in_scope(|| tell(&route, response.status(), started));
     telemetry::answered(route, response.status());
     response.headers_mut().insert(REQUEST_ID, shown_id);
-    response
+    match request_span {
+        Some(span) => span.follow(response),
+        None => response,
+    }
 }
 
 /// Of a stream this is the head alone; `RequestWatch` tells of its end.
@@ -81,6 +105,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .ok()?
         .split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+fn show_timing(headers: &HeaderMap) -> ShowTiming {
+    match headers.get(TIMING).map(HeaderValue::as_bytes) {
+        Some(b"1" | b"true") => ShowTiming::Yes,
+        Some(_) | None => ShowTiming::No,
+    }
 }
 
 fn drawn_id() -> u128 {

@@ -33,9 +33,19 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message).about(param)
     }
 
+    pub fn missing(param: &str) -> ApiError {
+        ApiError::invalid(param, format!("`{param}` is missing"))
+    }
+
     /// A field asks for something that this server does not do.
     pub fn unsupported(param: &str, message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message).about(param)
+    }
+
+    /// The answer cannot have the form that is asked for.
+    pub fn bad_grammar(reason: &str) -> ApiError {
+        let message = format!("the answer cannot have this form: {reason}");
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_grammar", message)
     }
 
     pub fn malformed(message: impl Into<String>) -> ApiError {
@@ -64,12 +74,23 @@ impl ApiError {
         }
     }
 
+    /// The same request is running already; its answer will be there soon.
+    pub fn running() -> ApiError {
+        let message = "a request with this Idempotency-Key is running; try again for its answer";
+        let error = ApiError::new(StatusCode::CONFLICT, "idempotency_key_running", message);
+        ApiError {
+            retry_after: Some(Span::from_secs(1)),
+            ..error
+        }
+    }
+
     /// A fault of ours, in words that tell the client what it can do.
     pub fn internal(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
 
-    fn about(self, param: &str) -> ApiError {
+    /// Names the field that is to blame.
+    pub fn about(self, param: &str) -> ApiError {
         ApiError {
             param: Some(param.to_string()),
             ..self
@@ -139,6 +160,7 @@ impl From<Refusal> for ApiError {
                 "no replica of the model serves at the moment; try again later",
                 retry_after,
             ),
+            Refusal::BadGrammar { reason } => ApiError::bad_grammar(&reason),
             Refusal::Draining => ApiError::unavailable(
                 "this node is ending; try another or try again",
                 Span::from_secs(1),

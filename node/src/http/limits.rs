@@ -1,5 +1,6 @@
 //! The bounds of the HTTP side.
 
+use super::serve::SeatsMax;
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
@@ -7,13 +8,21 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// A body that takes longer to arrive is given up.
     pub body_wait_max: Duration,
+    /// How long a body may arrive below `bytes_per_sec_min` on average before it is given up.
+    pub body_grace: Duration,
+    /// Below this nobody is worth a connection: the least average rate of bodies that arrive, and of answers that the
+    /// peer has fallen behind with.
+    pub bytes_per_sec_min: u32,
     pub header_bytes_max: usize,
-    /// The next request head has to be complete this long after the connection was free for it; so it also bounds how
-    /// long an idle connection is kept.
+    pub headers_max: usize,
+    /// From the first byte of a request's head to its last; also for a TLS handshake.
     pub header_wait_max: Duration,
-    /// A connection whose peer acknowledges nothing, or leaves no room for more, for this long is closed.
+    /// How long a connection without a request is kept.
+    pub idle_wait_max: Duration,
+    /// A connection whose peer takes nothing for this long, while there is something for it, is closed.
     pub write_wait_max: Duration,
-    pub connections_max: usize,
+    /// Connections at the same time.
+    pub seats: SeatsMax,
     /// `n`.
     pub choices_max: u32,
     /// All choices of all prompts of one request.
@@ -38,11 +47,19 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body_bytes_max: 4 << 20,
-            body_wait_max: Duration::from_secs(60),
+            body_wait_max: Duration::from_secs(120),
+            body_grace: Duration::from_secs(10),
+            bytes_per_sec_min: 1 << 10,
             header_bytes_max: 64 << 10,
-            header_wait_max: Duration::from_secs(60),
-            write_wait_max: Duration::from_secs(60),
-            connections_max: 1024,
+            headers_max: 100,
+            header_wait_max: Duration::from_secs(10),
+            idle_wait_max: Duration::from_secs(60),
+            write_wait_max: Duration::from_secs(30),
+            seats: SeatsMax {
+                total: 16_384,
+                per_neighbourhood: 1024,
+                per_loopback: 16_384,
+            },
             choices_max: 64,
             streams_max: 128,
             text_work_max: 8,

@@ -4,6 +4,7 @@
 
 use super::choice::ScoredToken;
 use crate::text::Vocabulary;
+use proto::engine::TokenScore;
 use serde_json::{Map, Value, json};
 
 /// How tokens are named in logprobs.
@@ -66,6 +67,27 @@ pub fn completion(tokens: &[ScoredToken], names: TokenNames, vocabulary: &Vocabu
         "top_logprobs": tokens.iter().map(|token| completion_top(token, names, vocabulary)).collect::<Vec<_>>(),
         "text_offset": tokens.iter().map(|token| token.offset).collect::<Vec<_>>(),
     })
+}
+
+/// `prompt_logprobs`, as vLLM writes it: for each token of the prompt an object from token ids to scores, ranks from 1;
+/// `null` for the first token, which nothing comes before.
+pub fn prompt(scores: &[TokenScore], top_max: usize, vocabulary: &Vocabulary) -> Value {
+    let scores = scores
+        .iter()
+        .map(|score| prompt_entry(score, top_max, vocabulary));
+    std::iter::once(Value::Null).chain(scores).collect()
+}
+
+fn prompt_entry(score: &TokenScore, top_max: usize, vocabulary: &Vocabulary) -> Value {
+    let top = score.top.iter().take(top_max).zip(0..);
+    let own = ((score.token, score.logprob), score.rank);
+    let mut entry = Map::new();
+    for ((id, logprob), rank) in top.map(|(best, rank)| (*best, rank)).chain([own]) {
+        entry.entry(id.to_string()).or_insert_with(
+            || json!({"logprob": number(logprob), "rank": rank + 1, "decoded_token": vocabulary.text(id)}),
+        );
+    }
+    Value::Object(entry)
 }
 
 /// The best tokens and the token itself. Where two have the same text, the better one's value stands.

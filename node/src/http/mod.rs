@@ -1,12 +1,13 @@
 //! The HTTP interface, in the forms that OpenAI's clients speak: the only place that knows JSON.
 //!
-//! A request passes `edge` (name, key, span, counters), is read by `chat` or `completions` (with `fields`, `sampling`,
-//! `common`), becomes a `Generate` in `admission`, and comes back through a `session`, whose fragments are put into
+//! A request passes `edge` (name, key, span, counters), perhaps `idempotency` (a retry gets the first answer), is parsed as one of the types in `request`, is checked by `chat` or
+//! `completions` (with `sampling`, `common`), becomes a `Generate` in `admission`, and comes back through a `session`, whose fragments are put into
 //! JSON whole (`answer`) or chunk by chunk (`stream`).
 
 mod admission;
 mod answer;
 mod body;
+mod call_id;
 mod chat;
 mod choice;
 mod common;
@@ -14,11 +15,17 @@ mod completions;
 mod dialect;
 mod edge;
 mod error;
-mod fields;
+mod extras;
+mod form;
+mod idempotency;
+mod last_turn;
 mod limits;
 mod logprobs;
+mod message;
 mod models;
+mod openapi;
 mod probes;
+mod request;
 mod sampling;
 mod serve;
 mod session;
@@ -27,11 +34,15 @@ pub mod telemetry;
 #[cfg(test)]
 mod tests;
 mod text_work;
+mod timing;
 mod tokenize;
+mod tools;
+mod traced;
+mod unserved;
 mod usage;
 
 pub use limits::{Limits, MetricsAccess};
-pub use serve::serve;
+pub use serve::{SeatsMax, Transport, serve};
 
 use crate::gateway::Gateway;
 use axum::Router;
@@ -45,6 +56,7 @@ struct Service {
     gateway: Arc<dyn Gateway>,
     limits: Arc<Limits>,
     text_work: TextWork,
+    answers: idempotency::Answers,
 }
 
 /// All routes. Every answer has an `x-request-id`, and every error the body `{"error": {…}}`.
@@ -53,10 +65,12 @@ pub fn router(gateway: Arc<dyn Gateway>, limits: Limits) -> Router {
         gateway,
         text_work: TextWork::new(&limits),
         limits: Arc::new(limits),
+        answers: idempotency::Answers::new(),
     };
+    let repeatable = || axum::middleware::from_fn_with_state(service.clone(), idempotency::pass);
     Router::new()
-        .route("/v1/chat/completions", post(chat::create))
-        .route("/v1/completions", post(completions::create))
+        .route("/v1/chat/completions", post(chat::create).layer(repeatable()))
+        .route("/v1/completions", post(completions::create).layer(repeatable()))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
         .route("/tokenize", post(tokenize::tokenize))
@@ -66,6 +80,7 @@ pub fn router(gateway: Arc<dyn Gateway>, limits: Limits) -> Router {
         .route("/ready", get(probes::health))
         .route("/metrics", get(probes::metrics))
         .route("/version", get(probes::version))
+        .route("/openapi.json", get(openapi::document))
         .fallback(probes::no_such_route)
         .method_not_allowed_fallback(probes::wrong_method)
         .layer(axum::middleware::from_fn_with_state(service.clone(), edge::pass))

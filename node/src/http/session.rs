@@ -2,9 +2,12 @@
 
 use super::choice::{Choice, FinishReason, Fragment};
 use super::dialect::{Dialect, Logprobs, WholeChoice};
-use super::edge::Caller;
+use super::edge::{Caller, ShowTiming};
 use super::error::ApiError;
+use super::extras::Extras;
+use super::request::ServiceTier;
 use super::telemetry::RequestWatch;
+use super::timing::Times;
 use super::usage::Usage;
 use crate::gateway::{Event, Generation, ServedModel, StreamEvent};
 use proto::engine::TokenScore;
@@ -12,42 +15,55 @@ use proto::request::Finish;
 use proto::{Position, RequestId, Span};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Events taken at once, so that a burst is written to the socket together.
 const EVENTS_AT_ONCE: usize = 64;
+
+/// What an answer shows beside its text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    pub logprobs: Logprobs,
+    pub extras: Extras,
+}
 
 /// What all parts of an answer have in common.
 pub struct Envelope {
     pub dialect: Dialect,
     pub model: Arc<ServedModel>,
     pub logprobs: Logprobs,
+    pub extras: Extras,
     pub request: RequestId,
+    arrived: Instant,
+    show_timing: ShowTiming,
     created_secs: u64,
-    tier: Option<String>,
+    tier: Option<ServiceTier>,
 }
 
 impl Envelope {
     pub fn new(
         dialect: Dialect,
         model: Arc<ServedModel>,
-        logprobs: Logprobs,
+        shown: Shown,
         caller: Caller,
-        tier: Option<String>,
+        tier: Option<ServiceTier>,
     ) -> Envelope {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_secs = since_1970.as_secs();
         Envelope {
             dialect,
             model,
-            logprobs,
+            logprobs: shown.logprobs,
+            extras: shown.extras,
             request: caller.request,
+            arrived: caller.arrived,
+            show_timing: caller.timing,
             created_secs,
             tier,
         }
     }
 
-    pub fn whole(&self, choices: Vec<Value>, usage: Usage) -> Value {
+    fn whole(&self, choices: Vec<Value>, usage: Usage) -> Value {
         let mut page = self.page(self.dialect.whole_object(), choices);
         page.insert("usage".into(), usage.json());
         Value::Object(page)
@@ -62,14 +78,19 @@ impl Envelope {
         Value::Object(page)
     }
 
-    pub fn whole_choice(&self, index: u32, choice: &WholeChoice) -> Value {
+    fn whole_choice(&self, index: u32, choice: &WholeChoice) -> Value {
         self.dialect
             .whole_choice(index, choice, self.logprobs, self.model.text.vocabulary())
     }
 
-    pub fn part(&self, index: u32, fragment: &Fragment) -> Value {
-        self.dialect
-            .part(index, fragment, self.logprobs, self.model.text.vocabulary())
+    /// One for each chunk; what goes with the tokens is in the first.
+    pub fn parts(&self, index: u32, fragment: &Fragment) -> Vec<Value> {
+        let vocabulary = self.model.text.vocabulary();
+        let mut parts = self.dialect.parts(index, fragment, self.logprobs, vocabulary);
+        if let Some(first) = parts.first_mut() {
+            self.extras.add_to_part(first, fragment);
+        }
+        parts
     }
 
     fn page(&self, object: &str, choices: Vec<Value>) -> Map<String, Value> {
@@ -82,8 +103,8 @@ impl Envelope {
         page.insert("created".into(), json!(self.created_secs));
         page.insert("model".into(), json!(self.model.name));
         page.insert("choices".into(), Value::Array(choices));
-        if let Some(tier) = &self.tier {
-            page.insert("service_tier".into(), json!(tier));
+        if let Some(tier) = self.tier {
+            page.insert("service_tier".into(), json!(tier.name()));
         }
         page
     }
@@ -109,6 +130,7 @@ pub struct Session {
     choices_per_prompt: u32,
     prompt_tokens: u64,
     cached_tokens: u64,
+    times: Times,
     /// Choices that have not ended; 0 also after an error.
     running: usize,
     watch: RequestWatch,
@@ -124,7 +146,9 @@ impl Session {
     ) -> Session {
         let watch = RequestWatch::new(&envelope.model.name, choices.len(), prompt_tokens);
         let running = choices.len();
+        let times = Times::new(envelope.arrived, running);
         Session {
+            times,
             envelope,
             generation,
             choices,
@@ -136,6 +160,45 @@ impl Session {
         }
     }
 
+    /// The answer in one piece, from what its choices have said.
+    pub fn whole(&self, answers: &[WholeChoice]) -> Value {
+        let choices = answers
+            .iter()
+            .zip(0..)
+            .map(|(answer, index)| self.envelope.whole_choice(index, answer));
+        let mut page = self.envelope.whole(choices.collect(), self.usage());
+        let Envelope {
+            extras,
+            dialect,
+            model,
+            ..
+        } = &self.envelope;
+        extras.add_to_whole(
+            *dialect,
+            &mut page,
+            answers,
+            &self.choices,
+            model.text.vocabulary(),
+        );
+        if let Some(timing) = self.timing() {
+            page["timing"] = timing;
+        }
+        page
+    }
+
+    /// Where the time has gone, where the client asks for it.
+    pub fn timing(&self) -> Option<Value> {
+        match self.envelope.show_timing {
+            ShowTiming::Yes => Some(self.times.split(Instant::now())),
+            ShowTiming::No => None,
+        }
+    }
+
+    /// The ids of a choice's prompt, where they were asked for.
+    pub fn prompt_ids(&self, choice: u32) -> Option<Value> {
+        self.envelope.extras.prompt_ids(&self.choices[choice as usize])
+    }
+
     pub fn choices(&self) -> usize {
         self.choices.len()
     }
@@ -145,6 +208,11 @@ impl Session {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.choices.iter().map(|choice| u64::from(choice.tokens())).sum(),
             cached_tokens: self.cached_tokens,
+            reasoning_tokens: self
+                .choices
+                .iter()
+                .map(|choice| u64::from(choice.reasoning_tokens()))
+                .sum(),
         }
     }
 
@@ -204,11 +272,12 @@ impl Session {
                     what: What::Fragment(fragment),
                 });
             }
+            Event::Timing(timing) => self.times.told(choice, timing),
             Event::Finished(finish) => {
                 let reason = FinishReason::try_from(finish).map_err(no_answer)?;
                 self.tell_echo(choice, news);
                 let fragment = self.choices[choice as usize].end(reason);
-                self.count_end(&fragment);
+                self.count_end(choice, &fragment);
                 news.push(News {
                     choice,
                     what: What::Fragment(fragment),
@@ -236,19 +305,22 @@ impl Session {
     }
 
     fn token(&mut self, choice: u32, position: Position, id: u32, score: Option<TokenScore>) -> Fragment {
-        self.watch.token(choice);
+        let now = Instant::now();
+        self.watch.token(choice, now);
+        self.times.token(choice, now);
         let fragment = self.choices[choice as usize].push(position, id, score);
         if fragment.finish.is_some() {
             self.generation.control.end(choice);
-            self.count_end(&fragment);
+            self.times.cut(choice, now);
+            self.count_end(choice, &fragment);
         }
         fragment
     }
 
-    fn count_end(&mut self, fragment: &Fragment) {
+    fn count_end(&mut self, choice: u32, fragment: &Fragment) {
         if let Some(reason) = fragment.finish {
             self.running -= 1;
-            self.watch.finished(reason);
+            self.watch.finished(reason, self.times.of_choice(choice));
         }
     }
 }
@@ -257,6 +329,9 @@ fn no_answer(finish: Finish) -> ApiError {
     let message = match finish {
         Finish::Expired => "the time for this request has passed",
         Finish::Cancelled => "the request was cancelled",
+        Finish::GrammarTooCostly => {
+            return ApiError::bad_grammar("its grammar takes more computing than one request may use");
+        }
         Finish::Failed | Finish::Stop | Finish::Length => {
             return ApiError::internal("this request could not be computed");
         }

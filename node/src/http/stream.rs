@@ -2,7 +2,8 @@
 
 use super::choice::Fragment;
 use super::common::UsageChunks;
-use super::dialect::Logprobs;
+use super::dialect::{Dialect, Logprobs};
+use super::extras::TokenIds;
 use super::session::{News, Session, What};
 use axum::body::Body;
 use axum::http::header;
@@ -76,21 +77,47 @@ impl Writer {
 
     fn write_news(&self, News { choice, what }: News, page: &mut String) {
         match what {
-            What::Opened => {
-                if let Some(opening) = self.session.envelope.dialect.opening(choice) {
-                    write_event(page, &self.chunk(opening));
-                }
-            }
+            What::Opened => self.write_opening(choice, page),
             What::Fragment(fragment) => self.write_fragment(choice, &fragment, page),
         }
     }
 
+    /// The prompt's token ids, where they are wanted, come with the first chunk: in chats, which have one prompt,
+    /// beside the choices.
+    fn write_opening(&self, choice: u32, page: &mut String) {
+        let dialect = self.session.envelope.dialect;
+        let chunk = match (dialect, dialect.opening(choice), self.session.prompt_ids(choice)) {
+            (Dialect::Chat, Some(opening), Some(ids)) => {
+                let mut chunk = self.chunk(opening);
+                chunk["prompt_token_ids"] = ids;
+                chunk
+            }
+            (Dialect::Completion, None, Some(ids)) => {
+                let nothing = Fragment::default();
+                let mut opening = self.session.envelope.parts(choice, &nothing).remove(0);
+                opening["prompt_token_ids"] = ids;
+                self.chunk(opening)
+            }
+            (_, Some(opening), _) => self.chunk(opening),
+            (_, None, _) => return,
+        };
+        write_event(page, &chunk);
+    }
+
     fn write_fragment(&self, choice: u32, fragment: &Fragment, page: &mut String) {
         if self.says_something(fragment) {
+            let mut parts = self.session.envelope.parts(choice, fragment);
+            let last = parts.pop();
+            for part in parts {
+                write_event(page, &self.chunk(part));
+            }
+            // Whoever has seen the position has seen all of the token.
             if let Some(position) = fragment.position {
                 self.write_id(choice, position, page);
             }
-            write_event(page, &self.chunk(self.session.envelope.part(choice, fragment)));
+            if let Some(last) = last {
+                write_event(page, &self.chunk(last));
+            }
         }
         if let Some(finish) = fragment.finish {
             write_event(
@@ -100,11 +127,14 @@ impl Writer {
         }
     }
 
-    /// Text may be held back while its token's log-probabilities go out.
+    /// Text may be held back while its token's id or log-probabilities go out.
     fn says_something(&self, fragment: &Fragment) -> bool {
-        match self.session.envelope.logprobs {
-            Logprobs::Hidden => !fragment.text.is_empty(),
-            Logprobs::Shown(_) => !fragment.text.is_empty() || !fragment.tokens.is_empty(),
+        let has_words =
+            !fragment.text.is_empty() || !fragment.reasoning.is_empty() || !fragment.calls.is_empty();
+        let envelope = &self.session.envelope;
+        match (envelope.logprobs, envelope.extras.token_ids) {
+            (Logprobs::Hidden, TokenIds::Hidden) => has_words,
+            (Logprobs::Shown(_), _) | (_, TokenIds::Shown) => has_words || !fragment.tokens.is_empty(),
         }
     }
 
@@ -123,12 +153,17 @@ impl Writer {
     }
 
     fn write_end(&self, page: &mut String) {
-        match self.usage {
-            UsageChunks::Never => {}
-            UsageChunks::AtEnd | UsageChunks::OnEveryChunk => {
-                let usage = self.session.usage().json();
-                write_event(page, &self.session.envelope.chunk(Vec::new(), Some(usage)));
+        let usage = match self.usage {
+            UsageChunks::Never => None,
+            UsageChunks::AtEnd | UsageChunks::OnEveryChunk => Some(self.session.usage().json()),
+        };
+        let timing = self.session.timing();
+        if usage.is_some() || timing.is_some() {
+            let mut last = self.session.envelope.chunk(Vec::new(), usage);
+            if let Some(timing) = timing {
+                last["timing"] = timing;
             }
+            write_event(page, &last);
         }
         page.push_str("data: [DONE]\n\n");
     }

@@ -1,43 +1,29 @@
-//! Counters and histograms of the HTTP side, under the names that dashboards made for vLLM read.
+//! Counters and histograms of the HTTP side. `telemetry::request_metrics` says what each name means.
 
 use super::choice::FinishReason;
+use crate::telemetry::parts::{Parts, Tale};
+use crate::telemetry::recent::FIRST_TOKEN;
 use axum::http::StatusCode;
 use metrics::{counter, histogram};
+use proto::engine::Timing;
 use std::time::Instant;
 
-const TIME_TO_FIRST_TOKEN: &str = "vllm:time_to_first_token_seconds";
-const INTER_TOKEN_LATENCY: &str = "vllm:inter_token_latency_seconds";
-const REQUEST_LATENCY: &str = "vllm:e2e_request_latency_seconds";
-
-/// Bucket bounds, in seconds, for whoever installs the recorder.
-pub const BUCKETS: [(&str, &[f64]); 3] = [
-    (
-        TIME_TO_FIRST_TOKEN,
-        &[
-            0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
-            80.0,
-        ],
-    ),
-    (
-        INTER_TOKEN_LATENCY,
-        &[
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
-            5.0,
-        ],
-    ),
-    (
-        REQUEST_LATENCY,
-        &[
-            0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0,
-            240.0,
-        ],
-    ),
-];
+pub const HTTP_REQUESTS: &str = "cluster_http_requests_total";
+pub const PROMPT_TOKENS: &str = "cluster_prompt_tokens_total";
+pub const GENERATION_TOKENS: &str = "cluster_generation_tokens_total";
+pub const REQUEST_SUCCESS: &str = "cluster_request_success_total";
+pub const TIME_TO_FIRST_TOKEN: &str = "cluster_time_to_first_token_seconds";
+pub const INTER_TOKEN_LATENCY: &str = "cluster_inter_token_latency_seconds";
+pub const REQUEST_LATENCY: &str = "cluster_request_latency_seconds";
+pub const QUEUE_TIME: &str = "cluster_request_queue_time_seconds";
+pub const PREFILL_TIME: &str = "cluster_request_prefill_time_seconds";
+pub const DECODE_TIME: &str = "cluster_request_decode_time_seconds";
+pub const REQUEST_PROMPT_TOKENS: &str = "cluster_request_prompt_tokens";
+pub const REQUEST_GENERATION_TOKENS: &str = "cluster_request_generation_tokens";
 
 /// Counts an answer by its head.
 pub fn answered(route: String, status: StatusCode) {
-    counter!("cluster_http_requests_total", "route" => route, "status" => status.as_str().to_string())
-        .increment(1);
+    counter!(HTTP_REQUESTS, "route" => route, "status" => status.as_str().to_string()).increment(1);
 }
 
 /// Follows an admitted request from admission to its end.
@@ -49,11 +35,16 @@ pub struct RequestWatch {
     prompt_tokens: u64,
     generated: u64,
     finished: usize,
+    first_token: Option<Instant>,
+    /// Of the first choice that ended.
+    timing: Option<Timing>,
+    /// Where the request is traced.
+    parts: Option<Parts>,
 }
 
 impl RequestWatch {
     pub fn new(model: &str, choices: usize, prompt_tokens: u64) -> RequestWatch {
-        counter!("vllm:prompt_tokens_total", "model_name" => model.to_string()).increment(prompt_tokens);
+        counter!(PROMPT_TOKENS, "model_name" => model.to_string()).increment(prompt_tokens);
         RequestWatch {
             model: model.to_string(),
             started: Instant::now(),
@@ -61,27 +52,41 @@ impl RequestWatch {
             prompt_tokens,
             generated: 0,
             finished: 0,
+            first_token: None,
+            timing: None,
+            parts: Parts::begin(),
         }
     }
 
-    pub fn token(&mut self, choice: u32) {
-        let now = Instant::now();
+    pub fn token(&mut self, choice: u32, now: Instant) {
         self.generated += 1;
+        self.first_token.get_or_insert(now);
         let last = self.last_tokens[choice as usize].replace(now);
         let (name, since) = match last {
             Some(last) => (INTER_TOKEN_LATENCY, last),
-            None => (TIME_TO_FIRST_TOKEN, self.started),
+            None => {
+                FIRST_TOKEN.add(now - self.started);
+                (TIME_TO_FIRST_TOKEN, self.started)
+            }
         };
         histogram!(name, "model_name" => self.model.clone()).record((now - since).as_secs_f64());
     }
 
-    pub fn finished(&mut self, reason: FinishReason) {
+    pub fn finished(&mut self, reason: FinishReason, timing: Timing) {
         self.finished += 1;
+        self.timing.get_or_insert(timing);
         let labels = [
             ("model_name", self.model.clone()),
             ("finished_reason", reason.name().to_string()),
         ];
-        counter!("vllm:request_success_total", &labels).increment(1);
+        counter!(REQUEST_SUCCESS, &labels).increment(1);
+        for (name, time) in [
+            (QUEUE_TIME, timing.queue),
+            (PREFILL_TIME, timing.prefill),
+            (DECODE_TIME, timing.decode),
+        ] {
+            histogram!(name, "model_name" => self.model.clone()).record(time.as_secs_f64());
+        }
     }
 }
 
@@ -89,9 +94,24 @@ impl Drop for RequestWatch {
     /// However the request ended, also by a client that went away.
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        counter!("vllm:generation_tokens_total", "model_name" => self.model.clone())
-            .increment(self.generated);
-        histogram!(REQUEST_LATENCY, "model_name" => self.model.clone()).record(elapsed.as_secs_f64());
+        if let Some(parts) = &self.parts {
+            parts.tell(&Tale {
+                model: &self.model,
+                prompt_tokens: self.prompt_tokens,
+                generated_tokens: self.generated,
+                first_token: self.first_token,
+                last_token: self.last_tokens.iter().copied().flatten().max(),
+                timing: self.timing,
+            });
+        }
+        counter!(GENERATION_TOKENS, "model_name" => self.model.clone()).increment(self.generated);
+        for (name, value) in [
+            (REQUEST_LATENCY, elapsed.as_secs_f64()),
+            (REQUEST_PROMPT_TOKENS, self.prompt_tokens as f64),
+            (REQUEST_GENERATION_TOKENS, self.generated as f64),
+        ] {
+            histogram!(name, "model_name" => self.model.clone()).record(value);
+        }
         tracing::info!(
             model = self.model,
             prompt_tokens = self.prompt_tokens,

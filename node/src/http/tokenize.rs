@@ -1,11 +1,12 @@
 //! `POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them.
 
 use super::Service;
-use super::body::read_fields;
 use super::chat::{add_special, conversation};
 use super::error::ApiError;
-use super::fields::Fields;
-use super::sampling::token_ids;
+use super::last_turn::LastTurn;
+use super::request::{DetokenizeRequest, TokenIds, TokenizeRequest};
+use super::sampling::known_tokens;
+use super::tools::Offer;
 use crate::gateway::ServedModel;
 use crate::text::{AddSpecial, SpecialTokens, decode};
 use axum::Json;
@@ -21,16 +22,17 @@ pub async fn tokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let fields = read_fields(&headers, body, &service.limits).await?;
-    let model = service.model(&fields)?;
-    let tokens = tokens(&service, &fields, model.clone()).await?;
+    let request: TokenizeRequest = service.read_request(&headers, body).await?;
+    let model = service.model(request.model.as_deref())?;
+    let is_strings_wanted = request.return_token_strs.unwrap_or(false);
+    let tokens = tokens(&service, request, model.clone()).await?;
     let mut answer = json!({
         "count": tokens.len(),
         "max_model_len": model.context_tokens_max,
         "tokens": tokens,
         "token_strs": null,
     });
-    if fields.flag("return_token_strs")?.unwrap_or(false) {
+    if is_strings_wanted {
         let vocabulary = model.text.vocabulary();
         answer["token_strs"] = tokens
             .iter()
@@ -40,13 +42,27 @@ pub async fn tokenize(
     Ok(Json(answer))
 }
 
-async fn tokens(service: &Service, fields: &Fields, model: Arc<ServedModel>) -> Result<Vec<u32>, ApiError> {
-    let Some(text) = fields.text("prompt")? else {
-        let special = add_special(fields, AddSpecial::Never)?;
-        return service.chat_tokens(model, conversation(fields)?, special).await;
+async fn tokens(
+    service: &Service,
+    request: TokenizeRequest,
+    model: Arc<ServedModel>,
+) -> Result<Vec<u32>, ApiError> {
+    let Some(text) = request.prompt else {
+        let special = add_special(request.add_special_tokens, AddSpecial::Never);
+        let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
+        let offer = Offer::new(request.tools, None, None)?;
+        let conversation = conversation(
+            request.messages,
+            &offer,
+            request.add_generation_prompt,
+            request.chat_template_kwargs.as_deref(),
+        )?;
+        let prompt = service
+            .chat_prompt(model, conversation, last_turn, special)
+            .await?;
+        return Ok(prompt.ids);
     };
-    let text = text.to_string();
-    let special = add_special(fields, AddSpecial::AsModelWants)?;
+    let special = add_special(request.add_special_tokens, AddSpecial::AsModelWants);
     let encode = move || model.text.tokenizer().encode(&text, special);
     service
         .text_work
@@ -59,11 +75,10 @@ pub async fn detokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let fields = read_fields(&headers, body, &service.limits).await?;
-    let model = service.model(&fields)?;
-    fields.required("tokens")?;
-    let tokens = fields.list("tokens")?.map_or(&[][..], Vec::as_slice);
-    let ids = token_ids("tokens", tokens, model.text.vocabulary())?;
+    let request: DetokenizeRequest = service.read_request(&headers, body).await?;
+    let model = service.model(request.model.as_deref())?;
+    let TokenIds(ids) = request.tokens.ok_or_else(|| ApiError::missing("tokens"))?;
+    known_tokens("tokens", &ids, model.text.vocabulary())?;
     Ok(Json(
         json!({"prompt": decode(model.text.vocabulary(), &ids, SpecialTokens::Show)}),
     ))

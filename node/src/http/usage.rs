@@ -9,6 +9,8 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// How many of `prompt_tokens` came from the prefix cache.
     pub cached_tokens: u64,
+    /// How many of `completion_tokens` were spent on reasoning.
+    pub reasoning_tokens: u64,
 }
 
 impl Usage {
@@ -18,6 +20,7 @@ impl Usage {
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         })
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod death;
+pub mod files;
 pub mod map;
 pub mod memory;
 pub mod priority;

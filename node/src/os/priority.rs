@@ -11,3 +11,13 @@ pub fn below_control_plane() {
         tracing::debug!(%error, "compute threads keep the priority of the others");
     }
 }
+
+/// As low as it goes: a share of a few parts in a hundred where computing wants the CPU too.
+const BACKGROUND_NICENESS: i32 = 19;
+
+/// Puts the calling thread below those that compute. As above, a refusal is no error.
+pub fn below_computing() {
+    if let Err(error) = rustix::process::setpriority_process(None, BACKGROUND_NICENESS) {
+        tracing::debug!(%error, "background threads keep the priority of the others");
+    }
+}

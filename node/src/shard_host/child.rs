@@ -1,15 +1,18 @@
 //! The process `cluster shard-host`.
 
-use super::engine_loop::EngineLoop;
+use super::engine_loop::{EngineLoop, Hands, LoopMessage};
 use super::frames;
+use super::grammars::GrammarDesk;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use super::ranks::{RankPlan, Ranks, describe};
 use super::setup::ShardSetup;
+use super::warm_up;
 use crate::clock::Clock;
 use crate::os;
 use anyhow::Context;
+use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
-use proto::engine::{FromEngine, ReplicaInfo, ToEngine};
+use proto::engine::{FromEngine, ReplicaInfo};
 use proto::wire::{self, Kind};
 use std::io::{self, Write};
 use std::path::Path;
@@ -27,13 +30,14 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
     let setup: ShardSetup =
         frames::read(&mut io::stdin().lock(), Kind::ShardSetup)?.context("the node has sent no setup")?;
     let (sender, mailbox) = sync_channel(MAILBOX_MESSAGES);
+    let of_node = sender.clone();
     thread::Builder::new()
         .name("mailbox".to_owned())
-        .spawn(move || receive(&sender))?;
+        .spawn(move || receive(&of_node))?;
     // Only now, so that the mailbox's thread keeps its priority.
     os::priority::below_control_plane();
     match load(&setup) {
-        Ok(replica) => serve(replica, &setup, &mailbox),
+        Ok(replica) => serve(replica, &setup, sender, &mailbox),
         Err(error) => Ok(send(
             &setup,
             &FromEngine::Failed {
@@ -44,12 +48,12 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
 }
 
 /// The end of the pipe ends the process, also in the middle of a step: nobody is left to hear its result.
-fn receive(mailbox: &SyncSender<ToEngine>) {
+fn receive(mailbox: &SyncSender<LoopMessage>) {
     let mut stdin = io::stdin().lock();
     loop {
         match frames::read(&mut stdin, Kind::ToEngine) {
             Ok(Some(message)) => {
-                if mailbox.send(message).is_err() {
+                if mailbox.send(LoopMessage::FromNode(message)).is_err() {
                     return;
                 }
             }
@@ -63,8 +67,11 @@ fn receive(mailbox: &SyncSender<ToEngine>) {
 }
 
 struct Loaded {
+    file: Arc<ModelFile>,
     ranks: Ranks,
     info: ReplicaInfo,
+    /// As measured, where it could be.
+    cost: Option<StepCost>,
 }
 
 fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
@@ -87,7 +94,10 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         total: need.weight_bytes.max(1),
         said: None,
     };
-    let ranks = Ranks::load(&file, &plan, &mut |bytes| reporter.read(bytes))?;
+    let mut ranks = Ranks::load(&file, &plan, &mut |bytes| reporter.read(bytes))?;
+    let vocabulary = config.vocabulary as u32;
+    let cost = warm_up::measure(|input| ranks.step(input), vocabulary, memory.blocks)
+        .context("a rank died in its first steps")?;
     let info = ReplicaInfo {
         replica: setup.replica,
         epoch: setup.epoch,
@@ -97,7 +107,12 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         numerics: shard::numerics_fingerprint(&config),
         description: describe(&plan, &setup.model),
     };
-    Ok(Loaded { ranks, info })
+    Ok(Loaded {
+        file,
+        ranks,
+        info,
+        cost,
+    })
 }
 
 /// Tells the node about the loading, once for each percent.
@@ -123,23 +138,38 @@ impl Reporter<'_> {
     }
 }
 
-fn serve(replica: Loaded, setup: &ShardSetup, mailbox: &Receiver<ToEngine>) -> anyhow::Result<()> {
-    let Loaded { mut ranks, info } = replica;
+fn serve(
+    replica: Loaded,
+    setup: &ShardSetup,
+    sender: SyncSender<LoopMessage>,
+    mailbox: &Receiver<LoopMessage>,
+) -> anyhow::Result<()> {
+    let Loaded {
+        file,
+        mut ranks,
+        info,
+        cost,
+    } = replica;
+    let grammars = GrammarDesk::start(file, sender)?;
     let config = EngineConfig {
         block_tokens: info.block_tokens,
         blocks: info.blocks,
         context_tokens_max: info.context_tokens_max,
+        cost_prior: cost.unwrap_or(StepCost::PRIOR),
         ..EngineConfig::for_replica(info.replica, info.epoch)
     };
+    let engine = Engine::new(config);
+    if cost.is_some() {
+        // Before anything else, so that whoever hears that it is ready knows how fast.
+        send(setup, &FromEngine::Load(engine.load()))?;
+    }
     send(setup, &FromEngine::Ready(info))?;
-    let compute = |input| ranks.step(input);
-    EngineLoop::new(
-        Engine::new(config),
-        compute,
-        |message| send(setup, message),
-        Clock::start(),
-    )
-    .run(mailbox)?;
+    let hands = Hands {
+        compute: |input| ranks.step(input),
+        compile: |submit| grammars.compile(submit),
+        send: |message: &FromEngine| send(setup, message),
+    };
+    EngineLoop::new(engine, hands, Clock::start()).run(mailbox)?;
     Ok(())
 }
 

@@ -3,16 +3,19 @@
 //! A plain loop on one thread and not an actor, because it shares its cores with spinning compute. The mailbox is
 //! bounded, so a node that says too much waits; the pipe to the node is bounded, so an engine that says too much waits.
 
+use super::grammars::CompiledSubmit;
 use crate::clock::Clock;
+use crate::constraint::workshop::Full;
 use coordinator::Machine;
 use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent};
 use proto::engine::{Delivery, FromEngine, ToEngine, Token, TokenBatch, TokenScore};
-use proto::request::Submit;
+use proto::request::{Refusal, Submit};
 use proto::step::StepPlan;
-use proto::{SequenceId, StepId};
-use shard::{Lost, SampledToken, SequenceTable, StepInput, StepOutput};
+use proto::{Attempt, SequenceId, Span, StepId, StreamId};
+use shard::{Constraint, Lost, SampledToken, SequenceTable, StepInput, StepOutput};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
@@ -25,20 +28,50 @@ pub enum LoopError {
     Pipe(#[from] io::Error),
 }
 
-pub struct EngineLoop<Compute, Send> {
+/// What the loop hears.
+pub enum LoopMessage {
+    FromNode(ToEngine),
+    Compiled(CompiledSubmit),
+    /// A mask is there that a rank had to do without.
+    Resume {
+        stream: StreamId,
+        attempt: Attempt,
+    },
+}
+
+/// The hands of the loop.
+pub struct Hands<Compute, Compile, Send> {
+    /// Runs a step on all ranks.
+    pub compute: Compute,
+    /// Starts to compile a submit's grammar; [`LoopMessage::Compiled`] is the answer.
+    pub compile: Compile,
+    /// Writes to the node.
+    pub send: Send,
+}
+
+pub struct EngineLoop<Compute, Compile, Send> {
     engine: Engine,
     sequences: SequenceTable,
-    compute: Compute,
-    send: Send,
+    hands: Hands<Compute, Compile, Send>,
     clock: Clock,
     /// Kept between events so as not to allocate for each.
     actions: Vec<EngineAction>,
+    /// Streams whose grammar is being compiled: the engine does not know of them.
+    compiling: BTreeMap<StreamId, Attempt>,
     /// The submit being handled, until the engine takes or refuses it.
-    offered: Option<Submit>,
+    offered: Option<Offer>,
     /// What the engine wants computed next.
     plan: Option<StepPlan>,
     news: News,
 }
+
+struct Offer {
+    submit: Submit,
+    constraint: Option<Arc<dyn Constraint>>,
+}
+
+/// What a client is told when too many grammars wait to be compiled.
+const RETRY_AFTER_GRAMMARS: Span = Span::from_secs(1);
 
 /// What a step gave, until the engine says what of it goes to whom.
 #[derive(Default)]
@@ -50,21 +83,21 @@ struct News {
     deliveries: Vec<Delivery>,
 }
 
-impl<Compute, Send> EngineLoop<Compute, Send>
+impl<Compute, Compile, Send> EngineLoop<Compute, Compile, Send>
 where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
+    Compile: FnMut(Box<Submit>) -> Result<(), Full>,
     Send: FnMut(&FromEngine) -> io::Result<()>,
 {
-    /// `compute` runs a step on all ranks; `send` writes to the node.
-    pub fn new(engine: Engine, compute: Compute, send: Send, clock: Clock) -> Self {
+    pub fn new(engine: Engine, hands: Hands<Compute, Compile, Send>, clock: Clock) -> Self {
         let sequences = SequenceTable::new(engine.config().block_tokens);
         EngineLoop {
             engine,
             sequences,
-            compute,
-            send,
+            hands,
             clock,
             actions: Vec::new(),
+            compiling: BTreeMap::new(),
             offered: None,
             plan: None,
             news: News::default(),
@@ -72,7 +105,7 @@ where
     }
 
     /// Until the mailbox is closed.
-    pub fn run(&mut self, mailbox: &Receiver<ToEngine>) -> Result<(), LoopError> {
+    pub fn run(&mut self, mailbox: &Receiver<LoopMessage>) -> Result<(), LoopError> {
         loop {
             if self.plan.is_none() && !self.wait(mailbox)? {
                 return Ok(());
@@ -88,7 +121,7 @@ where
     }
 
     /// For a message or the engine's deadline, whichever comes first. False: the mailbox is closed.
-    fn wait(&mut self, mailbox: &Receiver<ToEngine>) -> Result<bool, LoopError> {
+    fn wait(&mut self, mailbox: &Receiver<LoopMessage>) -> Result<bool, LoopError> {
         let received = match self.engine.deadline() {
             Some(deadline) => {
                 let patience = Duration::from_nanos(deadline.since(self.clock.now()).0);
@@ -103,7 +136,7 @@ where
         }
     }
 
-    fn drain(&mut self, mailbox: &Receiver<ToEngine>) -> Result<bool, LoopError> {
+    fn drain(&mut self, mailbox: &Receiver<LoopMessage>) -> Result<bool, LoopError> {
         loop {
             match mailbox.try_recv() {
                 Ok(message) => self.take(message)?,
@@ -113,18 +146,74 @@ where
         }
     }
 
-    fn take(&mut self, message: ToEngine) -> Result<(), LoopError> {
+    fn take(&mut self, message: LoopMessage) -> Result<(), LoopError> {
         match message {
-            ToEngine::Submit(submit) => {
-                let ticket = submit.ticket.clone();
-                self.offered = Some(*submit);
-                self.handle(EngineEvent::Submit(ticket))?;
-                self.offered = None;
+            LoopMessage::FromNode(message) => self.take_from_node(message),
+            LoopMessage::Compiled(compiled) => self.take_compiled(compiled),
+            LoopMessage::Resume { stream, attempt } => self.handle(EngineEvent::Resume { stream, attempt }),
+        }
+    }
+
+    fn take_from_node(&mut self, message: ToEngine) -> Result<(), LoopError> {
+        match message {
+            ToEngine::Submit(submit) if submit.sampling.grammar.is_some() => self.compile(submit),
+            ToEngine::Submit(submit) => self.offer(*submit, None),
+            ToEngine::Cancel { stream, attempt } if self.compiling.get(&stream) == Some(&attempt) => {
+                self.compiling.remove(&stream);
                 Ok(())
             }
             ToEngine::Cancel { stream, attempt } => self.handle(EngineEvent::Cancel { stream, attempt }),
-            ToEngine::Drain => self.handle(EngineEvent::Drain),
+            ToEngine::Drain => {
+                for (stream, attempt) in std::mem::take(&mut self.compiling) {
+                    self.refuse(stream, attempt, Refusal::Draining)?;
+                }
+                self.handle(EngineEvent::Drain)
+            }
         }
+    }
+
+    fn compile(&mut self, submit: Box<Submit>) -> Result<(), LoopError> {
+        let (stream, attempt) = (submit.ticket.stream, submit.ticket.attempt);
+        match (self.hands.compile)(submit) {
+            Ok(()) => {
+                // A later attempt takes the place of an earlier one.
+                self.compiling.insert(stream, attempt);
+                Ok(())
+            }
+            Err(Full) => {
+                let retry_after = RETRY_AFTER_GRAMMARS;
+                self.refuse(stream, attempt, Refusal::Busy { retry_after })
+            }
+        }
+    }
+
+    /// Nobody waits any more for what was cancelled, or submitted again, while it was being compiled.
+    fn take_compiled(&mut self, compiled: CompiledSubmit) -> Result<(), LoopError> {
+        let (stream, attempt) = (compiled.submit.ticket.stream, compiled.submit.ticket.attempt);
+        if self.compiling.get(&stream) != Some(&attempt) {
+            return Ok(());
+        }
+        self.compiling.remove(&stream);
+        match compiled.constraint {
+            Ok(constraint) => self.offer(*compiled.submit, Some(constraint)),
+            Err(reason) => self.refuse(stream, attempt, Refusal::BadGrammar { reason }),
+        }
+    }
+
+    fn offer(&mut self, submit: Submit, constraint: Option<Arc<dyn Constraint>>) -> Result<(), LoopError> {
+        let ticket = submit.ticket.clone();
+        self.offered = Some(Offer { submit, constraint });
+        self.handle(EngineEvent::Submit(ticket))?;
+        self.offered = None;
+        Ok(())
+    }
+
+    fn refuse(&mut self, stream: StreamId, attempt: Attempt, refusal: Refusal) -> Result<(), LoopError> {
+        Ok((self.hands.send)(&FromEngine::Refused {
+            stream,
+            attempt,
+            refusal,
+        })?)
     }
 
     fn wake(&mut self) -> Result<(), LoopError> {
@@ -142,7 +231,7 @@ where
         }
         let input = self.sequences.input(plan);
         let start = self.clock.now();
-        let output = (self.compute)(input)?;
+        let output = (self.hands.compute)(input)?;
         let done = self
             .sequences
             .record(plan, &output, self.clock.now().since(start));
@@ -163,33 +252,25 @@ where
                     attempt: _,
                     sequence,
                 } => {
-                    let submit = self.offered.take_if(|submit| submit.ticket.stream == stream);
-                    self.sequences.admit(
-                        sequence,
-                        submit.expect("the engine admits what it was just offered"),
-                    );
+                    let offer = self.offered.take_if(|offer| offer.submit.ticket.stream == stream);
+                    let offer = offer.expect("the engine admits what it was just offered");
+                    self.sequences.admit(sequence, offer.submit, offer.constraint);
                 }
                 EngineAction::Refuse {
                     stream,
                     attempt,
                     refusal,
-                } => {
-                    (self.send)(&FromEngine::Refused {
-                        stream,
-                        attempt,
-                        refusal,
-                    })?;
-                }
+                } => self.refuse(stream, attempt, refusal)?,
                 EngineAction::Run(plan) => {
                     let earlier = self.plan.replace(plan);
                     assert!(earlier.is_none(), "the next plan comes after the last one's end");
                 }
                 EngineAction::Deliver(delivery) => self.news.deliver(&delivery),
-                EngineAction::Report(load) => (self.send)(&FromEngine::Load(load))?,
+                EngineAction::Report(load) => (self.hands.send)(&FromEngine::Load(load))?,
                 EngineAction::Drained => {
                     // Nothing may follow the last word.
                     self.flush()?;
-                    (self.send)(&FromEngine::Drained)?;
+                    (self.hands.send)(&FromEngine::Drained)?;
                 }
             }
         }
@@ -208,7 +289,7 @@ where
             step: self.news.step,
             deliveries: std::mem::take(&mut self.news.deliveries),
         };
-        Ok((self.send)(&FromEngine::Tokens(batch))?)
+        Ok((self.hands.send)(&FromEngine::Tokens(batch))?)
     }
 }
 
@@ -238,223 +319,10 @@ impl News {
             prompt_scores: self.prompt_scores.remove(&news.sequence).unwrap_or_default(),
             token,
             finish: news.finish,
+            timing: news.timing,
         });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use coordinator::engine::EngineConfig;
-    use proto::engine::Load;
-    use proto::request::{Finish, PrefixUse, Refusal, Sampling, ServiceClass, Ticket};
-    use proto::step::Verdict;
-    use proto::{AdapterId, Attempt, BlockHash, Epoch, ReplicaId, RequestId, StreamId, TenantId};
-    use shard::Purpose;
-    use std::sync::mpsc::sync_channel;
-
-    const STOP_TOKEN: u32 = 7;
-
-    /// A rank that counts: the token after position p is p + 1. It stops at `STOP_TOKEN` where asked to.
-    fn counting(input: StepInput) -> Result<StepOutput, Lost> {
-        let mut output = StepOutput::default();
-        for pass in input.passes {
-            for wanted in pass.logits {
-                let next = pass.positions[wanted.row as usize] + 1;
-                match wanted.purpose {
-                    Purpose::Sample(request) => {
-                        let stops = request.sampling.stop_tokens.contains(&next);
-                        let verdict = if stops { Verdict::Stop } else { Verdict::Continue };
-                        output.sampled.push((
-                            wanted.sequence,
-                            SampledToken {
-                                id: next,
-                                score: None,
-                                verdict,
-                            },
-                        ));
-                    }
-                    Purpose::Score { token, top: _ } => {
-                        let score = TokenScore {
-                            token,
-                            logprob: 0.0,
-                            rank: 0,
-                            top: Vec::new(),
-                        };
-                        output.prompt_scores.push((wanted.sequence, vec![score]));
-                    }
-                }
-            }
-        }
-        Ok(output)
-    }
-
-    fn stream(choice: u32) -> StreamId {
-        StreamId {
-            request: RequestId(1),
-            choice,
-        }
-    }
-
-    fn submit(choice: u32, prompt_tokens: u32, max_new_tokens: u32, sampling: Sampling) -> ToEngine {
-        let prefix = match sampling.prompt_logprobs {
-            Some(_) => PrefixUse::Recompute,
-            None => PrefixUse::Reuse,
-        };
-        let ticket = Ticket {
-            stream: stream(choice),
-            attempt: Attempt(1),
-            tenant: TenantId(1),
-            class: ServiceClass::Default,
-            adapter: AdapterId(0),
-            prompt_tokens,
-            resumed_tokens: 0,
-            block_hashes: Vec::new(),
-            max_new_tokens,
-            prefix,
-            deadline: None,
-        };
-        let prompt = (0..prompt_tokens).collect();
-        ToEngine::Submit(Box::new(Submit {
-            ticket,
-            prompt,
-            hash_root: BlockHash::default(),
-            sampling,
-        }))
-    }
-
-    fn engine() -> Engine {
-        let config = EngineConfig {
-            step_tokens_max: 64,
-            ..EngineConfig::for_replica(ReplicaId(3), Epoch(2))
-        };
-        Engine::new(config)
-    }
-
-    /// Everything said about the messages until the engine has drained.
-    fn said(messages: Vec<ToEngine>) -> Vec<FromEngine> {
-        let (sender, mailbox) = sync_channel(16);
-        messages
-            .into_iter()
-            .chain([ToEngine::Drain])
-            .for_each(|message| sender.send(message).unwrap());
-        let mut sender = Some(sender);
-        let mut said = Vec::new();
-        let send = |message: &FromEngine| {
-            if *message == FromEngine::Drained {
-                sender = None;
-            }
-            said.push(message.clone());
-            Ok(())
-        };
-        EngineLoop::new(engine(), counting, send, Clock::start())
-            .run(&mailbox)
-            .unwrap();
-        said
-    }
-
-    fn deliveries(said: &[FromEngine], choice: u32) -> Vec<&Delivery> {
-        let batches = said.iter().filter_map(|message| match message {
-            FromEngine::Tokens(batch) => Some(&batch.deliveries),
-            _ => None,
-        });
-        batches
-            .flatten()
-            .filter(|delivery| delivery.stream == stream(choice))
-            .collect()
-    }
-
-    #[test]
-    fn tokens_come_in_order_with_their_contents_and_end_at_the_bound() {
-        let said = said(vec![
-            submit(0, 100, 3, Sampling::default()),
-            submit(1, 4, 2, Sampling::default()),
-        ]);
-        let got = deliveries(&said, 0);
-        let ids: Vec<_> = got
-            .iter()
-            .filter_map(|delivery| Some(delivery.token.as_ref()?.id))
-            .collect();
-        let positions: Vec<_> = got
-            .iter()
-            .filter_map(|delivery| Some(delivery.token.as_ref()?.position.0))
-            .collect();
-        assert_eq!((ids, positions), (vec![100, 101, 102], vec![0, 1, 2]));
-        assert_eq!(got.last().unwrap().finish, Some(Finish::Length));
-        assert_eq!(deliveries(&said, 1).last().unwrap().token.as_ref().unwrap().id, 5);
-        let place = |wanted: fn(&FromEngine) -> bool| said.iter().rposition(wanted);
-        let last_tokens = place(|message| matches!(message, FromEngine::Tokens(_)));
-        assert!(
-            last_tokens < place(|message| *message == FromEngine::Drained),
-            "{said:?}"
-        );
-    }
-
-    #[test]
-    fn a_stop_token_is_delivered_and_ends_the_stream() {
-        let sampling = Sampling {
-            stop_tokens: vec![STOP_TOKEN],
-            ..Sampling::default()
-        };
-        let said = said(vec![submit(0, 5, 50, sampling)]);
-        let last = *deliveries(&said, 0).last().unwrap();
-        assert_eq!(last.token.as_ref().unwrap().id, STOP_TOKEN);
-        assert_eq!(last.finish, Some(Finish::Stop));
-    }
-
-    #[test]
-    fn scores_of_a_prompt_computed_in_chunks_arrive_whole_and_in_order() {
-        let sampling = Sampling {
-            prompt_logprobs: Some(0),
-            ..Sampling::default()
-        };
-        let said = said(vec![submit(0, 200, 1, sampling)]);
-        let scored: Vec<u32> = deliveries(&said, 0)
-            .iter()
-            .flat_map(|delivery| delivery.prompt_scores.iter().map(|score| score.token))
-            .collect();
-        assert_eq!(scored, (1..200).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn what_can_never_fit_is_refused_and_nothing_is_kept() {
-        let said = said(vec![submit(0, 1 << 20, 1, Sampling::default())]);
-        let refused = said.iter().any(|message| {
-            matches!(
-                message,
-                FromEngine::Refused {
-                    refusal: Refusal::TooLong { .. },
-                    ..
-                }
-            )
-        });
-        assert!(refused, "{said:?}");
-    }
-
-    #[test]
-    fn a_cancelled_stream_leaves_no_blocks_behind() {
-        let cancel = ToEngine::Cancel {
-            stream: stream(0),
-            attempt: Attempt(1),
-        };
-        let said = said(vec![submit(0, 50, 1000, Sampling::default()), cancel]);
-        let loads: Vec<&Load> = said
-            .iter()
-            .filter_map(|message| match message {
-                FromEngine::Load(load) => Some(load),
-                _ => None,
-            })
-            .collect();
-        let last = loads.last().expect("an engine that becomes idle reports");
-        assert_eq!((last.running, last.waiting), (0, 0));
-        assert_eq!(last.blocks_free + last.blocks_cached, last.blocks_total);
-    }
-
-    #[test]
-    fn a_lost_rank_ends_the_loop() {
-        let (sender, mailbox) = sync_channel(16);
-        sender.send(submit(0, 5, 5, Sampling::default())).unwrap();
-        let mut engine_loop = EngineLoop::new(engine(), |_| Err(Lost), |_| Ok(()), Clock::start());
-        assert!(matches!(engine_loop.run(&mailbox), Err(LoopError::Lost(Lost))));
-    }
-}
+mod tests;

@@ -5,14 +5,18 @@
 //! its stdin ends, when the node's starting thread ends, or when it has nothing left to be.
 //!
 //! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
-//!   [`engine_loop`] (the decider between mailbox and ranks).
+//!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
+//!   (compiled beside it).
 //! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive).
 
 pub mod child;
 pub mod engine_loop;
+pub mod exercise;
 pub mod frames;
+pub mod grammars;
 pub mod prepare;
 pub mod process;
 pub mod ranks;
 pub mod setup;
 pub mod supervisor;
+pub mod warm_up;

@@ -25,7 +25,7 @@ pub enum PrepareError {
     #[error("model file {path}: {error}")]
     Load { path: PathBuf, error: LoadError },
     #[error(
-        "the model needs {needed} MiB ({weights} MiB of weights and the KV cache of one full context), but only \
+        "the model needs {needed} MiB ({weights} MiB of weights, the rest for computing and KV cache), but only \
          {available} MiB are free: stop other programs, or choose a smaller model"
     )]
     TooBig {
@@ -123,6 +123,32 @@ impl MemoryPlan {
             weight_bytes: memory.weight_bytes,
             workspace_bytes: memory.workspace_bytes,
             cache_bytes: u64::from(blocks) * per_block,
+            blocks,
+            context_tokens_max,
+        })
+    }
+}
+
+impl MemoryPlan {
+    /// The cache has exactly `blocks`. An error when they do not fit in `available` bytes.
+    pub fn with_blocks(
+        memory: &ModelMemory,
+        blocks: u32,
+        context_tokens_max: u32,
+        available: u64,
+    ) -> Result<MemoryPlan, PrepareError> {
+        let cache_bytes = u64::from(blocks).saturating_mul(memory.kv_bytes_per_block);
+        let needed = memory
+            .weight_bytes
+            .saturating_add(memory.workspace_bytes)
+            .saturating_add(cache_bytes);
+        if needed > available {
+            return Err(too_big(needed, memory.weight_bytes, available));
+        }
+        Ok(MemoryPlan {
+            weight_bytes: memory.weight_bytes,
+            workspace_bytes: memory.workspace_bytes,
+            cache_bytes,
             blocks,
             context_tokens_max,
         })

@@ -3,11 +3,12 @@
 //! The id is public and finds the record; the secret is 128 random bits, held only as a SHA-256 hash (of random bits a
 //! fast hash is enough) and compared in constant time.
 
+use super::tenants::{self, TenantError};
 use super::{NodeState, StateError};
 use crate::{clock, hex, random};
 use coordinator::cluster_state::ClusterState;
 use proto::TenantId;
-use proto::cluster::{ClusterCommand, KeyRecord, TenantRecord};
+use proto::cluster::{ClusterCommand, KeyRecord};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -15,6 +16,7 @@ use subtle::ConstantTimeEq;
 pub const DEFAULT_TENANT: TenantId = TenantId(1);
 
 const PREFIX: &str = "ck_";
+const NAME_CHARS_MAX: usize = 100;
 
 /// A new key: the text is for its holder alone and is not kept.
 pub struct NewKey {
@@ -37,25 +39,38 @@ impl NewKey {
     }
 }
 
+/// Authenticates the commands of this host for as long as the process lives, as the default tenant. It is written
+/// nowhere; who may open the control socket may have it.
+pub struct LocalKey {
+    secret_hash: [u8; 32],
+    text: String,
+}
+
+impl LocalKey {
+    pub fn draw() -> LocalKey {
+        // No key id looks like this: those are hexadecimal.
+        let text = format!("{PREFIX}local_{}", hex::encode(&random::bytes::<16>()));
+        LocalKey {
+            secret_hash: hash(&text),
+            text,
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn opens(&self, key: &str) -> bool {
+        self.secret_hash.ct_eq(&hash(key)).into()
+    }
+}
+
 /// `None`: not a key, unknown or revoked.
 pub fn tenant_of(key: &str, state: &ClusterState) -> Option<TenantId> {
     let (key_id, secret) = key.strip_prefix(PREFIX)?.split_once('_')?;
     let record = state.key(key_id)?;
     let equal: bool = record.secret_hash.ct_eq(&hash(secret)).into();
     equal.then_some(record.tenant)
-}
-
-/// Makes the default tenant where it is missing.
-pub fn ensure_default_tenant(state: &NodeState) -> Result<(), StateError> {
-    if state.applied().tenant(DEFAULT_TENANT).is_some() {
-        return Ok(());
-    }
-    let record = TenantRecord {
-        id: DEFAULT_TENANT,
-        name: "default".to_owned(),
-        salt: random::bytes(),
-    };
-    state.commit(&ClusterCommand::AddTenant(record))
 }
 
 /// Makes the first key of a cluster that has none; its text is shown once, now.
@@ -68,6 +83,42 @@ pub fn ensure_first_key(state: &NodeState) -> Result<Option<String>, StateError>
     Ok(Some(key.text))
 }
 
+/// A new key of the tenant with this name; it counts when this returns.
+pub fn create(state: &NodeState, tenant: &str, name: Option<&str>) -> Result<NewKey, TenantError> {
+    let tenant = tenants::named(&state.applied(), tenant)?;
+    let key = NewKey::draw(tenant);
+    state.commit(&ClusterCommand::AddKey(key.record.clone()))?;
+    if let Some(name) = name {
+        state.commit(&ClusterCommand::NameKey {
+            key_id: key.record.key_id.clone(),
+            name: shown(name),
+        })?;
+    }
+    Ok(key)
+}
+
+/// `key` is its id or its whole text. From now on it opens nothing. Gives the id.
+pub fn revoke(state: &NodeState, key: &str) -> Result<String, StateError> {
+    let key_id = id_of(key).to_owned();
+    state.commit(&ClusterCommand::RevokeKey {
+        key_id: key_id.clone(),
+    })?;
+    Ok(key_id)
+}
+
+/// A name is for people: one short line.
+fn shown(name: &str) -> String {
+    name.chars()
+        .filter(|letter| !letter.is_control())
+        .take(NAME_CHARS_MAX)
+        .collect()
+}
+
+fn id_of(key: &str) -> &str {
+    let rest = key.strip_prefix(PREFIX).unwrap_or(key);
+    rest.split_once('_').map_or(rest, |(key_id, _)| key_id)
+}
+
 fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
@@ -75,6 +126,7 @@ fn hash(secret: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::cluster::TenantRecord;
 
     fn with_key() -> (ClusterState, String) {
         let key = NewKey::draw(TenantId(4));
@@ -107,6 +159,22 @@ mod tests {
         for text in [wrong.as_str(), "", "ck_", "ck__", key.trim_start_matches("ck_")] {
             assert_eq!(tenant_of(text, &state), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_is_named_by_its_id_or_its_text() {
+        for text in ["ck_0a1b_77", "0a1b", "ck_0a1b"] {
+            assert_eq!(id_of(text), "0a1b", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_local_key_opens_to_itself_alone() {
+        let (one, other) = (LocalKey::draw(), LocalKey::draw());
+        assert!(one.opens(one.text()));
+        assert!(!one.opens(other.text()));
+        assert!(!one.opens(""));
+        assert_eq!(tenant_of(one.text(), &ClusterState::default()), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod keys;
 mod log;
+pub mod tenants;
 
 use coordinator::cluster_state::{ClusterState, Rejected};
 use log::Log;

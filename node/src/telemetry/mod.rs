@@ -1,5 +1,11 @@
-//! What the node says about itself: logs on stderr, numbers on `/metrics`.
+//! What the node says about itself: logs on stderr, numbers on `/metrics`, spans to a collector that is asked for.
 
 pub mod engine_metrics;
 pub mod logs;
+pub mod otlp;
+pub mod parts;
+pub mod recent;
 pub mod recorder;
+pub mod request_metrics;
+pub mod spans;
+pub mod trace;

@@ -23,9 +23,9 @@ static BYTE_OF_CHAR: LazyLock<[Option<u8>; ALPHABET_END]> = LazyLock::new(|| {
     bytes
 });
 
-/// `text` written in the alphabet.
-pub fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| CHAR_OF_BYTE[byte as usize]).collect()
+/// How `byte` is written.
+pub fn letter(byte: u8) -> char {
+    CHAR_OF_BYTE[byte as usize]
 }
 
 /// The bytes that `token` stands for; `None` when it has a character from outside the alphabet.
@@ -43,14 +43,14 @@ mod tests {
     #[test]
     fn every_byte_has_a_letter_of_its_own_and_comes_back() {
         for byte in 0..=255u8 {
-            let letter = CHAR_OF_BYTE[byte as usize];
-            assert_eq!(decoded(&letter.to_string()), Some(vec![byte]));
+            assert_eq!(decoded(&letter(byte).to_string()), Some(vec![byte]));
         }
     }
 
     #[test]
     fn the_letters_are_those_of_gpt_2() {
-        assert_eq!(encoded("a b\n\u{7f}é"), "aĠbĊġÃ©");
+        let written: String = "a b\n\u{7f}é".bytes().map(letter).collect();
+        assert_eq!(written, "aĠbĊġÃ©");
         assert_eq!(decoded("漢"), None);
         assert_eq!(decoded("\u{144}"), None);
     }

@@ -16,6 +16,8 @@ pub enum SpecialTokens {
 pub struct Detokenizer {
     vocabulary: Arc<Vocabulary>,
     special: SpecialTokens,
+    /// Special tokens that are written out in any case; few.
+    marks: Arc<[u32]>,
     /// The start of a character whose other bytes have not come; at most 3 bytes between calls.
     held: Vec<u8>,
 }
@@ -25,14 +27,22 @@ impl Detokenizer {
         Detokenizer {
             vocabulary,
             special,
+            marks: Arc::default(),
             held: Vec::new(),
         }
+    }
+
+    /// Writes out these special tokens too: a reader of the text looks for them.
+    pub fn with_marks(self, marks: Arc<[u32]>) -> Detokenizer {
+        Detokenizer { marks, ..self }
     }
 
     /// The text that is certain now.
     pub fn push(&mut self, id: u32) -> String {
         match self.special {
-            SpecialTokens::Skip if self.vocabulary.is_special(id) => String::new(),
+            SpecialTokens::Skip if self.vocabulary.is_special(id) && !self.marks.contains(&id) => {
+                String::new()
+            }
             SpecialTokens::Skip | SpecialTokens::Show => {
                 self.held.extend_from_slice(self.vocabulary.bytes(id));
                 self.take_certain()

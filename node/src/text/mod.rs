@@ -2,9 +2,12 @@
 //!
 //! Everything here is synchronous and bounded by the length of its input; callers keep long inputs off async threads.
 
+mod bpe;
 mod byte_alphabet;
+mod conversation;
 mod detokenizer;
-mod pieces;
+pub mod families;
+mod python_json;
 mod python_methods;
 mod source;
 mod stop;
@@ -13,14 +16,17 @@ mod template;
 pub mod tests;
 mod tokenizer;
 mod vocabulary;
+mod words;
 
+pub use conversation::{CallKind, CalledFunction, Conversation, MadeCall, Message};
 pub use detokenizer::{Detokenizer, SpecialTokens, decode};
 pub use source::TokenizerSource;
-pub use stop::{StopMatcher, Stopped};
-pub use template::{ChatTemplate, Conversation, Message, TemplateError};
+pub use stop::{StopEnding, StopMatcher, Stopped};
+pub use template::{ChatTemplate, TemplateError};
 pub use tokenizer::{AddSpecial, BuildError, EncodeError, NamedTokens, Tokenizer};
 pub use vocabulary::Vocabulary;
 
+use families::marks;
 use shard::gguf::Gguf;
 use std::sync::Arc;
 
@@ -30,6 +36,8 @@ pub struct TextModel {
     /// `None`: the file has none, so the model serves completions only.
     template: Option<ChatTemplate>,
     end_tokens: Vec<u32>,
+    /// Marks of the families that are special tokens here.
+    marks: Vec<(&'static str, u32)>,
 }
 
 impl TextModel {
@@ -46,6 +54,7 @@ impl TextModel {
             None => None,
         };
         Ok(TextModel {
+            marks: special_marks(tokenizer.vocabulary()),
             tokenizer,
             template,
             end_tokens,
@@ -68,4 +77,22 @@ impl TextModel {
     pub fn end_tokens(&self) -> &[u32] {
         &self.end_tokens
     }
+
+    /// The special token that a family's mark is; `None`: the model spells it with ordinary ones.
+    pub fn mark_token(&self, mark: &str) -> Option<u32> {
+        let found = self.marks.iter().find(|(text, _)| *text == mark);
+        found.map(|(_, id)| *id)
+    }
+}
+
+fn special_marks(vocabulary: &Vocabulary) -> Vec<(&'static str, u32)> {
+    let marks = marks();
+    let special = vocabulary.taken_whole().filter(|id| vocabulary.is_special(*id));
+    let named = special.filter_map(|id| {
+        let mark = marks
+            .iter()
+            .find(|mark| mark.as_bytes() == vocabulary.bytes(id))?;
+        Some((*mark, id))
+    });
+    named.collect()
 }

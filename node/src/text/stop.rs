@@ -1,8 +1,11 @@
 //! Stop strings over text that comes in fragments.
 
+use std::ops::Range;
+
 /// Passes text on until one of the stop strings is seen, and holds back only what could be the beginning of one.
 pub struct StopMatcher {
     stops: Vec<String>,
+    ending: StopEnding,
     held: String,
     stopped: Stopped,
 }
@@ -10,16 +13,24 @@ pub struct StopMatcher {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stopped {
     No,
-    /// A stop string was seen: the text ended before it, and nothing more will come.
+    /// A stop string was seen: the text has ended, and nothing more will come.
     Yes,
+}
+
+/// Where a text ends that a stop string ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopEnding {
+    BeforeStop,
+    AfterStop,
 }
 
 impl StopMatcher {
     /// Empty strings among `stops` would stop everything; callers refuse them.
-    pub fn new(stops: Vec<String>) -> StopMatcher {
+    pub fn new(stops: Vec<String>, ending: StopEnding) -> StopMatcher {
         assert!(stops.iter().all(|stop| !stop.is_empty()), "an empty stop string");
         StopMatcher {
             stops,
+            ending,
             held: String::new(),
             stopped: Stopped::No,
         }
@@ -31,9 +42,12 @@ impl StopMatcher {
             return String::new();
         }
         self.held.push_str(text);
-        if let Some(start) = self.first_stop() {
+        if let Some(stop) = self.first_stop() {
             self.stopped = Stopped::Yes;
-            self.held.truncate(start);
+            self.held.truncate(match self.ending {
+                StopEnding::BeforeStop => stop.start,
+                StopEnding::AfterStop => stop.end,
+            });
             return std::mem::take(&mut self.held);
         }
         let rest = self.held.split_off(self.held.len() - self.possible_start_bytes());
@@ -49,16 +63,15 @@ impl StopMatcher {
         self.stopped
     }
 
-    /// Where the stop string begins that is complete first (the longest of several that end together), so that the
+    /// Where the stop string stands that is complete first (the longest of several that end together), so that the
     /// answer does not depend on how the text was cut into fragments.
-    fn first_stop(&self) -> Option<usize> {
-        let found = self
-            .stops
-            .iter()
-            .filter_map(|stop| Some((self.held.find(stop)?, stop.len())));
-        found
-            .min_by_key(|(start, bytes)| (start + bytes, *start))
-            .map(|(start, _)| start)
+    fn first_stop(&self) -> Option<Range<usize>> {
+        let place = |stop: &String| {
+            let start = self.held.find(stop)?;
+            Some(start..start + stop.len())
+        };
+        let found = self.stops.iter().filter_map(place);
+        found.min_by_key(|place| (place.end, place.start))
     }
 
     /// The length of the longest end of the held text that begins a stop string.
@@ -87,7 +100,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn run(stops: &[&str], fragments: &[&str]) -> (Vec<String>, Stopped) {
-        let mut matcher = StopMatcher::new(stops.iter().map(|stop| stop.to_string()).collect());
+        let mut matcher = StopMatcher::new(
+            stops.iter().map(|stop| stop.to_string()).collect(),
+            StopEnding::BeforeStop,
+        );
         let mut out: Vec<String> = fragments.iter().map(|fragment| matcher.push(fragment)).collect();
         out.push(matcher.finish());
         (out, matcher.stopped())
@@ -112,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn the_stop_string_may_stay_at_the_end() {
+        let mut matcher = StopMatcher::new(vec!["END".into()], StopEnding::AfterStop);
+        let out = ["abE", "NDcd", "ef"].map(|fragment| matcher.push(fragment));
+        assert_eq!(out, ["ab", "END", ""]);
+        assert_eq!((matcher.finish().as_str(), matcher.stopped()), ("", Stopped::Yes));
+    }
+
+    #[test]
     fn of_several_stop_strings_the_one_that_is_complete_first_wins() {
         assert_eq!(run(&["cd", "bcde"], &["abcde"]).0, ["ab", ""]);
         assert_eq!(run(&["cd", "bcd"], &["abcde"]).0, ["a", ""]);
@@ -132,7 +156,7 @@ mod tests {
                 Some((_, start)) => (&text[..start], Stopped::Yes),
                 None => (text.as_str(), Stopped::No),
             };
-            let mut matcher = StopMatcher::new(stops.clone());
+            let mut matcher = StopMatcher::new(stops.clone(), StopEnding::BeforeStop);
             let mut rest: Vec<char> = text.chars().collect();
             let mut out = String::new();
             for size in sizes {

@@ -4,12 +4,14 @@
 //! Fuel bounds its work and `RENDERED_BYTES_MAX` its result. It is set up as in `transformers`: blocks trimmed,
 //! `raise_exception`, `tojson` as Python writes it, and the usual methods of Python's strings, lists and dicts.
 
+use super::conversation::Conversation;
+use super::families::{ToolSupport, tools_described};
+use super::python_json;
 use super::python_methods::call_python_method;
 use super::tokenizer::NamedTokens;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
-use serde::{Deserialize, Serialize};
 use std::io;
 
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
@@ -18,6 +20,7 @@ const FUEL: u64 = 2_000_000;
 /// More would not fit any context we serve.
 const RENDERED_BYTES_MAX: usize = 16 << 20;
 const RECURSION_MAX: usize = 100;
+const INDENT_MAX: usize = 16;
 const NAME: &str = "chat_template";
 
 #[derive(thiserror::Error, Debug)]
@@ -35,28 +38,11 @@ pub enum TemplateError {
     TooMuch,
 }
 
-/// One message, with text only.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
-
-/// What the template is given.
-pub struct Conversation {
-    pub messages: Vec<Message>,
-    /// Whether the text ends with the opening of the assistant's turn.
-    pub add_generation_prompt: bool,
-    /// `chat_template_kwargs`: further names for the template.
-    pub variables: serde_json::Map<String, serde_json::Value>,
-}
-
 pub struct ChatTemplate {
     source: String,
     environment: Environment<'static>,
     named: NamedTokens,
+    tool_support: ToolSupport,
 }
 
 impl ChatTemplate {
@@ -72,11 +58,17 @@ impl ChatTemplate {
             source: source.to_string(),
             environment,
             named: named.clone(),
+            tool_support: ToolSupport::of(source),
         })
     }
 
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// How a conversation may offer tools; `render` does what that asks for.
+    pub fn tool_support(&self) -> ToolSupport {
+        self.tool_support
     }
 
     /// The prompt as text. Special tokens are spelled out in it; it already has those that belong at its start.
@@ -86,7 +78,11 @@ impl ChatTemplate {
             .get_template(NAME)
             .map_err(|error| failure(&error))?;
         let mut page = BoundedPage::default();
-        match template.render_captured_to(self.context(conversation), &mut page) {
+        let context = match self.tool_support {
+            ToolSupport::Described(_) => self.context(&tools_described(conversation)),
+            ToolSupport::Native(_) | ToolSupport::Unknown => self.context(conversation),
+        };
+        match template.render_captured_to(context, &mut page) {
             Ok(_) => String::from_utf8(page.bytes).map_err(|error| TemplateError::Failed(error.to_string())),
             Err(_) if page.is_full => Err(TemplateError::TooMuch),
             Err(error) => Err(failure(&error)),
@@ -94,8 +90,11 @@ impl ChatTemplate {
     }
 
     fn context(&self, conversation: &Conversation) -> Value {
+        let tools = (!conversation.tools.is_empty()).then_some(Serde(&conversation.tools));
         let ours = context! {
             messages => Serde(&conversation.messages),
+            // Without tools it is there and `none`, as in transformers: templates ask for both.
+            tools => tools,
             add_generation_prompt => conversation.add_generation_prompt,
         };
         context! { ..ours, ..Value::from(Serde(&self.named)), ..Value::from(Serde(&conversation.variables)) }
@@ -128,40 +127,14 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
 }
 
-/// Python's `json.dumps(value, ensure_ascii=False, indent=…)`.
+/// The filter `tojson`.
 fn python_json(value: Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    let mut bytes = Vec::new();
     let written = match indent {
-        Some(indent) => {
-            let spaces = vec![b' '; indent.min(16)];
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(&spaces);
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(
-            &mut bytes,
-            PythonSeparators,
-        )),
+        Some(indent) => python_json::indented(&value, indent.min(INDENT_MAX)),
+        None => python_json::line(&value),
     };
-    written.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
-}
-
-/// `", "` and `": "`, as Python writes them.
-struct PythonSeparators;
-
-impl serde_json::ser::Formatter for PythonSeparators {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
+    written.map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }
 
 /// Takes what a template writes until the bound.
@@ -221,6 +194,7 @@ fn described(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Message;
 
     fn template(source: &str) -> ChatTemplate {
         let named = NamedTokens {
@@ -233,13 +207,14 @@ mod tests {
     fn rendered(source: &str) -> Result<String, TemplateError> {
         let message = |role: &str, content: &str| Message {
             role: role.into(),
-            content: content.into(),
-            name: None,
+            content: Some(content.into()),
+            ..Message::default()
         };
         template(source).render(&Conversation {
             messages: vec![message("system", " Be <brief>. "), message("user", "Hi\n")],
             add_generation_prompt: true,
             variables: serde_json::Map::from_iter([("thinking".to_string(), serde_json::Value::Bool(false))]),
+            tools: Vec::new(),
         })
     }
 
@@ -296,6 +271,7 @@ mod tests {
     #[derive(serde::Deserialize)]
     struct Case {
         messages: Vec<Message>,
+        tools: Option<Vec<serde_json::Value>>,
         add_generation_prompt: bool,
         rendered: String,
     }
@@ -319,6 +295,7 @@ mod tests {
                 let variables = [("enable_thinking".to_string(), serde_json::Value::Bool(false))];
                 let rendered = template.render(&Conversation {
                     messages: case.messages,
+                    tools: case.tools.unwrap_or_default(),
                     add_generation_prompt: case.add_generation_prompt,
                     variables: serde_json::Map::from_iter(variables),
                 });

@@ -1,5 +1,7 @@
 //! The tokenizer against ids that Hugging Face's made of the same texts (testdata/make_goldens.py).
 
+use super::bpe::BpeError;
+use super::byte_alphabet;
 use super::{AddSpecial, BuildError, Detokenizer, SpecialTokens, TextModel, TokenizerSource, decode};
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -49,6 +51,23 @@ pub fn small_model(chat_template: &str) -> TextModel {
     TextModel::from_source(source).unwrap()
 }
 
+/// A model whose tokens are single bytes, for text that the small one cannot spell; `control`: more control tokens.
+pub fn byte_model(chat_template: &str, control: &[&str]) -> TextModel {
+    let is_byte = |letter: &char| byte_alphabet::decoded(&letter.to_string()).is_some();
+    let bytes = (0..0x200).filter_map(char::from_u32).filter(is_byte);
+    let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        .iter()
+        .chain(control);
+    let mut source = goldens()[0].source();
+    source.tokens = control.map(|token| token.to_string()).collect();
+    source.token_types = vec![3; source.tokens.len()];
+    source.tokens.extend(bytes.map(|letter| letter.to_string()));
+    source.token_types.resize(source.tokens.len(), 1);
+    source.merges.clear();
+    source.chat_template = Some(chat_template.into());
+    TextModel::from_source(source).unwrap()
+}
+
 fn goldens() -> Vec<Golden> {
     serde_json::from_str(include_str!("testdata/goldens.json")).unwrap()
 }
@@ -78,7 +97,7 @@ fn ids_and_decoded_text_are_those_of_hugging_face() {
 }
 
 #[test]
-fn long_text_cut_into_pieces_has_the_ids_of_its_parts() {
+fn long_text_has_the_ids_of_its_parts() {
     let golden = &goldens()[0];
     let model = golden.model();
     let line = "The quick brown fox, 漢字とかな: it's 42!";
@@ -148,7 +167,7 @@ fn damaged_metadata_is_refused_with_the_place() {
     };
     assert!(matches!(
         TextModel::from_source(source),
-        Err(BuildError::Merge { index: 0 })
+        Err(BuildError::Merges(BpeError::NoPair { index: 0 }))
     ));
     let source = TokenizerSource {
         merges: vec!["no such".into()],
@@ -156,7 +175,7 @@ fn damaged_metadata_is_refused_with_the_place() {
     };
     assert!(matches!(
         TextModel::from_source(source),
-        Err(BuildError::Vocabulary(_))
+        Err(BuildError::Merges(BpeError::NoToken { index: 0, .. }))
     ));
 }
 

@@ -1,27 +1,20 @@
 //! Byte-level BPE, as the metadata of a GGUF file describes it.
 //!
-//! The ids equal those of the `transformers` tokenizer of the same model, with one bound: a run of more than 32 KiB
-//! without a word boundary may be cut where `transformers` would not (see `pieces`). Bytes that the vocabulary cannot
-//! spell are left out, as there.
+//! The ids equal those of the `transformers` tokenizer of the same model. Bytes that the vocabulary cannot spell are left
+//! out, as there. Time and memory grow with the length of the text, whatever stands in it.
 
-use super::byte_alphabet;
-use super::pieces::pieces;
+use super::bpe::{Bpe, BpeError, Merging};
 use super::source::TokenizerSource;
 use super::template::TemplateError;
 use super::vocabulary::Vocabulary;
+use super::words::{WordRule, words};
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde::Serialize;
 use shard::gguf::GgufError;
 use std::sync::Arc;
-use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::utils::SysRegex;
 
 /// More text than this is refused at once: it could not fit any context we serve.
 const TEXT_BYTES_MAX: usize = 16 << 20;
-
-const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Why a model's tokenizer or template cannot be used.
 #[derive(thiserror::Error, Debug)]
@@ -32,10 +25,10 @@ pub enum BuildError {
     Model(String),
     #[error("the tokenizer cuts words by `{0}` (tokenizer.ggml.pre); served are: smollm, llama-bpe, default")]
     Words(String),
-    #[error("tokenizer.ggml.merges[{index}] is not two tokens with a space between; the file is damaged")]
-    Merge { index: usize },
-    #[error("the tokenizer's vocabulary and merges do not fit together ({0}); the file is damaged")]
-    Vocabulary(String),
+    #[error("{0}; the file is damaged")]
+    Merges(#[from] BpeError),
+    #[error("the tokens that are taken whole cannot be searched for: {0}")]
+    Whole(#[from] aho_corasick::BuildError),
     #[error("tokenizer.ggml.{field} names token {id}, but there are only {tokens}; the file is damaged")]
     NoSuchToken {
         field: &'static str,
@@ -59,19 +52,10 @@ pub enum AddSpecial {
     Never,
 }
 
-/// How text is cut into words before merging.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Digits {
-    /// Each numeric character is a word of its own, cut out before the expression sees the text.
-    Single,
-    AsExpressionSays,
-}
-
 pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
-    merger: BPE,
-    words: SysRegex,
-    digits: Digits,
+    bpe: Bpe,
+    rule: WordRule,
     /// Finds the tokens that are taken whole; pattern k is token `whole_ids[k]`.
     whole: AhoCorasick,
     whole_ids: Vec<u32>,
@@ -99,18 +83,18 @@ impl Tokenizer {
             return Err(BuildError::Model(source.model));
         }
         check_ids(&source)?;
-        let (expression, digits, merging) = word_rules(source.pre.as_deref())?;
+        let (rule, merging) = word_rule(source.pre.as_deref())?;
         let vocabulary = Vocabulary::new(&source);
-        let whole_ids: Vec<u32> = vocabulary.taken_whole().collect();
+        let whole = vocabulary.taken_whole();
+        let whole_ids: Vec<u32> = whole.filter(|id| !vocabulary.bytes(*id).is_empty()).collect();
         Ok(Tokenizer {
             whole: matcher(&vocabulary, &whole_ids)?,
             whole_ids,
-            words: SysRegex::new(expression).expect("the expression is a constant of ours"),
-            digits,
+            rule,
             named: named_tokens(&source),
             prefix: source.bos.filter(|_| source.add_bos).into_iter().collect(),
             suffix: source.eos.filter(|_| source.add_eos).into_iter().collect(),
-            merger: merger(source, merging)?,
+            bpe: Bpe::new(&source.tokens, &source.merges, merging)?,
             vocabulary: Arc::new(vocabulary),
         })
     }
@@ -155,53 +139,15 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
-        for piece in pieces(text) {
-            match self.digits {
-                Digits::AsExpressionSays => self.encode_words(piece, ids),
-                Digits::Single => {
-                    split_keeping(piece, char::is_numeric).for_each(|part| self.encode_words(part, ids));
-                }
-            }
-        }
-    }
-
-    fn encode_words(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut done = 0;
-        for (start, end) in self.words.find_iter(text) {
-            self.encode_word(&text[done..start], ids);
-            self.encode_word(&text[start..end], ids);
-            done = end;
-        }
-        // What no alternative matches (and what is left should the expression give up) is a word too.
-        self.encode_word(&text[done..], ids);
-    }
-
-    fn encode_word(&self, word: &str, ids: &mut Vec<u32>) {
-        if word.is_empty() {
-            return;
-        }
-        let merged = self.merger.tokenize(&byte_alphabet::encoded(word));
-        let tokens = merged.expect("BPE without an unknown token has no error to give");
-        ids.extend(tokens.iter().map(|token| token.id));
+        words(self.rule, text).for_each(|word| self.bpe.encode(word.as_bytes(), ids));
     }
 }
 
-/// Whether a word that is a token as it stands skips the merges.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Merging {
-    Always,
-    SkippedForWholeWords,
-}
-
-fn word_rules(pre: Option<&str>) -> Result<(&'static str, Digits, Merging), BuildError> {
+fn word_rule(pre: Option<&str>) -> Result<(WordRule, Merging), BuildError> {
     match pre {
-        Some("smollm") => Ok((GPT2_WORDS, Digits::Single, Merging::Always)),
-        Some("llama-bpe") => Ok((
-            LLAMA3_WORDS,
-            Digits::AsExpressionSays,
-            Merging::SkippedForWholeWords,
-        )),
-        Some("default") | None => Ok((GPT2_WORDS, Digits::AsExpressionSays, Merging::Always)),
+        Some("smollm") => Ok((WordRule::Gpt2SingleDigits, Merging::Always)),
+        Some("llama-bpe") => Ok((WordRule::Llama3, Merging::SkippedForWholeWords)),
+        Some("default") | None => Ok((WordRule::Gpt2, Merging::Always)),
         Some(other) => Err(BuildError::Words(other.to_string())),
     }
 }
@@ -238,38 +184,5 @@ fn matcher(vocabulary: &Vocabulary, ids: &[u32]) -> Result<AhoCorasick, BuildErr
     let built = AhoCorasick::builder()
         .match_kind(MatchKind::LeftmostLongest)
         .build(patterns);
-    built.map_err(|error| BuildError::Vocabulary(error.to_string()))
-}
-
-fn merger(source: TokenizerSource, merging: Merging) -> Result<BPE, BuildError> {
-    let merges = split_merges(&source.merges)?;
-    let ids = source.tokens.into_iter().zip(0u32..);
-    let built = BPE::builder()
-        .vocab_and_merges(ids.collect::<Vocab>(), merges)
-        .ignore_merges(merging == Merging::SkippedForWholeWords)
-        .build();
-    built.map_err(|error| BuildError::Vocabulary(error.to_string()))
-}
-
-fn split_merges(merges: &[String]) -> Result<Merges, BuildError> {
-    let pair = |(index, merge): (usize, &String)| {
-        let (left, right) = merge.split_once(' ').ok_or(BuildError::Merge { index })?;
-        Ok((left.to_string(), right.to_string()))
-    };
-    merges.iter().enumerate().map(pair).collect()
-}
-
-/// `text` in parts: each character that `is_alone` for itself, the runs between them whole.
-fn split_keeping(text: &str, is_alone: fn(char) -> bool) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let first = rest.chars().next()?;
-        let end = match is_alone(first) {
-            true => first.len_utf8(),
-            false => rest.find(is_alone).unwrap_or(rest.len()),
-        };
-        let (part, after) = rest.split_at(end);
-        rest = after;
-        Some(part)
-    })
+    Ok(built?)
 }

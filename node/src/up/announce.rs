@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::high::Auth;
+use coordinator::cost::{StepCost, StepWork};
 use kernels::cpu::Level;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ pub enum Output {
 
 /// A node that serves.
 pub struct Ready<'a> {
+    /// `http` or `https`.
+    pub scheme: &'static str,
     pub http: SocketAddr,
     /// Where one was made just now.
     pub key: Option<&'a str>,
@@ -71,6 +74,35 @@ pub fn machine_lines(config: &Config) -> Vec<String> {
     ]
 }
 
+/// Lengths that a person can picture.
+const PROMPT_TOKENS: u32 = 512;
+const CONTEXT_TOKENS: u64 = 256;
+const STREAMS: u64 = 8;
+/// The engine cuts prompts into steps of about this length while nobody else waits.
+const PROMPT_STEP_SECS: f64 = 0.25;
+
+/// What to expect of a replica whose steps were measured while it was loading.
+pub fn speed_line(model: &str, cost: StepCost) -> String {
+    let decode_secs = |streams: u64| {
+        cost.secs(StepWork {
+            tokens: streams,
+            context: streams * CONTEXT_TOKENS,
+        })
+    };
+    if decode_secs(1) <= 0.0 {
+        return format!("speed    {model}: not measured, because the first steps took too long");
+    }
+    let prompt_secs = cost.marginal_secs(StepWork::slice(0, PROMPT_TOKENS));
+    let steps = (prompt_secs / PROMPT_STEP_SECS).ceil();
+    format!(
+        "speed    {model}: about {:.0} tok/s for one stream, {:.0} for {STREAMS} at a time, first token of a prompt \
+         of {PROMPT_TOKENS} after {:.2} s (from steps measured just now; whatever else runs here slows it)",
+        1.0 / decode_secs(1),
+        STREAMS as f64 / decode_secs(STREAMS),
+        prompt_secs + steps * cost.fixed_secs,
+    )
+}
+
 /// Shown once: it is kept nowhere.
 pub fn key_lines(key: &str) -> String {
     format!("API key  {key}  (shown once; keep it)")
@@ -80,7 +112,7 @@ impl Ready<'_> {
     fn json(&self) -> serde_json::Value {
         let names: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
         json!({
-            "http": format!("http://{}", self.http),
+            "http": self.url(),
             "key": self.key,
             "model": names.first(),
             "models": names,
@@ -89,11 +121,15 @@ impl Ready<'_> {
     }
 
     fn words(&self) -> String {
-        let mut words = format!("\nserving  http://{}\n", self.http);
+        let mut words = format!("\nserving  {}\n", self.url());
         if let Some(model) = self.models.first() {
             words.push_str(&format!("\n  {}\n", self.curl(model)));
         }
         words
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.http)
     }
 
     fn curl(&self, model: &ReadyModel) -> String {
@@ -110,8 +146,8 @@ impl Ready<'_> {
         body["model"] = json!(model.name);
         let body = body.to_string().replace('\'', "'\\''");
         format!(
-            "curl http://{}/v1/{path}{} -H 'Content-Type: application/json' -d '{body}'",
-            self.http,
+            "curl {}/v1/{path}{} -H 'Content-Type: application/json' -d '{body}'",
+            self.url(),
             self.authorization()
         )
     }
@@ -131,12 +167,32 @@ mod tests {
 
     fn ready(models: &[ReadyModel], key: Option<&'static str>, auth: Auth) -> String {
         Ready {
+            scheme: "http",
             http: "127.0.0.1:8000".parse().unwrap(),
             key,
             auth,
             models,
         }
         .words()
+    }
+
+    #[test]
+    fn speed_is_told_where_it_was_measured() {
+        let nothing = StepCost {
+            fixed_secs: 0.0,
+            per_token_secs: 0.0,
+            per_context_secs: 0.0,
+        };
+        assert!(speed_line("a", nothing).contains("not measured"));
+        let measured = StepCost {
+            fixed_secs: 0.008,
+            per_token_secs: 0.002,
+            ..nothing
+        };
+        let line = speed_line("a", measured);
+        for words in ["a: about 100 tok/s", "333 for 8", "after 1.06 s", "measured"] {
+            assert!(line.contains(words), "no {words:?} in {line}");
+        }
     }
 
     #[test]

@@ -3,34 +3,46 @@
 use super::announce::{self, Output, Ready, ReadyModel, Talks};
 use super::model::{self, PreparedModel};
 use super::signals::Signals;
-use crate::actors::board::Board;
+use crate::actors::board::{Board, ReplicaView};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::{self, Mailbox};
 use crate::actors::router::{RouterMessage, RouterWorld};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::high::Auth;
+use crate::config::high::{Auth, CONNECTIONS_PER_ADDRESS_MAX};
+use crate::constraint::checker::Checker;
 use crate::control::server::{self, ControlServer};
 use crate::gateway::ServedModel;
-use crate::http::{self, Limits, MetricsAccess};
+use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
+use crate::os::files;
 use crate::shard_host::supervisor::{FirstStart, Supervisor};
-use crate::state::{NodeState, keys};
-use crate::telemetry::recorder;
+use crate::state::keys::{self, LocalKey};
+use crate::state::{NodeState, StateError, tenants};
+use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, bail};
+use coordinator::cost::StepCost;
 use coordinator::router::{Router, RouterConfig};
 use proto::ReplicaId;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Messages that may wait for the router from producers that can wait.
 const ROUTER_CREDITS: usize = 4096;
 /// From the signal to the end of the process; what still runs then is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// Open files that connections leave to the rest: the state's log, models, pipes to the shard hosts.
+const FILES_KEPT: u64 = 256;
+
+/// What a collector of spans may take at the end.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Until the node is told to end. An error is one line for the person who started it.
 pub async fn run(config: Config, output: Output) -> anyhow::Result<()> {
@@ -43,6 +55,7 @@ pub async fn run(config: Config, output: Output) -> anyhow::Result<()> {
 
 struct Node {
     http: TcpListener,
+    transport: Transport,
     limits: Limits,
     gateway: Arc<RouterGateway>,
     mailbox: Mailbox<RouterMessage>,
@@ -58,52 +71,47 @@ impl Node {
     /// What is quick and may fail comes first, so that nothing is fetched or loaded in vain.
     async fn start(config: &Config, output: Output) -> anyhow::Result<Node> {
         let state = Arc::new(NodeState::open(&config.data_dir.value)?);
+        let transport = transport(config)?;
+        let exporter = config.otlp_endpoint.value.as_deref();
+        let exporter = exporter.map(otlp::start).transpose()?;
         let http = bind(config.http.value).await?;
         let address = http.local_addr()?;
         let prepared = prepare(config.clone()).await?;
-        announce::machine_lines(config)
-            .iter()
-            .for_each(|line| output.say(line));
-        prepared
-            .iter()
-            .flat_map(|model| model.plan_lines(config))
-            .for_each(|line| output.say(&line));
-        keys::ensure_default_tenant(&state)?;
-        let key = match config.auth.value {
-            Auth::Keys => keys::ensure_first_key(&state)?,
-            Auth::Open => None,
-        };
-        if let (Some(key), Output::Words) = (&key, output) {
-            output.say(&announce::key_lines(key));
-        }
+        tell_plan(config, &prepared, output);
+        let key = first_key(config, &state, output)?;
         let clock = Clock::start();
         let board = Board::default();
         let router = Router::new(RouterConfig::default());
         let world = RouterWorld::new(Arc::clone(&state));
         let (mailbox, router_ended) = machine::spawn(router, world, clock, ROUTER_CREDITS).await?;
+        let local_key = Arc::new(LocalKey::draw());
         let gateway = Arc::new(RouterGateway {
             mailbox: mailbox.clone(),
             state: Arc::clone(&state),
             board: board.clone(),
             auth: config.auth.value,
+            local_key: Arc::clone(&local_key),
             models: Default::default(),
             recorded: recorder::install()?,
         });
-        let control =
-            server::bind(&config.data_dir.value).context("the control socket in the data folder")?;
+        let control = ControlServer {
+            scheme: transport.scheme(),
+            http: address,
+            board: board.clone(),
+            state: Arc::clone(&state),
+            clock,
+            local_key,
+            certificate: own_certificate(config)?,
+        };
         let mut supervisors = JoinSet::new();
-        supervisors.spawn(
-            ControlServer {
-                http: address,
-                board: board.clone(),
-                state: Arc::clone(&state),
-                clock,
-            }
-            .serve(control),
-        );
+        supervisors.spawn(control.serve(socket(config)?));
+        if let Some(exporter) = exporter {
+            supervisors.spawn(exporter);
+        }
         let mut node = Node {
             http,
-            limits: limits(address),
+            transport,
+            limits: limits(config, address),
             gateway,
             mailbox,
             router_ended,
@@ -139,6 +147,7 @@ impl Node {
             name: model.named.name,
             added_at_secs,
             context_tokens_max: model.memory.context_tokens_max,
+            grammars: Checker::start(model.text.vocabulary().clone(), model.text.end_tokens())?,
             text: model.text,
         };
         self.starting.spawn(async move {
@@ -154,14 +163,17 @@ impl Node {
         let (stop, stopped) = oneshot::channel::<()>();
         let router = http::router(self.gateway.clone(), self.limits.clone());
         let address = self.http.local_addr()?;
-        let (listener, limits) = (self.http, self.limits);
-        let mut serving = tokio::spawn(http::serve(listener, router, limits, async move {
+        let scheme = self.transport.scheme();
+        let (listener, transport, limits) = (self.http, self.transport, self.limits);
+        let mut serving = tokio::spawn(http::serve(listener, transport, router, limits, async move {
             let _ = stopped.await;
         }));
         let ready = come_up(&self.gateway, &mut self.starting);
         tokio::select! {
             models = ready => {
-                let ready = Ready { http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models? };
+                let models = models?;
+                self.gateway.board.views().values().for_each(|view| tell_speed(self.output, view));
+                let ready = Ready { scheme, http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models };
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),
@@ -179,9 +191,43 @@ impl Node {
             _ = serving => {}
             () = signals.next() => tracing::warn!("ended at once"),
         }
+        let _ = timeout(FLUSH_MAX, spans::flush()).await;
         self.supervisors.shutdown().await;
         Ok(())
     }
+}
+
+fn tell_plan(config: &Config, prepared: &[PreparedModel], output: Output) {
+    let models = prepared.iter().flat_map(|model| model.plan_lines(config));
+    for line in announce::machine_lines(config).into_iter().chain(models) {
+        output.say(&line);
+    }
+}
+
+/// `Some` where one was made just now; then it is told.
+fn first_key(config: &Config, state: &NodeState, output: Output) -> Result<Option<String>, StateError> {
+    tenants::ensure_default(state)?;
+    let key = match config.auth.value {
+        Auth::Keys => keys::ensure_first_key(state)?,
+        Auth::Open => None,
+    };
+    if let (Some(key), Output::Words) = (&key, output) {
+        output.say(&announce::key_lines(key));
+    }
+    Ok(key)
+}
+
+fn socket(config: &Config) -> anyhow::Result<UnixListener> {
+    server::bind(&config.data_dir.value).context("the control socket in the data folder")
+}
+
+fn own_certificate(config: &Config) -> io::Result<Option<PathBuf>> {
+    let file = config.tls_cert.value.as_deref();
+    file.map(std::path::absolute).transpose()
+}
+
+fn tell_speed(output: Output, view: &ReplicaView) {
+    output.say(&announce::speed_line(&view.model, StepCost::of_load(&view.load)));
 }
 
 /// The first model that does not come up ends the node.
@@ -237,7 +283,14 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         })
 }
 
-fn limits(address: SocketAddr) -> Limits {
+fn transport(config: &Config) -> anyhow::Result<Transport> {
+    Ok(match config.tls()? {
+        Some((certificate, key)) => Transport::tls(certificate, key)?,
+        None => Transport::Plain,
+    })
+}
+
+fn limits(config: &Config, address: SocketAddr) -> Limits {
     let metrics = if address.ip().is_loopback() {
         MetricsAccess::Everyone
     } else {
@@ -246,6 +299,26 @@ fn limits(address: SocketAddr) -> Limits {
     Limits {
         drain_max: DRAIN_MAX,
         metrics,
+        seats: seats_max(config, files::raise_open_files_max()),
         ..Limits::default()
+    }
+}
+
+fn seats_max(config: &Config, open_files_max: Option<u64>) -> SeatsMax {
+    let asked = config.connections_max.value;
+    let possible = open_files_max.map_or(asked as u64, |files| files.saturating_sub(FILES_KEPT).max(1));
+    let total = asked.min(possible as usize);
+    if total < asked {
+        tracing::warn!(
+            connections_max = total,
+            "fewer connections than asked for: the hard limit on open files (ulimit -Hn) allows no more"
+        );
+    }
+    let per_address = config.connections_per_address_max.value;
+    SeatsMax {
+        total,
+        per_neighbourhood: per_address.unwrap_or(CONNECTIONS_PER_ADDRESS_MAX),
+        // A number that was given holds for every address.
+        per_loopback: per_address.unwrap_or(total),
     }
 }

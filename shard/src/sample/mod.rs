@@ -1,8 +1,10 @@
 //! From logits to a token: a function of the sampling parameters, the logits, what the stream holds, and the dice.
 //!
-//! In this order: `logit_bias`; repetition, presence and frequency penalties; stop tokens masked before `min_tokens`;
-//! temperature (0: the largest, ties by lowest id); `top_k`; `top_p` of what `top_k` left; `min_p`; one throw of the
-//! dice. Scores are of the raw logits.
+//! In this order: `logit_bias`; repetition, presence and frequency penalties; what the grammar forbids; stop tokens
+//! masked before `min_tokens` and where the grammar may not end; temperature (0: the largest, ties by lowest id);
+//! `top_k`; `top_p` of what `top_k` left; `min_p`; one throw of the dice. Scores are of the raw logits.
+//!
+//! A grammar whose text is complete and can only end does end, also before `min_tokens`.
 
 mod counts;
 mod dice;
@@ -16,6 +18,7 @@ pub use score::score;
 
 pub(crate) use counts::penalises;
 
+use crate::constraint::{Constraint, GrammarEnd, Mask, TokenMask};
 use ladder::Ladder;
 use proto::Position;
 use proto::engine::TokenScore;
@@ -26,29 +29,69 @@ use softmax::{exponentials, finite_max, max};
 use std::sync::Arc;
 
 /// All that decides a token besides its logits.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct SampleRequest {
     pub sampling: Arc<Sampling>,
     pub counts: Arc<TokenCounts>,
     pub choice: u32,
     /// Where the token will stand in the stream's output.
     pub position: Position,
+    pub constraint: Option<Arc<dyn Constraint>>,
 }
 
 /// A chosen token.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SampledToken {
-    /// Means nothing when the verdict is [`Verdict::Broken`].
+    /// Means something only when the verdict is [`Verdict::Continue`] or [`Verdict::Stop`].
     pub id: u32,
     /// Where `Sampling::logprobs` asked for it.
     pub score: Option<TokenScore>,
     pub verdict: Verdict,
 }
 
+impl SampledToken {
+    fn none(verdict: Verdict) -> SampledToken {
+        SampledToken {
+            id: 0,
+            score: None,
+            verdict,
+        }
+    }
+}
+
+impl SampleRequest {
+    /// What the grammar allows, if there is one; or the verdict of a position at which nothing is to be chosen.
+    fn mask(&self) -> Result<Option<Arc<TokenMask>>, Verdict> {
+        let Some(constraint) = &self.constraint else {
+            return Ok(None);
+        };
+        match constraint.mask(self.position) {
+            Mask::Ready(mask) if mask.end() == GrammarEnd::Due => Err(Verdict::Complete),
+            Mask::Ready(mask) => Ok(Some(mask)),
+            Mask::Late => Err(Verdict::Wait),
+            Mask::Failed => Err(Verdict::Unguided),
+        }
+    }
+
+    /// Where the grammar leaves no choice there is none to make.
+    fn forced(&self, mask: &TokenMask, logits: &[f32]) -> Option<u32> {
+        let only = mask.only().filter(|token| (*token as usize) < logits.len())?;
+        let is_free = mask.end() == GrammarEnd::NotYet && !self.sampling.stop_tokens.contains(&only);
+        is_free.then_some(only)
+    }
+
+    fn may_stop(&self, mask: Option<&TokenMask>) -> bool {
+        let is_complete = mask.is_none_or(|mask| mask.end() == GrammarEnd::Allowed);
+        is_complete && !too_early_to_stop(self)
+    }
+}
+
 /// Chooses tokens. Keeps only room to work in from call to call.
 #[derive(Default)]
 pub struct Sampler {
     adjusted: Vec<f32>,
+    /// Those of the stop tokens that may be chosen.
+    stop_logits: Vec<(u32, f32)>,
     weights: Vec<f32>,
     ladder: Ladder,
 }
@@ -60,23 +103,16 @@ impl Sampler {
     /// `logits` are of the whole vocabulary. Tokens outside of it in biases and stop lists are ignored.
     pub fn choose(&mut self, request: &SampleRequest, logits: &[f32]) -> SampledToken {
         let Some(raw_max) = finite_max(logits) else {
-            return SampledToken {
-                id: 0,
-                score: None,
-                verdict: Verdict::Broken,
-            };
+            return SampledToken::none(Verdict::Broken);
+        };
+        let mask = match request.mask() {
+            Ok(mask) => mask,
+            Err(verdict) => return SampledToken::none(verdict),
+        };
+        let Some(id) = self.choose_id(request, mask.as_deref(), logits, raw_max) else {
+            return SampledToken::none(Verdict::Unguided);
         };
         let sampling = &request.sampling;
-        let id = match adjusts(request) {
-            true => {
-                self.adjust(request, logits);
-                let adjusted = std::mem::take(&mut self.adjusted);
-                let id = self.throw(request, &adjusted, max(&adjusted));
-                self.adjusted = adjusted;
-                id
-            }
-            false => self.throw(request, logits, raw_max),
-        };
         SampledToken {
             id,
             score: sampling
@@ -90,7 +126,30 @@ impl Sampler {
         }
     }
 
-    fn adjust(&mut self, request: &SampleRequest, logits: &[f32]) {
+    /// `None`: no token is left to choose from.
+    fn choose_id(
+        &mut self,
+        request: &SampleRequest,
+        mask: Option<&TokenMask>,
+        logits: &[f32],
+        raw_max: f32,
+    ) -> Option<u32> {
+        if let Some(only) = mask.and_then(|mask| request.forced(mask, logits)) {
+            return Some(only);
+        }
+        if mask.is_none() && !adjusts(request) {
+            return Some(self.throw(request, logits, raw_max));
+        }
+        self.adjust(request, mask, logits);
+        let adjusted = std::mem::take(&mut self.adjusted);
+        let max = max(&adjusted);
+        let is_any_left = mask.is_none() || max > f32::NEG_INFINITY;
+        let id = is_any_left.then(|| self.throw(request, &adjusted, max));
+        self.adjusted = adjusted;
+        id
+    }
+
+    fn adjust(&mut self, request: &SampleRequest, mask: Option<&TokenMask>, logits: &[f32]) {
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
         for (token, bias) in &request.sampling.logit_bias {
@@ -99,12 +158,24 @@ impl Sampler {
             }
         }
         request.counts.penalise(&request.sampling, &mut self.adjusted);
-        if too_early_to_stop(request) {
-            for token in &request.sampling.stop_tokens {
-                if let Some(logit) = self.adjusted.get_mut(*token as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
+        let stop_tokens = &request.sampling.stop_tokens;
+        self.stop_logits.clear();
+        if request.may_stop(mask) {
+            let logits = stop_tokens
+                .iter()
+                .filter_map(|token| Some((*token, *self.adjusted.get(*token as usize)?)));
+            self.stop_logits.extend(logits);
+        }
+        if let Some(mask) = mask {
+            mask.apply(&mut self.adjusted);
+        }
+        for token in stop_tokens {
+            if let Some(logit) = self.adjusted.get_mut(*token as usize) {
+                *logit = f32::NEG_INFINITY;
             }
+        }
+        for (token, logit) in &self.stop_logits {
+            self.adjusted[*token as usize] = *logit;
         }
     }
 

@@ -8,7 +8,33 @@ fn request(sampling: Sampling, prompt: &[u32], output: &[u32]) -> SampleRequest 
         counts: Arc::new(counts),
         choice: 0,
         position: Position(output.len() as u32),
+        constraint: None,
     }
+}
+
+/// A grammar of which one position is known.
+#[derive(Debug)]
+struct Known(Mask);
+
+impl Constraint for Known {
+    fn mask(&self, _position: Position) -> Mask {
+        self.0.clone()
+    }
+
+    fn accept(&self, _token: u32) {}
+}
+
+fn ready(allowed: &[u32], end: GrammarEnd) -> Mask {
+    let word = allowed.iter().fold(0, |word, token| word | 1 << token);
+    Mask::Ready(Arc::new(TokenMask::new(vec![word], end)))
+}
+
+fn choose_within(mask: Mask, sampling: Sampling, logits: &[f32]) -> SampledToken {
+    let request = SampleRequest {
+        constraint: Some(Arc::new(Known(mask))),
+        ..request(sampling, &[], &[])
+    };
+    Sampler::default().choose(&request, logits)
 }
 
 fn greedy() -> Sampling {
@@ -60,6 +86,67 @@ fn a_stop_token_is_told_and_may_not_come_too_early() {
     assert_eq!((early.id, early.verdict), (2, Verdict::Continue));
     let late = choose(sampling, &[], &[0, 0], &logits);
     assert_eq!((late.id, late.verdict), (1, Verdict::Stop));
+}
+
+#[test]
+fn a_grammar_forbids_and_the_scores_stay_those_of_the_raw_logits() {
+    let sampling = Sampling {
+        logprobs: Some(1),
+        ..greedy()
+    };
+    let chosen = choose_within(ready(&[0, 2], GrammarEnd::NotYet), sampling, &[1.0, 3.0, 2.0]);
+    let score = chosen.score.unwrap();
+    assert_eq!((chosen.id, score.rank, score.top[0].0), (2, 1, 1));
+}
+
+#[test]
+fn a_stop_token_may_be_chosen_only_where_the_grammar_may_end() {
+    let sampling = Sampling {
+        stop_tokens: vec![1, 9999],
+        ..greedy()
+    };
+    let logits = [1.0, 3.0, 2.0];
+    let chosen = |mask, sampling: &Sampling| {
+        let token = choose_within(mask, sampling.clone(), &logits);
+        (token.verdict, token.id)
+    };
+    let within = ready(&[0, 1, 2], GrammarEnd::NotYet);
+    assert_eq!(chosen(within, &sampling), (Verdict::Continue, 2));
+    let complete = ready(&[0], GrammarEnd::Allowed);
+    assert_eq!(chosen(complete.clone(), &sampling), (Verdict::Stop, 1));
+    let early = Sampling {
+        min_tokens: 1,
+        ..sampling.clone()
+    };
+    assert_eq!(chosen(complete, &early), (Verdict::Continue, 0));
+    let over = ready(&[], GrammarEnd::Due);
+    assert_eq!(
+        chosen(over, &early).0,
+        Verdict::Complete,
+        "min_tokens asks for too much"
+    );
+    let only_a_stop = ready(&[1], GrammarEnd::NotYet);
+    assert_eq!(chosen(only_a_stop, &sampling).0, Verdict::Unguided);
+}
+
+#[test]
+fn a_mask_that_is_late_or_lost_chooses_nothing() {
+    assert_eq!(choose_within(Mask::Late, greedy(), &[1.0]).verdict, Verdict::Wait);
+    assert_eq!(
+        choose_within(Mask::Failed, greedy(), &[1.0]).verdict,
+        Verdict::Unguided
+    );
+}
+
+#[test]
+fn where_only_one_token_is_left_it_is_chosen_whatever_the_rest_asks_for() {
+    let sampling = Sampling {
+        logit_bias: vec![(2, -100.0)],
+        ..Sampling::default()
+    };
+    let logits = [1.0, 3.0, f32::MIN];
+    let chosen = choose_within(ready(&[2], GrammarEnd::NotYet), sampling, &logits);
+    assert_eq!((chosen.id, chosen.verdict), (2, Verdict::Continue));
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl<O: Ops> Replica<O> {
 
     pub fn admit(&mut self, prompt: &[u32], sampling: &Sampling) -> SequenceId {
         let sequence = SequenceId(self.sequences.len() as u64);
-        self.table.admit(sequence, submit(prompt, sampling));
+        self.table.admit(sequence, submit(prompt, sampling), None);
         let progress = Progress {
             known: prompt.len() as u32,
             ..Progress::default()

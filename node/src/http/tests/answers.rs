@@ -54,6 +54,7 @@ async fn a_chat_answer_has_the_shape_that_clients_know() {
                 "completion_tokens": tokens,
                 "total_tokens": prompt_tokens + tokens,
                 "prompt_tokens_details": {"cached_tokens": 2},
+                "completion_tokens_details": {"reasoning_tokens": 0},
             },
         })
     );

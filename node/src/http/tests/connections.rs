@@ -1,7 +1,7 @@
 //! The accept loop, over real sockets.
 
 use super::fake::{FakeGateway, KEY, hello, said, started};
-use crate::http::{Limits, router, serve};
+use crate::http::{Limits, SeatsMax, Transport, router, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,15 @@ struct Server {
 }
 
 async fn server(gateway: Arc<FakeGateway>, limits: Limits) -> Server {
+    server_over(Transport::Plain, gateway, limits).await
+}
+
+async fn server_over(transport: Transport, gateway: Arc<FakeGateway>, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = serve(listener, router(gateway, limits.clone()), limits, async {
+    let routes = router(gateway, limits.clone());
+    let serving = serve(listener, transport, routes, limits, async {
         let _ = stopped.await;
     });
     Server {
@@ -67,27 +72,103 @@ async fn a_head_that_never_ends_is_cut_off() {
     let mut slow = server.connect().await;
     slow.write_all(b"GET /health HTTP/1.1\r\nhost:").await.unwrap();
     all(slow).await;
-    let idle = server.connect().await;
-    assert_eq!(all(idle).await, "");
     server.end().await;
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_for_a_place() {
+async fn a_silent_connection_is_closed_before_and_between_requests() {
     let limits = Limits {
-        connections_max: 1,
+        idle_wait_max: Duration::from_millis(20),
         ..Limits::default()
     };
     let server = server(FakeGateway::new(hello), limits).await;
-    let first = server.connect().await;
-    let mut second = server.connect().await;
-    second.write_all(HEALTH).await.unwrap();
-    let waiting = tokio::spawn(all(second));
-    tokio::task::yield_now().await;
-    assert!(!waiting.is_finished());
-    drop(first);
-    assert!(waiting.await.unwrap().starts_with("HTTP/1.1 200"));
+    let silent = server.connect().await;
+    assert_eq!(all(silent).await, "");
+    let mut kept_alive = server.connect().await;
+    kept_alive
+        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(all(kept_alive).await.starts_with("HTTP/1.1 200"));
     server.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_with_its_reason() {
+    let limits = Limits {
+        body_grace: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let server = server(FakeGateway::new(hello), limits).await;
+    let mut slow = server.connect().await;
+    let request = streaming_request();
+    slow.write_all(&request.as_bytes()[..request.len() - 1])
+        .await
+        .unwrap();
+    let answer = all(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("body_timeout"), "{answer}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_fields_or_bytes_is_refused() {
+    let server = server(FakeGateway::new(hello), Limits::default()).await;
+    for head in ["a: b\r\n".repeat(101), format!("a: {}\r\n", "b".repeat(64 << 10))] {
+        let mut stream = server.connect().await;
+        let request = format!("GET /health HTTP/1.1\r\nhost: a\r\n{head}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 431");
+    }
+    server.end().await;
+}
+
+fn seats(total: usize, per_loopback: usize) -> Limits {
+    Limits {
+        seats: SeatsMax {
+            total,
+            per_neighbourhood: total,
+            per_loopback,
+        },
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn a_full_house_of_idle_connections_makes_room_for_a_new_client() {
+    let server = server(FakeGateway::new(hello), seats(2, 2)).await;
+    let longest = server.connect().await;
+    let mut served_before = server.connect().await;
+    served_before
+        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    served_before.read_u8().await.unwrap();
+    let mut new = server.connect().await;
+    new.write_all(HEALTH).await.unwrap();
+    assert!(all(new).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(all(longest).await, "");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_full_house_of_requests_turns_a_new_client_away_at_once() {
+    for (limits, status) in [(seats(1, 1), "429"), (seats(1, 2), "503")] {
+        let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0)]));
+        let server = server(gateway.clone(), limits).await;
+        let mut served = server.connect().await;
+        served.write_all(streaming_request().as_bytes()).await.unwrap();
+        served.read_u8().await.unwrap();
+        let answer = all(server.connect().await).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        drop(served);
+        while gateway.signals().dropped == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.end().await;
+    }
 }
 
 #[tokio::test]
@@ -159,4 +240,97 @@ async fn the_end_of_the_node_lets_idle_connections_go_and_cuts_off_what_outlasts
     let _idle = server.connect().await;
     server.end().await;
     assert_eq!(gateway.signals().dropped, 1);
+}
+
+mod tls {
+    use super::*;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    struct Files {
+        folder: std::path::PathBuf,
+        certificate: rcgen::CertifiedKey<rcgen::KeyPair>,
+    }
+
+    impl Files {
+        fn new(name: &str) -> Files {
+            let folder = std::env::temp_dir().join(format!("cluster-tls-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            std::fs::write(folder.join("cert.pem"), certificate.cert.pem()).unwrap();
+            std::fs::write(folder.join("key.pem"), certificate.signing_key.serialize_pem()).unwrap();
+            std::fs::write(folder.join("no.pem"), "no certificate and no key\n").unwrap();
+            Files { folder, certificate }
+        }
+
+        fn transport(&self, certificate: &str, key: &str) -> Result<Transport, String> {
+            let built = Transport::tls(&self.folder.join(certificate), &self.folder.join(key));
+            built.map_err(|error| error.to_string())
+        }
+
+        fn connector(&self) -> TlsConnector {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.certificate.cert.der().clone()).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            TlsConnector::from(Arc::new(config))
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    #[tokio::test]
+    async fn https_is_served_to_a_client_that_checks_the_certificate() {
+        let files = Files::new("serves");
+        let transport = files.transport("cert.pem", "key.pem").unwrap();
+        let server = server_over(transport, FakeGateway::new(hello), Limits::default()).await;
+        let stream = server.connect().await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = files.connector().connect(name, stream).await.unwrap();
+        stream.write_all(HEALTH).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        server.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_stalls_is_cut_off() {
+        let files = Files::new("stalls");
+        let limits = Limits {
+            header_wait_max: Duration::from_millis(20),
+            ..Limits::default()
+        };
+        let transport = files.transport("cert.pem", "key.pem").unwrap();
+        let server = server_over(transport, FakeGateway::new(hello), limits).await;
+        let mut stalled = server.connect().await;
+        stalled.write_all(&[22, 3, 1]).await.unwrap();
+        let mut rest = Vec::new();
+        let _cut = stalled.read_to_end(&mut rest).await;
+        server.end().await;
+    }
+
+    #[test]
+    fn files_that_are_no_certificate_or_key_are_named() {
+        let files = Files::new("names");
+        let other = Files::new("names-other");
+        let refused = |certificate, key| files.transport(certificate, key).err().unwrap();
+        assert!(refused("no.pem", "key.pem").contains("no certificate in it"));
+        assert!(refused("cert.pem", "cert.pem").contains("no private key in it"));
+        assert!(refused("missing.pem", "key.pem").contains("missing.pem: No such file"));
+        let foreign = other.folder.join("key.pem");
+        let error = Transport::tls(&files.folder.join("cert.pem"), &foreign)
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains("cannot be used together"), "{error}");
+    }
 }

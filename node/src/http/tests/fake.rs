@@ -1,5 +1,7 @@
 //! A gateway that says what a test tells it to.
 
+use crate::constraint::checker::Checker;
+use crate::constraint::tests::{END, vocabulary};
 use crate::gateway::{
     Event, Gateway, Generate, Generation, GenerationControl, ServedModel, StreamEvent, StreamFailure,
 };
@@ -8,9 +10,9 @@ use crate::text::tests::small_model;
 use crate::text::{AddSpecial, TextModel};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use proto::engine::TokenScore;
+use proto::engine::{Timing, TokenScore};
 use proto::request::{Finish, Refusal};
-use proto::{Position, TenantId};
+use proto::{Position, Span, TenantId};
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
@@ -57,11 +59,16 @@ impl Drop for Control {
 
 impl FakeGateway {
     pub fn new(script: Script) -> Arc<FakeGateway> {
-        let text = small_model(TEMPLATE);
+        FakeGateway::with_model(script, small_model(TEMPLATE), CONTEXT_TOKENS_MAX)
+    }
+
+    pub fn with_model(script: Script, text: TextModel, context_tokens_max: u32) -> Arc<FakeGateway> {
         let model = ServedModel {
             name: "small".into(),
             added_at_secs: 7,
-            context_tokens_max: CONTEXT_TOKENS_MAX,
+            context_tokens_max,
+            // The small model cannot spell braces.
+            grammars: Checker::start(Arc::new(vocabulary()), &[END]).unwrap(),
             text,
         };
         Arc::new(FakeGateway {
@@ -79,6 +86,11 @@ impl FakeGateway {
 
     pub fn signals(&self) -> Signals {
         self.signals.lock().unwrap().clone()
+    }
+
+    /// How many requests have come that no test has looked at.
+    pub fn seen_count(&self) -> usize {
+        self.seen.lock().unwrap().len()
     }
 
     /// The only request so far.
@@ -194,6 +206,18 @@ pub fn started(choice: u32, cached_tokens: u32) -> StreamEvent {
     StreamEvent {
         choice,
         event: Event::Started { cached_tokens },
+    }
+}
+
+/// What an engine says of the time: 1, 2 and 4 ms.
+pub fn timed(choice: u32) -> StreamEvent {
+    StreamEvent {
+        choice,
+        event: Event::Timing(Timing {
+            queue: Span::from_millis(1),
+            prefill: Span::from_millis(2),
+            decode: Span::from_millis(4),
+        }),
     }
 }
 

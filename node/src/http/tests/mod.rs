@@ -3,7 +3,13 @@
 mod answers;
 mod connections;
 mod edges;
+mod extras;
 mod fake;
+mod forms;
+mod idempotency;
 mod logprobs;
+mod openapi;
 mod refusals;
 mod streams;
+mod timing;
+mod tools;

@@ -60,13 +60,13 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("max_completion_tokens", json!(1e12)),
         ("stream", json!("true")),
         ("service_tier", json!("scale")),
-        ("response_format", json!({"type": "json_object"})),
-        ("tools", json!([{"type": "function"}])),
-        ("tool_choice", json!("required")),
-        ("structured_outputs", json!({"regex": "a"})),
-        ("prompt_logprobs", json!(1)),
-        ("include_stop_str_in_output", json!(true)),
-        ("truncate_prompt_tokens", json!(5)),
+        ("prompt_logprobs", json!(21)),
+        ("include_stop_str_in_output", json!(1)),
+        ("truncate_prompt_tokens", json!(0)),
+        ("truncate_prompt_tokens", json!(-2)),
+        ("return_token_ids", json!("yes")),
+        ("bad_words", json!(["a"])),
+        ("allowed_token_ids", json!([5])),
         ("model", json!(5)),
     ];
     for (param, value) in bad {
@@ -138,21 +138,21 @@ async fn bad_messages_are_refused_by_place() {
         (json!([{"content": "a"}]), "messages[0].role"),
         (json!([{"role": "wizard", "content": "a"}]), "messages[0].role"),
         (
-            json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]),
+            json!([{"role": "user", "content": "a"}, {"role": "function", "content": "a"}]),
             "messages[1].role",
         ),
         (json!([{"role": "user"}]), "messages[0].content"),
         (
             json!([{"role": "user", "content": [{"type": "image_url"}]}]),
-            "messages[0].content",
+            "messages[0].content[0].type",
         ),
         (
             json!([{"role": "user", "content": [{"text": "a"}]}]),
-            "messages[0].content",
+            "messages[0].content[0].type",
         ),
         (
             json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]),
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
         ),
         // The template's own objection.
         (
@@ -225,6 +225,60 @@ async fn bodies_that_are_no_json_objects_are_refused() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn a_field_that_comes_twice_or_hides_in_depth_is_refused() {
+    let gateway = FakeGateway::new(hello);
+    let twice = r#"{"prompt": "fox", "temperature": 0, "temperature": 1}"#;
+    let answer = ask(&gateway, "POST", "/v1/completions", twice.into()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.error_param().as_str()),
+        (400, "temperature")
+    );
+    for unknown in ["prompt_x", "metadata"] {
+        let nested = format!(
+            r#"{{"prompt": "fox", "{unknown}": {}{}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        assert_eq!(ask(&gateway, "POST", "/v1/completions", nested).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_complaint_says_what_was_expected_and_where_and_repeats_no_text() {
+    let gateway = FakeGateway::new(hello);
+    let messages = json!([{"role": "user", "content": "fox"}, {"role": "user", "content": [{"type": "text", "text": 5}]}]);
+    let answer = post(&gateway, "/v1/chat/completions", json!({"messages": messages})).await;
+    assert_eq!(answer.error_param(), "messages[1].content[0].text");
+    let answer = post(
+        &gateway,
+        "/v1/completions",
+        json!({"prompt": "fox", "top_k": "secret words"}),
+    )
+    .await;
+    let message = answer.json()["error"]["message"].clone();
+    assert_eq!(message, "`top_k` must be an integer from -1 to 4294967295");
+    let body = json!({"prompt": "fox", "stream_options": {"include_usage": 1}});
+    assert_refused(&gateway, "/v1/completions", body, "stream_options.include_usage").await;
+}
+
+#[tokio::test]
+async fn the_templates_own_names_cannot_be_set() {
+    let gateway = FakeGateway::new(hello);
+    let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
+    for kwargs in [
+        json!({"messages": []}),
+        json!({"bos_token": "x"}),
+        json!([]),
+        json!({"x": "y".repeat(70_000)}),
+    ] {
+        let body = with(chat.clone(), "chat_template_kwargs", kwargs);
+        assert_refused(&gateway, "/v1/chat/completions", body, "chat_template_kwargs").await;
+    }
+    let body = with(chat, "chat_template_kwargs", json!({"enable_thinking": false}));
+    assert_eq!(post(&gateway, "/v1/chat/completions", body).await.status, 200);
 }
 
 #[tokio::test]

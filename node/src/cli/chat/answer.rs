@@ -1,0 +1,229 @@
+//! One answer, from the server to the screen.
+
+use super::conversation::Conversation;
+use crate::client::endpoint::Endpoint;
+use crate::client::events::Events;
+use anyhow::Context;
+use serde::Deserialize;
+use std::io::{Write, stdout};
+use std::time::{Duration, Instant};
+use tokio::signal::ctrl_c;
+
+/// Where the answer is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Screen {
+    /// By a person: with what the model thinks, without what would command the terminal.
+    Terminal,
+    /// By a program: the answer alone, as it is.
+    Plain,
+}
+
+pub struct Answer {
+    pub text: String,
+    /// An error is the server's words; what was told before stands in `text`.
+    pub end: Result<(), String>,
+    pub pace: Pace,
+}
+
+/// How fast it came.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Pace {
+    pub first_token: Option<Duration>,
+    pub last_token: Duration,
+    pub tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+    error: Option<Failure>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+}
+
+#[derive(Deserialize, Default)]
+struct Delta {
+    content: Option<String>,
+    reasoning_content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    completion_tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    message: String,
+}
+
+/// Prints the answer while it comes. Ctrl-C ends it there, which is no error.
+///
+/// # Errors
+/// When there is no answer at all.
+pub async fn ask(endpoint: &Endpoint, conversation: &Conversation, screen: Screen) -> anyhow::Result<Answer> {
+    let mut answer = Answer {
+        text: String::new(),
+        end: Ok(()),
+        pace: Pace::default(),
+    };
+    let mut teller = Teller {
+        screen,
+        is_thinking: false,
+    };
+    match screen {
+        Screen::Plain => answer.take_all(endpoint, conversation, &mut teller).await?,
+        Screen::Terminal => tokio::select! {
+            taken = answer.take_all(endpoint, conversation, &mut teller) => taken?,
+            interrupted = ctrl_c() => interrupted?,
+        },
+    }
+    teller.end()?;
+    Ok(answer)
+}
+
+impl Answer {
+    async fn take_all(
+        &mut self,
+        endpoint: &Endpoint,
+        conversation: &Conversation,
+        teller: &mut Teller,
+    ) -> anyhow::Result<()> {
+        let sent = Instant::now();
+        let body = conversation.request().to_string();
+        let response = endpoint.post("/v1/chat/completions", body).await?;
+        let mut events = Events::of(response.into_body());
+        while let Some(data) = events.next().await? {
+            let chunk = serde_json::from_slice(&data).context("an event that is no part of an answer")?;
+            self.take(chunk, sent.elapsed(), teller)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, chunk: Chunk, elapsed: Duration, teller: &mut Teller) -> std::io::Result<()> {
+        for delta in chunk.choices.into_iter().map(|choice| choice.delta) {
+            if let Some(thought) = delta.reasoning_content.filter(|text| !text.is_empty()) {
+                self.pace.token(elapsed);
+                teller.thought(&thought)?;
+            }
+            if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
+                self.pace.token(elapsed);
+                teller.text(&text)?;
+                self.text.push_str(&text);
+            }
+        }
+        if let Some(usage) = chunk.usage {
+            self.pace.tokens = usage.completion_tokens;
+        }
+        if let Some(failure) = chunk.error {
+            self.end = Err(failure.message);
+        }
+        Ok(())
+    }
+}
+
+impl Pace {
+    /// Something came. The server's own count replaces this one at the end.
+    fn token(&mut self, elapsed: Duration) {
+        self.first_token.get_or_insert(elapsed);
+        self.last_token = elapsed;
+        self.tokens += 1;
+    }
+
+    /// One line for a person; `None`: nothing came.
+    pub fn in_words(&self) -> Option<String> {
+        let first = self.first_token?;
+        let further_secs = (self.last_token - first).as_secs_f64();
+        let (tokens, first_millis) = (self.tokens, first.as_millis());
+        Some(if tokens > 1 && further_secs > 0.0 {
+            let rate = (tokens - 1) as f64 / further_secs;
+            format!("{tokens} tokens, {rate:.1} tok/s, first after {first_millis} ms")
+        } else {
+            format!("{tokens} token(s), first after {first_millis} ms")
+        })
+    }
+}
+
+struct Teller {
+    screen: Screen,
+    is_thinking: bool,
+}
+
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+
+impl Teller {
+    fn thought(&mut self, text: &str) -> std::io::Result<()> {
+        if self.screen == Screen::Plain {
+            return Ok(());
+        }
+        if !self.is_thinking {
+            self.is_thinking = true;
+            write!(stdout(), "{DIM}")?;
+        }
+        self.write(text)
+    }
+
+    fn text(&mut self, text: &str) -> std::io::Result<()> {
+        self.stop_thinking("\n\n")?;
+        self.write(text)
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.stop_thinking("")?;
+        writeln!(stdout())
+    }
+
+    fn stop_thinking(&mut self, gap: &str) -> std::io::Result<()> {
+        if std::mem::take(&mut self.is_thinking) {
+            write!(stdout(), "{PLAIN}{gap}")?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, text: &str) -> std::io::Result<()> {
+        let mut out = stdout().lock();
+        match self.screen {
+            Screen::Terminal => out.write_all(harmless(text).as_bytes())?,
+            Screen::Plain => out.write_all(text.as_bytes())?,
+        }
+        out.flush()
+    }
+}
+
+/// Without what a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .filter(|letter| !letter.is_control() || matches!(letter, '\n' | '\t'))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_cannot_command_the_terminal() {
+        assert_eq!(harmless("a\x1b]0;title\x07b\tc\nd\u{9b}2J"), "a]0;titleb\tc\nd2J");
+    }
+
+    #[test]
+    fn the_pace_counts_from_the_first_token() {
+        let pace = Pace {
+            first_token: Some(Duration::from_millis(120)),
+            last_token: Duration::from_millis(1120),
+            tokens: 11,
+        };
+        assert_eq!(
+            pace.in_words().as_deref(),
+            Some("11 tokens, 10.0 tok/s, first after 120 ms")
+        );
+        assert_eq!(Pace::default().in_words(), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! `cluster chat`.
+//!
+//! [`conversation`] is what is said and asked for, [`command`] what a line that begins with `/` means, [`answer`] one
+//! answer on its way from the server to the screen, [`editor`] the line being typed, [`talk`] the loop over these.
+
+mod answer;
+mod command;
+mod conversation;
+mod editor;
+mod talk;
+
+use super::server::{Server, model_names};
+use answer::{Screen, ask};
+use clap::Args;
+use conversation::Conversation;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Read, stdin, stdout};
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster chat
+  cluster chat smollm2-135m --system 'Answer in one sentence.' --temperature 0.2
+  echo 'Why is the sky blue?' | cluster chat
+  cluster chat --url http://gpu-box:8000 --key \"$KEY\"
+
+Inside, /help lists what can be done; Ctrl-C stops an answer, Ctrl-D leaves.";
+
+/// Talk to a model in the terminal; with input from a pipe, print the answer alone
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Chat {
+    /// The model's served name [default: the first that the server lists]
+    model: Option<String>,
+    /// What the model is told before everything else
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// How freely it chooses; 0 is always the likeliest token [default: the server's]
+    #[arg(long, value_name = "NUMBER")]
+    temperature: Option<f64>,
+    /// The longest answer, in tokens [default: the rest of the context]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// The same seed gives the same answer
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Chat {
+    pub fn run(self) -> anyhow::Result<()> {
+        let runtime = super::runtime()?;
+        let endpoint = self.server.endpoint()?;
+        let model = match &self.model {
+            Some(model) => model.clone(),
+            None => runtime.block_on(model_names(&endpoint))?.swap_remove(0),
+        };
+        let mut conversation = Conversation::new(model);
+        conversation.system.clone_from(&self.system);
+        for (name, value) in self.settings() {
+            conversation.set(name, value);
+        }
+        if stdin().is_terminal() && stdout().is_terminal() {
+            let history = self.server.chat_history();
+            return talk::run(&runtime, &endpoint, conversation, history);
+        }
+        let mut text = String::new();
+        stdin().read_to_string(&mut text)?;
+        conversation.say(text.trim_end());
+        let answer = runtime.block_on(ask(&endpoint, &conversation, Screen::Plain))?;
+        answer.end.map_err(anyhow::Error::msg)
+    }
+
+    fn settings(&self) -> Vec<(&'static str, Value)> {
+        [
+            ("temperature", self.temperature.map(|value| json!(value))),
+            ("max_tokens", self.max_tokens.map(|value| json!(value))),
+            ("seed", self.seed.map(|value| json!(value))),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! What is refused before a compiler sees it, because it would only find out expensively.
+
+use super::compiler::GrammarError;
+use proto::request::Grammar;
+
+/// All texts of a grammar together.
+pub const GRAMMAR_BYTES_MAX: usize = 128 << 10;
+pub const CHOICES_MAX: usize = 4096;
+/// Of a Lark grammar. Time grows with the square of what follows one another in a rule, and of the number of rules.
+const LINES_MAX: usize = 4096;
+const LINE_WORDS_MAX: usize = 1024;
+/// Parentheses, brackets and braces inside one another.
+const DEPTH_MAX: usize = 128;
+
+pub fn check(grammar: &Grammar) -> Result<(), GrammarError> {
+    let bytes = bytes(grammar);
+    if bytes > GRAMMAR_BYTES_MAX {
+        return Err(GrammarError::new(format!(
+            "it has {bytes} bytes; at most {GRAMMAR_BYTES_MAX} are taken"
+        )));
+    }
+    match grammar {
+        Grammar::JsonObject => Ok(()),
+        Grammar::JsonSchema(text) | Grammar::Regex(text) => check_depth(text),
+        Grammar::Lark(text) => check_depth(text).and_then(|()| check_lines(text)),
+        Grammar::Choice(choices) if choices.is_empty() => Err(GrammarError::new("there is no choice in it")),
+        Grammar::Choice(choices) if choices.len() > CHOICES_MAX => Err(GrammarError::new(format!(
+            "it has {} choices; at most {CHOICES_MAX} are taken",
+            choices.len()
+        ))),
+        Grammar::Choice(_) => Ok(()),
+    }
+}
+
+/// Of its texts.
+pub fn bytes(grammar: &Grammar) -> usize {
+    match grammar {
+        Grammar::JsonObject => 0,
+        Grammar::JsonSchema(text) | Grammar::Regex(text) | Grammar::Lark(text) => text.len(),
+        Grammar::Choice(choices) => choices.iter().map(String::len).sum(),
+    }
+}
+
+/// Compilers recurse. Brackets in literals count as well where the languages differ in what a literal is; nobody writes
+/// so many of them.
+fn check_depth(text: &str) -> Result<(), GrammarError> {
+    let (mut depth, mut is_quoted, mut is_escaped) = (0usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => is_quoted = !is_quoted,
+            b'(' | b'[' | b'{' if !is_quoted => depth += 1,
+            b')' | b']' | b'}' if !is_quoted => depth = depth.saturating_sub(1),
+            _other => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(GrammarError::new(format!(
+                "it is nested deeper than {DEPTH_MAX} levels"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_lines(text: &str) -> Result<(), GrammarError> {
+    if text.lines().count() > LINES_MAX {
+        return Err(GrammarError::new(format!("it has more than {LINES_MAX} lines")));
+    }
+    match text.lines().all(|line| words(line) <= LINE_WORDS_MAX) {
+        true => Ok(()),
+        false => Err(GrammarError::new(format!(
+            "a line of it has more than {LINE_WORDS_MAX} words"
+        ))),
+    }
+}
+
+/// Outside of quotes.
+fn words(line: &str) -> usize {
+    let outside = line.split('"').step_by(2);
+    outside.map(|part| part.split_ascii_whitespace().count()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_and_too_deep_is_refused_and_what_is_quoted_does_not_count() {
+        let lark = |text: String| check(&Grammar::Lark(text));
+        assert!(lark("(".repeat(DEPTH_MAX + 1)).is_err());
+        assert!(lark("()".repeat(1000)).is_ok());
+        assert!(lark(format!("start: \"{}\"", "(".repeat(1000))).is_ok());
+        assert!(lark(format!("start: /{}/", "\\(".repeat(1000))).is_ok());
+        assert!(lark("a".repeat(GRAMMAR_BYTES_MAX + 1)).is_err());
+        assert!(lark("a ".repeat(LINE_WORDS_MAX + 1)).is_err());
+        assert!(lark(format!("start: \"{}\"", "a ".repeat(LINE_WORDS_MAX + 1))).is_ok());
+        assert!(lark("a\n".repeat(LINES_MAX + 1)).is_err());
+        assert!(check(&Grammar::Choice(Vec::new())).is_err());
+        assert!(check(&Grammar::Choice(vec![String::new(); CHOICES_MAX + 1])).is_err());
+    }
+}

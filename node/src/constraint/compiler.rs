@@ -1,0 +1,139 @@
+//! From a grammar to a follower at its start.
+
+use super::follower::Follower;
+use super::{bounds, schema, vocabulary};
+use crate::text::Vocabulary;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::InferenceCapabilities;
+use llguidance::{Matcher, ParserFactory};
+use proto::request::Grammar;
+use std::sync::Arc;
+
+/// Why a grammar is not taken, in words for whoever wrote it.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("{0}")]
+pub struct GrammarError(String);
+
+/// More of a compiler's message helps nobody.
+const MESSAGE_BYTES_MAX: usize = 600;
+
+impl GrammarError {
+    pub fn new(message: impl Into<String>) -> GrammarError {
+        GrammarError(message.into())
+    }
+
+    fn of_compiler(error: &anyhow::Error) -> GrammarError {
+        let message = format!("{error:#}");
+        // A fault inside the compiler is caught and brings a backtrace, which is for us.
+        let message = match message.split_once("\n<backtrace>") {
+            Some((panic, backtrace)) => {
+                tracing::error!(panic, backtrace, "a grammar broke the compiler");
+                "the compiler cannot work with it".to_owned()
+            }
+            None => message,
+        };
+        let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+        GrammarError(message[..end].to_owned())
+    }
+}
+
+/// Work and memory of one grammar, counted by llguidance. In the comments: what they mean on one core of 2023.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        // 20 ms.
+        initial_lexer_fuel: 1_000_000,
+        // 14 ms, and 3 ms more for the items.
+        step_lexer_fuel: 200_000,
+        step_max_items: 50_000,
+        max_items_in_row: 2_000,
+        // 1 to 2 KiB each, and every stream has its own.
+        max_lexer_states: 20_000,
+        max_grammar_size: 50_000,
+        precompute_large_lexemes: true,
+        verbose_errors: false,
+    }
+}
+
+/// Compiles for the vocabulary of one model.
+pub struct Compiler {
+    factory: ParserFactory,
+    end_tokens: Arc<[u32]>,
+}
+
+/// A grammar ready to be followed, again and again.
+pub struct Compiled {
+    start: Follower,
+    /// About as much memory as it holds.
+    pub bytes: usize,
+}
+
+impl Compiler {
+    /// Takes a moment and a few dozen bytes for each token.
+    pub fn new(vocabulary: &Vocabulary, end_tokens: &[u32]) -> Compiler {
+        let tokens = vocabulary::token_tree(vocabulary, end_tokens);
+        let slices = SlicedBiasComputer::general_slices();
+        let factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices);
+        let mut factory = factory.expect("the slices are constants of llguidance");
+        factory.quiet();
+        *factory.limits_mut() = limits();
+        Compiler {
+            factory,
+            end_tokens: end_tokens.into(),
+        }
+    }
+
+    /// The same grammar always compiles or always fails.
+    pub fn compile(&self, grammar: &Grammar) -> Result<Compiled, GrammarError> {
+        bounds::check(grammar)?;
+        let parser = self.factory.create_parser(read(grammar)?);
+        let parser = parser.map_err(|error| GrammarError::of_compiler(&error))?;
+        let bytes = parser.parser.lexer_stats().num_bytes;
+        let mut start = Follower::new(Matcher::new(Ok(parser)), Arc::clone(&self.end_tokens));
+        // Those who follow it find the first mask ready.
+        start.mask().map_err(|lost| {
+            GrammarError(format!(
+                "nothing matches it, or it is too costly to follow ({lost})"
+            ))
+        })?;
+        Ok(Compiled { start, bytes })
+    }
+}
+
+impl Compiled {
+    /// One that shares nothing with others: whatever becomes of it, they do not notice.
+    pub fn follower(&self) -> Follower {
+        self.start.apart()
+    }
+}
+
+fn read(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
+    Ok(match grammar {
+        Grammar::JsonObject => TopLevelGrammar::from_json_schema(schema::object()),
+        Grammar::JsonSchema(text) => TopLevelGrammar::from_json_schema(schema::read(text)?),
+        Grammar::Regex(expression) => TopLevelGrammar::from_regex(expression),
+        Grammar::Choice(choices) => TopLevelGrammar::from_lark(one_of(choices)),
+        Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+    })
+}
+
+fn one_of(choices: &[String]) -> String {
+    let literals = choices.iter().map(|choice| format!("\"{}\"", escaped(choice)));
+    format!(
+        "start: CHOICE\nCHOICE: {}",
+        literals.collect::<Vec<_>>().join(" | ")
+    )
+}
+
+/// The string literals of Lark here are those of JSON, and bytes may be written in hexadecimal too.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => escaped.push_str(&format!("\\u{:04x}", letter as u32)),
+            '\0'..='\u{1f}' => escaped.push_str(&format!("\\u{:04x}", letter as u32)),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,28 @@
+//! Grammars: from what a client asks for to the tokens that may come next.
+//!
+//! A grammar is compiled twice by the same rules: in the node, so that a bad one is refused before it is admitted, and in
+//! the shard host, beside the step loop. Fuel bounds both, and it is counted in work, not in time, so a grammar that
+//! was taken once is always taken.
+//!
+//! * [`vocabulary`]: the model's tokens as a tree of bytes.
+//! * [`schema`]: what of JSON schema is taken.
+//! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
+//! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
+//! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
+//! * [`checker`]: the node's side.
+
+pub mod bounds;
+pub mod cache;
+pub mod checker;
+pub mod compiler;
+pub mod follower;
+pub mod masks;
+pub mod schema;
+pub mod stream;
+#[cfg(test)]
+pub mod tests;
+pub mod vocabulary;
+pub mod workshop;
+
+/// Deep grammars recurse while they are compiled and followed; the pages are taken only when they are used.
+const STACK_BYTES: usize = 256 << 20;

@@ -1,0 +1,171 @@
+//! The messages of a chat.
+
+use super::tool::RequestCalls;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// No conversation fills a context with so many, and a bound for memory.
+const MESSAGES_MAX: usize = 4096;
+
+/// At least one message, the oldest first.
+pub struct Messages(pub Vec<RequestMessage>);
+
+/// One message of a conversation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(expecting = "an object")]
+#[schemars(rename = "Message")]
+pub struct RequestMessage {
+    pub role: Role,
+    /// A string or a list of text parts, which are joined by line breaks.
+    pub content: Option<Content>,
+    /// Who speaks, for templates that show it.
+    pub name: Option<String>,
+    /// What the assistant called; `content` may be left out then.
+    pub tool_calls: Option<RequestCalls>,
+    /// In messages of tools: which call this answers.
+    pub tool_call_id: Option<String>,
+    /// What the assistant thought before it answered, for templates that show it.
+    pub reasoning_content: Option<String>,
+    /// Another name of `reasoning_content`.
+    pub reasoning: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(
+    rename_all = "lowercase",
+    expecting = "system, developer, user, assistant or tool"
+)]
+pub enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+    Tool,
+    Function,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::Developer => "developer",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+            Role::Function => "function",
+        }
+    }
+}
+
+/// The text of a message: parts are joined by line breaks as they are read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content(pub String);
+
+impl<'de> Deserialize<'de> for Messages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Messages, D::Error> {
+        deserializer.deserialize_seq(MessagesVisitor)
+    }
+}
+
+struct MessagesVisitor;
+
+impl<'de> Visitor<'de> for MessagesVisitor {
+    type Value = Messages;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of at least one message")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Messages, A::Error> {
+        let mut messages = Vec::new();
+        while let Some(message) = list.next_element()? {
+            if messages.len() == MESSAGES_MAX {
+                return Err(de::Error::custom(format!(
+                    "has more than {MESSAGES_MAX} messages"
+                )));
+            }
+            messages.push(message);
+        }
+        match messages.is_empty() {
+            true => Err(de::Error::custom("must be a list of at least one message")),
+            false => Ok(Messages(messages)),
+        }
+    }
+}
+
+impl JsonSchema for Messages {
+    fn schema_name() -> Cow<'static, str> {
+        "Messages".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "array",
+            "items": generator.subschema_for::<RequestMessage>(),
+            "minItems": 1,
+            "maxItems": MESSAGES_MAX,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string or a list of parts")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+        Ok(Content(text.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Content, A::Error> {
+        let mut content = String::new();
+        let mut is_first = true;
+        while let Some(part) = parts.next_element::<Part>()? {
+            if !is_first {
+                content.push('\n');
+            }
+            is_first = false;
+            content.push_str(&part.text.unwrap_or_default());
+        }
+        Ok(Content(content))
+    }
+}
+
+/// One part of a message's content.
+#[derive(Deserialize, JsonSchema)]
+#[serde(expecting = "an object with `type` and `text`")]
+struct Part {
+    #[serde(rename = "type")]
+    _kind: PartKind,
+    text: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", expecting = "text: other parts are not supported")]
+enum PartKind {
+    Text,
+}
+
+impl JsonSchema for Content {
+    fn schema_name() -> Cow<'static, str> {
+        "Content".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let part = generator.subschema_for::<Part>();
+        json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": part}]})
+    }
+}

@@ -1,0 +1,336 @@
+//! The accept loop. Our own, because `axum::serve` sets no timeouts and no bounds.
+//!
+//! A connection has a seat (`seats`) from its arrival to its end, and a pace (`pace`) that ends it when its peer is too
+//! slow. Until its first byte it costs a socket and a small task, no buffers.
+
+mod pace;
+mod seats;
+mod tls;
+mod watched;
+
+pub use seats::SeatsMax;
+pub use tls::Transport;
+
+use super::limits::Limits;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use metrics::counter;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_user_timeout};
+use seats::{Crowd, SeatId, Seating, Seats};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::timeout;
+use tower::ServiceExt;
+use watched::{Paced, ServedBody, Watch, Watched, lock};
+
+/// After a failed accept (no file descriptors left, most likely) there is no use in trying at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What the kernel keeps of an answer that is not read: enough for any line, and it bounds what slow readers cost.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// To whom all seats are taken by requests. Written once, without waiting, to a client that may not even listen.
+const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 153\r\n\r\n{\"error\":{\"message\":\"too many connections are open here; \
+try again later\",\"type\":\"service_unavailable_error\",\"param\":null,\"code\":\"too_many_connections\"}}";
+const CROWDED_NEAR: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 151\r\n\r\n{\"error\":{\"message\":\"too many connections are open from this \
+address; try again\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"too_many_connections\"}}";
+
+/// Serves until `shutdown` completes; then takes no new connections, lets running requests finish for
+/// `limits.drain_max`, and cuts off the rest. Only a fault of the listener itself is an error.
+pub async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    router: Router,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut shutdown = pin!(shutdown);
+    let (ending, ends) = watch::channel(());
+    let drain_max = limits.drain_max;
+    let mut hall = Hall::new(Server {
+        transport,
+        router,
+        ends,
+        seats: Arc::new(Mutex::new(Seats::new(limits.seats))),
+        limits: Arc::new(limits),
+    });
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(ended) = hall.connections.join_next() => hall.ended(ended),
+            accepted = accept(&listener) => {
+                let (stream, address) = accepted?;
+                hall.receive(stream, address);
+            }
+        }
+    }
+    drop(listener);
+    // Every connection hears of it and closes after the request it is on.
+    drop(ending);
+    hall.drain(drain_max).await;
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return Ok((stream, peer.ip())),
+            Err(error) if is_passing(&error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Errors of one connection or of a moment, not of the listener.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::NOBUFS
+                | Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::AGAIN
+                | Errno::PERM
+                | Errno::PROTO
+        )
+    )
+}
+
+/// All connections there are.
+struct Hall {
+    server: Server,
+    connections: JoinSet<SeatId>,
+    /// Of those that run; for the one that has to make room.
+    running: HashMap<SeatId, AbortHandle>,
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Server {
+    transport: Transport,
+    router: Router,
+    limits: Arc<Limits>,
+    seats: Arc<Mutex<Seats>>,
+    ends: watch::Receiver<()>,
+}
+
+impl Hall {
+    fn new(server: Server) -> Hall {
+        Hall {
+            server,
+            connections: JoinSet::new(),
+            running: HashMap::new(),
+        }
+    }
+
+    fn receive(&mut self, stream: TcpStream, address: IpAddr) {
+        let seating = lock(&self.server.seats).arrive(address);
+        match seating {
+            Seating::Taken(seat) => self.seat(stream, seat),
+            Seating::TakenInsteadOf { seat, gone } => {
+                counter!("cluster_http_connections_cut_total", "reason" => "room").increment(1);
+                if let Some(connection) = self.running.remove(&gone) {
+                    connection.abort();
+                }
+                self.seat(stream, seat);
+            }
+            Seating::Refused(crowd) => self.turn_away(&stream, crowd),
+        }
+    }
+
+    fn seat(&mut self, stream: TcpStream, seat: SeatId) {
+        let connection = self.connections.spawn(self.server.clone().serve(stream, seat));
+        self.running.insert(seat, connection);
+    }
+
+    /// Costs no task and waits for nothing.
+    fn turn_away(&self, stream: &TcpStream, crowd: Crowd) {
+        let (reason, answer) = match crowd {
+            Crowd::Everywhere => ("everywhere", CROWDED),
+            Crowd::Neighbourhood => ("address", CROWDED_NEAR),
+        };
+        counter!("cluster_http_connections_refused_total", "crowd" => reason).increment(1);
+        match self.server.transport {
+            Transport::Plain => {
+                // What the client has sent already would turn the close into a reset, which overtakes the answer.
+                let _ = stream.try_read(&mut [0; 4096]);
+                let _ = stream.try_write(answer);
+            }
+            Transport::Tls(_) => {}
+        }
+    }
+
+    fn ended(&mut self, ended: Result<SeatId, JoinError>) {
+        match ended {
+            Ok(seat) => drop(self.running.remove(&seat)),
+            // It made room, and was forgotten then.
+            Err(error) if error.is_cancelled() => {}
+            Err(_fault_of_ours) => self.running.retain(|_, connection| !connection.is_finished()),
+        }
+    }
+
+    async fn drain(mut self, drain_max: Duration) {
+        let connections = &mut self.connections;
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(drain_max, drained).await.is_err() {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "requests cut off at the end of the drain"
+            );
+        }
+        self.connections.shutdown().await;
+    }
+}
+
+/// Gives the seat back however its connection ends.
+struct Seated {
+    seat: SeatId,
+    seats: Arc<Mutex<Seats>>,
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        lock(&self.seats).leave(self.seat);
+    }
+}
+
+impl Server {
+    async fn serve(mut self, stream: TcpStream, seat: SeatId) -> SeatId {
+        let _seated = Seated {
+            seat,
+            seats: self.seats.clone(),
+        };
+        let spoke = tokio::select! {
+            spoke = timeout(self.limits.idle_wait_max, stream.readable()) => matches!(spoke, Ok(Ok(()))),
+            _ending = self.ends.changed() => false,
+        };
+        if spoke {
+            // Boxed, so that a silent connection does not pay for what a speaking one needs.
+            Box::pin(self.converse(stream, seat)).await;
+        }
+        seat
+    }
+
+    async fn converse(self, stream: TcpStream, seat: SeatId) {
+        set_options(&stream, &self.limits);
+        match self.transport.clone() {
+            Transport::Plain => self.serve_http(stream, seat).await,
+            Transport::Tls(acceptor) => {
+                match timeout(self.limits.header_wait_max, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => self.serve_http(stream, seat).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                }
+            }
+        }
+    }
+
+    async fn serve_http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: SeatId) {
+        let watch = Watch::new(self.limits.clone(), self.seats.clone(), seat);
+        let stream = Watched {
+            stream,
+            watch: watch.clone(),
+        };
+        let (router, serving) = (self.router.clone(), watch.clone());
+        let service = service_fn(move |request| answer(router.clone(), serving.clone(), request));
+        let connection = http1::Builder::new()
+            // The pace knows better: hyper has one timeout for a silent peer and for a head that drips.
+            .header_read_timeout(None)
+            .max_headers(self.limits.headers_max)
+            .max_header_size(self.limits.header_bytes_max)
+            .max_buf_size(self.limits.header_bytes_max)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(Paced::new(connection, watch));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ending = self.ends.changed() => {
+                connection.as_mut().connection().graceful_shutdown();
+                connection.await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+            Err(why) => {
+                counter!("cluster_http_connections_cut_total", "reason" => why.name()).increment(1);
+                tracing::debug!(?why, "a connection was cut off");
+            }
+        }
+    }
+}
+
+async fn answer(
+    router: Router,
+    watch: Arc<Watch>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, SeatLost> {
+    let serving = watch.begin().ok_or(SeatLost)?;
+    let response = router
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|never| match never {});
+    Ok(response.map(|body| Body::new(ServedBody::new(body, serving))))
+}
+
+/// The connection had to make room for another one just when its request came.
+#[derive(thiserror::Error, Debug)]
+#[error("the connection had to make room")]
+struct SeatLost;
+
+/// Without these a stream would work, only slower or longer, so a failure is no reason to turn a client away.
+fn set_options(stream: &TcpStream, limits: &Limits) {
+    // Tokens are small writes that must not wait for each other.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    if let Err(error) = set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES) {
+        tracing::debug!(%error, "SO_SNDBUF could not be set");
+    }
+    let wait_millis = u32::try_from(limits.write_wait_max.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(stream, wait_millis) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_written_by_hand_announce_their_length() {
+        for answer in [CROWDED, CROWDED_NEAR] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("content-length: {}", body.len())),
+                "{}",
+                body.len()
+            );
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(body["error"]["message"].is_string());
+        }
+    }
+}

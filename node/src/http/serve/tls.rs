@@ -1,0 +1,99 @@
+//! HTTPS: the certificate and its key, read and checked before anything is served.
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// What carries HTTP.
+#[derive(Clone)]
+pub enum Transport {
+    Plain,
+    Tls(TlsAcceptor),
+}
+
+/// Each names the file, what is wrong with it, and what belongs there.
+#[derive(thiserror::Error, Debug)]
+pub enum TlsError {
+    #[error("{flag} {path}: {reason}")]
+    File {
+        flag: &'static str,
+        path: PathBuf,
+        reason: String,
+    },
+    #[error("--tls-cert {certificate} and --tls-key {key} cannot be used together: {reason}")]
+    Pair {
+        certificate: PathBuf,
+        key: PathBuf,
+        reason: String,
+    },
+}
+
+impl Transport {
+    /// How the address of the node begins.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Transport::Plain => "http",
+            Transport::Tls(_) => "https",
+        }
+    }
+
+    /// From PEM files: a chain of certificates, the server's own first, and its private key.
+    pub fn tls(certificate: &Path, key: &Path) -> Result<Transport, TlsError> {
+        let chain = chain(certificate)?;
+        let private = private_key(key)?;
+        let pair = |error: rustls::Error| TlsError::Pair {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            reason: error.to_string(),
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(pair)?
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .map_err(pair)?;
+        // HTTP/2 has no timeout for a head that never ends, and clients of the API gain nothing by it.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Transport::Tls(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bad = |reason| TlsError::File {
+        flag: "--tls-cert",
+        path: path.to_owned(),
+        reason,
+    };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let chain: Vec<_> = read.map_err(|error| bad(said(&error)))?;
+    match chain.is_empty() {
+        true => Err(bad(
+            "there is no certificate in it (`-----BEGIN CERTIFICATE-----`)".to_owned(),
+        )),
+        false => Ok(chain),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File {
+        flag: "--tls-key",
+        path: path.to_owned(),
+        reason: match error {
+            pem::Error::NoItemsFound => {
+                "there is no private key in it (`-----BEGIN PRIVATE KEY-----`)".to_owned()
+            }
+            other => said(&other),
+        },
+    })
+}
+
+fn said(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        other => format!("it is no PEM file: {other}"),
+    }
+}

@@ -1,0 +1,219 @@
+//! A connection under watch: what it reads and writes moves its pace, and its pace ends it.
+
+use super::pace::{Pace, TooSlow};
+use super::seats::{SeatId, Seats};
+use crate::http::limits::Limits;
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep_until};
+
+/// What the parts of one connection share. They run in one task, so the lock is never waited for.
+pub struct Watch {
+    pace: Mutex<Pace>,
+    limits: Arc<Limits>,
+    seats: Arc<Mutex<Seats>>,
+    seat: SeatId,
+}
+
+impl Watch {
+    /// Of a connection that has just been given its seat, or was idle until now.
+    pub fn new(limits: Arc<Limits>, seats: Arc<Mutex<Seats>>, seat: SeatId) -> Arc<Watch> {
+        Arc::new(Watch {
+            pace: Mutex::new(Pace::idle(Instant::now())),
+            limits,
+            seats,
+            seat,
+        })
+    }
+
+    /// A request begins; `None`: the seat is lost, and the connection has to end.
+    pub fn begin(self: &Arc<Watch>) -> Option<Serving> {
+        let seated = lock(&self.seats).begin(self.seat);
+        seated.then(|| {
+            self.pace().serve();
+            Serving(self.clone())
+        })
+    }
+
+    fn flushed(&self) {
+        if self.pace().flushed(Instant::now()) {
+            lock(&self.seats).wait(self.seat);
+        }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        lock(&self.pace)
+    }
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From the head of a request to the last byte of its answer.
+pub struct Serving(Arc<Watch>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.pace().served();
+    }
+}
+
+/// An answer's body, which keeps its request alive.
+pub struct ServedBody {
+    body: Body,
+    _serving: Serving,
+}
+
+impl ServedBody {
+    pub fn new(body: Body, serving: Serving) -> ServedBody {
+        ServedBody {
+            body,
+            _serving: serving,
+        }
+    }
+}
+
+impl HttpBody for ServedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that tells its watch what passes.
+pub struct Watched<S> {
+    pub stream: S,
+    pub watch: Arc<Watch>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.pace().heard(Instant::now());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> Watched<S> {
+    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let mut pace = self.watch.pace();
+        match &written {
+            Poll::Ready(Ok(bytes)) => pace.wrote(*bytes, Instant::now(), &self.watch.limits),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => pace.block(Instant::now(), &self.watch.limits),
+        }
+        written
+    }
+
+    fn flushed(&self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match &flushed {
+            Poll::Ready(_) => self.watch.flushed(),
+            Poll::Pending => self.watch.pace().block(Instant::now(), &self.watch.limits),
+        }
+        flushed
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.flushed(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.flushed(shut)
+    }
+}
+
+/// A connection with an end: `Err` when its peer was too slow.
+pub struct Paced<C> {
+    connection: Pin<Box<C>>,
+    watch: Arc<Watch>,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<C> Paced<C> {
+    pub fn new(connection: C, watch: Arc<Watch>) -> Paced<C> {
+        Paced {
+            connection: Box::pin(connection),
+            watch,
+            // Set before it is first looked at.
+            alarm: Box::pin(sleep_until(tokio::time::Instant::now())),
+        }
+    }
+
+    pub fn connection(&mut self) -> Pin<&mut C> {
+        self.connection.as_mut()
+    }
+}
+
+impl<C: Future> Future for Paced<C> {
+    type Output = Result<C::Output, TooSlow>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(ended) = self.connection.as_mut().poll(context) {
+            return Poll::Ready(Ok(ended));
+        }
+        // Only a poll of the connection changes its pace, so the alarm is right until the next one.
+        let due = self.watch.pace().due(&self.watch.limits);
+        let Some((due, why)) = due else {
+            return Poll::Pending;
+        };
+        if self.alarm.deadline() != due.into() {
+            self.alarm.as_mut().reset(due.into());
+        }
+        ready!(self.alarm.as_mut().poll(context));
+        Poll::Ready(Err(why))
+    }
+}

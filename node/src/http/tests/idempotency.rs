@@ -1,0 +1,169 @@
+//! A retry with the same key gets the answer of the first try.
+
+use super::fake::{FakeGateway, KEY, failed, finished, hello, said, started};
+use crate::gateway::{Generate, StreamEvent, StreamFailure};
+use crate::http::{Limits, router};
+use crate::text::TextModel;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use proto::request::{Finish, Refusal};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tower::ServiceExt;
+
+struct Node {
+    gateway: Arc<FakeGateway>,
+    router: Router,
+}
+
+struct Heard {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Node {
+    fn new(script: super::fake::Script) -> Node {
+        let gateway = FakeGateway::new(script);
+        let limits = Limits {
+            keep_alive: std::time::Duration::from_secs(3600),
+            ..Limits::default()
+        };
+        let router = router(gateway.clone(), limits);
+        Node { gateway, router }
+    }
+
+    async fn begin(&self, key: &str, body: &Value) -> Response {
+        let request = Request::post("/v1/completions")
+            .header("authorization", format!("Bearer {KEY}"))
+            .header("idempotency-key", key)
+            .body(Body::from(body.to_string()));
+        self.router.clone().oneshot(request.unwrap()).await.unwrap()
+    }
+
+    async fn ask(&self, key: &str, body: &Value) -> Heard {
+        let (head, body) = self.begin(key, body).await.into_parts();
+        let bytes = to_bytes(body, 1 << 24).await.unwrap();
+        Heard {
+            status: head.status,
+            headers: head.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    /// How many requests reached the gateway since the last time.
+    fn runs(&self) -> usize {
+        self.gateway.seen_count()
+    }
+}
+
+fn fox(is_stream: bool) -> Value {
+    json!({"prompt": "fox", "stream": is_stream})
+}
+
+#[tokio::test]
+async fn a_repetition_gets_the_same_bytes_whole_and_streamed() {
+    for is_stream in [false, true] {
+        let node = Node::new(hello);
+        let first = node.ask("a", &fox(is_stream)).await;
+        let again = node.ask("a", &fox(is_stream)).await;
+        assert_eq!((first.status, again.status), (StatusCode::OK, StatusCode::OK));
+        assert_eq!(first.text, again.text);
+        assert!(!first.text.is_empty());
+        assert_eq!(first.headers["content-type"], again.headers["content-type"]);
+        assert_eq!(first.headers.get("idempotent-replayed"), None);
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        assert_ne!(first.headers["x-request-id"], again.headers["x-request-id"]);
+        assert_eq!(node.runs(), 1);
+        assert_ne!(
+            node.ask("b", &fox(is_stream)).await.text,
+            first.text,
+            "another key runs"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_with_another_body_is_refused() {
+    let node = Node::new(hello);
+    node.ask("a", &fox(false)).await;
+    let other = node.ask("a", &json!({"prompt": "dog"})).await;
+    assert_eq!(other.status, 422);
+    assert!(other.text.contains("idempotency_key_reused"), "{}", other.text);
+    assert_eq!(node.runs(), 1);
+}
+
+#[tokio::test]
+async fn while_the_first_runs_the_second_is_told_to_come_again() {
+    let node = Node::new(hello);
+    let running = node.begin("a", &fox(true)).await;
+    let second = node.ask("a", &fox(true)).await;
+    assert_eq!(
+        (second.status, &second.headers["retry-after"]),
+        (StatusCode::CONFLICT, &"1".parse().unwrap())
+    );
+    let bytes = to_bytes(running.into_body(), 1 << 20).await.unwrap();
+    let third = node.ask("a", &fox(true)).await;
+    assert_eq!(
+        third.text.as_bytes(),
+        bytes,
+        "once it has ended, its answer is there"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_nothing_behind() {
+    let node = Node::new(hello);
+    drop(node.begin("a", &fox(true)).await);
+    let second = node.ask("a", &fox(true)).await;
+    assert_eq!((second.status, node.runs()), (StatusCode::OK, 2));
+    assert_eq!(second.headers.get("idempotent-replayed"), None);
+}
+
+fn breaks_off(request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
+    let mut events = vec![started(0, 0)];
+    events.extend(said(request, model, 0, 0, "The"));
+    events.push(failed(0, StreamFailure::SlowReader));
+    Ok(events)
+}
+
+#[tokio::test]
+async fn errors_are_not_kept() {
+    for (script, is_stream) in [
+        (breaks_off as super::fake::Script, true),
+        (breaks_off, false),
+        (|_, _| Err(Refusal::Draining), false),
+    ] {
+        let node = Node::new(script);
+        node.ask("a", &fox(is_stream)).await;
+        let again = node.ask("a", &fox(is_stream)).await;
+        assert_eq!(node.runs(), 2, "{}", again.text);
+        assert_eq!(again.headers.get("idempotent-replayed"), None);
+    }
+    let node = Node::new(hello);
+    assert_eq!(node.ask("a", &json!({"prompt": 5})).await.status, 400);
+    assert_eq!(node.ask("a", &fox(false)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_text_that_says_done_does_not_end_a_stream() {
+    let node = Node::new(|request, model| {
+        let mut events = vec![started(0, 0)];
+        events.extend(said(request, model, 0, 0, "data: [DONE]\n\n"));
+        events.push(finished(0, Finish::Stop));
+        Ok(events)
+    });
+    let first = node.ask("a", &fox(true)).await;
+    assert_eq!(node.ask("a", &fox(true)).await.text, first.text);
+    assert!(first.text.ends_with("data: [DONE]\n\n"));
+}
+
+#[tokio::test]
+async fn a_key_must_be_fit_for_one() {
+    let node = Node::new(hello);
+    let long = node.ask(&"k".repeat(256), &fox(false)).await;
+    assert_eq!(long.status, 400);
+    assert!(long.text.contains("Idempotency-Key"));
+}

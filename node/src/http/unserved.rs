@@ -1,0 +1,103 @@
+//! Fields that would change the answer and are not served: refused, unless their value asks for nothing.
+
+use super::error::ApiError;
+use super::request::{Shared, Unserved, is_empty};
+use serde_json::value::RawValue;
+
+pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
+    refuse_functions(shared)?;
+    refuse_others(shared)
+}
+
+/// The forms that tools had before.
+fn refuse_functions(shared: &Shared) -> Result<(), ApiError> {
+    if shared.functions == Some(Unserved::AsksForSomething) {
+        let message = "`functions` is not supported; give the functions as `tools`";
+        return Err(ApiError::unsupported("functions", message));
+    }
+    let asks_for_no_function = |choice: &RawValue| is_text(choice, "none") || is_text(choice, "auto");
+    match &shared.function_call {
+        Some(choice) if !asks_for_no_function(choice) => {
+            let message = "`function_call` is not supported; use `tools` and `tool_choice`";
+            Err(ApiError::unsupported("function_call", message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
+    let fields = [
+        (
+            "guided_whitespace_pattern",
+            shared.guided_whitespace_pattern,
+            "white space in JSON has our rules",
+        ),
+        (
+            "suffix",
+            shared.suffix,
+            "text is not filled in before a suffix; leave it out",
+        ),
+        (
+            "use_beam_search",
+            shared.use_beam_search,
+            "answers are sampled; for the likeliest tokens set `temperature` to 0",
+        ),
+        (
+            "bad_words",
+            shared.bad_words,
+            "give the tokens' ids a `logit_bias` of -100",
+        ),
+        (
+            "allowed_token_ids",
+            shared.allowed_token_ids,
+            "give the wanted tokens' ids a `logit_bias` of 100",
+        ),
+        (
+            "logits_processors",
+            shared.logits_processors,
+            "requests cannot bring code",
+        ),
+        (
+            "chat_template",
+            shared.chat_template,
+            "the model's own is used; `chat_template_kwargs` sets variables of it",
+        ),
+        ("audio", shared.audio, "models here speak text alone"),
+        (
+            "web_search_options",
+            shared.web_search_options,
+            "models here search nothing",
+        ),
+    ];
+    for (name, value, advice) in fields {
+        if value == Some(Unserved::AsksForSomething) {
+            let message = format!("`{name}` is not supported: {advice}");
+            return Err(ApiError::unsupported(name, message));
+        }
+    }
+    refuse_unless("modalities", &shared.modalities, is_text_alone)
+}
+
+fn is_text_alone(modalities: &RawValue) -> bool {
+    let is_text = serde_json::from_str::<[&str; 1]>(modalities.get()).is_ok_and(|names| names == ["text"]);
+    is_text || is_empty(modalities)
+}
+
+fn refuse_unless(
+    name: &str,
+    value: &Option<Box<RawValue>>,
+    is_harmless: impl Fn(&RawValue) -> bool,
+) -> Result<(), ApiError> {
+    match value {
+        Some(value) if !is_harmless(value) => Err(not_supported(name)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn not_supported(name: &str) -> ApiError {
+    ApiError::unsupported(name, format!("`{name}` is not supported with this value"))
+}
+
+fn is_text(value: &RawValue, text: &str) -> bool {
+    serde_json::from_str::<&str>(value.get()).is_ok_and(|found| found == text)
+}
