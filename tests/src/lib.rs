@@ -4,10 +4,12 @@
 
 mod binary;
 mod client;
+mod crowd;
 mod node;
 
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
+pub use crowd::{Crowd, CrowdSize};
 pub use node::{Node, NodeOptions, TempFolder, signal};
 
 use serde_json::Value;

@@ -5,6 +5,7 @@ use super::admission::{Job, OutputLength, Prompt, keep_last};
 use super::common::{Common, Delivery};
 use super::dialect::{Dialect, Logprobs};
 use super::edge::Caller;
+use super::encode::{TokensMax, encode};
 use super::error::ApiError;
 use super::last_turn::LastTurn;
 use super::request::{ChatRequest, Integer, Messages, Shared};
@@ -51,9 +52,10 @@ impl Service {
         conversation: Conversation,
         last_turn: LastTurn,
         special: AddSpecial,
+        tokens_max: TokensMax,
     ) -> Result<ChatPrompt, ApiError> {
         self.text_work
-            .run(move || chat_prompt(&model, conversation, last_turn, special))
+            .run(move || chat_prompt(&model, conversation, last_turn, special, tokens_max))
             .await
     }
 }
@@ -75,11 +77,17 @@ async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiErro
         request.chat_template_kwargs.as_deref(),
     )?;
     let special = add_special(shared.add_special_tokens, AddSpecial::Never);
+    let cut = output.prompt_tokens_max(common.truncation, model.context_tokens_max);
     let mut prompt = service
-        .chat_prompt(model.clone(), conversation, last_turn, special)
+        .chat_prompt(
+            model.clone(),
+            conversation,
+            last_turn,
+            special,
+            TokensMax::unless_cut(cut),
+        )
         .await?;
-    let tokens_max = output.prompt_tokens_max(common.truncation, model.context_tokens_max);
-    keep_last(&mut prompt.ids, tokens_max);
+    keep_last(&mut prompt.ids, cut);
     let answer = offer.rules(prompt.family, prompt.reasoning);
     common.sampling.grammar = offer.grammar(&model.text, &answer, common.sampling.grammar.take())?;
     if answer.calls.is_some() {
@@ -226,6 +234,7 @@ fn chat_prompt(
     mut conversation: Conversation,
     last_turn: LastTurn,
     special: AddSpecial,
+    tokens_max: TokensMax,
 ) -> Result<ChatPrompt, ApiError> {
     let Some(template) = model.text.template() else {
         let message = format!(
@@ -246,8 +255,7 @@ fn chat_prompt(
         rename_developer(&mut conversation.messages);
     }
     let prompt = last_turn.render(template, conversation)?;
-    let ids = model.text.tokenizer().encode(&prompt, special);
-    let ids = ids.map_err(|error| ApiError::too_long("messages", error.to_string()))?;
+    let ids = encode(model, &prompt, special, tokens_max, "messages")?;
     match ids.is_empty() {
         true => Err(ApiError::invalid(
             "messages",

@@ -7,6 +7,7 @@ use super::choice::CallsMax;
 use super::common::Common;
 use super::dialect::Dialect;
 use super::edge::Caller;
+use super::encode::{TokensMax, encode};
 use super::error::ApiError;
 use super::request::{self, CompletionRequest, Shared, Unserved};
 use super::sampling::known_tokens;
@@ -145,8 +146,8 @@ fn prompts(
 fn prompt(model: &ServedModel, given: request::Prompt, rules: &PromptRules) -> Result<Prompt, ApiError> {
     let (mut ids, mut text) = match given {
         request::Prompt::Text(text) => {
-            let ids = model.text.tokenizer().encode(&text, rules.special);
-            let ids = ids.map_err(|error| ApiError::too_long("prompt", error.to_string()))?;
+            let tokens_max = TokensMax::unless_cut(rules.tokens_max);
+            let ids = encode(model, &text, rules.special, tokens_max, "prompt")?;
             (ids, Some(text))
         }
         request::Prompt::Tokens(ids) => (ids, None),

@@ -14,6 +14,7 @@ mod common;
 mod completions;
 mod dialect;
 mod edge;
+mod encode;
 mod error;
 mod extras;
 mod form;

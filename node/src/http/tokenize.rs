@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::chat::{add_special, conversation};
+use super::encode::{TokensMax, encode};
 use super::error::ApiError;
 use super::last_turn::LastTurn;
 use super::request::{DetokenizeRequest, TokenIds, TokenizeRequest};
@@ -58,15 +59,14 @@ async fn tokens(
             request.chat_template_kwargs.as_deref(),
         )?;
         let prompt = service
-            .chat_prompt(model, conversation, last_turn, special)
+            .chat_prompt(model, conversation, last_turn, special, TokensMax::Unbounded)
             .await?;
         return Ok(prompt.ids);
     };
     let special = add_special(request.add_special_tokens, AddSpecial::AsModelWants);
-    let encode = move || model.text.tokenizer().encode(&text, special);
     service
         .text_work
-        .run(move || encode().map_err(|error| ApiError::too_long("prompt", error.to_string())))
+        .run(move || encode(&model, &text, special, TokensMax::Unbounded, "prompt"))
         .await
 }
 

@@ -90,6 +90,11 @@ impl Bpe {
         }
     }
 
+    /// Whether every byte has a token, so that none of a word is left out.
+    pub fn spells_every_byte(&self) -> bool {
+        self.token_of_byte.iter().all(Option::is_some)
+    }
+
     fn merge(&self, left: u32, right: u32) -> Option<Merge> {
         self.merges.get(&(left, right)).copied()
     }

@@ -203,6 +203,18 @@ fn special_tokens_are_shown_only_when_asked_for() {
     );
 }
 
+#[test]
+fn the_least_count_of_tokens_is_known_only_where_every_byte_has_one() {
+    let model = byte_model("", &[]);
+    // Its longest token is `<|endoftext|>`.
+    for (text, tokens) in [("", 0), ("a", 1), ("<|endoftext|>", 1), ("<|endoftext|>!", 2)] {
+        assert_eq!(model.tokenizer().tokens_min(text), tokens, "{text}");
+        assert!(tokens <= encoded(&model, text).len());
+    }
+    // It leaves out what it cannot spell.
+    assert_eq!(small_model("").tokenizer().tokens_min("{{{{"), 0);
+}
+
 proptest! {
     #[test]
     fn text_that_the_vocabulary_can_spell_comes_back(text in "([a-z ,.\n'0-9]|é|ß|漢|🙂){0,80}") {

@@ -11,6 +11,7 @@ use super::words::{WordRule, words};
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde::Serialize;
 use shard::gguf::GgufError;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// More text than this is refused at once: it could not fit any context we serve.
@@ -59,6 +60,8 @@ pub struct Tokenizer {
     /// Finds the tokens that are taken whole; pattern k is token `whole_ids[k]`.
     whole: AhoCorasick,
     whole_ids: Vec<u32>,
+    /// No token stands for more bytes of a text; `None`: there are bytes that no token stands for.
+    bytes_per_token_max: Option<NonZeroUsize>,
     named: NamedTokens,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
@@ -87,14 +90,19 @@ impl Tokenizer {
         let vocabulary = Vocabulary::new(&source);
         let whole = vocabulary.taken_whole();
         let whole_ids: Vec<u32> = whole.filter(|id| !vocabulary.bytes(*id).is_empty()).collect();
+        let bpe = Bpe::new(&source.tokens, &source.merges, merging)?;
         Ok(Tokenizer {
+            bytes_per_token_max: bpe
+                .spells_every_byte()
+                .then(|| NonZeroUsize::new(vocabulary.token_bytes_max()))
+                .flatten(),
             whole: matcher(&vocabulary, &whole_ids)?,
             whole_ids,
             rule,
             named: named_tokens(&source),
             prefix: source.bos.filter(|_| source.add_bos).into_iter().collect(),
             suffix: source.eos.filter(|_| source.add_eos).into_iter().collect(),
-            bpe: Bpe::new(&source.tokens, &source.merges, merging)?,
+            bpe,
             vocabulary: Arc::new(vocabulary),
         })
     }
@@ -105,6 +113,12 @@ impl Tokenizer {
 
     pub fn named_tokens(&self) -> &NamedTokens {
         &self.named
+    }
+
+    /// `text` has at least so many tokens, known from its length alone.
+    pub fn tokens_min(&self, text: &str) -> usize {
+        self.bytes_per_token_max
+            .map_or(0, |bytes_max| text.len().div_ceil(bytes_max.get()))
     }
 
     /// The ids of `text`. Special tokens spelled out in `text` become those tokens, as in `transformers` and vLLM; who

@@ -63,6 +63,14 @@ impl Vocabulary {
         &self.bytes[start..end]
     }
 
+    /// Of the longest token.
+    pub fn token_bytes_max(&self) -> usize {
+        (0..self.len() as u32)
+            .map(|id| self.bytes(id).len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Control tokens, which are left out of text shown to people.
     pub fn is_special(&self, id: u32) -> bool {
         self.kinds.get(id as usize) == Some(&Kind::Control)

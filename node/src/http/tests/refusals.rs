@@ -1,6 +1,7 @@
 //! Requests that are refused, each with the field that is to blame.
 
 use super::fake::{FakeGateway, ask, hello, post};
+use crate::text::tests::byte_model;
 use proto::Span;
 use proto::request::Refusal;
 use serde_json::{Value, json};
@@ -207,6 +208,28 @@ async fn a_prompt_longer_than_the_context_is_refused_as_such() {
     assert_eq!(answer.status, 400);
     assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
     assert_eq!(answer.error_param(), "prompt");
+}
+
+#[tokio::test]
+async fn a_text_that_no_tokens_could_fit_into_the_context_is_refused_by_its_length() {
+    // Its longest token is `<|endoftext|>`.
+    let gateway = FakeGateway::with_model(hello, byte_model("{{ messages[0].content }}", &[]), 20);
+    let prompt = |bytes| json!({"prompt": "<".repeat(bytes), "max_tokens": 1});
+    let chat = json!({"messages": [{"role": "user", "content": "<".repeat(261)}]});
+    for (path, body, param) in [
+        ("/v1/completions", prompt(261), "prompt"),
+        ("/v1/chat/completions", chat, "messages"),
+    ] {
+        let answer = post(&gateway, path, body).await;
+        assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+        assert_eq!(answer.error_param(), param);
+        assert!(answer.text.contains("21 tokens at least"), "{}", answer.text);
+    }
+    let counted = post(&gateway, "/v1/completions", prompt(260)).await;
+    assert!(counted.text.contains("has 260 tokens;"), "{}", counted.text);
+    let mut cut = prompt(261);
+    cut["truncate_prompt_tokens"] = json!(5);
+    assert_eq!(post(&gateway, "/v1/completions", cut).await.status, 200);
 }
 
 #[tokio::test]
