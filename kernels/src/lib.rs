@@ -11,9 +11,11 @@ pub mod scalar;
 pub mod cpu;
 
 pub mod memory;
+pub mod packed;
 pub mod tensor;
 
 pub use cpu::{Cpu, Level, Team};
 pub use format::WeightFormat;
 pub use ops::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
+pub use packed::{Keeper, PackedBytes};
 pub use reference::Reference;

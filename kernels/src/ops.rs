@@ -18,7 +18,7 @@
 //!
 //! A broken precondition (mismatched shapes, a block id out of range) is a bug of the caller and panics.
 
-use crate::WeightFormat;
+use crate::{PackedBytes, WeightFormat};
 
 pub trait Ops: Send {
     /// f32, row-major `(rows, columns)`; `columns` is fixed, `rows` can be set up to a capacity given at creation.
@@ -28,6 +28,9 @@ pub trait Ops: Send {
     /// The KV bytes of one layer: `(blocks, block_tokens, kv_heads, head_dim)` for K and for V, bf16, in a layout of
     /// the device's own.
     type Pages: Send;
+
+    /// The form in which this device packs weights. Another form, another number.
+    const PACKING: u32;
 
     /// Zeroed, `rows()` = 0.
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Self::Tensor, OpsError>;
@@ -42,6 +45,17 @@ pub trait Ops: Send {
         &self,
         format: WeightFormat,
         bytes: &[u8],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self::Weights, OpsError>;
+    /// What `pack` made of a matrix, for [`adopt`](Self::adopt) to take instead of doing it again.
+    fn packed<'a>(&self, weights: &'a Self::Weights) -> &'a [u8];
+    /// As `pack`, from what it made of the same matrix before, in any process where [`PACKING`](Self::PACKING) was the
+    /// same. Errors: wrong length.
+    fn adopt(
+        &self,
+        format: WeightFormat,
+        packed: PackedBytes,
         outputs: usize,
         inputs: usize,
     ) -> Result<Self::Weights, OpsError>;

@@ -34,13 +34,20 @@ pub enum Kind {
     FromEngine = 2,
     LogEntry = 3,
     ShardSetup = 4,
+    PackedIndex = 5,
 }
 
 impl Kind {
     fn from_number(number: u16) -> Option<Kind> {
-        [Kind::ToEngine, Kind::FromEngine, Kind::LogEntry, Kind::ShardSetup]
-            .into_iter()
-            .find(|kind| *kind as u16 == number)
+        [
+            Kind::ToEngine,
+            Kind::FromEngine,
+            Kind::LogEntry,
+            Kind::ShardSetup,
+            Kind::PackedIndex,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u16 == number)
     }
 }
 

@@ -22,7 +22,7 @@ pub use constraint::{Constraint, GrammarEnd, Mask, TokenMask};
 pub use exchange::{Exchange, Lost, Shm, Solo};
 pub use gguf::{Gguf, GgufError};
 pub use memory::ModelMemory;
-pub use model::{ConfigError, LoadError, ModelConfig};
+pub use model::{ConfigError, LoadError, ModelConfig, NoPackedCache, PackedCache, WeightSource};
 pub use numerics::numerics_fingerprint;
 pub use rank::Rank;
 pub use sample::SampledToken;

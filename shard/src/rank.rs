@@ -1,8 +1,7 @@
 use crate::exchange::{Exchange, Lost};
-use crate::gguf::Gguf;
 use crate::kv::KvPool;
 use crate::model::decoder::LOGIT_ROWS_MAX;
-use crate::model::{Cut, Decoder, LoadError, ModelConfig, Room, Weights};
+use crate::model::{Cut, Decoder, LoadError, ModelConfig, Room, WeightSource, Weights};
 use crate::sample::{Sampler, score};
 use crate::step::{LogitRow, Pass, Purpose, StepInput, StepOutput};
 use kernels::Ops;
@@ -20,15 +19,13 @@ pub struct Rank<O: Ops, X: Exchange> {
 
 impl<O: Ops, X: Exchange> Rank<O, X> {
     /// Packs this rank's part of the weights and allocates `blocks` pages of `block_tokens` positions in every layer.
-    /// `progress` is told, now and then, how many bytes of the file this rank has read so far.
     pub fn load(
         ops: O,
         exchange: X,
-        gguf: &Gguf<'_>,
+        source: &mut WeightSource<'_>,
         config: &ModelConfig,
         blocks: u32,
         block_tokens: u32,
-        progress: &mut dyn FnMut(u64),
     ) -> Result<Self, LoadError> {
         let (rank, ranks) = (exchange.rank(), exchange.ranks());
         let too_many = LoadError::TooManyRanks {
@@ -46,11 +43,10 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
         let positions = (blocks as usize * block_tokens as usize).min(config.context_tokens_max as usize);
         let mut weights = Weights {
             ops: &ops,
-            gguf,
+            source,
             cut,
             rank,
             loaded: 0,
-            progress,
         };
         let decoder = Decoder::load(&mut weights, config, block_tokens as usize, positions)?;
         Ok(Rank {

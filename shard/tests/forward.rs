@@ -3,9 +3,13 @@
 mod common;
 
 use common::{Replica, greedy, prompt};
-use kernels::{Cpu, Ops, Team, WeightFormat};
+use kernels::{Cpu, Ops, PackedBytes, Team, WeightFormat};
 use proto::request::Sampling;
+use shard::PackedCache;
 use shard::testing::TinyLlama;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 const FORMATS: [WeightFormat; 6] = [
     WeightFormat::F32,
@@ -39,6 +43,51 @@ fn computed<O: Ops>(
     replica.prefill(sequence, chunk);
     replica.decode(&[sequence], 5);
     replica.stream(sequence)
+}
+
+/// Keeps packed matrices in memory.
+#[derive(Default)]
+struct Kept {
+    matrices: BTreeMap<(String, usize, usize), Arc<Vec<u8>>>,
+    packed: usize,
+}
+
+impl PackedCache for Kept {
+    fn find(&mut self, name: &str, outputs: &Range<usize>) -> Option<PackedBytes> {
+        let bytes = self
+            .matrices
+            .get(&(name.to_owned(), outputs.start, outputs.end))?;
+        PackedBytes::new(bytes.clone(), 0..bytes.len())
+    }
+
+    fn keep(&mut self, name: &str, outputs: &Range<usize>, packed: &[u8]) {
+        self.packed += 1;
+        let key = (name.to_owned(), outputs.start, outputs.end);
+        self.matrices.insert(key, Arc::new(packed.to_vec()));
+    }
+}
+
+#[test]
+fn weights_that_were_packed_before_give_the_same_bits_and_damaged_ones_are_packed_anew() {
+    let file = tiny(WeightFormat::Q4_1);
+    let prompt = prompt(6, 40);
+    for ranks in [1, 2] {
+        let mut kept = Kept::default();
+        let run = |kept: &mut Kept| {
+            let cpu = || Cpu::new(Team::alone(), None).unwrap();
+            let replica = Replica::keeping(kept, cpu, &file, ranks);
+            computed(replica, 64, &prompt, &greedy())
+        };
+        let first = run(&mut kept);
+        let all = kept.packed;
+        assert_eq!(all, kept.matrices.len());
+        assert_eq!(run(&mut kept), first);
+        assert_eq!(kept.packed, all, "nothing was packed again");
+        let mut entries = kept.matrices.values_mut();
+        *entries.next().expect("a matrix") = Arc::new(vec![1, 2, 3]);
+        assert_eq!(run(&mut kept), first);
+        assert_eq!(kept.packed, all + 1);
+    }
 }
 
 #[test]

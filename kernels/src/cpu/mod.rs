@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopeTable, WeightFormat};
+use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, PackedBytes, RopeTable, WeightFormat};
 use activations::Activations;
 use attention::{QUERIES_MAX, Unit};
 use matmul::Multiplier;
@@ -91,6 +91,8 @@ impl Ops for Cpu {
     type Weights = Weights;
     type Pages = Pages;
 
+    const PACKING: u32 = weights::PACKING;
+
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Tensor, OpsError> {
         Tensor::new(rows_max, columns)
     }
@@ -115,6 +117,20 @@ impl Ops for Cpu {
         inputs: usize,
     ) -> Result<Weights, OpsError> {
         Weights::pack(format, bytes, outputs, inputs)
+    }
+
+    fn packed<'a>(&self, weights: &'a Weights) -> &'a [u8] {
+        &weights.bytes
+    }
+
+    fn adopt(
+        &self,
+        format: WeightFormat,
+        packed: PackedBytes,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Weights, OpsError> {
+        Weights::adopt(format, packed, outputs, inputs)
     }
 
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {

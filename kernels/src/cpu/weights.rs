@@ -3,7 +3,11 @@
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32};
-use crate::{OpsError, WeightFormat};
+use crate::{OpsError, PackedBytes, WeightFormat};
+use std::ops::Deref;
+
+/// Changes with the layout below.
+pub const PACKING: u32 = 1;
 
 /// Output rows that are interleaved, one per vector lane.
 pub const GROUP: usize = 16;
@@ -23,7 +27,24 @@ pub struct Weights {
     pub inputs: usize,
     /// A multiple of the cache line.
     pub group_bytes: usize,
-    pub bytes: Memory<u8>,
+    pub bytes: Bytes,
+}
+
+/// Of packed weights.
+pub enum Bytes {
+    Own(Memory<u8>),
+    Kept(PackedBytes),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Kept(bytes) => bytes,
+        }
+    }
 }
 
 impl Weights {
@@ -34,20 +55,58 @@ impl Weights {
         inputs: usize,
     ) -> Result<Weights, OpsError> {
         matrix_bytes(format, outputs, inputs, bytes.len())?;
-        let rows_bytes = bytes.len().checked_div(outputs).unwrap_or(0);
-        let group_bytes = (rows_bytes * GROUP).next_multiple_of(ALIGNMENT);
-        let packed = Memory::zeroed(outputs.div_ceil(GROUP) * group_bytes)?;
-        let mut weights = Weights {
+        let row_bytes = bytes.len().checked_div(outputs).unwrap_or(0);
+        let group_bytes = (row_bytes * GROUP).next_multiple_of(ALIGNMENT);
+        let mut packed = Memory::zeroed_in_huge_pages(outputs.div_ceil(GROUP) * group_bytes)?;
+        let places = Places::of(format, inputs / format.block());
+        for (output, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
+            let group = &mut packed[output / GROUP * group_bytes..][..group_bytes];
+            pack_row(format, places, output % GROUP, row, group);
+        }
+        Ok(Weights {
             format,
             outputs,
             inputs,
             group_bytes,
-            bytes: packed,
-        };
-        for output in 0..outputs {
-            weights.pack_row(output, &bytes[output * rows_bytes..][..rows_bytes]);
+            bytes: Bytes::Own(packed),
+        })
+    }
+
+    /// What `pack` made of a matrix of this shape.
+    pub fn adopt(
+        format: WeightFormat,
+        packed: PackedBytes,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Weights, OpsError> {
+        let row_bytes = format
+            .row_bytes(inputs)
+            .ok_or(OpsError::WrongBlock { format, inputs })?;
+        let too_large = OpsError::OutOfMemory { bytes: usize::MAX };
+        let group_bytes = row_bytes
+            .checked_mul(GROUP)
+            .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT));
+        let group_bytes = group_bytes.ok_or(too_large.clone())?;
+        let expected = outputs
+            .div_ceil(GROUP)
+            .checked_mul(group_bytes)
+            .ok_or(too_large)?;
+        match packed.len() == expected {
+            true => Ok(Weights {
+                format,
+                outputs,
+                inputs,
+                group_bytes,
+                bytes: Bytes::Kept(packed),
+            }),
+            false => Err(OpsError::WrongLength {
+                format,
+                outputs,
+                inputs,
+                expected,
+                found: packed.len(),
+            }),
         }
-        Ok(weights)
     }
 
     pub fn groups(&self) -> usize {
@@ -56,21 +115,6 @@ impl Weights {
 
     pub fn blocks(&self) -> usize {
         self.inputs / self.format.block()
-    }
-
-    fn pack_row(&mut self, output: usize, row: &[u8]) {
-        let lane = output % GROUP;
-        let places = Places::of(self.format, self.blocks());
-        let group = &mut self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes];
-        for (index, block) in row.chunks_exact(self.format.block_bytes()).enumerate() {
-            let (halves, body) = block.split_at(places.halves * 2);
-            for (half, bytes) in halves.chunks_exact(2).enumerate() {
-                group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
-            }
-            for (piece, bytes) in body.chunks_exact(places.piece_bytes).enumerate() {
-                group[places.piece(index, piece, lane)..][..places.piece_bytes].copy_from_slice(bytes);
-            }
-        }
     }
 
     /// One row, dequantised; `out` has `inputs` values.
@@ -84,6 +128,18 @@ impl Weights {
         };
         for (index, out) in out.chunks_exact_mut(self.format.block()).enumerate() {
             row.dequantise_block(index, out);
+        }
+    }
+}
+
+fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
+    for (index, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+        let (halves, body) = block.split_at(places.halves * 2);
+        for (half, bytes) in halves.chunks_exact(2).enumerate() {
+            group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
+        }
+        for (piece, bytes) in body.chunks_exact(places.piece_bytes).enumerate() {
+            group[places.piece(index, piece, lane)..][..places.piece_bytes].copy_from_slice(bytes);
         }
     }
 }

@@ -54,6 +54,10 @@ impl Matrix {
         })
     }
 
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub fn inputs(&self) -> usize {
         self.inputs
     }

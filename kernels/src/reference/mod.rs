@@ -28,7 +28,7 @@ pub use attention::{Pages, STEP};
 pub use matmul::Matrix;
 
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopeTable, WeightFormat};
+use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, PackedBytes, RopeTable, WeightFormat};
 
 /// The truth. Single-threaded and slow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +38,8 @@ impl Ops for Reference {
     type Tensor = Tensor;
     type Weights = Matrix;
     type Pages = Pages;
+
+    const PACKING: u32 = 0;
 
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Tensor, OpsError> {
         Tensor::new(rows_max, columns)
@@ -63,6 +65,20 @@ impl Ops for Reference {
         inputs: usize,
     ) -> Result<Matrix, OpsError> {
         Matrix::new(format, bytes, outputs, inputs)
+    }
+
+    fn packed<'a>(&self, weights: &'a Matrix) -> &'a [u8] {
+        weights.bytes()
+    }
+
+    fn adopt(
+        &self,
+        format: WeightFormat,
+        packed: PackedBytes,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Matrix, OpsError> {
+        Matrix::new(format, &packed, outputs, inputs)
     }
 
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {

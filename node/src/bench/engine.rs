@@ -98,6 +98,7 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
         threads: machine.threads,
         level: machine.level,
         memory,
+        packed: None,
     };
     let mut ranks = Ranks::load(&file, &plan, &mut |_| ())?;
     let load_secs = began.elapsed().as_secs_f64();

@@ -15,7 +15,7 @@ use coordinator::engine::{Engine, EngineConfig};
 use proto::engine::{FromEngine, ReplicaInfo};
 use proto::wire::{self, Kind};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -88,6 +88,7 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         threads: setup.threads as usize,
         level,
         memory,
+        packed: Some(PathBuf::from(&setup.packed)),
     };
     let mut reporter = Reporter {
         setup,

@@ -14,6 +14,7 @@ pub mod engine_loop;
 pub mod exercise;
 pub mod frames;
 pub mod grammars;
+mod packed;
 pub mod prepare;
 pub mod process;
 pub mod ranks;

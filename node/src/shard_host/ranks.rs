@@ -1,10 +1,13 @@
 //! The threads that compute: rank 0 on the loop's own thread, the others each on one of theirs.
 
+use super::packed::PackedStore;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
 use crate::os;
+use kernels::Ops;
 use kernels::cpu::{Cpu, Level, Team};
-use shard::{Exchange, LoadError, Lost, ModelConfig, Rank, Shm, Solo, StepInput, StepOutput};
+use shard::{Exchange, LoadError, Lost, ModelConfig, Rank, Shm, Solo, StepInput, StepOutput, WeightSource};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -26,12 +29,25 @@ pub struct RankPlan {
     pub threads: usize,
     pub level: Option<Level>,
     pub memory: MemoryPlan,
+    /// Where packed weights are kept: the beginning of the files' names. `None`: nowhere.
+    pub packed: Option<PathBuf>,
 }
 
 impl RankPlan {
     /// Threads of one rank; the first ranks get what does not divide.
     fn threads_of(&self, rank: usize) -> usize {
         (self.threads / self.ranks + usize::from(rank < self.threads % self.ranks)).max(1)
+    }
+
+    fn packed_of(&self, rank: usize) -> PackedStore {
+        match &self.packed {
+            Some(prefix) => {
+                let mut name = prefix.clone().into_os_string();
+                name.push(format!("-{}-{rank}of{}", Cpu::PACKING, self.ranks));
+                PackedStore::open(name.into(), Cpu::PACKING)
+            }
+            None => PackedStore::Off,
+        }
     }
 }
 
@@ -104,16 +120,23 @@ fn load_rank<X: Exchange>(
             error,
         })
     })?;
-    Rank::load(
+    let mut packed = plan.packed_of(exchange.rank());
+    let mut source = WeightSource {
+        gguf: &gguf,
+        packed: &mut packed,
+        progress,
+    };
+    let rank = Rank::load(
         cpu,
         exchange,
-        &gguf,
+        &mut source,
         &config,
         plan.memory.blocks,
         BLOCK_TOKENS,
-        progress,
-    )
-    .map_err(load_error)
+    );
+    let rank = rank.map_err(load_error)?;
+    packed.finish();
+    Ok(rank)
 }
 
 struct StartingRank {

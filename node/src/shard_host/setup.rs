@@ -10,6 +10,8 @@ pub struct ShardSetup {
     /// Its served name, for people.
     pub model: String,
     pub model_path: String,
+    /// Where packed weights are kept: the beginning of the files' names.
+    pub packed: String,
     /// Tensor parallel ranks, each on threads of its own.
     pub ranks: u32,
     /// Compute threads over all ranks; at least `ranks`.

@@ -3,6 +3,7 @@
 //! ```text
 //! lock             held by whoever fetches or looks up
 //! blobs/<sha256>   model files, complete and verified, never changed
+//! packed/<sha256>… weights of a model file as kernels want them; a cache, which shard hosts fill and read
 //! refs/<…>.json    which blob a spec led to
 //! temporary/<…>/   downloads in flight; left-overs of a crash are removed by the next fetch
 //! ```
@@ -276,6 +277,11 @@ impl Store {
             digest,
             bytes,
         })
+    }
+
+    /// How the names of files with this model's packed weights begin.
+    pub fn packed(&self, digest: &[u8; 32]) -> PathBuf {
+        self.folder.join("packed").join(hex::encode(digest))
     }
 
     fn blob(&self, digest: &[u8; 32]) -> PathBuf {

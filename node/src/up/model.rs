@@ -15,10 +15,13 @@ use crate::text::TextModel;
 use anyhow::Context;
 use proto::cluster::{ClusterCommand, ModelRecord};
 use proto::{Epoch, ReplicaId};
+use std::path::PathBuf;
 
 pub struct PreparedModel {
     pub named: NamedSpec,
     pub stored: Stored,
+    /// Where packed weights are kept.
+    packed: PathBuf,
     pub text: TextModel,
     pub memory: MemoryPlan,
 }
@@ -47,6 +50,7 @@ impl PreparedModel {
             .with_context(|| format!("model file {}", stored.path.display()))?;
         Ok(PreparedModel {
             named: named.clone(),
+            packed: store.packed(&stored.digest),
             stored,
             text,
             memory,
@@ -62,6 +66,7 @@ impl PreparedModel {
                 epoch: Epoch(1),
                 model: self.named.name.clone(),
                 model_path: self.stored.path.to_string_lossy().into_owned(),
+                packed: self.packed.to_string_lossy().into_owned(),
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,
                 cpu_level: config.cpu_level.value.clone(),

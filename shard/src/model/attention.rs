@@ -26,7 +26,7 @@ pub struct AttentionRoom<O: Ops> {
 }
 
 impl<O: Ops> Attention<O> {
-    pub fn load(weights: &mut Weights<'_, O>, layer: usize) -> Result<Self, LoadError> {
+    pub fn load(weights: &mut Weights<'_, '_, O>, layer: usize) -> Result<Self, LoadError> {
         let (cut, rank) = (weights.cut, weights.rank);
         let keys = cut.keys(rank);
         let name = |part: &str| format!("blk.{layer}.attn_{part}.weight");

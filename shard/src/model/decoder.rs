@@ -58,7 +58,7 @@ pub struct Context<'a, O: Ops, X> {
 impl<O: Ops> Decoder<O> {
     /// `positions` is the longest sequence this replica can hold.
     pub fn load(
-        weights: &mut Weights<'_, O>,
+        weights: &mut Weights<'_, '_, O>,
         config: &ModelConfig,
         block_tokens: usize,
         positions: usize,
@@ -141,7 +141,7 @@ impl<O: Ops> Decoder<O> {
 }
 
 impl<O: Ops> Layer<O> {
-    fn load(weights: &mut Weights<'_, O>, layer: usize) -> Result<Self, LoadError> {
+    fn load(weights: &mut Weights<'_, '_, O>, layer: usize) -> Result<Self, LoadError> {
         Ok(Layer {
             attention: Attention::load(weights, layer)?,
             mlp: Mlp::load(weights, layer)?,

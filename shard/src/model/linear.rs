@@ -1,6 +1,6 @@
 use super::LoadError;
 use crate::gguf::Tensor;
-use kernels::{InputPrecision, Ops};
+use kernels::{InputPrecision, Ops, PackedBytes};
 use std::ops::Range;
 
 /// A rank's rows of a matrix, as the device likes them.
@@ -10,7 +10,7 @@ pub struct Linear<O: Ops> {
 
 impl<O: Ops> Linear<O> {
     /// `outputs` are the rows of the matrix that this rank computes.
-    pub fn load(ops: &O, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Result<Self, LoadError> {
+    pub fn pack(ops: &O, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Result<Self, LoadError> {
         let format = tensor.format()?;
         let inputs = tensor.dimensions[0];
         let row_bytes = format.row_bytes(inputs).ok_or_else(|| {
@@ -21,6 +21,23 @@ impl<O: Ops> Linear<O> {
             .pack(format, bytes, outputs.len(), inputs)
             .map_err(|error| LoadError::device(tensor.name, error))?;
         Ok(Linear { weights })
+    }
+
+    /// As `pack`, from what it made of these rows before.
+    pub fn adopt(
+        ops: &O,
+        tensor: &Tensor<'_>,
+        packed: PackedBytes,
+        outputs: &Range<usize>,
+    ) -> Result<Self, LoadError> {
+        let weights = ops.adopt(tensor.format()?, packed, outputs.len(), tensor.dimensions[0]);
+        Ok(Linear {
+            weights: weights.map_err(|error| LoadError::device(tensor.name, error))?,
+        })
+    }
+
+    pub fn packed<'a>(&'a self, ops: &'a O) -> &'a [u8] {
+        ops.packed(&self.weights)
     }
 
     /// The products of `x` with each of `linears`, side by side in `out`; as in [`Ops::matmul`].

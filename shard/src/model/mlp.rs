@@ -25,7 +25,7 @@ pub struct MlpRoom<O: Ops> {
 }
 
 impl<O: Ops> Mlp<O> {
-    pub fn load(weights: &mut Weights<'_, O>, layer: usize) -> Result<Self, LoadError> {
+    pub fn load(weights: &mut Weights<'_, '_, O>, layer: usize) -> Result<Self, LoadError> {
         let (cut, rank) = (weights.cut, weights.rank);
         let name = |part: &str| format!("blk.{layer}.ffn_{part}.weight");
         Ok(Mlp {

@@ -1,39 +1,66 @@
 use super::LoadError;
 use super::cut::Cut;
 use super::linear::Linear;
-use crate::gguf::Gguf;
+use super::packed_cache::PackedCache;
+use crate::gguf::{Gguf, Tensor};
 use kernels::Ops;
 use std::ops::Range;
 
-/// Where a rank takes its weights from, and tells how far it is.
-pub struct Weights<'a, O: Ops> {
-    pub ops: &'a O,
+/// Where weights come from.
+pub struct WeightSource<'a> {
     pub gguf: &'a Gguf<'a>,
-    pub cut: &'a Cut,
-    pub rank: usize,
-    /// Bytes of the file that this rank has read.
-    pub loaded: u64,
+    pub packed: &'a mut dyn PackedCache,
+    /// Is told, now and then, how many bytes of the file the rank has taken in so far.
     pub progress: &'a mut dyn FnMut(u64),
 }
 
-impl<O: Ops> Weights<'_, O> {
+/// What a rank takes from it.
+pub struct Weights<'a, 's, O: Ops> {
+    pub ops: &'a O,
+    pub source: &'a mut WeightSource<'s>,
+    pub cut: &'a Cut,
+    pub rank: usize,
+    /// Bytes of the file.
+    pub loaded: u64,
+}
+
+impl<O: Ops> Weights<'_, '_, O> {
     pub fn vector(&mut self, name: &str) -> Result<Vec<f32>, LoadError> {
-        let tensor = self.gguf.tensor(name)?;
+        let gguf = self.source.gguf;
+        let tensor = gguf.tensor(name)?;
         self.count(tensor.bytes().len());
         Ok(tensor.floats()?)
     }
 
     /// The rows `outputs` of a matrix.
     pub fn matrix(&mut self, name: &str, outputs: &Range<usize>) -> Result<Linear<O>, LoadError> {
-        let tensor = self.gguf.tensor(name)?;
-        let linear = Linear::load(self.ops, tensor, outputs)?;
+        let gguf = self.source.gguf;
+        let tensor = gguf.tensor(name)?;
+        let linear = match self.packed(tensor, outputs) {
+            Some(linear) => linear,
+            None => self.pack(tensor, outputs)?,
+        };
         let all = tensor.dimensions[1];
         self.count(tensor.bytes().len() / all * outputs.len());
         Ok(linear)
     }
 
+    fn packed(&mut self, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Option<Linear<O>> {
+        let packed = self.source.packed.find(tensor.name, outputs)?;
+        // One that does not fit the file is of no use.
+        Linear::adopt(self.ops, tensor, packed, outputs).ok()
+    }
+
+    fn pack(&mut self, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Result<Linear<O>, LoadError> {
+        let linear = Linear::pack(self.ops, tensor, outputs)?;
+        self.source
+            .packed
+            .keep(tensor.name, outputs, linear.packed(self.ops));
+        Ok(linear)
+    }
+
     fn count(&mut self, bytes: usize) {
         self.loaded += bytes as u64;
-        (self.progress)(self.loaded);
+        (self.source.progress)(self.loaded);
     }
 }

@@ -8,7 +8,10 @@ use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
-use shard::{Gguf, Lost, ModelConfig, Rank, SequenceTable, Shm, StepInput, StepOutput};
+use shard::{
+    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, Rank, SequenceTable, Shm, StepInput, StepOutput,
+    WeightSource,
+};
 use std::collections::BTreeMap;
 
 pub const BLOCK_TOKENS: u32 = 16;
@@ -60,20 +63,20 @@ impl Replica {
 
 impl<O: Ops> Replica<O> {
     pub fn on(device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
+        Replica::keeping(&mut NoPackedCache, device, file, ranks)
+    }
+
+    /// With weights that were packed before, as far as `packed` has them.
+    pub fn keeping(packed: &mut dyn PackedCache, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
         let gguf = Gguf::parse(file).unwrap();
         let config = ModelConfig::from_gguf(&gguf).unwrap();
-        let load = |exchange| {
-            Rank::load(
-                device(),
-                exchange,
-                &gguf,
-                &config,
-                BLOCKS,
-                BLOCK_TOKENS,
-                &mut |_| {},
-            )
-            .unwrap()
+        let mut source = WeightSource {
+            gguf: &gguf,
+            packed,
+            progress: &mut |_| {},
         };
+        let load =
+            |exchange| Rank::load(device(), exchange, &mut source, &config, BLOCKS, BLOCK_TOKENS).unwrap();
         Replica {
             ranks: Shm::ring(ranks).into_iter().map(load).collect(),
             table: SequenceTable::new(BLOCK_TOKENS),
