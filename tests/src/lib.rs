@@ -4,11 +4,15 @@
 
 mod binary;
 mod client;
+mod environment;
 mod node;
+mod suite;
 
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
+pub use environment::{TOKENIZER_NAME, suites, tokenizer_folder};
 pub use node::{Node, NodeOptions, TempFolder, signal};
+pub use suite::Suite;
 
 use serde_json::Value;
 
