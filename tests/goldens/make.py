@@ -31,6 +31,7 @@ import torch
 import transformers
 
 import prompts
+import tokenizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -39,11 +40,11 @@ def main():
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     path = pathlib.Path(arguments.gguf).resolve()
-    tokenizer = tokenizer_of(path)
+    reference = reference_tokenizer(path)
     made_with = versions(path)
-    write(HERE / "tokenizer-smollm.json", tokenizer_goldens(tokenizer, made_with))
+    write(HERE / "tokenizer-smollm.json", tokenizer_goldens(reference, made_with))
     if not arguments.tokenizer_only:
-        write(HERE / "smollm2-135m.json", model_goldens(path, tokenizer, made_with, arguments.continuation))
+        write(HERE / "smollm2-135m.json", model_goldens(path, reference, made_with, arguments.continuation))
 
 
 def parse_arguments():
@@ -70,31 +71,10 @@ def versions(path):
 # --- tokenizer ---------------------------------------------------------------------------------------------------
 
 
-def tokenizer_of(path):
-    """Byte-level BPE built from the file's own vocabulary and merges, not by transformers' conversion.
-
-    transformers 5 turns a GGUF `gpt2` vocabulary into GPT-2's pre-tokenizer alone. SmolLM2 was trained with digits
-    split one by one before it, which `pre = smollm` in the file says. For the digits 0 to 9 that makes no difference,
-    because no merge joins them; it does for other numerals: 2 of the strings in `prompts.py` (with ½, ①, Ⅻ) get other
-    ids from transformers.
-    """
+def reference_tokenizer(path):
     fields = gguf.GGUFReader(path).fields
-    pieces = fields["tokenizer.ggml.tokens"].contents()
-    kinds = fields["tokenizer.ggml.token_type"].contents()
-    merges = [tuple(line.split(" ")) for line in fields["tokenizer.ggml.merges"].contents()]
-    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [
-            tokenizers.pre_tokenizers.Digits(individual_digits=True),
-            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    control = [piece for piece, kind in zip(pieces, kinds) if kind == int(gguf.TokenType.CONTROL)]
-    tokenizer.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False) for piece in control])
-    return ReferenceTokenizer(tokenizer, fields["tokenizer.chat_template"].contents(), control)
+    template = fields["tokenizer.chat_template"].contents()
+    return ReferenceTokenizer(tokenizer.tokenizer_of(fields), template, tokenizer.control_tokens(fields))
 
 
 class ReferenceTokenizer:

@@ -2,21 +2,19 @@
 
     python openai_suite.py BASE_URL KEY MODEL
 
-Each function `test_…` is one test. Prints one line for each and ends with 1 when any failed. `tests/openai_client.rs`
-starts the server and runs this.
+`tests/openai_client.rs` installs the client, starts the server and runs this.
 """
 
 import asyncio
 import json
 import re
-import sys
-import traceback
 import typing
 
 import openai
 import pydantic
 
-BASE_URL, KEY, MODEL = sys.argv[1:4]
+from suite import BASE_URL, KEY, MODEL, expect, run_tests
+
 client = openai.OpenAI(base_url=BASE_URL, api_key=KEY, max_retries=0, timeout=300)
 
 HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
@@ -32,15 +30,6 @@ def complete(**fields):
 
 def text_of(stream):
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
-
-
-def expect(error, **fields):
-    """The call must fail with this error of the client; the error is given back."""
-    try:
-        fields.pop("call", chat)(**fields)
-    except error as caught:
-        return caught
-    raise AssertionError(f"no {error.__name__} for {fields}")
 
 
 # --- models ------------------------------------------------------------------------------------------------------
@@ -222,14 +211,14 @@ def test_top_k_1_is_greedy():
 
 def test_a_wrong_key_is_an_authentication_error():
     stranger = client.with_options(api_key="sk-wrong")
-    error = expect(openai.AuthenticationError, call=lambda: stranger.models.list())
+    error = expect(openai.AuthenticationError, stranger.models.list)
     assert error.status_code == 401 and error.body["message"]
 
 
 def test_an_unknown_model_is_not_found():
-    error = expect(openai.NotFoundError, model="no-such-model")
+    error = expect(openai.NotFoundError, chat, model="no-such-model")
     assert "no-such-model" in str(error)
-    expect(openai.NotFoundError, call=lambda: client.models.retrieve("no-such-model"))
+    expect(openai.NotFoundError, client.models.retrieve, model="no-such-model")
 
 
 def test_nonsense_is_a_bad_request_that_names_its_field():
@@ -243,16 +232,16 @@ def test_nonsense_is_a_bad_request_that_names_its_field():
         "stop": [1],
         "presence_penalty": 9,
     }.items():
-        error = expect(openai.BadRequestError, **{field: value})
+        error = expect(openai.BadRequestError, chat, **{field: value})
         assert error.param == field, f"{field}: {error.body}"
 
 
 def test_what_is_not_supported_is_refused_and_never_ignored():
-    expect(openai.BadRequestError, tools=[{"type": "web_search"}])
-    expect(openai.BadRequestError, functions=[{"name": "f", "parameters": {}}])
-    expect(openai.BadRequestError, response_format={"type": "xml"})
-    expect(openai.BadRequestError, call=complete, best_of=3)
-    expect(openai.BadRequestError, messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    expect(openai.BadRequestError, chat, tools=[{"type": "web_search"}])
+    expect(openai.BadRequestError, chat, functions=[{"name": "f", "parameters": {}}])
+    expect(openai.BadRequestError, chat, response_format={"type": "xml"})
+    expect(openai.BadRequestError, complete, best_of=3)
+    expect(openai.BadRequestError, chat, messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
 
 
 def test_unknown_fields_are_ignored():
@@ -375,19 +364,5 @@ def test_many_streams_at_a_time():
     assert texts[:8] == texts[8:] and len(set(texts[:8])) > 1
 
 
-def main():
-    tests = [(name, function) for name, function in globals().items() if name.startswith("test_")]
-    failed = 0
-    for name, function in tests:
-        try:
-            function()
-            print(f"ok      {name}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED  {name}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(tests) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tests(globals())

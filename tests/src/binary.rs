@@ -24,9 +24,7 @@ fn build() -> PathBuf {
     let folder = profile_folder();
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--workspace", "--bin", "cluster"]);
-    command
-        .arg("--target-dir")
-        .arg(folder.parent().expect("a profile folder has a parent"));
+    command.arg("--target-dir").arg(target_folder());
     if folder.ends_with("release") {
         command.arg("--release");
     }
@@ -51,11 +49,16 @@ fn profile_folder() -> PathBuf {
 pub fn store() -> PathBuf {
     match std::env::var_os("CLUSTER_TEST_STORE") {
         Some(path) => PathBuf::from(path),
-        None => profile_folder()
-            .parent()
-            .expect("profiles share a folder")
-            .join("test-store"),
+        None => target_folder().join("test-store"),
     }
+}
+
+/// Where build results lie, and what tests keep between runs.
+pub fn target_folder() -> PathBuf {
+    profile_folder()
+        .parent()
+        .expect("profiles share a folder")
+        .to_owned()
 }
 
 /// Where the model's file lies; fetched with `cluster pull` when it is not there yet.

@@ -5,12 +5,16 @@
 mod binary;
 mod client;
 mod crowd;
+mod environment;
 mod node;
+mod suite;
 
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
 pub use crowd::{Crowd, CrowdSize};
+pub use environment::{TOKENIZER_NAME, suites, tokenizer_folder};
 pub use node::{Node, NodeOptions, TempFolder, signal};
+pub use suite::Suite;
 
 use serde_json::Value;
 

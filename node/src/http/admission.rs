@@ -164,8 +164,12 @@ fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
 fn output_tokens(job: &Job, prompt_tokens: usize) -> Result<u32, ApiError> {
     let context = job.model.context_tokens_max as usize;
     let Some(room) = context.checked_sub(prompt_tokens) else {
-        let message = format!("the prompt has {prompt_tokens} tokens; the model's context takes {context}");
-        return Err(ApiError::too_long(prompt_param(job.dialect), message));
+        let needed = format!("it has {prompt_tokens} tokens");
+        return Err(ApiError::beyond_context(
+            prompt_param(job.dialect),
+            context,
+            &needed,
+        ));
     };
     let tokens = match job.output {
         OutputLength::Asked { tokens, .. } => tokens as usize,
@@ -173,10 +177,8 @@ fn output_tokens(job: &Job, prompt_tokens: usize) -> Result<u32, ApiError> {
         OutputLength::RestOfContext => room.max(1),
     };
     if tokens > room {
-        let message = format!(
-            "the prompt has {prompt_tokens} tokens and {tokens} more are asked for; the model's context takes {context}"
-        );
-        return Err(ApiError::too_long(length_param(job), message));
+        let needed = format!("it has {prompt_tokens} tokens and {tokens} more are asked for");
+        return Err(ApiError::beyond_context(length_param(job), context, &needed));
     }
     if job.common.sampling.min_tokens as usize > tokens {
         let message = format!("`min_tokens` is above the {tokens} tokens that the answer may have");

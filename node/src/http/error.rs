@@ -56,6 +56,16 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message).about(param)
     }
 
+    /// Prompt and output do not fit. Clients, which then cut the conversation or choose another model, know this error by
+    /// its words and not by its code: the first sentence is OpenAI's (litellm), `prompt is too long` Anthropic's
+    /// (langchain).
+    pub fn beyond_context(param: &str, context_tokens: usize, needed: &str) -> ApiError {
+        let message = format!(
+            "This model's maximum context length is {context_tokens} tokens. However, the prompt is too long: {needed}."
+        );
+        ApiError::too_long(param, message)
+    }
+
     pub fn no_such_model(name: &str) -> ApiError {
         let message = format!("the model `{name}` does not exist here; GET /v1/models lists what does");
         ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).about("model")
@@ -152,9 +162,10 @@ impl From<Refusal> for ApiError {
                     "the queue is full; try again later",
                 )
             },
-            Refusal::TooLong { tokens, tokens_max } => ApiError::too_long(
+            Refusal::TooLong { tokens, tokens_max } => ApiError::beyond_context(
                 "max_tokens",
-                format!("prompt and output need {tokens} tokens; at most {tokens_max} fit here"),
+                tokens_max as usize,
+                &format!("with its output it needs {tokens} tokens"),
             ),
             Refusal::Unavailable { retry_after } => ApiError::unavailable(
                 "no replica of the model serves at the moment; try again later",

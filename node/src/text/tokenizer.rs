@@ -42,7 +42,7 @@ pub enum BuildError {
 
 #[derive(thiserror::Error, PartialEq, Eq, Debug)]
 pub enum EncodeError {
-    #[error("the text has {bytes} bytes; at most {bytes_max} are taken")]
+    #[error("the prompt is too long: its text has {bytes} bytes and at most {bytes_max} are taken")]
     TooLong { bytes: usize, bytes_max: usize },
 }
 

@@ -210,6 +210,39 @@ async fn a_prompt_longer_than_the_context_is_refused_as_such() {
     assert_eq!(answer.error_param(), "prompt");
 }
 
+/// litellm looks for the first sentence, langchain for the beginning of the second.
+#[tokio::test]
+async fn what_does_not_fit_the_context_is_said_in_the_words_that_clients_know() {
+    let gateway = FakeGateway::new(hello);
+    let words = "This model's maximum context length is 100 tokens. However, the prompt is too long: ";
+    for (body, needed) in [
+        (json!({"prompt": vec![40; 101]}), "it has 101 tokens."),
+        (
+            json!({"prompt": vec![40; 90], "max_tokens": 11}),
+            "it has 90 tokens and 11 more are asked for.",
+        ),
+    ] {
+        let answer = post(&gateway, "/v1/completions", body).await;
+        assert_eq!(
+            answer.json()["error"]["message"],
+            format!("{words}{needed}"),
+            "{}",
+            answer.text
+        );
+    }
+    let refused = FakeGateway::new(|_, _| {
+        Err(Refusal::TooLong {
+            tokens: 101,
+            tokens_max: 100,
+        })
+    });
+    let answer = post(&refused, "/v1/completions", json!({"prompt": "fox"})).await;
+    assert_eq!(
+        answer.json()["error"]["message"],
+        format!("{words}with its output it needs 101 tokens.")
+    );
+}
+
 #[tokio::test]
 async fn a_text_that_no_tokens_could_fit_into_the_context_is_refused_by_its_length() {
     // Its longest token is `<|endoftext|>`.
