@@ -2,12 +2,13 @@
 
 use super::server::{Server, model_names};
 use crate::bench::engine::{self, Grid, Machine, Report, Row};
+use crate::bench::schemas::{self, Walks};
 use crate::bench::serve::{self, Load};
 use crate::config::high;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, catalogue};
 use crate::up::open_store;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ pub struct Bench {
 enum What {
     Serve(BenchServe),
     Engine(BenchEngine),
+    Schemas(BenchSchemas),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -55,6 +57,7 @@ impl Bench {
         match self.what {
             What::Serve(serve) => super::runtime()?.block_on(serve.run()),
             What::Engine(engine) => engine.run(),
+            What::Schemas(schemas) => schemas.run(),
         }
     }
 }
@@ -139,6 +142,51 @@ impl BenchEngine {
             ranks: self.tp,
             threads,
             level: self.cpu_level.as_deref().map(str::parse).transpose()?,
+        })
+    }
+}
+
+const SCHEMAS_EXAMPLES: &str = "\
+Each line of FILE is a JSON object: `name`, `schema`, and maybe `texts`, a list of strings that are followed as well.
+
+Examples:
+  cluster bench schemas schemas.jsonl
+  cluster bench schemas schemas.jsonl --walks 20 --seed 7 --json";
+
+/// Compile JSON schemas, and walk through them at random: what they cost, and what they let through
+#[derive(Args, Debug)]
+#[command(after_help = SCHEMAS_EXAMPLES)]
+struct BenchSchemas {
+    /// JSON lines
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// As for `cluster up`; only its tokens matter
+    #[arg(long, value_name = "SPEC", default_value = catalogue::DEFAULT)]
+    model: String,
+    #[command(flatten)]
+    walks: Walks,
+    /// Where models are kept [default: ~/.cache/cluster/store]
+    #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
+    store: Option<PathBuf>,
+    /// Print a line of JSON for each schema, outputs included
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchSchemas {
+    fn run(self) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(&self.file).with_context(|| self.file.display().to_string())?;
+        let cases = schemas::read(&text).with_context(|| self.file.display().to_string())?;
+        let named: NamedSpec = self.model.parse()?;
+        let stored = open_store(&super::store_folder(self.store)?)?.resolve(&named.spec, Check::Length)?;
+        if self.json {
+            return schemas::run(&stored.path, &cases, &self.walks, &mut |report| {
+                println!("{}", serde_json::to_string(&report).expect("a report is JSON"));
+            });
+        }
+        println!("{}", schemas::Report::HEAD);
+        schemas::run(&stored.path, &cases, &self.walks, &mut |report| {
+            println!("{report}")
         })
     }
 }

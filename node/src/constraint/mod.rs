@@ -5,7 +5,7 @@
 //! was taken once is always taken.
 //!
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
-//! * [`schema`]: what of JSON schema is taken.
+//! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`] and [`exclusive`] are its parts.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
@@ -15,8 +15,13 @@ pub mod bounds;
 pub mod cache;
 pub mod checker;
 pub mod compiler;
+pub mod exclusive;
 pub mod follower;
+pub mod formats;
+pub mod literal;
 pub mod masks;
+pub mod number;
+pub mod pattern;
 pub mod schema;
 pub mod stream;
 #[cfg(test)]
