@@ -142,7 +142,7 @@ async fn check_form(tenant: TenantId, job: &Job) -> Result<(), ApiError> {
 const RETRY_AFTER_CHECKS: Span = Span::from_secs(1);
 
 /// Choice index = prompt · n + k.
-fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
+pub fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
     let count = job.prompts.len() as u64 * u64::from(job.common.choices);
     if count > u64::from(streams_max) {
         let message =
@@ -199,7 +199,7 @@ fn length_param(job: &Job) -> &'static str {
     }
 }
 
-fn choices(job: &Job, request: RequestId) -> Vec<Choice> {
+pub fn choices(job: &Job, request: RequestId) -> Vec<Choice> {
     let rules = ChoiceRules {
         request,
         special: job.common.special,

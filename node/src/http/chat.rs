@@ -58,7 +58,7 @@ impl Service {
     }
 }
 
-async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
+pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
     let mut common = Common::new(&mut shared, &model.text, &service.limits)?;

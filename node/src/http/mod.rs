@@ -17,6 +17,8 @@ mod edge;
 mod error;
 mod extras;
 mod form;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod idempotency;
 mod last_turn;
 mod limits;
