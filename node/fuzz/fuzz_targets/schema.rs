@@ -45,7 +45,6 @@ fn of_calls(choice: u8, parameters: Map<String, Value>) -> String {
     let families: [&dyn Family; 3] = [&HERMES, &LLAMA, &MISTRAL];
     let tool = Tool {
         name: "f".to_owned(),
-        definition: Value::Null,
         parameters,
     };
     let form = CallsForm {

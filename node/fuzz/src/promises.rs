@@ -5,8 +5,9 @@
 
 use crate::memory::peak_bytes;
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const PORTION_BYTES: usize = 64 << 10;
@@ -14,10 +15,43 @@ const PORTION_TIME_MAX: Duration = Duration::from_millis(100);
 const MEMORY_FACTOR: usize = 8;
 
 /// Input of `bytes`, on which `work` is done. It is done again before a promise counts as broken: time, because others
-/// use the machine too; memory, because some of it is made once and kept.
+/// use the machine too; memory, because some of it is made once and kept. A panic that is caught where it comes from, as
+/// those of other people's code are, is none.
 pub fn keep<T>(bytes: usize, memory_constant: usize, work: impl Fn() -> T) -> T {
     static FIRST: Once = Once::new();
-    FIRST.call_once(|| drop(work()));
+    FIRST.call_once(|| {
+        hold_back_panics();
+        drop(watched(&work));
+    });
+    match watched(|| kept(bytes, memory_constant, &work)) {
+        Ok(done) => done,
+        Err(_) => {
+            eprintln!("{}", LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner));
+            std::process::abort();
+        }
+    }
+}
+
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+fn watched<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    IS_WATCHED.store(true, Relaxed);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    IS_WATCHED.store(false, Relaxed);
+    done
+}
+
+/// libFuzzer's hook ends the process at once.
+fn hold_back_panics() {
+    let at_once = take_hook();
+    set_hook(Box::new(move |panic| match IS_WATCHED.load(Relaxed) {
+        true => *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = panic.to_string(),
+        false => at_once(panic),
+    }));
+}
+
+fn kept<T>(bytes: usize, memory_constant: usize, work: impl Fn() -> T) -> T {
     let started = Instant::now();
     let (done, peak) = peak_bytes(&work);
     let time = started.elapsed();

@@ -149,13 +149,14 @@ pub fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError>
             format!("the request has {count} choices (prompts times `n`); at most {streams_max} are served");
         return Err(ApiError::invalid("n", message));
     }
+    let sampling = Arc::new(job.common.sampling.clone());
     let mut streams = Vec::with_capacity(count as usize);
     for prompt in &job.prompts {
         let max_new_tokens = output_tokens(job, prompt.ids.len())?;
         streams.extend((0..job.common.choices).map(|_| StreamSpec {
             prompt: prompt.ids.clone(),
             max_new_tokens,
-            sampling: job.common.sampling.clone(),
+            sampling: sampling.clone(),
         }));
     }
     Ok(streams)

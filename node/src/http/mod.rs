@@ -17,6 +17,7 @@ mod edge;
 mod error;
 mod extras;
 mod form;
+mod free_json;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod idempotency;

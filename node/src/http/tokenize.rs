@@ -88,10 +88,10 @@ async fn tokens(
     let Some(text) = request.prompt else {
         let special = add_special(request.add_special_tokens, AddSpecial::Never);
         let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
-        let offer = Offer::new(request.tools, None, None)?;
+        let (_, tools) = Offer::new(request.tools, None, None)?;
         let conversation = conversation(
             request.messages,
-            &offer,
+            tools,
             request.add_generation_prompt,
             request.chat_template_kwargs.as_deref(),
         )?;
