@@ -1,15 +1,21 @@
-//! `cargo run --release -p node --example tokenizer_bench -- MODEL.gguf`: how long the tokenizer takes for hostile text
-//! of 1, 2 and 4 MB. What counts is the last column, where 2.0 is linear, and the slowest rate.
+//! `cargo run --release -p node --example tokenizer_bench -- MODEL.gguf`: how long the tokenizer takes for hostile and
+//! for ordinary text of 64 KB to 4 MB, with the model's own vocabulary under each rule that cuts words. What counts is
+//! the slowest rate, and the greatest time of a text over that of its half, where 2.0 is linear.
 
-use node::text::{AddSpecial, SpecialTokens, TextModel, decode};
+use node::text::{AddSpecial, SpecialTokens, TextModel, TokenizerSource, decode};
 use shard::gguf::Gguf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const MEGABYTE: usize = 1_000_000;
+const SIZES: [usize; 7] = [64_000, 128_000, 256_000, 500_000, 1_000_000, 2_000_000, 4_000_000];
+/// Short texts are repeated until so much was encoded in a round, so that one tick of a clock weighs little.
+const ROUND_BYTES: usize = 500_000;
 const ROUNDS: usize = 3;
 
+/// `tokenizer.ggml.pre`.
+const RULES: [&str; 3] = ["smollm", "default", "llama-bpe"];
+
 /// What is repeated to fill the text.
-const UNITS: [(&str, &str); 18] = [
+const UNITS: [(&str, &str); 25] = [
     ("one letter", "a"),
     ("one capital", "Z"),
     ("one digit", "7"),
@@ -18,16 +24,23 @@ const UNITS: [(&str, &str); 18] = [
     ("spaces", " "),
     ("line ends", "\n"),
     ("tabs and line ends", "\t\n"),
+    ("any white space", " \t\r\n\u{a0}\u{3000} "),
     ("apostrophes", "'"),
     ("contractions", "'ll've"),
+    ("alternating case", "aB"),
     ("combining marks", "\u{301}"),
     ("letters with marks", "a\u{301}\u{323}"),
     ("emoji", "🙂"),
     ("emoji families", "👩‍👩‍👧‍👦"),
+    ("skin tones", "👍🏽👍🏿"),
     ("han", "漢"),
-    ("no word twice", ""),
+    ("han and kana", "漢字とかなを混ぜる。"),
     ("special tokens", "<|im_start|>"),
     ("almost special tokens", "<|im_star"),
+    ("prose", include_str!("../../docs/ARCHITECTURE.md")),
+    ("code", include_str!("tokenizer_bench.rs")),
+    ("no word twice", ""),
+    ("any characters", "\u{10ffff}"),
 ];
 
 fn main() {
@@ -36,68 +49,111 @@ fn main() {
         .expect("usage: tokenizer_bench MODEL.gguf");
     let file = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let gguf = Gguf::parse(&file).expect("a GGUF file");
-    let model = TextModel::from_gguf(&gguf).expect("a model with a tokenizer");
-    println!(
-        "{:<24}{:>9}{:>9}{:>9}{:>10}{:>10}{:>12}",
-        "text", "1 MB ms", "2 MB ms", "4 MB ms", "MB/s", "back MB/s", "4 MB/2 MB"
-    );
-    for (name, unit) in UNITS {
-        let millis = [1, 2, 4].map(|megabytes| encode_millis(&model, &text(unit, megabytes * MEGABYTE)));
-        let whole = text(unit, 4 * MEGABYTE);
-        let back = decode_millis(&model, &whole);
+    let source = TokenizerSource::from_gguf(&gguf).expect("a tokenizer");
+    let mut worst = Measured::BEST;
+    for rule in RULES {
+        let source = TokenizerSource {
+            pre: Some(rule.to_owned()),
+            ..source.clone()
+        };
+        let model = TextModel::from_source(source).expect("a model with a tokenizer");
         println!(
-            "{name:<24}{:>9.0}{:>9.0}{:>9.0}{:>10.1}{:>10.1}{:>12.2}",
-            millis[0],
-            millis[1],
-            millis[2],
-            4000.0 / millis[2],
-            4000.0 / back,
-            millis[2] / millis[1]
+            "\n{rule:<24}{:>11}{:>11}{:>11}{:>10}{:>14}",
+            "64 KB MB/s", "1 MB MB/s", "4 MB MB/s", "back MB/s", "2n/n greatest"
         );
+        for (name, unit) in UNITS {
+            worst = worst.or_worse(measured(&model, name, unit));
+        }
+    }
+    println!("\nslowest {:.2} MB/s, greatest 2n/n {:.2}", worst.rate, worst.ratio);
+}
+
+struct Measured {
+    /// In MB/s, the least of any size.
+    rate: f64,
+    /// The greatest time of a size over that of its half.
+    ratio: f64,
+}
+
+impl Measured {
+    const BEST: Measured = Measured {
+        rate: f64::INFINITY,
+        ratio: 0.0,
+    };
+
+    fn or_worse(self, other: Measured) -> Measured {
+        Measured {
+            rate: self.rate.min(other.rate),
+            ratio: self.ratio.max(other.ratio),
+        }
     }
 }
 
-/// `unit` again and again; of an empty one, letters and signs in an order that does not repeat.
-fn text(unit: &str, bytes: usize) -> String {
-    if !unit.is_empty() {
-        return unit.repeat(bytes / unit.len());
+fn measured(model: &TextModel, name: &str, unit: &str) -> Measured {
+    let texts = SIZES.map(|bytes| text(name, unit, bytes));
+    let seconds = texts.each_ref().map(|text| encode_seconds(model, text));
+    let rates: Vec<f64> = texts
+        .iter()
+        .zip(seconds)
+        .map(|(text, seconds)| text.len() as f64 / 1e6 / seconds)
+        .collect();
+    // The sizes are not doubled to the byte.
+    let doubled = |pair: &[f64]| 2.0 * pair[0] / pair[1];
+    let ratio = rates.windows(2).map(doubled).fold(0.0, f64::max);
+    let back = texts[6].len() as f64 / 1e6 / decode_seconds(model, &texts[6]);
+    println!(
+        "{name:<24}{:>11.1}{:>11.1}{:>11.1}{back:>10.1}{ratio:>14.2}",
+        rates[0], rates[4], rates[6]
+    );
+    Measured {
+        rate: rates.into_iter().fold(f64::INFINITY, f64::min),
+        ratio,
     }
+}
+
+/// `unit` again and again, in whole units; where nothing is to be repeated, characters in an order that does not.
+fn text(name: &str, unit: &str, bytes: usize) -> String {
+    match name {
+        "no word twice" => drawn(bytes, |draw| char::from(b'!' + (draw % 94) as u8)),
+        "any characters" => drawn(bytes, |draw| char::from_u32(draw % 0x11_0000).unwrap_or('\u{fffd}')),
+        _repeated => unit.repeat(bytes.div_ceil(unit.len())),
+    }
+}
+
+fn drawn(bytes: usize, letter: fn(u32) -> char) -> String {
     let mut state = 1u64;
-    let letters = std::iter::repeat_with(|| {
+    let mut text = String::with_capacity(bytes + 4);
+    while text.len() < bytes {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        char::from(b'!' + (state >> 33) as u8 % 94)
-    });
-    letters.take(bytes).collect()
+        text.push(letter((state >> 33) as u32));
+    }
+    text
 }
 
-/// The least of some rounds: everything else that runs only adds.
-fn encode_millis(model: &TextModel, text: &str) -> f64 {
-    least((0..ROUNDS).map(|_| {
-        let started = Instant::now();
-        let ids = model
-            .tokenizer()
-            .encode(text, AddSpecial::Never)
-            .expect("not too long");
-        let millis = started.elapsed().as_secs_f64() * 1000.0;
-        assert!(!ids.is_empty());
-        millis
-    }))
+fn encode_seconds(model: &TextModel, text: &str) -> f64 {
+    least(text.len(), || {
+        let ids = model.tokenizer().encode(text, AddSpecial::Never);
+        assert!(!ids.expect("not too long").is_empty());
+    })
 }
 
-fn decode_millis(model: &TextModel, text: &str) -> f64 {
+fn decode_seconds(model: &TextModel, text: &str) -> f64 {
     let ids = model
         .tokenizer()
         .encode(text, AddSpecial::Never)
         .expect("not too long");
-    least((0..ROUNDS).map(|_| {
-        let started = Instant::now();
-        let decoded = decode(model.vocabulary(), &ids, SpecialTokens::Show);
-        let millis = started.elapsed().as_secs_f64() * 1000.0;
-        assert_eq!(decoded, text);
-        millis
-    }))
+    least(text.len(), || {
+        assert!(decode(model.vocabulary(), &ids, SpecialTokens::Show) == text);
+    })
 }
 
-fn least(millis: impl Iterator<Item = f64>) -> f64 {
-    millis.fold(f64::INFINITY, f64::min)
+/// Of some rounds: everything else that runs only adds.
+fn least(bytes: usize, work: impl Fn()) -> f64 {
+    let times = (ROUND_BYTES / bytes).max(1) as u32;
+    let round = |_| {
+        let started = Instant::now();
+        (0..times).for_each(|_| work());
+        started.elapsed() / times
+    };
+    (0..ROUNDS).map(round).min().unwrap_or(Duration::MAX).as_secs_f64()
 }

@@ -53,8 +53,8 @@ pub struct StreamSpec {
     /// Shared between the choices of one prompt. Never empty.
     pub prompt: Arc<[u32]>,
     pub max_new_tokens: u32,
-    /// The dice are thrown with (seed, choice, position, draw), so all choices carry the same seed.
-    pub sampling: Sampling,
+    /// Shared between all choices: a grammar may be long. The dice are thrown with (seed, choice, position, draw), so all choices carry the same seed.
+    pub sampling: Arc<Sampling>,
 }
 
 /// An admitted request. Dropping it cancels whatever still runs.

@@ -321,7 +321,7 @@ impl RouterWorld {
             ticket: ticket.clone(),
             prompt,
             hash_root,
-            sampling: stream.spec.sampling.clone(),
+            sampling: (*stream.spec.sampling).clone(),
         })
     }
 

@@ -270,7 +270,6 @@ impl ScoreCursor {
 mod tests {
     use super::*;
     use proto::engine::{Timing, Token};
-    use proto::request::Sampling;
     use proto::{Position, Span};
 
     const REQUEST: RequestId = RequestId(5);
@@ -283,7 +282,7 @@ mod tests {
         let spec = || StreamSpec {
             prompt: vec![1, 2, 3].into(),
             max_new_tokens: 9,
-            sampling: Sampling::default(),
+            sampling: Default::default(),
         };
         let specs = (0..choices).map(|_| spec()).collect();
         let (open, reader) = OpenRequest::new(TenantId(1), "m".to_owned(), specs);

@@ -142,20 +142,21 @@ async fn check_form(tenant: TenantId, job: &Job) -> Result<(), ApiError> {
 const RETRY_AFTER_CHECKS: Span = Span::from_secs(1);
 
 /// Choice index = prompt · n + k.
-fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
+pub fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {
     let count = job.prompts.len() as u64 * u64::from(job.common.choices);
     if count > u64::from(streams_max) {
         let message =
             format!("the request has {count} choices (prompts times `n`); at most {streams_max} are served");
         return Err(ApiError::invalid("n", message));
     }
+    let sampling = Arc::new(job.common.sampling.clone());
     let mut streams = Vec::with_capacity(count as usize);
     for prompt in &job.prompts {
         let max_new_tokens = output_tokens(job, prompt.ids.len())?;
         streams.extend((0..job.common.choices).map(|_| StreamSpec {
             prompt: prompt.ids.clone(),
             max_new_tokens,
-            sampling: job.common.sampling.clone(),
+            sampling: sampling.clone(),
         }));
     }
     Ok(streams)
@@ -201,7 +202,7 @@ fn length_param(job: &Job) -> &'static str {
     }
 }
 
-fn choices(job: &Job, request: RequestId) -> Vec<Choice> {
+pub fn choices(job: &Job, request: RequestId) -> Vec<Choice> {
     let rules = ChoiceRules {
         request,
         special: job.common.special,

@@ -7,6 +7,7 @@ use super::dialect::{Dialect, Logprobs};
 use super::edge::Caller;
 use super::encode::{TokensMax, encode};
 use super::error::ApiError;
+use super::free_json::FreeJson;
 use super::last_turn::LastTurn;
 use super::request::{ChatRequest, Integer, Messages, Shared};
 use super::session::Shown;
@@ -21,6 +22,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
 pub async fn create(
@@ -60,7 +62,7 @@ impl Service {
     }
 }
 
-async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
+pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
     let mut common = Common::new(&mut shared, &model.text, &service.limits)?;
@@ -69,10 +71,10 @@ async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiErro
     let shown = shown(common.sampling.logprobs, &common);
     let output = output_length(&shared)?;
     let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
-    let offer = Offer::new(request.tools, request.tool_choice, request.parallel_tool_calls)?;
+    let (offer, tools) = Offer::new(request.tools, request.tool_choice, request.parallel_tool_calls)?;
     let conversation = conversation(
         request.messages,
-        &offer,
+        tools,
         request.add_generation_prompt,
         request.chat_template_kwargs.as_deref(),
     )?;
@@ -165,14 +167,14 @@ fn output_length(shared: &Shared) -> Result<OutputLength, ApiError> {
 /// What the chat template is given.
 pub fn conversation(
     messages: Option<Messages>,
-    offer: &Offer,
+    tools: Vec<Value>,
     add_generation_prompt: Option<bool>,
     variables: Option<&RawValue>,
 ) -> Result<Conversation, ApiError> {
     let given = messages.ok_or_else(|| ApiError::missing("messages"))?;
     Ok(Conversation {
         messages: message::messages(given)?,
-        tools: offer.definitions(),
+        tools,
         add_generation_prompt: add_generation_prompt.unwrap_or(true),
         variables: template_variables(variables)?,
     })
@@ -199,19 +201,20 @@ const OUR_VARIABLES: [&str; 14] = [
 /// A bound for memory: values of free form take many times their text.
 const VARIABLES_BYTES_MAX: usize = 64 << 10;
 
-fn template_variables(
-    given: Option<&RawValue>,
-) -> Result<serde_json::Map<String, serde_json::Value>, ApiError> {
+fn template_variables(given: Option<&RawValue>) -> Result<Map<String, Value>, ApiError> {
     let invalid = |message: String| ApiError::invalid("chat_template_kwargs", message);
     let Some(given) = given else {
-        return Ok(serde_json::Map::new());
+        return Ok(Map::new());
     };
     if given.get().len() > VARIABLES_BYTES_MAX {
         let message = format!("`chat_template_kwargs` has more than {VARIABLES_BYTES_MAX} bytes");
         return Err(invalid(message));
     }
-    let variables: serde_json::Map<_, _> = serde_json::from_str(given.get())
-        .map_err(|_| invalid("`chat_template_kwargs` must be an object".to_string()))?;
+    let variables: Option<Map<_, _>> = FreeJson::new()
+        .read(given.get())
+        .map_err(|error| invalid(format!("`chat_template_kwargs` has {error}")))?;
+    let variables =
+        variables.ok_or_else(|| invalid("`chat_template_kwargs` must be an object".to_string()))?;
     match OUR_VARIABLES
         .into_iter()
         .find(|name| variables.contains_key(*name))

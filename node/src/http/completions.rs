@@ -42,7 +42,7 @@ enum EchoPrompt {
     No,
 }
 
-async fn job(service: &Service, mut request: CompletionRequest) -> Result<Job, ApiError> {
+pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Job, ApiError> {
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
     let mut common = Common::new(&mut shared, &model.text, &service.limits)?;

@@ -1,6 +1,7 @@
 //! The messages of a chat, checked.
 
 use super::error::ApiError;
+use super::free_json::{FreeJson, TooMany};
 use super::request::{Messages, RequestCall, RequestMessage, Role};
 use crate::text::{CallKind, CalledFunction, MadeCall, Message};
 use serde_json::value::RawValue;
@@ -12,8 +13,11 @@ const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 pub fn messages(given: Messages) -> Result<Vec<Message>, ApiError> {
     let Messages(given) = given;
     check_bytes(&given)?;
+    let mut json = FreeJson::new();
     let given = given.into_iter().enumerate();
-    given.map(|(index, given)| message(index, given)).collect()
+    given
+        .map(|(index, given)| message(index, given, &mut json))
+        .collect()
 }
 
 fn check_bytes(messages: &[RequestMessage]) -> Result<(), ApiError> {
@@ -31,7 +35,7 @@ fn check_bytes(messages: &[RequestMessage]) -> Result<(), ApiError> {
     }
 }
 
-fn message(index: usize, given: RequestMessage) -> Result<Message, ApiError> {
+fn message(index: usize, given: RequestMessage, json: &mut FreeJson) -> Result<Message, ApiError> {
     let param = |field: &str| format!("messages[{index}].{field}");
     let calls = given.tool_calls.map_or_else(Vec::new, |calls| calls.0);
     match given.role {
@@ -57,13 +61,13 @@ fn message(index: usize, given: RequestMessage) -> Result<Message, ApiError> {
         name: given.name,
         reasoning_content: given.reasoning_content.or(given.reasoning),
         tool_calls: calls
-            .map(|(call, given)| made_call(&param(&format!("tool_calls[{call}]")), given))
+            .map(|(call, given)| made_call(&param(&format!("tool_calls[{call}]")), given, json))
             .collect::<Result<_, _>>()?,
         tool_call_id: given.tool_call_id,
     })
 }
 
-fn made_call(param: &str, given: RequestCall) -> Result<MadeCall, ApiError> {
+fn made_call(param: &str, given: RequestCall, json: &mut FreeJson) -> Result<MadeCall, ApiError> {
     let arguments = given.function.arguments.as_deref();
     Ok(MadeCall {
         id: given.id.unwrap_or_default(),
@@ -72,20 +76,23 @@ fn made_call(param: &str, given: RequestCall) -> Result<MadeCall, ApiError> {
             name: given.function.name,
             arguments: arguments.map_or_else(
                 || Ok(Value::Object(Map::new())),
-                |raw| read_arguments(&format!("{param}.function.arguments"), raw),
+                |raw| read_arguments(&format!("{param}.function.arguments"), raw, json),
             )?,
         },
     })
 }
 
 /// Templates want an object; a model may have written something else, which is shown to it again as it was.
-fn read_arguments(param: &str, raw: &RawValue) -> Result<Value, ApiError> {
-    let given: Option<Value> = serde_json::from_str(raw.get()).ok();
-    match given {
-        Some(Value::String(text)) => Ok(match serde_json::from_str(&text) {
-            Ok(object @ Value::Object(_)) => object,
-            Ok(_) | Err(_) => Value::String(text),
-        }),
+fn read_arguments(param: &str, raw: &RawValue, json: &mut FreeJson) -> Result<Value, ApiError> {
+    let too_many = |error: TooMany| {
+        let message = format!("the arguments of all `tool_calls` have {error}");
+        ApiError::invalid("messages", message)
+    };
+    match json.read(raw.get()).map_err(too_many)? {
+        Some(Value::String(text)) => match json.read(&text).map_err(too_many)? {
+            Some(object @ Value::Object(_)) => Ok(object),
+            Some(_) | None => Ok(Value::String(text)),
+        },
         Some(object @ Value::Object(_)) => Ok(object),
         Some(_) | None => {
             let message = "`arguments` must be a string with the JSON of an object";

@@ -18,6 +18,9 @@ mod encode;
 mod error;
 mod extras;
 mod form;
+mod free_json;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod idempotency;
 mod last_turn;
 mod limits;

@@ -9,38 +9,76 @@ use super::request::{DetokenizeRequest, TokenIds, TokenizeRequest};
 use super::sampling::known_tokens;
 use super::tools::Offer;
 use crate::gateway::ServedModel;
-use crate::text::{AddSpecial, SpecialTokens, decode};
+use crate::text::{AddSpecial, Detokenizer, SpecialTokens};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::sync::Arc;
+
+/// Of an answer that is written while it is sent.
+const TOKENS_AT_ONCE: usize = 1024;
 
 /// Takes `prompt` or `messages`.
 pub async fn tokenize(
     State(service): State<Service>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let request: TokenizeRequest = service.read_request(&headers, body).await?;
+) -> Result<Response, ApiError> {
+    let request = service.read_request(&headers, body).await?;
+    tokenized(&service, request).await
+}
+
+pub async fn tokenized(service: &Service, request: TokenizeRequest) -> Result<Response, ApiError> {
     let model = service.model(request.model.as_deref())?;
     let is_strings_wanted = request.return_token_strs.unwrap_or(false);
-    let tokens = tokens(&service, request, model.clone()).await?;
-    let mut answer = json!({
-        "count": tokens.len(),
-        "max_model_len": model.context_tokens_max,
-        "tokens": tokens,
-        "token_strs": null,
-    });
-    if is_strings_wanted {
-        let vocabulary = model.text.vocabulary();
-        answer["token_strs"] = tokens
-            .iter()
-            .map(|id| Value::String(vocabulary.text(*id)))
-            .collect();
-    }
-    Ok(Json(answer))
+    let tokens = tokens(service, request, model.clone()).await?;
+    let head = format!(
+        "{{\"count\":{},\"max_model_len\":{},\"tokens\":[",
+        tokens.len(),
+        model.context_tokens_max
+    );
+    let tokens = Arc::new(tokens);
+    let ids = written(tokens.clone(), |id| json!(id));
+    let answer = one(head).chain(ids);
+    Ok(match is_strings_wanted {
+        true => {
+            let vocabulary = model.text.vocabulary().clone();
+            let strings = written(tokens, move |id| json!(vocabulary.text(id)));
+            in_parts(answer.chain(one("],\"token_strs\":[")).chain(strings).chain(one("]}")))
+        }
+        false => in_parts(answer.chain(one("],\"token_strs\":null}"))),
+    })
+}
+
+/// Something for each token, as the items of a JSON list.
+fn written(
+    tokens: Arc<Vec<u32>>,
+    item: impl Fn(u32) -> Value + Send + 'static,
+) -> impl Iterator<Item = String> + Send {
+    (0..tokens.len()).step_by(TOKENS_AT_ONCE).map(move |start| {
+        let end = tokens.len().min(start + TOKENS_AT_ONCE);
+        let items = tokens[start..end].iter().map(|id| item(*id).to_string());
+        let items = items.collect::<Vec<_>>().join(",");
+        match start {
+            0 => items,
+            _later => format!(",{items}"),
+        }
+    })
+}
+
+fn one(part: impl Into<String>) -> impl Iterator<Item = String> + Send {
+    std::iter::once(part.into())
+}
+
+/// JSON that is written while it is sent: whole, it could be ten times the request.
+fn in_parts(parts: impl Iterator<Item = String> + Send + 'static) -> Response {
+    let parts = stream::iter(parts.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
 }
 
 async fn tokens(
@@ -51,10 +89,10 @@ async fn tokens(
     let Some(text) = request.prompt else {
         let special = add_special(request.add_special_tokens, AddSpecial::Never);
         let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
-        let offer = Offer::new(request.tools, None, None)?;
+        let (_, tools) = Offer::new(request.tools, None, None)?;
         let conversation = conversation(
             request.messages,
-            &offer,
+            tools,
             request.add_generation_prompt,
             request.chat_template_kwargs.as_deref(),
         )?;
@@ -74,14 +112,32 @@ pub async fn detokenize(
     State(service): State<Service>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, ApiError> {
-    let request: DetokenizeRequest = service.read_request(&headers, body).await?;
+) -> Result<Response, ApiError> {
+    let request = service.read_request(&headers, body).await?;
+    detokenized(&service, request)
+}
+
+pub fn detokenized(service: &Service, request: DetokenizeRequest) -> Result<Response, ApiError> {
     let model = service.model(request.model.as_deref())?;
     let TokenIds(ids) = request.tokens.ok_or_else(|| ApiError::missing("tokens"))?;
     known_tokens("tokens", &ids, model.text.vocabulary())?;
-    Ok(Json(
-        json!({"prompt": decode(model.text.vocabulary(), &ids, SpecialTokens::Show)}),
-    ))
+    let mut detokenizer = Detokenizer::new(model.text.vocabulary().clone(), SpecialTokens::Show);
+    let texts = (0..ids.len() + 1).step_by(TOKENS_AT_ONCE).map(move |start| {
+        let end = ids.len().min(start + TOKENS_AT_ONCE);
+        let mut text: String = ids[start..end].iter().map(|id| detokenizer.push(*id)).collect();
+        if end == ids.len() {
+            text.push_str(&detokenizer.finish());
+        }
+        inside_quotes(text)
+    });
+    Ok(in_parts(one("{\"prompt\":\"").chain(texts).chain(one("\"}"))))
+}
+
+/// As it stands in a JSON string.
+fn inside_quotes(text: String) -> String {
+    let mut quoted = Value::String(text).to_string();
+    quoted.pop();
+    quoted.split_off(1)
 }
 
 /// Of the only model, or of the first.

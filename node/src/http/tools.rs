@@ -2,6 +2,7 @@
 
 use super::choice::CallsMax;
 use super::error::ApiError;
+use super::free_json::FreeJson;
 use super::request::{RequestFunction, RequestTool, ToolChoice, Tools};
 use crate::text::TextModel;
 use crate::text::families::{
@@ -43,30 +44,36 @@ enum Demand {
 }
 
 impl Offer {
+    /// The second part: the definitions that templates are given.
     pub fn new(
         tools: Option<Tools>,
         choice: Option<ToolChoice>,
         parallel: Option<bool>,
-    ) -> Result<Offer, ApiError> {
+    ) -> Result<(Offer, Vec<Value>), ApiError> {
         let given = tools.map_or_else(Vec::new, |tools| tools.0);
         check_bytes(&given)?;
-        let tools = given.into_iter().enumerate();
-        let tools = tools
-            .map(|(index, given)| offered(index, given))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut json = FreeJson::new();
+        let given = given.into_iter().enumerate();
+        let (tools, definitions) = given
+            .map(|(index, given)| offered(index, given, &mut json))
+            .collect::<Result<(Vec<_>, Vec<_>), _>>()?;
         refuse_repeats(&tools)?;
         let demand = demand(&tools, choice.as_ref())?;
-        Ok(Offer {
-            tools: match choice {
-                Some(ToolChoice::None) => Vec::new(),
-                Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_)) | None => tools,
-            },
+        let (tools, definitions) = match choice {
+            Some(ToolChoice::None) => (Vec::new(), Vec::new()),
+            Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Function(_)) | None => {
+                (tools, definitions)
+            }
+        };
+        let offer = Offer {
+            tools,
             demand,
             calls_max: match (demand, parallel) {
                 (Demand::OneTool(_), _) | (_, Some(false)) => CallsMax::One,
                 (Demand::Nothing | Demand::AnyTool, Some(true) | None) => CallsMax::Any,
             },
-        })
+        };
+        Ok((offer, definitions))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -75,12 +82,6 @@ impl Offer {
 
     pub fn calls_max(&self) -> CallsMax {
         self.calls_max
-    }
-
-    /// What templates are given.
-    pub fn definitions(&self) -> Vec<Value> {
-        let definitions = self.tools.iter().map(|offered| offered.tool.definition.clone());
-        definitions.collect()
     }
 
     /// What to read in the answer.
@@ -155,8 +156,8 @@ impl Offer {
     fn callable(&self) -> Vec<Tool> {
         let held = |offered: &OfferedTool| match (self.demand, offered.strictness) {
             (Demand::Nothing, Strictness::AsModelWrites) => Tool {
+                name: offered.tool.name.clone(),
                 parameters: Map::from_iter([("type".to_string(), json!("object"))]),
-                ..offered.tool.clone()
             },
             (Demand::Nothing, Strictness::Strict) | (Demand::AnyTool | Demand::OneTool(_), _) => {
                 offered.tool.clone()
@@ -180,7 +181,12 @@ fn check_bytes(tools: &[RequestTool]) -> Result<(), ApiError> {
     }
 }
 
-fn offered(index: usize, given: RequestTool) -> Result<OfferedTool, ApiError> {
+/// A tool and its definition.
+fn offered(
+    index: usize,
+    given: RequestTool,
+    json: &mut FreeJson,
+) -> Result<(OfferedTool, Value), ApiError> {
     let RequestFunction {
         name,
         description,
@@ -196,7 +202,8 @@ fn offered(index: usize, given: RequestTool) -> Result<OfferedTool, ApiError> {
             message,
         ));
     }
-    let parameters = parameters.as_deref().map(|raw| schema(index, raw)).transpose()?;
+    let parameters = parameters.as_deref().map(|raw| schema(index, raw, json));
+    let parameters = parameters.transpose()?;
     let mut function = json!({"name": name});
     if let Some(description) = description {
         function["description"] = json!(description);
@@ -204,17 +211,19 @@ fn offered(index: usize, given: RequestTool) -> Result<OfferedTool, ApiError> {
     if let Some(parameters) = &parameters {
         function["parameters"] = Value::Object(parameters.clone());
     }
-    Ok(OfferedTool {
+    let offered = OfferedTool {
         tool: Tool {
             name,
-            definition: json!({"type": "function", "function": function}),
             parameters: parameters.unwrap_or_else(no_parameters),
         },
         strictness: match strict.unwrap_or(false) {
             true => Strictness::Strict,
             false => Strictness::AsModelWrites,
         },
-    })
+    };
+    let mut definition = json!({"type": "function"});
+    definition["function"] = function;
+    Ok((offered, definition))
 }
 
 fn is_name(name: &str) -> bool {
@@ -222,8 +231,10 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-fn schema(index: usize, raw: &RawValue) -> Result<Map<String, Value>, ApiError> {
-    let schema = serde_json::from_str::<Map<String, Value>>(raw.get()).ok();
+fn schema(index: usize, raw: &RawValue, json: &mut FreeJson) -> Result<Map<String, Value>, ApiError> {
+    let schema: Option<Map<String, Value>> = json
+        .read(raw.get())
+        .map_err(|error| ApiError::invalid("tools", format!("the schemas in `tools` have {error}")))?;
     let of_object = schema.filter(|schema| schema.get("type").is_none_or(|kind| kind == "object"));
     of_object.ok_or_else(|| {
         let message = "`parameters` must be a JSON schema of type `object`";

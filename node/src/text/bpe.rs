@@ -1,18 +1,22 @@
 //! Byte-pair encoding of one word: neighbours are merged, best rank first and leftmost first within a rank, until no
 //! pair of them can be.
 //!
-//! Short words look for the best pair again after each merge. Long ones keep the places of each rank together, so that a
-//! word of any length costs little more than its length: merges of a rank run through memory from left to right, and
-//! what they bring about has, in vocabularies that were trained, a later rank.
+//! Short words look for the best pair again after each merge. Long ones are cut into blocks, of which the best rank is
+//! known, so that a word of any length costs little more than its length: only a block that has the best pair of all is
+//! looked through again. Beside the tokens themselves that takes less than a byte for each of the word's.
 
 use super::byte_alphabet;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Up to here looking again is cheaper than any order.
 const SHORT_TOKENS: usize = 48;
-/// No token's id: there are fewer.
-const GONE: u32 = u32::MAX;
+/// Of a long word, in places.
+const BLOCK: usize = 32;
+/// The bit that no token's id has: there are fewer.
+const GONE: u32 = 1 << 31;
+/// No merge's.
+const NO_RANK: u32 = u32::MAX;
 
 #[derive(thiserror::Error, PartialEq, Eq, Debug)]
 pub enum BpeError {
@@ -79,6 +83,7 @@ impl Bpe {
             return ids.push(*id);
         }
         let start = ids.len();
+        ids.reserve(word.len());
         ids.extend(word.iter().filter_map(|byte| self.token_of_byte[*byte as usize]));
         match ids.len() - start {
             0 | 1 => {}
@@ -147,85 +152,126 @@ fn merge_table(ids: &HashMap<&str, u32>, merges: &[String]) -> Result<Merges, Bp
 /// The tokens of a word, each at the place where its text begins, so that a merge moves nothing.
 struct LongWord<'a> {
     bpe: &'a Bpe,
-    /// `GONE` where no token begins any more.
+    /// Where no token begins any more, `GONE`; right after a token's place and at its last one with how many it spans.
+    /// So both neighbours of a token are found.
     tokens: &'a mut [u32],
-    /// At the first and at the last place of each token: how many places it spans. So both neighbours are found.
-    spans: Vec<u32>,
-    /// By rank: the left places of pairs that had it when they were noted. Pairs change; each is looked at again.
-    places: BTreeMap<u32, Vec<u32>>,
+    /// By block: no pair that begins there has a lower rank.
+    best: Vec<u32>,
+    /// Of each block that may have a pair: its best rank, and which it is.
+    queue: BTreeSet<(u32, usize)>,
 }
 
 impl<'a> LongWord<'a> {
     fn new(bpe: &'a Bpe, tokens: &'a mut [u32]) -> LongWord<'a> {
-        let spans = vec![1; tokens.len()];
+        let blocks = tokens.len().div_ceil(BLOCK);
         let mut word = LongWord {
             bpe,
             tokens,
-            spans,
-            places: BTreeMap::new(),
+            best: vec![NO_RANK; blocks],
+            queue: BTreeSet::new(),
         };
-        for at in 0..word.tokens.len() {
-            word.note(at);
+        for block in 0..blocks {
+            let places = word.places(block);
+            let best = places.filter_map(|at| word.rank(at)).min();
+            word.offer(block, best);
         }
         word
     }
 
     /// How many tokens are left; they stand in front.
     fn merge(mut self) -> usize {
-        while let Some((rank, mut places)) = self.places.pop_first() {
-            places.sort_unstable();
-            self.merge_rank(rank, &places);
+        while let Some((rank, block)) = self.queue.pop_first() {
+            self.best[block] = NO_RANK;
+            self.merge_rank(rank, block);
         }
         let (mut at, mut count) = (0, 0);
         while at < self.tokens.len() {
+            let span = self.span(at);
             self.tokens[count] = self.tokens[at];
             count += 1;
-            at += self.spans[at] as usize;
+            at += span;
         }
         count
     }
 
-    fn merge_rank(&mut self, rank: u32, places: &[u32]) {
-        for (done, at) in (1..).zip(places) {
-            let at = *at as usize;
-            let Some(merge) = self.pair(at).filter(|merge| merge.rank == rank) else {
+    /// Merges what has this rank and begins in the block, and finds the best of what is left there.
+    fn merge_rank(&mut self, rank: u32, block: usize) {
+        let mut best = None;
+        for at in self.places(block) {
+            let Some(merge) = self.pair(at) else { continue };
+            if merge.rank != rank {
+                best = Some(best.map_or(merge.rank, |best: u32| best.min(merge.rank)));
                 continue;
-            };
+            }
             let earliest = self.join(at, merge.token);
             if earliest.is_some_and(|earliest| earliest <= rank) {
                 // Only where ranks are out of order: what came about goes first, or takes its place among these.
-                let rest = self.places.entry(rank).or_default();
-                rest.extend_from_slice(&places[done..]);
-                return;
+                best = Some(rank);
+                break;
             }
         }
+        self.offer(block, best);
     }
 
     /// Puts `token` in the place of the pair at `at`; the lowest rank that its new neighbourhood has.
     fn join(&mut self, at: usize, token: u32) -> Option<u32> {
-        let right = at + self.spans[at] as usize;
-        let end = right + self.spans[right] as usize;
+        let right = at + self.span(at);
+        let end = right + self.span(right);
+        let gone = GONE | (end - at) as u32;
         self.tokens[at] = token;
         self.tokens[right] = GONE;
-        self.spans[at] = (end - at) as u32;
-        self.spans[end - 1] = (end - at) as u32;
+        self.tokens[at + 1] = gone;
+        self.tokens[end - 1] = gone;
         let own = self.note(at);
-        let before = at.checked_sub(1).map(|last| at - self.spans[last] as usize);
-        let left = before.and_then(|before| self.note(before));
+        let left = self.before(at).and_then(|before| self.note(before));
         own.into_iter().chain(left).min()
     }
 
-    /// Keeps the place of the pair at `at` with its rank, which is given back.
+    /// Tells its block of the pair at `at`, whose rank is given back.
     fn note(&mut self, at: usize) -> Option<u32> {
-        let rank = self.pair(at)?.rank;
-        self.places.entry(rank).or_default().push(at as u32);
-        Some(rank)
+        let rank = self.rank(at);
+        self.offer(at / BLOCK, rank);
+        rank
+    }
+
+    fn offer(&mut self, block: usize, rank: Option<u32>) {
+        let before = self.best[block];
+        if let Some(rank) = rank.filter(|rank| *rank < before) {
+            self.queue.remove(&(before, block));
+            self.queue.insert((rank, block));
+            self.best[block] = rank;
+        }
+    }
+
+    fn places(&self, block: usize) -> std::ops::Range<usize> {
+        block * BLOCK..self.tokens.len().min((block + 1) * BLOCK)
+    }
+
+    fn rank(&self, at: usize) -> Option<u32> {
+        self.pair(at).map(|merge| merge.rank)
     }
 
     fn pair(&self, at: usize) -> Option<Merge> {
-        let left = Some(self.tokens[at]).filter(|left| *left != GONE)?;
-        let right = self.tokens.get(at + self.spans[at] as usize)?;
+        let left = Some(self.tokens[at]).filter(|left| left & GONE == 0)?;
+        let right = self.tokens.get(at + self.span(at))?;
         self.bpe.merge(left, *right)
+    }
+
+    /// How many places the token at `at` spans.
+    fn span(&self, at: usize) -> usize {
+        match self.tokens.get(at + 1) {
+            Some(gone) if gone & GONE != 0 => (gone & !GONE) as usize,
+            Some(_) | None => 1,
+        }
+    }
+
+    /// The place of the token before the one at `at`.
+    fn before(&self, at: usize) -> Option<usize> {
+        let last = at.checked_sub(1)?;
+        match self.tokens[last] {
+            gone if gone & GONE != 0 => Some(at - (gone & !GONE) as usize),
+            _token => Some(last),
+        }
     }
 }
 
@@ -330,6 +376,24 @@ mod tests {
                 let twin = twin(&tokens, &merges, merging).tokenize(&word).unwrap();
                 prop_assert_eq!(encoded(&bpe, &word), twin.iter().map(|token| token.id).collect::<Vec<_>>());
             }
+        }
+    }
+
+    #[test]
+    fn tokens_longer_than_a_block_are_merged_too() {
+        let run = |length: usize| "a".repeat(length);
+        let doubled = (0..8).map(|power| format!("{0} {0}", run(1 << power)));
+        let merges: Vec<String> = doubled.chain([format!("{} b", run(BLOCK))]).collect();
+        let tokens = tokens(&merges);
+        let bpe = Bpe::new(&tokens, &merges, Merging::Always).unwrap();
+        let model = twin(&tokens, &merges, Merging::Always);
+        for length in [BLOCK + 17, 4 * BLOCK, 1000, 1023] {
+            let word = format!("{0}b{0}{0}b", run(length));
+            let twin = model.tokenize(&word).unwrap();
+            assert_eq!(
+                encoded(&bpe, &word),
+                twin.iter().map(|token| token.id).collect::<Vec<_>>()
+            );
         }
     }
 

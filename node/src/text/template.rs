@@ -13,6 +13,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// About a hundred steps for each of some thousand messages.
@@ -50,13 +51,9 @@ impl ChatTemplate {
         if source.len() > TEMPLATE_BYTES_MAX {
             return Err(TemplateError::TooLong(source.len()));
         }
-        let mut environment = sandbox();
-        environment
-            .add_template_owned(NAME, source.to_string())
-            .map_err(|error| TemplateError::Syntax(described(&error)))?;
         Ok(ChatTemplate {
             source: source.to_string(),
-            environment,
+            environment: unless_it_panics(|| environment(source))?,
             named: named.clone(),
             tool_support: ToolSupport::of(source),
         })
@@ -73,6 +70,10 @@ impl ChatTemplate {
 
     /// The prompt as text. Special tokens are spelled out in it; it already has those that belong at its start.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
+        unless_it_panics(|| self.page(conversation))
+    }
+
+    fn page(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let template = self
             .environment
             .get_template(NAME)
@@ -99,6 +100,24 @@ impl ChatTemplate {
         };
         context! { ..ours, ..Value::from(Serde(&self.named)), ..Value::from(Serde(&conversation.variables)) }
     }
+}
+
+/// minijinja panics over an empty list that is sliced backwards, and who knows over what else. No request ends for that
+/// with a fault of ours, and no node with its model's template.
+fn unless_it_panics<T>(work: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+    // What the work has changed is dropped with it.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done,
+        Err(_) => Err(TemplateError::Failed("the template engine broke".to_string())),
+    }
+}
+
+fn environment(source: &str) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = sandbox();
+    environment
+        .add_template_owned(NAME, source.to_string())
+        .map_err(|error| TemplateError::Syntax(described(&error)))?;
+    Ok(environment)
 }
 
 fn sandbox() -> Environment<'static> {
@@ -302,6 +321,12 @@ mod tests {
                 assert_eq!(rendered.unwrap(), case.rendered, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_panic_of_the_template_engine_is_an_error() {
+        let error = rendered("{% for x in [][::-1] %}{{ x }}{% endfor %}").unwrap_err();
+        assert!(matches!(error, TemplateError::Failed(_)), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Answers in one piece.
 
 use super::fake::{CONTEXT_TOKENS_MAX, FakeGateway, ask, finished, hello, post, said, started};
+use crate::text::{AddSpecial, SpecialTokens, decode};
 use proto::request::{Finish, ServiceClass};
 use serde_json::{Value, json};
 
@@ -289,4 +290,20 @@ async fn text_becomes_tokens_and_comes_back() {
         (&info["bos_token"], &info["eos_token"]),
         (&json!("<|im_start|>"), &json!("<|im_end|>"))
     );
+}
+
+#[tokio::test]
+async fn a_text_of_any_length_becomes_tokens_and_comes_back() {
+    let gateway = FakeGateway::new(hello);
+    // One or two tokens each, so that parts of the answers end within a character, too.
+    for text in ["", "fox", &"漢x".repeat(1_500), &"é".repeat(1_024)] {
+        let body = json!({"prompt": text, "add_special_tokens": false, "return_token_strs": true});
+        let tokens = post(&gateway, "/tokenize", body).await.json();
+        let ids = gateway.text().tokenizer().encode(text, AddSpecial::Never).unwrap();
+        assert_eq!(tokens["tokens"], json!(ids));
+        assert_eq!(tokens["token_strs"].as_array().unwrap().len(), ids.len());
+        let back = post(&gateway, "/detokenize", json!({"tokens": ids})).await.json();
+        let decoded = decode(gateway.text().vocabulary(), &ids, SpecialTokens::Show);
+        assert_eq!(back, json!({"prompt": decoded}));
+    }
 }

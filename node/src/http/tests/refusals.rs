@@ -338,6 +338,26 @@ async fn the_templates_own_names_cannot_be_set() {
 }
 
 #[tokio::test]
+async fn json_of_free_form_has_a_bound_of_values() {
+    let gateway = FakeGateway::new(hello);
+    let many = json!({"a": vec![1; 40_000]});
+    let user = json!({"role": "user", "content": "fox"});
+    let called = |arguments: Value| {
+        let calls = json!([{"function": {"name": "f", "arguments": arguments}}]);
+        json!([user, {"role": "assistant", "tool_calls": calls}])
+    };
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": many}}]);
+    for (field, value) in [
+        ("tools", tools),
+        ("messages", called(many.clone())),
+        ("messages", called(json!(many.to_string()))),
+    ] {
+        let body = with(json!({"messages": [user]}), field, value);
+        assert_refused(&gateway, "/v1/chat/completions", body, field).await;
+    }
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_bound_is_too_large() {
     let body = json!({"prompt": "x".repeat(5 << 20)});
     assert_eq!(

@@ -18,7 +18,6 @@ const MISTRAL_CALL: &str = "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\
 fn tools() -> [Tool; 2] {
     let tool = |name: &str, parameters: Value| Tool {
         name: name.into(),
-        definition: json!({}),
         parameters: parameters.as_object().unwrap().clone(),
     };
     let texts = json!({"type": "array", "items": {"type": "string"}});

@@ -6,8 +6,6 @@ use serde_json::{Map, Value};
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tool {
     pub name: String,
-    /// What templates see: the client's own JSON.
-    pub definition: Value,
     /// The JSON schema of its arguments.
     pub parameters: Map<String, Value>,
 }
