@@ -42,12 +42,13 @@ pub fn encode(
 }
 
 fn check_length(model: &ServedModel, tokens_min: usize, param: &'static str) -> Result<(), ApiError> {
-    let context = model.context_tokens_max;
-    match tokens_min <= context as usize {
+    let context = model.context_tokens_max as usize;
+    match tokens_min <= context {
         true => Ok(()),
-        false => Err(ApiError::too_long(
+        false => Err(ApiError::beyond_context(
             param,
-            format!("the prompt has {tokens_min} tokens at least; the model's context takes {context}"),
+            context,
+            &format!("it has at least {tokens_min} tokens"),
         )),
     }
 }
