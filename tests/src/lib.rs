@@ -4,10 +4,12 @@
 
 mod binary;
 mod client;
+mod environment;
 mod node;
 
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
+pub use environment::{kept_folder, python};
 pub use node::{Node, NodeOptions, TempFolder, signal};
 
 use serde_json::Value;
