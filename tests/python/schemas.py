@@ -172,22 +172,22 @@ class Opinion:
     def __init__(self, schema):
         import jsonschema
 
-        schema = exact(json.dumps(schema))
         default = jsonschema.Draft202012Validator
         kind = jsonschema.validators.validator_for(schema, default=default)
-        if "$schema" not in schema:
+        if isinstance(schema, dict) and "$schema" not in schema:
             # Written for an older draft, and not said so.
             for older in (jsonschema.Draft7Validator, jsonschema.Draft4Validator):
                 if not is_schema(kind, schema):
                     kind = older
-        kind.check_schema(schema)
+        if not is_schema(kind, schema):
+            raise ValueError("no schema")
         checker = kind.TYPE_CHECKER.redefine("integer", is_integer)
         kind = jsonschema.validators.extend(
             kind,
             {"pattern": pattern, "patternProperties": pattern_properties, "additionalProperties": additional},
             type_checker=checker,
         )
-        self.validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
+        self.validator = kind(exact(json.dumps(schema)), format_checker=kind.FORMAT_CHECKER)
 
     def complaint(self, text):
         """None: `text` is valid."""
@@ -204,7 +204,8 @@ def is_schema(kind, schema):
     import jsonschema
 
     try:
-        kind.check_schema(schema)
+        # Formats would be those of Python: its regular expressions are not ECMAScript's.
+        kind.check_schema(schema, format_checker=jsonschema.FormatChecker(formats=()))
     except jsonschema.SchemaError:
         return False
     return True
@@ -285,13 +286,15 @@ class Tally:
     def fail(self, name, complaint):
         self.failures.setdefault(name, complaint)
 
-    def end(self):
+    def end(self, valid_min):
         for what, count in sorted(self.counts.items()):
             print(f"{count:7} {what}")
         for reason, count in self.refusals.most_common(40):
             print(f"{count:7}   refused: {reason}")
         for name, complaint in list(self.failures.items())[:FAILURES_SHOWN]:
             print(f"FAILED {name}: {complaint}")
+        if self.counts["outputs valid"] < valid_min:
+            sys.exit(f"fewer than {valid_min} outputs were judged")
         sys.exit(1 if self.failures else 0)
 
 
@@ -350,7 +353,7 @@ def check(arguments):
             shares = [(share, figures[min(len(figures) - 1, len(figures) * share // 1000)][0]) for share in (500, 950, 990, 999)]
             print(title + ": " + ", ".join(f"p{share / 10:g} {value:.1f}" for share, value in shares))
             print("  slowest: " + ", ".join(f"{value:.1f} {name}" for value, name in figures[:-6:-1]))
-    tally.end()
+    tally.end(arguments.valid_min)
 
 
 # Over HTTP.
@@ -410,7 +413,7 @@ def serve(arguments):
                 opinion = opinion_of(tally, case)
                 if choice["finish_reason"] == "stop" and opinion is not None:
                     tally.output(case["name"], opinion, choice["message"]["content"])
-    tally.end()
+    tally.end(arguments.valid_min)
 
 
 def main():
@@ -428,11 +431,13 @@ def main():
     command = commands.add_parser("check")
     command.add_argument("cases")
     command.add_argument("reports")
+    command.add_argument("--valid-min", type=int, default=1)
     command = commands.add_parser("serve")
     command.add_argument("cases")
     command.add_argument("--url", required=True)
     command.add_argument("--key", default="")
     command.add_argument("--model", default="smollm2-135m")
+    command.add_argument("--valid-min", type=int, default=1)
     command.add_argument("--tokens", type=int, default=96)
     command.add_argument("--concurrency", type=int, default=12)
     arguments = parser.parse_args()

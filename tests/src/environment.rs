@@ -88,8 +88,11 @@ fn snapshot_in(home: &Path) -> PathBuf {
     home.join(repository).join("snapshots").join(SNAPSHOT)
 }
 
-/// A folder that `make` fills, unless it holds what was made from the same `wanted` already.
-fn made_once(name: &str, wanted: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
+/// A folder below the target folder that `make` fills, unless it holds what was made from the same `wanted` already.
+///
+/// # Panics
+/// When there is no place for it.
+pub fn made_once(name: &str, wanted: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
     let clients = target_folder().join("clients");
     fs::create_dir_all(&clients).expect("room for a folder");
     let lock = File::create(clients.join(format!("{name}.lock"))).expect("a lock file");

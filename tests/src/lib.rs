@@ -12,7 +12,7 @@ mod suite;
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
 pub use crowd::{Crowd, CrowdSize};
-pub use environment::{TOKENIZER_NAME, suites, tokenizer_folder};
+pub use environment::{TOKENIZER_NAME, made_once, python_programs, suites, tokenizer_folder};
 pub use node::{Node, NodeOptions, TempFolder, signal};
 pub use suite::Suite;
 

@@ -4,7 +4,7 @@ use super::compiler::GrammarError;
 use proto::request::Grammar;
 
 /// All texts of a grammar together.
-pub const GRAMMAR_BYTES_MAX: usize = 128 << 10;
+pub const GRAMMAR_BYTES_MAX: usize = 256 << 10;
 pub const CHOICES_MAX: usize = 4096;
 /// Of a Lark grammar. Time grows with the square of what follows one another in a rule, and of the number of rules.
 const LINES_MAX: usize = 4096;

@@ -23,7 +23,8 @@ pub fn format(name: &str) -> Result<Format, GrammarError> {
         "uuid" => Format::Known("uuid"),
         // Of those that reach beyond ASCII, the part within it.
         "email" | "idn-email" => Format::Known("email"),
-        "hostname" | "idn-hostname" => Format::Known("hostname"),
+        "hostname" => Format::Known("hostname"),
+        "idn-hostname" => pattern(IDN_HOSTNAME),
         "uri" | "iri" => Format::Known("uri"),
         "uri-reference" | "iri-reference" => pattern(URI_REFERENCE),
         "uri-template" => pattern(URI_TEMPLATE),
@@ -56,6 +57,12 @@ fn date() -> String {
 const TIME: &str = concat!(
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?",
     "(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+);
+
+/// Two hyphens in a row may announce a word in Punycode, which has to be one.
+const IDN_HOSTNAME: &str = concat!(
+    "[a-zA-Z0-9]{1,15}(?:-[a-zA-Z0-9]{1,15}){0,3}",
+    r"(?:\.[a-zA-Z0-9]{1,15}(?:-[a-zA-Z0-9]{1,15}){0,3}){0,2}"
 );
 
 /// Without a host in brackets.

@@ -27,6 +27,7 @@ pub fn translate(pattern: &str) -> Result<String, GrammarError> {
         rest: pattern.chars().peekable(),
         pattern,
         out: String::with_capacity(pattern.len() * 2),
+        last: Last::Other,
     };
     while let Some(letter) = translation.rest.next() {
         translation.part(letter)?;
@@ -38,6 +39,16 @@ struct Translation<'a> {
     rest: Peekable<Chars<'a>>,
     pattern: &'a str,
     out: String,
+    last: Last,
+}
+
+/// What was read last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Repetition,
+    /// With the mark that makes it take as little as it can.
+    Lazy,
+    Other,
 }
 
 /// What an escape stands for.
@@ -60,11 +71,20 @@ impl Translation<'_> {
     }
 
     fn part(&mut self, letter: char) -> Result<(), GrammarError> {
+        let last = std::mem::replace(&mut self.last, Last::Other);
         match letter {
-            '^' | '$' | '|' | ')' | '*' | '+' | '?' => self.out.push(letter),
+            '?' if last == Last::Repetition => {
+                self.out.push('?');
+                self.last = Last::Lazy;
+            }
+            '*' | '+' | '?' => self.repetition(last, &letter.to_string())?,
+            '{' => match self.count() {
+                Some(count) => self.repetition(last, &count)?,
+                None => self.letter('{')?,
+            },
+            '^' | '$' | '|' | ')' => self.out.push(letter),
             '(' => self.group()?,
             '[' => self.class()?,
-            '{' => self.braces(),
             '.' => self.set(&format!("[^{LINE_END}]")),
             '\\' => match self.escape(Place::Outside)? {
                 Atom::Letter(letter) => self.letter(letter)?,
@@ -72,6 +92,15 @@ impl Translation<'_> {
             },
             other => self.letter(other)?,
         }
+        Ok(())
+    }
+
+    fn repetition(&mut self, last: Last, times: &str) -> Result<(), GrammarError> {
+        if last != Last::Other {
+            return Err(self.refuse("a repetition of a repetition"));
+        }
+        self.out.push_str(times);
+        self.last = Last::Repetition;
         Ok(())
     }
 
@@ -108,17 +137,17 @@ impl Translation<'_> {
         }
     }
 
-    /// A count, or else just a brace.
-    fn braces(&mut self) {
+    /// `{2,3}`; what does not look like it is a brace and no more.
+    fn count(&mut self) -> Option<String> {
         let inside: String = self.rest.clone().take_while(|letter| *letter != '}').collect();
         let (least, most) = inside.split_once(',').unwrap_or((&inside, ""));
         let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let is_closed = self.rest.clone().nth(inside.chars().count()) == Some('}');
         if least.is_empty() || !is_number(least) || !is_number(most) || !is_closed {
-            return self.out.push_str("\\{");
+            return None;
         }
-        self.out.push_str(&format!("{{{inside}}}"));
         self.rest.nth(inside.len());
+        Some(format!("{{{inside}}}"))
     }
 
     fn class(&mut self) -> Result<(), GrammarError> {
@@ -261,7 +290,7 @@ mod tests {
     #[test]
     fn what_both_languages_read_alike_stays_and_the_rest_is_written_out() {
         for (pattern, translated) in [
-            ("^a(b|c)?d{2,3}$", "^a(?:b|c)?d{2,3}$"),
+            ("^a(b|c)?d{2,3}?$", "^a(?:b|c)?d{2,3}?$"),
             ("(?<stop>a)(?:b)", "(?:a)(?:b)"),
             ("a{,2}{x", r"a\{\,2\}\{x"),
             (r"\/\-\.\u0041\u{42}\x43\uD83D\uDE00", "\\/\\-\\.ABC\u{1f600}"),
@@ -313,6 +342,9 @@ mod tests {
             r"\p{L",
             r"\u{110000}",
             "(?",
+            "a**",
+            "a{2}{3}",
+            "a??+",
         ] {
             assert!(translate(pattern).is_err(), "{pattern}");
         }

@@ -6,7 +6,7 @@
 use super::compiler::GrammarError;
 use super::exclusive::Search;
 use super::formats::{self, Format};
-use super::{literal, number, pattern};
+use super::{literal, negation, number, pattern};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -109,7 +109,11 @@ fn holds(keyword: &str) -> Holds {
         | "prefixItems"
         | "items"
         | "additionalItems"
-        | "additionalProperties" => Holds::Schemas,
+        | "additionalProperties"
+        | "not"
+        | "if"
+        | "then"
+        | "else" => Holds::Schemas,
         _no_schema => Holds::NoSchema,
     }
 }
@@ -183,6 +187,7 @@ fn settle(schema: &mut Map<String, Value>, search: &Search<'_>) -> Result<(), Gr
     settle_format(schema)?;
     number::settle(schema)?;
     settle_dependencies(schema);
+    settle_negations(schema);
     settle_one_of(schema, search);
     bring_together(schema);
     Ok(())
@@ -251,6 +256,24 @@ fn settle_dependencies(schema: &mut Map<String, Value>) {
                 json!({"anyOf": [{"properties": {name: false}}, dependency]}),
             );
         }
+    }
+}
+
+/// `not` and `if`, where there is a schema that says the opposite. Where there is none the compiler refuses them.
+fn settle_negations(schema: &mut Map<String, Value>) {
+    if let Some(opposite) = schema.get("not").and_then(negation::opposite) {
+        schema.shift_remove("not");
+        demand(schema, opposite);
+    }
+    if !schema.contains_key("if") {
+        schema.shift_remove("then");
+        schema.shift_remove("else");
+    }
+    if let Some(otherwise) = schema.get("if").and_then(negation::opposite) {
+        let mut branch = |keyword| schema.shift_remove(keyword).unwrap_or(Value::Bool(true));
+        let (condition, then, other) = (branch("if"), branch("then"), branch("else"));
+        let ways = json!([{"allOf": [condition, then]}, {"allOf": [otherwise, other]}]);
+        demand(schema, json!({"anyOf": ways}));
     }
 }
 

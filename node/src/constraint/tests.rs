@@ -148,8 +148,8 @@ fn tokens_that_end_an_answer_are_never_part_of_it() {
 fn what_is_not_honoured_is_refused_by_name() {
     for (keyword, refused) in [
         ("uniqueItems", json!({"type": "array", "uniqueItems": true})),
-        ("not", json!({"not": {"type": "string"}})),
-        ("if", json!({"if": {"type": "string"}, "then": {"maxLength": 3}})),
+        ("not", json!({"not": {"pattern": "a"}})),
+        ("if", json!({"if": {"pattern": "a"}, "then": {"maxLength": 3}})),
         (
             "contains",
             json!({"type": "array", "contains": {"type": "string"}}),
@@ -188,6 +188,134 @@ fn what_asks_for_nothing_is_no_reason_to_refuse() {
     let items = json!({"type": "array", "uniqueItems": false, "items": {"uniqueItems": false}});
     let nested = schema(json!({"properties": {"uniqueItems": items}}));
     assert_eq!(follows(&nested, "{\"uniqueItems\":[1,1]}"), Some(GrammarEnd::Due));
+}
+
+/// What may be written for it, and what not.
+fn assert_texts(text: Value, valid: &[&str], wrong: &[&str]) {
+    let grammar = schema(text.clone());
+    for valid in valid {
+        let end = follows(&grammar, valid);
+        assert!(
+            end.is_some_and(|end| end != GrammarEnd::NotYet),
+            "{text}: {valid}: {end:?}"
+        );
+    }
+    for wrong in wrong {
+        let end = follows(&grammar, wrong);
+        assert!(
+            end.is_none_or(|end| end == GrammarEnd::NotYet),
+            "{text}: {wrong}: {end:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_compiler_would_take_for_something_else_is_put_right() {
+    let date = json!({"format": "date", "type": "string"});
+    assert_texts(
+        date,
+        &["\"2024-02-29\"", "\"2000-02-29\""],
+        &["\"2023-02-29\"", "\"1900-02-29\"", "\"0000-01-01\""],
+    );
+    let dated = json!({"format": "date", "pattern": "^2", "type": "string"});
+    assert_texts(dated, &["\"2024-02-29\""], &["\"1999-01-01\""]);
+    assert_texts(
+        json!({"type": "string", "pattern": "^[a[]b$"}),
+        &["\"[b\"", "\"ab\""],
+        &["\"b\"", "\"a[]b\""],
+    );
+    assert_texts(
+        json!({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}),
+        &["0.25"],
+        &["0", "0.0", "0.6"],
+    );
+    let flagged = json!({"minimum": 3, "enum": [3, 4], "exclusiveMinimum": true, "type": "integer"});
+    assert_texts(flagged, &["4"], &["3"]);
+    let separate = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "array", "items": [{"type": "null"}], "allOf": [{}], "additionalItems": false,
+    });
+    assert_texts(separate, &["[]", "[null]"], &["[null,1]"]);
+    assert_texts(
+        json!({"type": "string", "format": "telephone"}),
+        &["\"a\""],
+        &["1"],
+    );
+}
+
+#[test]
+fn what_the_compiler_cannot_write_is_refused() {
+    for (word, refused) in [
+        ("control characters", json!({"const": "a\u{1}b"})),
+        ("control characters", json!({"enum": [["a\u{0}"]]})),
+        ("control character", json!({"pattern": "a\u{7f}"})),
+        ("exactly", json!({"const": 9_007_199_254_740_993_u64})),
+        ("looking ahead", json!({"patternProperties": {"^(?!a)": {}}})),
+        (
+            "minProperties",
+            json!({"required": ["a", "a"], "minProperties": 3}),
+        ),
+        ("list of schemas", json!({"$ref": "#/$defs", "$defs": {}})),
+    ] {
+        let message = refusal(&schema(refused));
+        assert!(message.contains(word), "{word}: {message}");
+    }
+}
+
+#[test]
+fn alternatives_that_exclude_each_other_need_not_be_counted() {
+    let way = |kind: &str| json!({"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"], "additionalProperties": false});
+    let one_of = json!({
+        "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}],
+        "$defs": {"cat": way("cat"), "dog": way("dog")},
+    });
+    assert_texts(
+        one_of,
+        &["{\"kind\":\"cat\"}", "{\"kind\":\"dog\"}"],
+        &["{\"kind\":\"cow\"}"],
+    );
+}
+
+#[test]
+fn dependencies_and_opposites_are_honoured_where_alternatives_can_say_them() {
+    let names = json!({"a": {"type": "null"}, "b": {"type": "null"}});
+    let object = |more: Value| {
+        let mut object = json!({"type": "object", "properties": names, "additionalProperties": false});
+        object
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        object
+    };
+    let (neither, a, b, both) = ("{}", "{\"a\":null}", "{\"b\":null}", "{\"a\":null,\"b\":null}");
+    assert_texts(
+        object(json!({"dependentRequired": {"a": ["b"]}})),
+        &[neither, b, both],
+        &[a],
+    );
+    assert_texts(
+        object(json!({"not": {"required": ["a", "b"]}})),
+        &[neither, a, b],
+        &[both],
+    );
+    assert_texts(
+        object(
+            json!({"if": {"required": ["a"]}, "then": {"required": ["b"]}, "else": {"properties": {"b": false}}}),
+        ),
+        &[neither, both],
+        &[a, b],
+    );
+}
+
+#[test]
+fn schemas_are_read_alike_wherever_a_reference_finds_them() {
+    let elsewhere = json!({
+        "$ref": "#/components/schemas/a",
+        "components": {"schemas": {"a": {"type": "string", "pattern": "^[a[]$"}}},
+    });
+    assert_texts(elsewhere, &["\"[\""], &["\"b\""]);
+    let hidden = json!({"$ref": "#/components/a", "components": {"a": {"minProperties": 2}}});
+    assert!(refusal(&schema(hidden)).contains("minProperties"));
 }
 
 #[test]
