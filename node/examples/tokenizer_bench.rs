@@ -65,7 +65,10 @@ fn main() {
             worst = worst.or_worse(measured(&model, name, unit));
         }
     }
-    println!("\nslowest {:.2} MB/s, greatest 2n/n {:.2}", worst.rate, worst.ratio);
+    println!(
+        "\nslowest {:.2} MB/s, greatest 2n/n {:.2}",
+        worst.rate, worst.ratio
+    );
 }
 
 struct Measured {
@@ -115,7 +118,9 @@ fn measured(model: &TextModel, name: &str, unit: &str) -> Measured {
 fn text(name: &str, unit: &str, bytes: usize) -> String {
     match name {
         "no word twice" => drawn(bytes, |draw| char::from(b'!' + (draw % 94) as u8)),
-        "any characters" => drawn(bytes, |draw| char::from_u32(draw % 0x11_0000).unwrap_or('\u{fffd}')),
+        "any characters" => drawn(bytes, |draw| {
+            char::from_u32(draw % 0x11_0000).unwrap_or('\u{fffd}')
+        }),
         _repeated => unit.repeat(bytes.div_ceil(unit.len())),
     }
 }
@@ -155,5 +160,9 @@ fn least(bytes: usize, work: impl Fn()) -> f64 {
         (0..times).for_each(|_| work());
         started.elapsed() / times
     };
-    (0..ROUNDS).map(round).min().unwrap_or(Duration::MAX).as_secs_f64()
+    (0..ROUNDS)
+        .map(round)
+        .min()
+        .unwrap_or(Duration::MAX)
+        .as_secs_f64()
 }

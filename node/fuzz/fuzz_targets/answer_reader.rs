@@ -18,7 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn rules_of(byte: u8) -> AnswerRules {
     let names = || ["f".to_owned(), "weather".to_owned()].into();
-    let calls = |family| Some(CallRules { family, names: names() });
+    let calls = |family| {
+        Some(CallRules {
+            family,
+            names: names(),
+        })
+    };
     AnswerRules {
         reasoning: match byte / 4 % 3 {
             0 => Reasoning::Unmarked,
@@ -51,7 +56,10 @@ fn parts(text: &str, cuts: u8) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         turn = turn.wrapping_mul(5).wrapping_add(cuts | 1);
         let letters = usize::from(turn >> 5) + 1;
-        let end = rest.char_indices().nth(letters).map_or(rest.len(), |(end, _)| end);
+        let end = rest
+            .char_indices()
+            .nth(letters)
+            .map_or(rest.len(), |(end, _)| end);
         let (part, after) = rest.split_at(end);
         rest = after;
         (!part.is_empty()).then_some(part)

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use node_fuzz::gateway::{self, ENDPOINTS};
 use node_fuzz::promises;
 
-//
+/// A hundred choices with their stop strings, and a prompt for each.
 const MEMORY_CONSTANT: usize = 1 << 20;
 
 fuzz_target!(|body: &[u8]| {

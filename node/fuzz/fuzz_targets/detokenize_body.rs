@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use node_fuzz::gateway::{self, ENDPOINTS};
 use node_fuzz::promises;
 
-//
+/// What of the answer is written at a time.
 const MEMORY_CONSTANT: usize = 1 << 20;
 
 fuzz_target!(|body: &[u8]| {

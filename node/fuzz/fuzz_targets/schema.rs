@@ -4,7 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use node::constraint::compiler::{Compiled, Compiler};
 use node::constraint::follower::Follower;
-use node::text::families::{CallCount, CallsForm, Family, HERMES, LLAMA, MISTRAL, Presence, ReasoningFirst, Tool};
+use node::text::families::{
+    CallCount, CallsForm, Family, HERMES, LLAMA, MISTRAL, Presence, ReasoningFirst, Tool,
+};
 use node_fuzz::model::MODELS;
 use node_fuzz::promises;
 use proto::request::Grammar;
@@ -12,7 +14,8 @@ use serde_json::{Map, Value};
 use shard::{GrammarEnd, TokenMask};
 use std::sync::LazyLock;
 
-//
+/// The states of a lexer: `max_lexer_states` in node/src/constraint/compiler.rs, of about 2 KiB, in the compiled grammar and
+/// in its follower.
 const MEMORY_CONSTANT: usize = 64 << 20;
 const STEPS: usize = 8;
 
@@ -20,9 +23,13 @@ static COMPILER: LazyLock<Compiler> =
     LazyLock::new(|| Compiler::new(MODELS[0].vocabulary(), MODELS[0].end_tokens()));
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&choice, text)) = bytes.split_first() else { return };
+    let Some((&choice, text)) = bytes.split_first() else {
+        return;
+    };
     let text = String::from_utf8_lossy(text);
-    let Some(grammar) = grammar(choice, &text) else { return };
+    let Some(grammar) = grammar(choice, &text) else {
+        return;
+    };
     promises::keep(text.len(), MEMORY_CONSTANT, || {
         if let Ok(compiled) = COMPILER.compile(&grammar) {
             follow(&compiled, text.as_bytes());
@@ -72,7 +79,11 @@ fn follow(compiled: &Compiled, bytes: &[u8]) {
     for byte in bytes.iter().rev().take(STEPS) {
         let Ok(mask) = follower.mask() else { return };
         let Some(token) = allowed(&mask, *byte) else {
-            assert_ne!(mask.end(), GrammarEnd::NotYet, "the grammar goes on with no token");
+            assert_ne!(
+                mask.end(),
+                GrammarEnd::NotYet,
+                "the grammar goes on with no token"
+            );
             return;
         };
         if follow_one(&mut follower, token).is_none() {
@@ -87,5 +98,7 @@ fn follow_one(follower: &mut Follower, token: u32) -> Option<()> {
 
 fn allowed(mask: &TokenMask, byte: u8) -> Option<u32> {
     let count = MODELS[0].vocabulary().len() as u32;
-    (0..count).map(|token| (token + u32::from(byte)) % count).find(|token| mask.allows(*token))
+    (0..count)
+        .map(|token| (token + u32::from(byte)) % count)
+        .find(|token| mask.allows(*token))
 }

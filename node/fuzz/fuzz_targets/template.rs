@@ -9,13 +9,13 @@ use node_fuzz::{model, promises};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-//
+/// The frames of templates, and values that begin small: a list of one has room for four.
 const MEMORY_CONSTANT: usize = 1 << 20;
-//
-const SOURCE_MEMORY_CONSTANT: usize = 64 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&choice, bytes)) = bytes.split_first() else { return };
+    let Some((&choice, bytes)) = bytes.split_first() else {
+        return;
+    };
     match TEMPLATES.get(choice as usize) {
         Some(template) => any_conversation(template, bytes),
         None => any_template(&String::from_utf8_lossy(bytes)),
@@ -23,27 +23,37 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn any_conversation(template: &ChatTemplate, bytes: &[u8]) {
-    let Ok(conversation) = conversation(&mut Unstructured::new(bytes)) else { return };
+    let Ok(conversation) = conversation(&mut Unstructured::new(bytes)) else {
+        return;
+    };
     let items = conversation.messages.len() + conversation.tools.len();
     let bytes = bytes.len() + items * MESSAGE_BYTES;
     let _ = promises::keep(bytes, MEMORY_CONSTANT, || template.render(&conversation));
 }
 
+/// Whoever serves a model has chosen its template, so what it does with a conversation is bounded by fuel and by the length
+/// of its page alone. Here only reading it has to keep the promises.
 fn any_template(source: &str) {
-    let _ = promises::keep(source.len(), SOURCE_MEMORY_CONSTANT, || {
-        ChatTemplate::new(source, &named()).and_then(|template| template.render(&CONVERSATION))
-    });
+    if let Ok(template) = promises::keep(source.len(), MEMORY_CONSTANT, || {
+        ChatTemplate::new(source, &named())
+    }) {
+        let _ = promises::without_panic(|| template.render(&CONVERSATION));
+    }
 }
 
 static TEMPLATES: LazyLock<Vec<ChatTemplate>> = LazyLock::new(|| {
     let kept: Vec<Value> =
         serde_json::from_str(include_str!("../../src/text/testdata/templates.json")).expect("it is JSON");
-    let kept = kept.iter().map(|kept| kept["template"].as_str().expect("a string"));
+    let kept = kept
+        .iter()
+        .map(|kept| kept["template"].as_str().expect("a string"));
     let all = kept.chain([model::TEMPLATE]);
-    all.map(|source| ChatTemplate::new(source, &named()).expect("it is a template")).collect()
+    all.map(|source| ChatTemplate::new(source, &named()).expect("it is a template"))
+        .collect()
 });
 
-static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| Conversation {
+static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| {
+    Conversation {
     messages: serde_json::from_value(json!([
         {"role": "system", "content": " Be brief. "},
         {"role": "user", "content": "Wie geht's? 漢\n", "name": "a"},
@@ -56,6 +66,7 @@ static CONVERSATION: LazyLock<Conversation> = LazyLock::new(|| Conversation {
     tools: vec![json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})],
     add_generation_prompt: true,
     variables: json!({"thinking": true, "n": 3, "f": 0.5, "list": ["a", {"b": null}]}).as_object().expect("it is one").clone(),
+}
 });
 
 fn named() -> NamedTokens {

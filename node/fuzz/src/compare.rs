@@ -21,7 +21,11 @@ impl Whole {
                     self.calls.push((name, String::new()));
                 }
                 Piece::Arguments { index, text } => {
-                    assert_eq!(index as usize + 1, self.calls.len(), "arguments of a call that is over");
+                    assert_eq!(
+                        index as usize + 1,
+                        self.calls.len(),
+                        "arguments of a call that is over"
+                    );
                     self.calls[index as usize].1.push_str(&text);
                 }
             }

@@ -64,7 +64,11 @@ fn tool(input: &mut Unstructured) -> Result<Value> {
 }
 
 fn object(input: &mut Unstructured, depth: usize) -> Result<Map<String, Value>> {
-    Ok(list(input, |input| Ok((input.arbitrary()?, value(input, depth)?)))?.into_iter().collect())
+    Ok(
+        list(input, |input| Ok((input.arbitrary()?, value(input, depth)?)))?
+            .into_iter()
+            .collect(),
+    )
 }
 
 fn value(input: &mut Unstructured, depth: usize) -> Result<Value> {

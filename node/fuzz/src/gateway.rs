@@ -14,7 +14,10 @@ pub static ENDPOINTS: LazyLock<Endpoints> = LazyLock::new(|| Endpoints::new(Arc:
 /// A client is told what is wrong with its body; it never hears of a fault of ours.
 pub fn check(refused: &Refused) {
     let Refused(status) = refused;
-    assert!((400..500).contains(status), "a body is answered with status {status}");
+    assert!(
+        (400..500).contains(status),
+        "a body is answered with status {status}"
+    );
 }
 
 struct Only(Arc<ServedModel>);
@@ -25,7 +28,8 @@ fn model() -> Arc<ServedModel> {
         name: "m".to_owned(),
         added_at_secs: 0,
         context_tokens_max: 8192,
-        grammars: Checker::start(text.vocabulary().clone(), text.end_tokens()).expect("a thread can be started"),
+        grammars: Checker::start(text.vocabulary().clone(), text.end_tokens())
+            .expect("a thread can be started"),
         text,
     })
 }

@@ -6,3 +6,4 @@ pub mod gateway;
 pub mod memory;
 pub mod model;
 pub mod promises;
+pub mod values;

@@ -5,8 +5,12 @@ use serde_json::Value;
 use std::sync::LazyLock;
 
 /// One for each rule that cuts words.
-pub static MODELS: LazyLock<Vec<TextModel>> =
-    LazyLock::new(|| sources().into_iter().map(|source| TextModel::from_source(source).expect("it is whole")).collect());
+pub static MODELS: LazyLock<Vec<TextModel>> = LazyLock::new(|| {
+    sources()
+        .into_iter()
+        .map(|source| TextModel::from_source(source).expect("it is whole"))
+        .collect()
+});
 
 pub const TEMPLATE: &str = "{%- if messages[0].role == 'system' %}<|im_start|>system\n{{ messages[0].content }}<|im_end|>\n{% endif %}\
     {%- if tools %}# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<tool_call>{% endif %}\
@@ -34,14 +38,17 @@ fn sources() -> Vec<TokenizerSource> {
 fn source(golden: &Value) -> TokenizerSource {
     let strings = |name: &str| -> Vec<String> {
         let list = golden[name].as_array().expect("a list").iter();
-        list.map(|text| text.as_str().expect("a string").to_owned()).collect()
+        list.map(|text| text.as_str().expect("a string").to_owned())
+            .collect()
     };
     let types = golden["token_types"].as_array().expect("a list").iter();
     let mut source = TokenizerSource {
         model: "gpt2".to_owned(),
         pre: golden["pre"].as_str().map(str::to_owned),
         tokens: strings("tokens"),
-        token_types: types.map(|kind| kind.as_i64().expect("a number") as i32).collect(),
+        token_types: types
+            .map(|kind| kind.as_i64().expect("a number") as i32)
+            .collect(),
         merges: strings("merges"),
         bos: Some(1),
         eos: Some(2),
@@ -59,5 +66,8 @@ fn source(golden: &Value) -> TokenizerSource {
 /// The alphabet in which GPT-2 writes bytes.
 fn letters() -> impl Iterator<Item = char> {
     let spare = '\u{100}'..='\u{143}';
-    ('!'..='~').chain('\u{a1}'..='\u{ac}').chain('\u{ae}'..='\u{ff}').chain(spare)
+    ('!'..='~')
+        .chain('\u{a1}'..='\u{ac}')
+        .chain('\u{ae}'..='\u{ff}')
+        .chain(spare)
 }

@@ -6,8 +6,8 @@
 use crate::memory::peak_bytes;
 use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Mutex, Once, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 const PORTION_BYTES: usize = 64 << 10;
@@ -15,15 +15,18 @@ const PORTION_TIME_MAX: Duration = Duration::from_millis(100);
 const MEMORY_FACTOR: usize = 8;
 
 /// Input of `bytes`, on which `work` is done. It is done again before a promise counts as broken: time, because others
-/// use the machine too; memory, because some of it is made once and kept. A panic that is caught where it comes from, as
-/// those of other people's code are, is none.
+/// use the machine too; memory, because some of it is made once and kept.
 pub fn keep<T>(bytes: usize, memory_constant: usize, work: impl Fn() -> T) -> T {
     static FIRST: Once = Once::new();
-    FIRST.call_once(|| {
-        hold_back_panics();
-        drop(watched(&work));
-    });
-    match watched(|| kept(bytes, memory_constant, &work)) {
+    FIRST.call_once(|| drop(without_panic(&work)));
+    without_panic(|| kept(bytes, memory_constant, &work))
+}
+
+/// A panic that is caught where it comes from, as those of other people's code are, is none.
+pub fn without_panic<T>(work: impl FnOnce() -> T) -> T {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(hold_back_panics);
+    match watched(work) {
         Ok(done) => done,
         Err(_) => {
             eprintln!("{}", LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner));
@@ -58,19 +61,29 @@ fn kept<T>(bytes: usize, memory_constant: usize, work: impl Fn() -> T) -> T {
     let time_max = PORTION_TIME_MAX * bytes.div_ceil(PORTION_BYTES).max(1) as u32;
     if time > time_max {
         let again = computing_time(&work).min(computing_time(&work));
-        assert!(again <= time_max, "it takes {again:?}; at most {time_max:?} are promised");
+        assert!(
+            again <= time_max,
+            "it takes {again:?}; at most {time_max:?} are promised"
+        );
     }
     let peak_max = MEMORY_FACTOR * bytes + memory_constant;
     if peak > peak_max {
         let (_, again) = peak_bytes(&work);
-        assert!(again <= peak_max, "it takes {again} bytes; at most {peak_max} are promised");
+        assert!(
+            again <= peak_max,
+            "it takes {again} bytes; at most {peak_max} are promised"
+        );
     }
-    record(peak.saturating_sub(MEMORY_FACTOR * bytes), time / bytes.div_ceil(PORTION_BYTES).max(1) as u32);
+    record(
+        peak.saturating_sub(MEMORY_FACTOR * bytes),
+        time / bytes.div_ceil(PORTION_BYTES).max(1) as u32,
+    );
     done
 }
 
 fn computing_time<T>(work: impl Fn() -> T) -> Duration {
-    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a thread's time is positive");
+    let now =
+        || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a thread's time is positive");
     let before = now();
     drop(work());
     now() - before
@@ -82,7 +95,11 @@ fn record(constant: usize, time: Duration) {
     static MICROS: AtomicU64 = AtomicU64::new(5_000);
     for (greatest, now, what) in [
         (&CONSTANT, constant as u64, "bytes beside eight times the input"),
-        (&MICROS, time.as_micros() as u64, "µs for each started 64 KiB (wall)"),
+        (
+            &MICROS,
+            time.as_micros() as u64,
+            "µs for each started 64 KiB (wall)",
+        ),
     ] {
         if now > greatest.load(Relaxed) * 5 / 4 {
             greatest.store(now, Relaxed);

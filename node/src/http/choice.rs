@@ -85,7 +85,7 @@ pub struct Echo {
 pub struct ChoiceRules {
     pub request: RequestId,
     pub special: SpecialTokens,
-    pub stops: Vec<String>,
+    pub stops: Arc<[String]>,
     pub stop_ending: StopEnding,
     /// Ascending.
     pub stop_tokens: Arc<[u32]>,

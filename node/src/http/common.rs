@@ -10,6 +10,7 @@ use super::sampling::sampling;
 use super::unserved;
 use crate::text::{SpecialTokens, StopEnding, TextModel};
 use proto::request::{Sampling, ServiceClass};
+use std::sync::Arc;
 
 pub struct Common {
     pub sampling: Sampling,
@@ -17,7 +18,7 @@ pub struct Common {
     pub form_field: Option<&'static str>,
     /// `n`.
     pub choices: u32,
-    pub stops: Vec<String>,
+    pub stops: Arc<[String]>,
     pub stop_ending: StopEnding,
     pub delivery: Delivery,
     pub class: ServiceClass,
@@ -67,7 +68,7 @@ impl Common {
             },
             extras: extras(shared, delivery)?,
             truncation: truncation(shared)?,
-            stops: shared.stop.take().unwrap_or_default().0,
+            stops: shared.stop.take().unwrap_or_default().0.into(),
             stop_ending: match shared.include_stop_str_in_output.unwrap_or(false) {
                 true => StopEnding::AfterStop,
                 false => StopEnding::BeforeStop,

@@ -49,7 +49,12 @@ pub async fn tokenized(service: &Service, request: TokenizeRequest) -> Result<Re
         true => {
             let vocabulary = model.text.vocabulary().clone();
             let strings = written(tokens, move |id| json!(vocabulary.text(id)));
-            in_parts(answer.chain(one("],\"token_strs\":[")).chain(strings).chain(one("]}")))
+            in_parts(
+                answer
+                    .chain(one("],\"token_strs\":["))
+                    .chain(strings)
+                    .chain(one("]}")),
+            )
         }
         false => in_parts(answer.chain(one("],\"token_strs\":null}"))),
     })
@@ -78,7 +83,11 @@ fn one(part: impl Into<String>) -> impl Iterator<Item = String> + Send {
 /// JSON that is written while it is sent: whole, it could be ten times the request.
 fn in_parts(parts: impl Iterator<Item = String> + Send + 'static) -> Response {
     let parts = stream::iter(parts.map(Ok::<_, Infallible>));
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        Body::from_stream(parts),
+    )
+        .into_response()
 }
 
 async fn tokens(

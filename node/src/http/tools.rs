@@ -182,11 +182,7 @@ fn check_bytes(tools: &[RequestTool]) -> Result<(), ApiError> {
 }
 
 /// A tool and its definition.
-fn offered(
-    index: usize,
-    given: RequestTool,
-    json: &mut FreeJson,
-) -> Result<(OfferedTool, Value), ApiError> {
+fn offered(index: usize, given: RequestTool, json: &mut FreeJson) -> Result<(OfferedTool, Value), ApiError> {
     let RequestFunction {
         name,
         description,

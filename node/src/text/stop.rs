@@ -1,10 +1,11 @@
 //! Stop strings over text that comes in fragments.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Passes text on until one of the stop strings is seen, and holds back only what could be the beginning of one.
 pub struct StopMatcher {
-    stops: Vec<String>,
+    stops: Arc<[String]>,
     ending: StopEnding,
     held: String,
     stopped: Stopped,
@@ -26,7 +27,8 @@ pub enum StopEnding {
 
 impl StopMatcher {
     /// Empty strings among `stops` would stop everything; callers refuse them.
-    pub fn new(stops: Vec<String>, ending: StopEnding) -> StopMatcher {
+    pub fn new(stops: impl Into<Arc<[String]>>, ending: StopEnding) -> StopMatcher {
+        let stops = stops.into();
         assert!(stops.iter().all(|stop| !stop.is_empty()), "an empty stop string");
         StopMatcher {
             stops,

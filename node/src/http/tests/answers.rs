@@ -299,7 +299,11 @@ async fn a_text_of_any_length_becomes_tokens_and_comes_back() {
     for text in ["", "fox", &"漢x".repeat(1_500), &"é".repeat(1_024)] {
         let body = json!({"prompt": text, "add_special_tokens": false, "return_token_strs": true});
         let tokens = post(&gateway, "/tokenize", body).await.json();
-        let ids = gateway.text().tokenizer().encode(text, AddSpecial::Never).unwrap();
+        let ids = gateway
+            .text()
+            .tokenizer()
+            .encode(text, AddSpecial::Never)
+            .unwrap();
         assert_eq!(tokens["tokens"], json!(ids));
         assert_eq!(tokens["token_strs"].as_array().unwrap().len(), ids.len());
         let back = post(&gateway, "/detokenize", json!({"tokens": ids})).await.json();
