@@ -1,6 +1,6 @@
 //! Connections that want nothing: silent ones, and ones whose request never ends.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -97,8 +97,8 @@ fn slow_head(address: SocketAddr) -> TcpStream {
 }
 
 /// A server that is done with a connection says so, or has said something.
-fn has_ended(mut stream: &TcpStream) -> bool {
-    match stream.read(&mut [0; 512]) {
+fn has_ended(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0; 1]) {
         Ok(_) => true,
         Err(error) => error.kind() != ErrorKind::WouldBlock,
     }

@@ -8,7 +8,9 @@ use tests::{MODEL, Node, TempFolder};
 
 fn script(arguments: &[&str]) -> Output {
     let mut command = Command::new(tests::python_programs("schemas").join("python"));
-    command.arg(tests::suites("python").join("schemas.py")).args(arguments);
+    command
+        .arg(tests::suites("python").join("schemas.py"))
+        .args(arguments);
     command.output().expect("python runs")
 }
 

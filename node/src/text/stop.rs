@@ -103,7 +103,7 @@ mod tests {
 
     fn run(stops: &[&str], fragments: &[&str]) -> (Vec<String>, Stopped) {
         let mut matcher = StopMatcher::new(
-            stops.iter().map(|stop| stop.to_string()).collect(),
+            stops.iter().map(|stop| stop.to_string()).collect::<Vec<_>>(),
             StopEnding::BeforeStop,
         );
         let mut out: Vec<String> = fragments.iter().map(|fragment| matcher.push(fragment)).collect();
