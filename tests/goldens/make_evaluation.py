@@ -62,7 +62,8 @@ class Backend:
         self.model = model
         self.words = words
         os.chdir(TASKS)  # where the tasks look for their items
-        lm = HFLM(pretrained=model, tokenizer=words, batch_size=1)
+        # Rounded logits, but no rounding on top of that: an answer's figures are not stored in the model's type.
+        lm = HFLM(pretrained=model, tokenizer=words, batch_size=1, softmax_dtype="float32")
         manager = TaskManager(include_path=str(TASKS), include_defaults=False)
         self.results = lm_eval.simple_evaluate(model=lm, tasks=list(METRICS), task_manager=manager, bootstrap_iters=0)
 
