@@ -4,10 +4,11 @@ use super::follower::Follower;
 use super::{bounds, schema, vocabulary};
 use crate::text::Vocabulary;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::earley::SlicedBiasComputer;
+use llguidance::earley::{CGrammar, SlicedBiasComputer};
 use llguidance::toktrie::InferenceCapabilities;
 use llguidance::{Matcher, ParserFactory};
 use proto::request::Grammar;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why a grammar is not taken, in words for whoever wrote it.
@@ -88,7 +89,7 @@ impl Compiler {
         bounds::check(grammar)?;
         let parser = self.factory.create_parser(read(grammar)?);
         let parser = parser.map_err(|error| GrammarError::of_compiler(&error))?;
-        let bytes = parser.parser.lexer_stats().num_bytes;
+        let bytes = parser.parser.lexer_stats().num_bytes + bytes(parser.parser.grammar());
         let mut start = Follower::new(Matcher::new(Ok(parser)), Arc::clone(&self.end_tokens));
         // Those who follow it find the first mask ready.
         start.mask().map_err(|lost| {
@@ -105,6 +106,24 @@ impl Compiled {
     pub fn follower(&self) -> Follower {
         self.start.apart()
     }
+}
+
+/// llguidance counts what its lexer takes. A grammar of many symbols takes more.
+fn bytes(grammar: &CGrammar) -> usize {
+    const SYMBOL_BYTES: usize = 1024;
+    const PART_BYTES: usize = 32;
+    let (mut seen, mut open, mut parts) = (BTreeSet::new(), vec![grammar.start()], 0);
+    while let Some(symbol) = open.pop() {
+        if !seen.insert(symbol.as_index()) {
+            continue;
+        }
+        for rule in grammar.rules_of(symbol) {
+            let (symbols, _, _) = grammar.rule_rhs(*rule);
+            parts += symbols.len();
+            open.extend(symbols);
+        }
+    }
+    seen.len() * SYMBOL_BYTES + parts * PART_BYTES
 }
 
 fn read(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
