@@ -127,7 +127,7 @@ def test_structured_output_of_every_method():
     default = chat(max_tokens=120, temperature=1.0, seed=5).with_structured_output(Day)
     assert isinstance(default.invoke(HELLO), Day)
     for method in ("json_schema", "function_calling"):
-        structured = chat(max_tokens=120, temperature=1.0).with_structured_output(Day, method=method, include_raw=True)
+        structured = chat(max_tokens=120, temperature=1.0, seed=5).with_structured_output(Day, method=method, include_raw=True)
         answer = structured.invoke(HELLO)
         assert isinstance(answer["parsed"], Day) and answer["parsing_error"] is None, (method, answer)
 

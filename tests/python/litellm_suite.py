@@ -145,7 +145,7 @@ def test_a_tool_is_called_and_its_answer_goes_back(prefix):
     assert only_call(streamed.message)[1] == arguments and streamed.finish_reason == "tool_calls", streamed
     answer = {"role": "tool", "tool_call_id": call.id, "content": "42"}
     messages = [*QUESTION, choice.message.model_dump(), answer]
-    assert chat(prefix, messages=messages, tools=[ADD], tool_choice="none").choices[0].message.content
+    assert chat(prefix, messages=messages, tools=[ADD], tool_choice="none", temperature=0).choices[0].message.content
 
 
 # --- completions -------------------------------------------------------------------------------------------------

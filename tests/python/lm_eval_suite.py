@@ -7,8 +7,8 @@ weights, TOKENIZER a folder with the model's tokenizer. `tests/clients.rs` insta
 this.
 
 The server computes with activations rounded to 8 bits, the reference in float32. As in `tests/accuracy.rs`, the error of
-bfloat16 is the yardstick and twice that error is allowed: of the mean where a mean is compared, of bfloat16's largest
-error in the task where single values are. A choice that is no clearer than that may fall the other way.
+bfloat16 is the yardstick and twice that error is allowed: of the mean, and of what 19 of 20 errors stay below. A choice
+that is no clearer than the latter may fall the other way.
 """
 
 import functools
@@ -69,6 +69,11 @@ def likelihoods(field="loglikelihoods"):
     return [score for item in goldens["questions"] for score in item[field]]
 
 
+def usual(errors):
+    """What 19 of 20 of them stay below."""
+    return sorted(errors)[len(errors) * 19 // 20]
+
+
 BF16_ERRORS = [abs(rounded - exact) for rounded, exact in zip(likelihoods("bf16_loglikelihoods"), likelihoods(), strict=True)]
 
 
@@ -76,9 +81,9 @@ def test_likelihoods_are_those_of_transformers():
     found = [score for item, _ in served("questions") for score, _ in item]
     errors = [abs(score - exact) for score, exact in zip(found, likelihoods(), strict=True)]
     mean, bf16_mean = sum(errors) / len(errors), sum(BF16_ERRORS) / len(BF16_ERRORS)
-    print(f"        mean error {mean:.4f}, bfloat16 {bf16_mean:.4f}; largest {max(errors):.4f}, bfloat16 {max(BF16_ERRORS):.4f}")
+    print(f"        mean error {mean:.4f}, bfloat16 {bf16_mean:.4f}; usually {usual(errors):.4f}, bfloat16 {usual(BF16_ERRORS):.4f}")
     assert mean <= ALLOWED * bf16_mean
-    assert max(errors) <= ALLOWED * max(BF16_ERRORS)
+    assert usual(errors) <= ALLOWED * usual(BF16_ERRORS)
 
 
 def test_a_choice_is_greedy_where_it_is_in_transformers():
@@ -87,7 +92,7 @@ def test_a_choice_is_greedy_where_it_is_in_transformers():
         for item in goldens["questions"]
         for exact, rounded in zip(item["greedy_distances"], item["bf16_greedy_distances"], strict=True)
     ]
-    allowed = ALLOWED * max(abs(rounded - exact) for exact, rounded in pairs)
+    allowed = ALLOWED * usual([abs(rounded - exact) for exact, rounded in pairs])
     unclear = 0
     for item, golden in served("questions"):
         for (_, is_greedy), expected, distance in zip(item, golden["is_greedy"], golden["greedy_distances"], strict=True):
@@ -115,7 +120,7 @@ def test_the_same_answers_are_chosen():
         found, expected = best([score for score, _ in item]), best(exact)
         if found != expected:
             unclear += 1
-            assert lead(exact, expected, found) <= 2 * ALLOWED * max(BF16_ERRORS), (item, golden)
+            assert lead(exact, expected, found) <= 2 * ALLOWED * usual(BF16_ERRORS), (item, golden)
     print(f"        {unclear} of {len(goldens['questions'])} answers differ where none is clearly the best")
     assert_scores("questions", "acc,none", unclear)
 
@@ -141,7 +146,7 @@ def first_difference(text, pieces):
 
 
 def test_the_same_texts_are_generated():
-    allowed = ALLOWED * max(error for item in goldens["continuations"] for error in item["bf16_gap_errors"])
+    allowed = ALLOWED * usual([error for item in goldens["continuations"] for error in item["bf16_gap_errors"]])
     unclear = 0
     for (text,), golden in served("continuations"):
         if text != golden["text"]:
