@@ -5,8 +5,8 @@
 //! was taken once is always taken.
 //!
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
-//! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`] and
-//!   [`exclusive`] are its parts.
+//! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
+//!   [`exclusive`] and [`cost`] are its parts.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
@@ -16,6 +16,7 @@ pub mod bounds;
 pub mod cache;
 pub mod checker;
 pub mod compiler;
+pub mod cost;
 pub mod exclusive;
 pub mod follower;
 pub mod formats;

@@ -6,7 +6,7 @@
 use super::compiler::GrammarError;
 use super::exclusive::Search;
 use super::formats::{self, Format};
-use super::{literal, negation, number, pattern};
+use super::{cost, literal, negation, number, pattern};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -34,6 +34,7 @@ pub fn read(text: &str) -> Result<Value, GrammarError> {
         return Err(GrammarError::new(format!("`{OPTIONS}` is not supported")));
     }
     let mut schema = settled(Value::Object(schema))?;
+    cost::check(&schema)?;
     schema[OPTIONS] = options();
     Ok(schema)
 }
