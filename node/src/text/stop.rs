@@ -27,8 +27,7 @@ pub enum StopEnding {
 
 impl StopMatcher {
     /// Empty strings among `stops` would stop everything; callers refuse them.
-    pub fn new(stops: impl Into<Arc<[String]>>, ending: StopEnding) -> StopMatcher {
-        let stops = stops.into();
+    pub fn new(stops: Arc<[String]>, ending: StopEnding) -> StopMatcher {
         assert!(stops.iter().all(|stop| !stop.is_empty()), "an empty stop string");
         StopMatcher {
             stops,
@@ -131,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_stop_string_may_stay_at_the_end() {
-        let mut matcher = StopMatcher::new(vec!["END".into()], StopEnding::AfterStop);
+        let mut matcher = StopMatcher::new(["END".into()].into(), StopEnding::AfterStop);
         let out = ["abE", "NDcd", "ef"].map(|fragment| matcher.push(fragment));
         assert_eq!(out, ["ab", "END", ""]);
         assert_eq!((matcher.finish().as_str(), matcher.stopped()), ("", Stopped::Yes));
@@ -158,7 +157,7 @@ mod tests {
                 Some((_, start)) => (&text[..start], Stopped::Yes),
                 None => (text.as_str(), Stopped::No),
             };
-            let mut matcher = StopMatcher::new(stops.clone(), StopEnding::BeforeStop);
+            let mut matcher = StopMatcher::new(stops.clone().into(), StopEnding::BeforeStop);
             let mut rest: Vec<char> = text.chars().collect();
             let mut out = String::new();
             for size in sizes {
