@@ -102,7 +102,7 @@ mod tests {
 
     fn run(stops: &[&str], fragments: &[&str]) -> (Vec<String>, Stopped) {
         let mut matcher = StopMatcher::new(
-            stops.iter().map(|stop| stop.to_string()).collect::<Vec<_>>(),
+            stops.iter().map(|stop| stop.to_string()).collect(),
             StopEnding::BeforeStop,
         );
         let mut out: Vec<String> = fragments.iter().map(|fragment| matcher.push(fragment)).collect();
