@@ -19,6 +19,18 @@ pub struct GrammarError(String);
 /// More of a compiler's message helps nobody.
 const MESSAGE_BYTES_MAX: usize = 600;
 
+/// Messages of llguidance that speak of its own options.
+const IN_OUR_WORDS: [(&str, &str); 2] = [
+    (
+        "oneOf constraints are not supported. Enable 'coerce_one_of' option to approximate oneOf with anyOf",
+        "`oneOf` is supported where its branches plainly exclude each other",
+    ),
+    (
+        "Only absolute $ref's (#/...) are supported without 'referencing' feature; ref",
+        "`$ref` is supported within the document only (#/...), but it is",
+    ),
+];
+
 impl GrammarError {
     pub fn new(message: impl Into<String>) -> GrammarError {
         GrammarError(message.into())
@@ -34,6 +46,9 @@ impl GrammarError {
             }
             None => message,
         };
+        let message = IN_OUR_WORDS
+            .iter()
+            .fold(message, |message, (theirs, ours)| message.replace(theirs, ours));
         let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
         GrammarError(message[..end].to_owned())
     }
