@@ -2,10 +2,9 @@
 //! [`kernels::Reference`]: bit for bit.
 
 use kernels::{
-    AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, PackedBytes, Reference, RopePairing, RopeTable,
-    SequenceRows, Team, WeightFormat,
+    AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, Reference, RopePairing, RopeTable, SequenceRows,
+    Team, WeightFormat,
 };
-use std::sync::Arc;
 
 #[test]
 fn products_have_the_bits_of_the_reference() {
@@ -218,28 +217,6 @@ fn matrices_of_the_wrong_size_are_refused() {
     assert!(cpu.pack(WeightFormat::Q8_0, &[0; 34], 1, 33).is_err());
     assert!(cpu.pack(WeightFormat::F32, &[], usize::MAX, 64).is_err());
     assert!(Reference.pack(WeightFormat::F32, &[0; 3], 1, 1).is_err());
-}
-
-#[test]
-fn packed_matrices_are_adopted_as_they_were_and_only_whole() {
-    let mut cpu = cpus().pop().unwrap();
-    let (outputs, inputs) = (50, 96);
-    let x = numbers(3 * inputs, 6);
-    for format in FORMATS {
-        let packed = cpu
-            .pack(format, &weights(format, outputs, inputs, 7), outputs, inputs)
-            .unwrap();
-        let bytes = cpu.packed(&packed).to_vec();
-        let adopt = |range: std::ops::Range<usize>| {
-            let kept = PackedBytes::new(Arc::new(bytes.clone()), range).unwrap();
-            cpu.adopt(format, kept, outputs, inputs)
-        };
-        assert!(adopt(0..bytes.len() - 1).is_err());
-        let adopted = adopt(0..bytes.len()).unwrap();
-        let results =
-            [packed, adopted].map(|packed| multiply_packed(&mut cpu, &[&packed], (inputs, outputs), &x));
-        assert_eq!(results[0], results[1], "{format:?}");
-    }
 }
 
 #[test]
@@ -553,24 +530,13 @@ fn multiply_bytes(cpu: &mut Cpu, parts: &[(WeightFormat, &[u8])], inputs: usize,
         .iter()
         .map(|(format, bytes)| cpu.pack(*format, bytes, outputs(*format, bytes), inputs).unwrap())
         .collect();
-    let columns = parts.iter().map(|(format, bytes)| outputs(*format, bytes)).sum();
-    multiply_packed(cpu, &packed.iter().collect::<Vec<_>>(), (inputs, columns), x)
-}
-
-/// `shape`: inputs and outputs of all matrices together.
-fn multiply_packed(
-    cpu: &mut Cpu,
-    packed: &[&<Cpu as Ops>::Weights],
-    shape: (usize, usize),
-    x: &[f32],
-) -> Vec<f32> {
-    let (inputs, columns) = shape;
     let rows = x.len() / inputs;
     let mut input = sized(cpu, rows, inputs);
     cpu.write(&mut input, x);
+    let columns = parts.iter().map(|(format, bytes)| outputs(*format, bytes)).sum();
     let mut out = sized(cpu, rows, columns);
     let precision = InputPrecision::TwoTerms;
-    cpu.matmul(packed, &input, precision, &mut out);
+    cpu.matmul(&packed.iter().collect::<Vec<_>>(), &input, precision, &mut out);
     cpu.read(&out).to_vec()
 }
 

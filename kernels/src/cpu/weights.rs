@@ -237,3 +237,45 @@ impl Row<'_> {
         f16_to_f32(u16::from_le_bytes([self.group[at], self.group[at + 1]]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn packed_matrices_are_adopted_as_they_were_and_only_whole() {
+        let (outputs, inputs) = (50, 96);
+        for format in [
+            WeightFormat::F32,
+            WeightFormat::F16,
+            WeightFormat::Bf16,
+            WeightFormat::Q8_0,
+            WeightFormat::Q4_0,
+            WeightFormat::Q4_1,
+        ] {
+            let length = outputs * format.row_bytes(inputs).unwrap();
+            let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
+            let packed = Weights::pack(format, &stored, outputs, inputs).unwrap();
+            let bytes = Arc::new(packed.bytes.to_vec());
+            let adopt = |length| {
+                let kept = PackedBytes::new(bytes.clone(), 0..length).unwrap();
+                Weights::adopt(format, kept, outputs, inputs)
+            };
+            assert!(adopt(bytes.len() - 1).is_err());
+            let adopted = adopt(bytes.len()).unwrap();
+            assert_eq!(*adopted.bytes, *packed.bytes);
+            for output in 0..outputs {
+                let rows = [&packed, &adopted].map(|weights| {
+                    let mut row = vec![0.0; inputs];
+                    weights.dequantise_row(output, &mut row);
+                    row.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                });
+                assert_eq!(rows[0], rows[1], "{format:?} row {output}");
+            }
+        }
+        let kept = PackedBytes::new(Arc::new(vec![0; 64]), 0..64).unwrap();
+        assert!(Weights::adopt(WeightFormat::F32, kept.clone(), usize::MAX, 64).is_err());
+        assert!(Weights::adopt(WeightFormat::Q8_0, kept, 1, 33).is_err());
+    }
+}
