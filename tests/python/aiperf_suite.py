@@ -35,8 +35,10 @@ def run(endpoint, *more):
         "ui": "none",
     }
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    lengths = ["--extra-inputs", "ignore_eos:true", "--extra-inputs", f"min_tokens:{OUTPUT_TOKENS}"]
-    subprocess.run(["aiperf", "profile", *options, *lengths, "--streaming", "--no-gpu-telemetry", *more], check=True)
+    # Greedy, so that every run counts the same tokens.
+    inputs = ["ignore_eos:true", f"min_tokens:{OUTPUT_TOKENS}", "temperature:0"]
+    extra = [part for value in inputs for part in ("--extra-inputs", value)]
+    subprocess.run(["aiperf", "profile", *options, *extra, "--streaming", "--no-gpu-telemetry", *more], check=True)
     with open(f"{endpoint}/profile_export_aiperf.json", encoding="utf-8") as file:
         summary = json.load(file)
     with open(f"{endpoint}/profile_export.jsonl", encoding="utf-8") as file:
@@ -51,8 +53,9 @@ def check(summary, records):
         assert not record.get("error"), record
         value = {name: metric["value"] for name, metric in record["metrics"].items()}
         assert value["usage_prompt_tokens"] == PROMPT_TOKENS, value
-        # The first is what aiperf counts with the tokenizer.
-        assert value["output_sequence_length"] == value["usage_completion_tokens"] == OUTPUT_TOKENS, value
+        assert value["usage_completion_tokens"] == OUTPUT_TOKENS, value
+        # Counted by aiperf with the tokenizer: text may have fewer tokens than it was sampled in.
+        assert 1 <= value["output_sequence_length"] <= OUTPUT_TOKENS, value
 
 
 def test_completions_have_the_tokens_that_were_asked_for():
