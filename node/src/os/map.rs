@@ -4,7 +4,8 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::path::Path;
 
-/// A file mapped for reading. Weights are packed from it once at start; nothing keeps references afterwards.
+/// A file mapped for reading: a model, from which weights are packed at the first start, or packed weights, which the
+/// kernels read where they are for as long as the replica lives.
 pub fn read_only(path: &Path) -> std::io::Result<Mmap> {
     let file = File::open(path)?;
     // SAFETY: a mapping is undefined behaviour when somebody truncates or writes the file meanwhile. Files of the
