@@ -21,6 +21,7 @@ mod form;
 mod free_json;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod held_body;
 mod idempotency;
 mod last_turn;
 mod limits;

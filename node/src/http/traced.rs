@@ -1,15 +1,12 @@
 //! The span of a request, which lasts until the last byte of its answer is on its way.
 
+use super::held_body::HeldBody;
 use crate::telemetry::spans::{self, Attribute, Kind, Outcome, Span};
 use crate::telemetry::trace::Trace;
-use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
-use hyper::body::{Frame, SizeHint};
 use proto::RequestId;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 /// Ends, and is told, when it is dropped: also when the client goes away.
@@ -55,7 +52,7 @@ impl RequestSpan {
         let number = Attribute::Number(u64::from(status.as_u16()));
         self.attributes.push(("http.response.status_code", number));
         self.outcome = outcome(status);
-        response.map(|body| Body::new(Followed { body, _span: self }))
+        response.map(|body| HeldBody::wrap(body, self))
     }
 }
 
@@ -81,31 +78,5 @@ impl Drop for RequestSpan {
             attributes: std::mem::take(&mut self.attributes),
             outcome: self.outcome,
         });
-    }
-}
-
-/// The body as it is, with the span held for as long.
-struct Followed {
-    body: Body,
-    _span: RequestSpan,
-}
-
-impl hyper::body::Body for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

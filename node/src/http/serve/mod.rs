@@ -11,6 +11,7 @@ mod watched;
 pub use seats::SeatsMax;
 pub use tls::Transport;
 
+use super::held_body::HeldBody;
 use super::limits::Limits;
 use axum::Router;
 use axum::body::Body;
@@ -36,7 +37,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::timeout;
 use tower::ServiceExt;
-use watched::{Paced, ServedBody, Watch, Watched, lock};
+use watched::{Paced, Watch, Watched, lock};
 
 /// After a failed accept (no file descriptors left, most likely) there is no use in trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -292,7 +293,7 @@ async fn answer(
         .oneshot(request)
         .await
         .unwrap_or_else(|never| match never {});
-    Ok(response.map(|body| Body::new(ServedBody::new(body, serving))))
+    Ok(response.map(|body| HeldBody::wrap(body, serving)))
 }
 
 /// The connection had to make room for another one just when its request came.

@@ -3,9 +3,6 @@
 use super::pace::{Pace, TooSlow};
 use super::seats::{SeatId, Seats};
 use crate::http::limits::Limits;
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,41 +60,6 @@ pub struct Serving(Arc<Watch>);
 impl Drop for Serving {
     fn drop(&mut self) {
         self.0.pace().served();
-    }
-}
-
-/// An answer's body, which keeps its request alive.
-pub struct ServedBody {
-    body: Body,
-    _serving: Serving,
-}
-
-impl ServedBody {
-    pub fn new(body: Body, serving: Serving) -> ServedBody {
-        ServedBody {
-            body,
-            _serving: serving,
-        }
-    }
-}
-
-impl HttpBody for ServedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
