@@ -17,13 +17,13 @@ pub struct Activations {
     d: Memory<f32>,
     /// `d · Σq`
     offset: Memory<f32>,
-    /// `Σq`
-    sum: Memory<i32>,
+    /// `−8 · Σq`: what is to be added where weights stand 8 above their value.
+    origin: Memory<i32>,
 }
 
 impl Activations {
     pub fn new() -> Result<Activations, OpsError> {
-        let (q, d, offset, sum) = (
+        let (q, d, offset, origin) = (
             Memory::zeroed(0)?,
             Memory::zeroed(0)?,
             Memory::zeroed(0)?,
@@ -33,12 +33,12 @@ impl Activations {
             shape: Shape {
                 rows: 0,
                 blocks: 0,
-                terms: 1,
+                precision: InputPrecision::OneTerm,
             },
             q,
             d,
             offset,
-            sum,
+            origin,
         })
     }
 
@@ -47,15 +47,19 @@ impl Activations {
         self.shape = Shape {
             rows,
             blocks: inputs / BLOCK,
-            terms: precision.terms(),
+            precision,
         };
-        let blocks = rows * self.shape.blocks * self.shape.terms;
+        let blocks = rows * self.shape.blocks * precision.terms();
         if blocks > self.d.len() {
             self.q = Memory::zeroed(blocks * BLOCK)?;
             (self.d, self.offset) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
-            self.sum = Memory::zeroed(blocks)?;
+            self.origin = Memory::zeroed(blocks)?;
         }
         Ok(())
+    }
+
+    pub fn precision(&self) -> InputPrecision {
+        self.shape.precision
     }
 
     pub fn writer(&mut self) -> Writer<'_> {
@@ -64,7 +68,7 @@ impl Activations {
             q: Shared::new(&mut self.q),
             d: Shared::new(&mut self.d),
             offset: Shared::new(&mut self.offset),
-            sum: Shared::new(&mut self.sum),
+            origin: Shared::new(&mut self.origin),
         }
     }
 
@@ -73,18 +77,17 @@ impl Activations {
     pub fn tile(&self, rows: Range<usize>) -> Tile<'_> {
         let shape = self.shape;
         let start = shape.index(rows.start, 0);
-        let blocks = start..start + shape.rows_in_tile(rows.start) * shape.blocks * shape.terms;
+        let blocks = start..start + shape.rows_in_tile(rows.start) * shape.blocks * shape.precision.terms();
         assert!(
             rows.len() == shape.rows_in_tile(rows.start),
             "rows {rows:?} are no tile"
         );
         Tile {
             rows: rows.len(),
-            terms: shape.terms,
             q: &self.q[blocks.start * BLOCK..blocks.end * BLOCK],
             d: &self.d[blocks.clone()],
             offset: &self.offset[blocks.clone()],
-            sum: &self.sum[blocks],
+            origin: &self.origin[blocks],
         }
     }
 }
@@ -93,18 +96,17 @@ impl Activations {
 #[derive(Clone, Copy)]
 pub struct Tile<'a> {
     pub rows: usize,
-    pub terms: usize,
     pub q: &'a [i8],
     pub d: &'a [f32],
     pub offset: &'a [f32],
-    pub sum: &'a [i32],
+    pub origin: &'a [i32],
 }
 
 #[derive(Clone, Copy)]
 struct Shape {
     rows: usize,
     blocks: usize,
-    terms: usize,
+    precision: InputPrecision,
 }
 
 impl Shape {
@@ -116,7 +118,8 @@ impl Shape {
     /// Of the first term of a row's block among all terms.
     #[inline(always)]
     fn index(self, row: usize, block: usize) -> usize {
-        (row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE) * self.terms
+        (row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE)
+            * self.precision.terms()
     }
 }
 
@@ -127,7 +130,7 @@ pub struct Writer<'a> {
     q: Shared<'a, i8>,
     d: Shared<'a, f32>,
     offset: Shared<'a, f32>,
-    sum: Shared<'a, i32>,
+    origin: Shared<'a, i32>,
 }
 
 /// Quantises `x`, which is row `row`.
@@ -139,20 +142,21 @@ pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         let first = writer.shape.index(row, block);
         let mut rest = *x;
-        for index in first..first + writer.shape.terms {
+        for index in first..first + writer.shape.precision.terms() {
             // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
-            let (q, d, offset, sum) = unsafe {
+            let (q, d, offset, origin) = unsafe {
                 (
                     writer.q.part(index * BLOCK, BLOCK),
                     &mut writer.d.part(index, 1)[0],
                     &mut writer.offset.part(index, 1)[0],
-                    &mut writer.sum.part(index, 1)[0],
+                    &mut writer.origin.part(index, 1)[0],
                 )
             };
             let (scale, inverse) = activation_scale(magnitude_max(&rest));
-            *sum = round_into(&rest, inverse, q);
+            let sum = round_into(&rest, inverse, q);
             *d = scale;
-            *offset = scale * *sum as f32;
+            *offset = scale * sum as f32;
+            *origin = -8 * sum;
             for (rest, q) in rest.iter_mut().zip(q) {
                 *rest = (-scale).mul_add(f32::from(*q), *rest);
             }

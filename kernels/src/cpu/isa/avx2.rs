@@ -131,39 +131,42 @@ unsafe fn power_of_two(n: __m256i) -> __m256 {
     }
 }
 
-/// Half a group's blocks of `Q8_0`. Bytes can only be multiplied unsigned by signed, so the sign moves to the activation
-/// (never −128, so it can be negated).
+/// Half a group's blocks of `Q8_0`, read where they are. Bytes can only be multiplied unsigned by signed, so the sign
+/// moves to the activation (never −128, so it can be negated).
 pub struct Q8;
 
 impl BlockDot for Q8 {
     type Lanes = Ymm;
-    type Block = [__m256i; 8];
+    type Block = *const u8;
     const BYTES: usize = 512;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
-        // SAFETY: the caller promises AVX2 and a block, of which these are 8 rows.
-        std::array::from_fn(|j| unsafe { _mm256_loadu_si256(from.add(64 * j).cast()) })
+    unsafe fn load(from: *const u8) -> *const u8 {
+        from
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, _sum: i32) -> Ymm {
-        // SAFETY: the caller promises AVX2 and 32 readable activations.
+    unsafe fn dots<const N: usize>(from: &*const u8, q: *const i8, _origin: *const i32) -> [Ymm; N] {
+        // SAFETY: the caller promises AVX2, the activations and a block, of which these are 8 rows.
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let mut dot = _mm256_setzero_si256();
-            for (j, w) in block.iter().enumerate() {
-                let a = _mm256_sign_epi8(four(q, j), *w);
-                // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
-                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(*w), a);
-                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(pairs, ones));
+            let mut dots = [_mm256_setzero_si256(); N];
+            for j in 0..8 {
+                let w = _mm256_loadu_si256(from.add(64 * j).cast());
+                let magnitude = _mm256_abs_epi8(w);
+                for (i, dot) in dots.iter_mut().enumerate() {
+                    let a = _mm256_sign_epi8(four(q.add(32 * i), j), w);
+                    // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                    let pairs = _mm256_maddubs_epi16(magnitude, a);
+                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+                }
             }
-            Ymm(_mm256_cvtepi32_ps(dot))
+            dots.map(|dot| Ymm(_mm256_cvtepi32_ps(dot)))
         }
     }
 }
 
-/// Half a group's blocks of nibbles, of which `ZERO` stands for 0.
+/// Half a group's blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
 pub struct Q4<const ZERO: i32>;
 
 impl<const ZERO: i32> BlockDot for Q4<ZERO> {
@@ -187,19 +190,25 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Ymm {
-        // SAFETY: the caller promises AVX2 and 32 readable activations.
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Ymm; N] {
+        // SAFETY: the caller promises AVX2 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let mut pairs = _mm256_maddubs_epi16(block[0], four(q, 0));
-            for (j, w) in block.iter().enumerate().skip(1) {
-                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*w, four(q, j)));
+            let mut pairs = [_mm256_setzero_si256(); N];
+            for (j, w) in block.iter().enumerate() {
+                for (i, pairs) in pairs.iter_mut().enumerate() {
+                    let products = _mm256_maddubs_epi16(*w, four(q.add(32 * i), j));
+                    *pairs = _mm256_add_epi16(*pairs, products);
+                }
             }
-            let dot = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-            Ymm(_mm256_cvtepi32_ps(_mm256_sub_epi32(
-                dot,
-                _mm256_set1_epi32(ZERO * sum),
-            )))
+            std::array::from_fn(|i| {
+                let dot = _mm256_madd_epi16(pairs[i], _mm256_set1_epi16(1));
+                let dot = match ZERO {
+                    0 => dot,
+                    _ => _mm256_add_epi32(dot, _mm256_set1_epi32(*origin.add(i))),
+                };
+                Ymm(_mm256_cvtepi32_ps(dot))
+            })
         }
     }
 }

@@ -143,24 +143,26 @@ impl BlockDot for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, _sum: i32) -> Zmm {
-        // SAFETY: the caller promises AVX-512 and 32 readable activations.
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, _origin: *const i32) -> [Zmm; N] {
+        // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
             let ones = _mm512_set1_epi16(1);
-            let mut dot = _mm512_setzero_si512();
+            let mut dots = [_mm512_setzero_si512(); N];
             for (j, (magnitude, negative)) in block.iter().enumerate() {
-                let a = four(q, j);
-                let a = _mm512_mask_sub_epi8(a, *negative, _mm512_setzero_si512(), a);
-                // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
-                let pairs = _mm512_maddubs_epi16(*magnitude, a);
-                dot = _mm512_add_epi32(dot, _mm512_madd_epi16(pairs, ones));
+                for (i, dot) in dots.iter_mut().enumerate() {
+                    let a = four(q.add(32 * i), j);
+                    let a = _mm512_mask_sub_epi8(a, *negative, _mm512_setzero_si512(), a);
+                    // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                    let pairs = _mm512_maddubs_epi16(*magnitude, a);
+                    *dot = _mm512_add_epi32(*dot, _mm512_madd_epi16(pairs, ones));
+                }
             }
-            Zmm(_mm512_cvtepi32_ps(dot))
+            dots.map(|dot| Zmm(_mm512_cvtepi32_ps(dot)))
         }
     }
 }
 
-/// Blocks of nibbles, of which `ZERO` stands for 0.
+/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
 pub struct Q4<const ZERO: i32>;
 
 impl<const ZERO: i32> BlockDot for Q4<ZERO> {
@@ -175,24 +177,25 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Zmm {
-        // SAFETY: the caller promises AVX-512 and 32 readable activations.
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Zmm; N] {
+        // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let pairs: [__m512i; 8] = std::array::from_fn(|j| _mm512_maddubs_epi16(block[j], four(q, j)));
-            let low = _mm512_add_epi16(
-                _mm512_add_epi16(pairs[0], pairs[1]),
-                _mm512_add_epi16(pairs[2], pairs[3]),
-            );
-            let high = _mm512_add_epi16(
-                _mm512_add_epi16(pairs[4], pairs[5]),
-                _mm512_add_epi16(pairs[6], pairs[7]),
-            );
-            let dot = _mm512_madd_epi16(_mm512_add_epi16(low, high), _mm512_set1_epi16(1));
-            Zmm(_mm512_cvtepi32_ps(_mm512_sub_epi32(
-                dot,
-                _mm512_set1_epi32(ZERO * sum),
-            )))
+            let mut pairs = [_mm512_setzero_si512(); N];
+            for (j, w) in block.iter().enumerate() {
+                for (i, pairs) in pairs.iter_mut().enumerate() {
+                    let products = _mm512_maddubs_epi16(*w, four(q.add(32 * i), j));
+                    *pairs = _mm512_add_epi16(*pairs, products);
+                }
+            }
+            std::array::from_fn(|i| {
+                let dot = _mm512_madd_epi16(pairs[i], _mm512_set1_epi16(1));
+                let dot = match ZERO {
+                    0 => dot,
+                    _ => _mm512_add_epi32(dot, _mm512_set1_epi32(*origin.add(i))),
+                };
+                Zmm(_mm512_cvtepi32_ps(dot))
+            })
         }
     }
 }

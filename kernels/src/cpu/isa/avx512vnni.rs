@@ -25,13 +25,16 @@ impl BlockDot for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Zmm {
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Zmm; N] {
         // SAFETY: passed on to the caller.
-        unsafe { dot_unsigned(block, q, -128 * sum) }
+        unsafe {
+            let start = std::array::from_fn(|i| _mm512_slli_epi32::<4>(_mm512_set1_epi32(*origin.add(i))));
+            dots_unsigned(block, q, start)
+        }
     }
 }
 
-/// Blocks of nibbles, of which `ZERO` stands for 0.
+/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
 pub struct Q4<const ZERO: i32>;
 
 impl<const ZERO: i32> BlockDot for Q4<ZERO> {
@@ -46,26 +49,34 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(always)]
-    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Zmm {
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Zmm; N] {
         // SAFETY: passed on to the caller.
-        unsafe { dot_unsigned(block, q, -ZERO * sum) }
+        unsafe {
+            let start = std::array::from_fn(|i| match ZERO {
+                0 => _mm512_setzero_si512(),
+                _ => _mm512_set1_epi32(*origin.add(i)),
+            });
+            dots_unsigned(block, q, start)
+        }
     }
 }
 
 /// Exact: 32 products of at most 255 · 127 are far from the limits of 32 bits.
 ///
 /// # Safety
-/// The CPU must have VNNI, and `q` point to 32 values.
+/// The CPU must have VNNI, and `q` point to `32 · N` values.
 #[inline(always)]
-unsafe fn dot_unsigned(block: &[__m512i; 8], q: *const i8, start: i32) -> Zmm {
-    // SAFETY: the caller promises VNNI and 32 readable activations.
+unsafe fn dots_unsigned<const N: usize>(block: &[__m512i; 8], q: *const i8, start: [__m512i; N]) -> [Zmm; N] {
+    // SAFETY: the caller promises VNNI and the activations.
     unsafe {
-        let mut even = _mm512_set1_epi32(start);
-        let mut odd = _mm512_setzero_si512();
+        let (mut even, mut odd) = (start, [_mm512_setzero_si512(); N]);
         for j in [0, 2, 4, 6] {
-            even = _mm512_dpbusd_epi32(even, block[j], four(q, j));
-            odd = _mm512_dpbusd_epi32(odd, block[j + 1], four(q, j + 1));
+            for i in 0..N {
+                let q = q.add(32 * i);
+                even[i] = _mm512_dpbusd_epi32(even[i], block[j], four(q, j));
+                odd[i] = _mm512_dpbusd_epi32(odd[i], block[j + 1], four(q, j + 1));
+            }
         }
-        Zmm(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)))
+        std::array::from_fn(|i| Zmm(_mm512_cvtepi32_ps(_mm512_add_epi32(even[i], odd[i]))))
     }
 }

@@ -112,20 +112,22 @@ impl BlockDot for Q8 {
     }
 
     #[inline(never)]
-    unsafe fn dot(block: &*const u8, q: *const i8, _sum: i32) -> Scalar {
-        let mut dots = [0i32; 16];
-        for k in 0..32 {
-            for (lane, dot) in dots.iter_mut().enumerate() {
-                // SAFETY: the caller promises a block of 512 bytes and 32 activations.
-                let (w, q) = unsafe { (*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8, *q.add(k)) };
-                *dot += i32::from(w) * i32::from(q);
+    unsafe fn dots<const N: usize>(block: &*const u8, q: *const i8, _origin: *const i32) -> [Scalar; N] {
+        // SAFETY: the caller promises a block of 512 bytes and the activations.
+        std::array::from_fn(|i| unsafe {
+            let mut dots = [0i32; 16];
+            for k in 0..32 {
+                let q = i32::from(*q.add(32 * i + k));
+                for (lane, dot) in dots.iter_mut().enumerate() {
+                    *dot += i32::from(*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8) * q;
+                }
             }
-        }
-        Scalar(dots.map(|dot| dot as f32))
+            Scalar(dots.map(|dot| dot as f32))
+        })
     }
 }
 
-/// Blocks of nibbles, of which `ZERO` stands for 0.
+/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
 pub struct Q4<const ZERO: i32>;
 
 impl<const ZERO: i32> BlockDot for Q4<ZERO> {
@@ -139,21 +141,18 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(never)]
-    unsafe fn dot(block: &*const u8, q: *const i8, sum: i32) -> Scalar {
-        let mut dots = [-ZERO * sum; 16];
-        for k in 0..16 {
-            for (lane, dot) in dots.iter_mut().enumerate() {
-                // SAFETY: the caller promises a block of 256 bytes and 32 activations.
-                let (w, low, high) = unsafe {
-                    (
-                        *block.add(k / 4 * 64 + lane * 4 + k % 4),
-                        *q.add(k),
-                        *q.add(k + 16),
-                    )
-                };
-                *dot += i32::from(w & 15) * i32::from(low) + i32::from(w >> 4) * i32::from(high);
+    unsafe fn dots<const N: usize>(block: &*const u8, q: *const i8, origin: *const i32) -> [Scalar; N] {
+        // SAFETY: the caller promises a block of 256 bytes, the activations and their sums.
+        std::array::from_fn(|i| unsafe {
+            let mut dots = [*origin.add(i) * (ZERO / 8); 16];
+            for k in 0..16 {
+                let (low, high) = (*q.add(32 * i + k), *q.add(32 * i + k + 16));
+                for (lane, dot) in dots.iter_mut().enumerate() {
+                    let w = *block.add(k / 4 * 64 + lane * 4 + k % 4);
+                    *dot += i32::from(w & 15) * i32::from(low) + i32::from(w >> 4) * i32::from(high);
+                }
             }
-        }
-        Scalar(dots.map(|dot| dot as f32))
+            Scalar(dots.map(|dot| dot as f32))
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::InputPrecision;
 use crate::cpu::activations::{Activations, TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::Out;
@@ -11,7 +12,7 @@ use crate::scalar::BLOCK;
 /// What an instruction set must know of a weight format: dot products of a block of 16 rows (or of 8 of them at a time).
 pub trait BlockDot {
     type Lanes: Lanes;
-    /// The weights of a block, unpacked.
+    /// The weights of a block, unpacked as far as that pays for several rows.
     type Block: Copy;
     /// Of a packed block of 16 rows.
     const BYTES: usize;
@@ -20,11 +21,14 @@ pub trait BlockDot {
     /// The CPU must have the instructions, and `from` point to a packed block (or its second 8 rows, 32 bytes later).
     unsafe fn load(from: *const u8) -> Self::Block;
 
-    /// The integer dot product of each lane's weights with 32 activations, whose sum is `sum`.
+    /// The integer dot products of each lane's weights with `N` times 32 activations; `origin` points to −8 times the sum
+    /// of each 32. They advance together: one after the other their sums would wait for each other.
     ///
     /// # Safety
-    /// The CPU must have the instructions, `q` point to 32 values, and what `block` was loaded from be still there.
-    unsafe fn dot(block: &Self::Block, q: *const i8, sum: i32) -> Self::Lanes;
+    /// The CPU must have the instructions, `q` point to `32 · N` values and `origin` to `N`, and what `block` was loaded
+    /// from be still there.
+    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32)
+    -> [Self::Lanes; N];
 }
 
 /// One matrix, and where its products go.
@@ -45,98 +49,162 @@ pub unsafe fn multiply<D: BlockDot, const HALVES: usize>(
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match task.x.precision() {
+            InputPrecision::OneTerm => multiply_terms::<D, HALVES, 1>(task, groups, rows),
+            InputPrecision::TwoTerms => multiply_terms::<D, HALVES, 2>(task, groups, rows),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
+    task: &Task<'_>,
+    groups: Range<usize>,
+    rows: Range<usize>,
+) {
     for group in groups {
-        for first_lane in (0..GROUP).step_by(D::Lanes::COUNT) {
-            let column = Column::<HALVES>::new::<D>(task.weights, group, first_lane);
-            for row in rows.clone().step_by(TILE) {
-                let tile = task.x.tile(row..rows.end.min(row + TILE));
-                let output = group * GROUP + first_lane;
-                // SAFETY: passed on to the caller; `Column` points into the matrix.
-                unsafe {
-                    match tile.rows {
-                        1 => multiply_row::<D, HALVES>(&column, &tile, task, row, output),
-                        _ => multiply_tile::<D, HALVES>(&column, &tile, task, row, output),
-                    }
+        let group = Group::<HALVES>::new::<D>(task.weights, group);
+        for row in rows.clone().step_by(TILE) {
+            let tile = task.x.tile(row..rows.end.min(row + TILE));
+            assert_eq!(
+                tile.d.len(),
+                group.blocks * tile.rows * TERMS,
+                "activations of these inputs"
+            );
+            // SAFETY: passed on to the caller; the tile has all blocks of the group.
+            unsafe {
+                match tile.rows {
+                    1 => multiply_rows::<D, HALVES, TERMS, 1>(&group, &tile, task, row),
+                    _ => multiply_rows::<D, HALVES, TERMS, TILE>(&group, &tile, task, row),
                 }
             }
         }
     }
 }
 
-/// The accumulators stay in memory (in reach of the nearest cache): unpacking a block is paid once for all rows.
+/// Rows whose accumulators are addressed from one place.
+const ROWS_AT_A_TIME: usize = 4;
+
+/// The products of a tile of up to `ROWS_MAX` rows. One row's accumulators stay in registers; those of more are in memory
+/// (in reach of the nearest cache), and unpacking a block is paid once for all rows.
+///
+/// # Safety
+/// As [`multiply`]; the tile has all blocks of the group, in `TERMS`.
 #[inline(always)]
-unsafe fn multiply_tile<D: BlockDot, const HALVES: usize>(
-    column: &Column<HALVES>,
+unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, const ROWS_MAX: usize>(
+    group: &Group<HALVES>,
     tile: &Tile<'_>,
     task: &Task<'_>,
     row: usize,
-    output: usize,
 ) {
+    let parts = GROUP / D::Lanes::COUNT;
     // SAFETY: the caller promises the instructions; blocks and rows are within the matrix and the tile.
     unsafe {
-        let mut acc = [D::Lanes::splat(0.0); TILE];
-        for block in 0..column.blocks {
-            let weights = column.block::<D>(block);
-            for (r, acc) in acc[..tile.rows].iter_mut().enumerate() {
-                *acc = weights.accumulate(tile, block * tile.rows + r, *acc);
+        let mut acc = [[D::Lanes::splat(0.0); ROWS_MAX]; PARTS_MAX];
+        for block in 0..group.blocks {
+            for (part, acc) in acc[..parts].iter_mut().enumerate() {
+                let weights = group.block::<D>(block, part * D::Lanes::COUNT);
+                let inputs = Inputs::<TERMS>::new(tile, block);
+                if ROWS_MAX == 1 {
+                    weights.accumulate(inputs, acc);
+                    continue;
+                }
+                let (fours, rest) = acc[..tile.rows].as_chunks_mut::<ROWS_AT_A_TIME>();
+                let whole = fours.len() * ROWS_AT_A_TIME;
+                for (i, acc) in fours.iter_mut().enumerate() {
+                    weights.accumulate(inputs.from_row(i * ROWS_AT_A_TIME), acc);
+                }
+                for (i, acc) in rest.iter_mut().enumerate() {
+                    weights.accumulate(inputs.from_row(whole + i), std::array::from_mut(acc));
+                }
             }
         }
-        for (r, acc) in acc[..tile.rows].iter().enumerate() {
-            task.out.store(*acc, row + r, output, task.weights.outputs);
+        for (part, acc) in acc[..parts].iter().enumerate() {
+            let output = group.first_output + part * D::Lanes::COUNT;
+            for (r, acc) in acc[..tile.rows].iter().enumerate() {
+                task.out.store(*acc, row + r, output, task.weights.outputs);
+            }
         }
     }
 }
 
-/// As `multiply_tile` for one row, with the accumulator in a register.
-#[inline(always)]
-unsafe fn multiply_row<D: BlockDot, const HALVES: usize>(
-    column: &Column<HALVES>,
-    tile: &Tile<'_>,
-    task: &Task<'_>,
-    row: usize,
-    output: usize,
-) {
-    // SAFETY: the caller promises the instructions; blocks are within the matrix and the tile.
-    unsafe {
-        let mut acc = D::Lanes::splat(0.0);
-        for block in 0..column.blocks {
-            acc = column.block::<D>(block).accumulate(tile, block, acc);
+/// Vectors of 8 lanes in a group.
+const PARTS_MAX: usize = 2;
+
+/// One block's activations, from some row of a tile on.
+#[derive(Clone, Copy)]
+struct Inputs<const TERMS: usize> {
+    q: *const i8,
+    d: *const f32,
+    offset: *const f32,
+    origin: *const i32,
+}
+
+impl<const TERMS: usize> Inputs<TERMS> {
+    #[inline(always)]
+    fn new(tile: &Tile<'_>, block: usize) -> Self {
+        Inputs {
+            q: tile.q.as_ptr(),
+            d: tile.d.as_ptr(),
+            offset: tile.offset.as_ptr(),
+            origin: tile.origin.as_ptr(),
         }
-        task.out.store(acc, row, output, task.weights.outputs);
+        .from_row(block * tile.rows)
+    }
+
+    #[inline(always)]
+    fn from_row(self, row: usize) -> Self {
+        self.from_term(row * TERMS)
+    }
+
+    #[inline(always)]
+    fn from_term(self, term: usize) -> Self {
+        Inputs {
+            q: self.q.wrapping_add(term * BLOCK),
+            d: self.d.wrapping_add(term),
+            offset: self.offset.wrapping_add(term),
+            origin: self.origin.wrapping_add(term),
+        }
     }
 }
 
-/// The lanes of a group that are worked on together.
-struct Column<const HALVES: usize> {
+/// 16 output rows of a matrix.
+struct Group<const HALVES: usize> {
+    first_output: usize,
     blocks: usize,
     quants: *const u8,
     halves: *const u8,
 }
 
-impl<const HALVES: usize> Column<HALVES> {
+impl<const HALVES: usize> Group<HALVES> {
     #[inline(always)]
-    fn new<D: BlockDot>(weights: &Weights, group: usize, first_lane: usize) -> Self {
+    fn new<D: BlockDot>(weights: &Weights, group: usize) -> Self {
         let blocks = weights.blocks();
-        let group = &weights.bytes[group * weights.group_bytes..][..weights.group_bytes];
-        let (quants, halves) = group.split_at(blocks * D::BYTES);
+        let bytes = &weights.bytes[group * weights.group_bytes..][..weights.group_bytes];
+        let (quants, halves) = bytes.split_at(blocks * D::BYTES);
         assert!(
             halves.len() >= blocks * HALVES * GROUP * 2,
             "a group of another format"
         );
-        Column {
+        Group {
+            first_output: group * GROUP,
             blocks,
-            quants: quants.as_ptr().wrapping_add(first_lane * 4),
-            halves: halves.as_ptr().wrapping_add(first_lane * 2),
+            quants: quants.as_ptr(),
+            halves: halves.as_ptr(),
         }
     }
 
+    /// The lanes from `first_lane` on.
+    ///
     /// # Safety
     /// The CPU must have the instructions of `D`; `index` be less than `blocks`.
     #[inline(always)]
-    unsafe fn block<D: BlockDot>(&self, index: usize) -> WeightBlock<D, HALVES> {
+    unsafe fn block<D: BlockDot>(&self, index: usize, first_lane: usize) -> WeightBlock<D, HALVES> {
         // SAFETY: the caller's promise; `new` has checked the lengths.
         unsafe {
-            let halves = self.halves.add(index * HALVES * GROUP * 2);
+            let halves = self.halves.add((index * HALVES * GROUP + first_lane) * 2);
             let scale = D::Lanes::load_f16(halves.cast());
             let minimum = if HALVES == 2 {
                 D::Lanes::load_f16(halves.add(GROUP * 2).cast())
@@ -144,7 +212,7 @@ impl<const HALVES: usize> Column<HALVES> {
                 scale
             };
             WeightBlock {
-                weights: D::load(self.quants.add(index * D::BYTES)),
+                weights: D::load(self.quants.add(index * D::BYTES + first_lane * 4)),
                 scale,
                 minimum,
             }
@@ -161,35 +229,49 @@ struct WeightBlock<D: BlockDot, const HALVES: usize> {
 
 impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
     /// # Safety
-    /// `index` is within the tile.
+    /// `inputs` has `ROWS` rows.
     #[inline(always)]
-    unsafe fn accumulate(&self, tile: &Tile<'_>, index: usize, mut acc: D::Lanes) -> D::Lanes {
-        for term in index * tile.terms..(index + 1) * tile.terms {
-            // SAFETY: passed on to the caller.
-            acc = unsafe { self.accumulate_term(tile, term, acc) };
+    unsafe fn accumulate<const TERMS: usize, const ROWS: usize>(
+        &self,
+        inputs: Inputs<TERMS>,
+        acc: &mut [D::Lanes; ROWS],
+    ) {
+        let terms = ROWS * TERMS;
+        let (fours, twos) = (terms / 4 * 4, terms / 2 * 2);
+        // SAFETY: passed on to the caller.
+        unsafe {
+            for first in (0..fours).step_by(4) {
+                self.accumulate_terms::<TERMS, ROWS, 4>(inputs, first, acc);
+            }
+            for first in (fours..twos).step_by(2) {
+                self.accumulate_terms::<TERMS, ROWS, 2>(inputs, first, acc);
+            }
+            for first in twos..terms {
+                self.accumulate_terms::<TERMS, ROWS, 1>(inputs, first, acc);
+            }
         }
-        acc
     }
 
     /// # Safety
-    /// `index` is within the tile.
+    /// `inputs` has `N` terms from the first on.
     #[inline(always)]
-    unsafe fn accumulate_term(&self, tile: &Tile<'_>, index: usize, acc: D::Lanes) -> D::Lanes {
-        debug_assert!(index < tile.d.len());
+    unsafe fn accumulate_terms<const TERMS: usize, const ROWS: usize, const N: usize>(
+        &self,
+        inputs: Inputs<TERMS>,
+        first: usize,
+        acc: &mut [D::Lanes; ROWS],
+    ) {
+        let inputs = inputs.from_term(first);
         // SAFETY: the caller's promise; a block exists, so the CPU has the instructions.
         unsafe {
-            let dot = D::dot(
-                &self.weights,
-                tile.q.as_ptr().add(index * BLOCK),
-                *tile.sum.get_unchecked(index),
-            );
-            let d = D::Lanes::splat(*tile.d.get_unchecked(index));
-            let acc = dot.fma(self.scale.mul(d), acc);
-            if HALVES == 1 {
-                return acc;
+            let dots = D::dots::<N>(&self.weights, inputs.q, inputs.origin);
+            for (i, dot) in dots.into_iter().enumerate() {
+                let acc = &mut acc[(first + i) / TERMS];
+                *acc = dot.fma(self.scale.mul(D::Lanes::splat(*inputs.d.add(i))), *acc);
+                if HALVES == 2 {
+                    *acc = self.minimum.fma(D::Lanes::splat(*inputs.offset.add(i)), *acc);
+                }
             }
-            self.minimum
-                .fma(D::Lanes::splat(*tile.offset.get_unchecked(index)), acc)
         }
     }
 }
