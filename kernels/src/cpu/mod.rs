@@ -24,7 +24,6 @@ pub use team::Team;
 pub use weights::Weights;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::tensor::Tensor;
 use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, PackedBytes, RopeTable, WeightFormat};
@@ -34,7 +33,6 @@ use matmul::Multiplier;
 use rope::Heads;
 use shared::Shared;
 use table::Table;
-use team::share;
 
 /// All cores that the team was given. Same bits as [`crate::Reference`].
 pub struct Cpu {
@@ -74,9 +72,9 @@ impl Cpu {
         let (rows, columns) = (out.rows(), out.columns());
         let values = Shared::new(out.values_mut());
         self.team
-            .run_if_worth(rows * columns * OPERATIONS_PER_ELEMENT, |thread, threads| {
-                for row in share(rows, thread, threads) {
-                    // SAFETY: a row is in one thread's share.
+            .share_out(rows, rows * columns * OPERATIONS_PER_ELEMENT, |rows| {
+                for row in rows {
+                    // SAFETY: a row is handed out once.
                     work(row, unsafe { values.part(row * columns, columns) });
                 }
             });
@@ -208,18 +206,18 @@ impl Ops for Cpu {
     ) {
         pages.assert_of(shape);
         let writer = pages.writer();
-        self.team
-            .run_if_worth(qkv.rows() * shape.kv_heads * shape.head_dim, |thread, threads| {
-                for kv_head in share(shape.kv_heads, thread, threads) {
-                    let columns =
-                        |first| first + kv_head * shape.head_dim..first + (kv_head + 1) * shape.head_dim;
-                    for_each_position(batch, |sequence, row, position| {
-                        let (k, v) = (&qkv.row(row)[columns(k_column)], &qkv.row(row)[columns(v_column)]);
-                        // SAFETY: a KV head is in one thread's share.
-                        unsafe { writer.put(sequence, position, kv_head, k, v) };
-                    });
-                }
-            });
+        let operations = qkv.rows() * shape.kv_heads * shape.head_dim;
+        self.team.share_out(shape.kv_heads, operations, |kv_heads| {
+            for kv_head in kv_heads {
+                let columns =
+                    |first| first + kv_head * shape.head_dim..first + (kv_head + 1) * shape.head_dim;
+                for_each_position(batch, |sequence, row, position| {
+                    let (k, v) = (&qkv.row(row)[columns(k_column)], &qkv.row(row)[columns(v_column)]);
+                    // SAFETY: a KV head is handed out once.
+                    unsafe { writer.put(sequence, position, kv_head, k, v) };
+                });
+            }
+        });
     }
 
     fn attention(
@@ -245,12 +243,13 @@ impl Ops for Cpu {
             pages,
             out: Shared::new(out.values_mut()),
         };
-        self.team.run_if_worth(operations(shape, batch), |_, _| {
-            while let Some(unit) = agenda.next(shape, batch) {
-                // SAFETY: a unit is handed out once, and units share no query: `plan` has checked the rows.
-                unsafe { attend(&task, &unit) };
-            }
-        });
+        self.team
+            .share_out(agenda.units(), operations(shape, batch), |units| {
+                for unit in units {
+                    // SAFETY: a unit is handed out once, and units share no query: `plan` has checked the rows.
+                    unsafe { attend(&task, &agenda.unit(unit, shape, batch)) };
+                }
+            });
     }
 
     fn silu_mul(&mut self, x: &Tensor, out: &mut Tensor) {
@@ -307,20 +306,17 @@ fn operations(shape: &AttentionShape, batch: &Batch) -> usize {
     seen * shape.heads * shape.head_dim
 }
 
-/// The units of one call of attention, handed out to whoever is free: their sizes differ too much to share them evenly
-/// beforehand.
+/// The units of one call of attention.
 #[derive(Default)]
 struct Agenda {
     /// Units before each (sequence, KV head), and after the last.
     firsts: Vec<usize>,
-    next: AtomicUsize,
 }
 
 impl Agenda {
     /// # Panics
     /// When rows of sequences overlap or do not ascend.
     fn plan(&mut self, shape: &AttentionShape, batch: &Batch) {
-        *self.next.get_mut() = 0;
         self.firsts.clear();
         let (mut units, mut row) = (0, 0);
         for sequence in &batch.sequences {
@@ -334,22 +330,22 @@ impl Agenda {
         self.firsts.push(units);
     }
 
-    fn next<'a>(&self, shape: &AttentionShape, batch: &'a Batch) -> Option<Unit<'a>> {
-        let unit = self.next.fetch_add(1, Ordering::Relaxed);
-        if unit >= *self.firsts.last()? {
-            return None;
-        }
+    fn units(&self) -> usize {
+        self.firsts.last().copied().unwrap_or(0)
+    }
+
+    fn unit<'a>(&self, unit: usize, shape: &AttentionShape, batch: &'a Batch) -> Unit<'a> {
         let owner = self.firsts.partition_point(|first| *first <= unit) - 1;
         let sequence = &batch.sequences[owner / shape.kv_heads];
         let heads = heads_of(shape, owner % shape.kv_heads);
         let first = (unit - self.firsts[owner]) * QUERIES_MAX;
         let queries = first..(first + QUERIES_MAX).min(sequence.rows * heads.len());
-        Some(Unit {
+        Unit {
             sequence,
             kv_head: owner % shape.kv_heads,
             heads,
             queries,
-        })
+        }
     }
 }
 

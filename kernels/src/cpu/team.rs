@@ -73,23 +73,36 @@ impl Team {
         );
     }
 
-    /// As [`run`](Self::run), but where `operations` are too few to be worth waking anyone, `work(0, 1)`.
-    pub fn run_if_worth(&mut self, operations: usize, work: impl Fn(usize, usize) + Sync) {
-        if operations < OPERATIONS_MIN {
-            work(0, 1);
-        } else {
-            self.run(work);
+    /// Calls `work` with runs that together are `0 .. total`, each once, on whichever member is free: cores are rarely
+    /// equally fast, since other programs and the other half of a physical core take from them. Where `operations` are
+    /// too few to be worth waking anyone, the caller does all.
+    pub fn share_out(&mut self, total: usize, operations: usize, work: impl Fn(Range<usize>) + Sync) {
+        if self.workers.is_empty() || operations < OPERATIONS_MIN {
+            return work(0..total);
         }
+        let next = AtomicUsize::new(0);
+        self.run(|_, threads| {
+            while let Some(run) = take_run(&next, total, threads) {
+                work(run);
+            }
+        });
     }
+}
+
+/// The next run, whose length is a share of what is left: long ones first, then ever shorter ones, so that all members
+/// finish together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers 36(12), 1987).
+fn take_run(next: &AtomicUsize, total: usize, threads: usize) -> Option<Range<usize>> {
+    let least = total / (16 * threads);
+    let length = |first: usize| ((total - first) / (2 * threads)).max(least).max(1);
+    let end = |first: usize| total.min(first + length(first));
+    let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+        (first < total).then(|| end(first))
+    });
+    taken.ok().map(|first| first..end(first))
 }
 
 /// Waking a spinning member takes about a microsecond, in which one thread does some thousands of operations.
 const OPERATIONS_MIN: usize = 16 * 1024;
-
-/// The part of `0 .. total` that is a thread's own.
-pub fn share(total: usize, thread: usize, threads: usize) -> Range<usize> {
-    total * thread / threads..total * (thread + 1) / threads
-}
 
 impl Drop for Team {
     fn drop(&mut self) {
@@ -264,12 +277,31 @@ mod tests {
     }
 
     #[test]
-    fn shares_cover_everything_once() {
-        for (total, threads) in [(0, 3), (1, 4), (36, 5), (7, 7)] {
-            let all: Vec<usize> = (0..threads)
-                .flat_map(|thread| share(total, thread, threads))
-                .collect();
-            assert!(all.into_iter().eq(0..total));
+    fn runs_cover_everything_once() {
+        for (total, threads) in [(0, 3), (1, 4), (36, 5), (7, 7), (1000, 2)] {
+            let mut team = Team::new(threads, |_| ()).unwrap();
+            let counts: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
+            team.share_out(total, OPERATIONS_MIN, |run| {
+                for unit in run {
+                    counts[unit].fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn a_slow_member_is_not_waited_for() {
+        let mut team = Team::new(2, |_| ()).unwrap();
+        let others = AtomicUsize::new(0);
+        team.share_out(100, OPERATIONS_MIN, |run| {
+            if thread::current().name() == Some("team-1") {
+                while others.load(Ordering::Relaxed) < 60 {
+                    thread::yield_now();
+                }
+            } else {
+                others.fetch_add(run.len(), Ordering::Relaxed);
+            }
+        });
     }
 }

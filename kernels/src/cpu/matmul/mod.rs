@@ -9,7 +9,7 @@ use crate::cpu::activations::{Activations, TILE};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::shared::Shared;
 use crate::cpu::table::Table;
-use crate::cpu::team::{Team, share};
+use crate::cpu::team::Team;
 use crate::cpu::weights::Weights;
 use crate::tensor::Tensor;
 use crate::{InputPrecision, WeightFormat};
@@ -55,8 +55,8 @@ impl Multiplier<'_> {
             values: Shared::new(out.values_mut()),
         };
         self.team
-            .run_if_worth(x.rows() * x.columns() * outputs, |thread, threads| {
-                plan.for_each(share(plan.units(), thread, threads), |panel, groups| {
+            .share_out(plan.units(), x.rows() * x.columns() * outputs, |units| {
+                plan.for_each(units, |panel, groups| {
                     product.multiply(weights, groups, plan.rows(panel), out);
                 });
             });
@@ -68,9 +68,9 @@ impl Multiplier<'_> {
             .expect("memory for the activations of a step");
         let writer = self.activations.writer();
         let quantise_row = self.table.quantise_row;
-        self.team.run_if_worth(x.rows() * x.columns(), |thread, threads| {
-            for row in share(x.rows(), thread, threads) {
-                // SAFETY: a row is in one thread's share; the table is of a level the CPU has.
+        self.team.share_out(x.rows(), x.rows() * x.columns(), |rows| {
+            for row in rows {
+                // SAFETY: a row is handed out once; the table is of a level the CPU has.
                 unsafe { quantise_row(&writer, row, x.row(row)) };
             }
         });
@@ -138,7 +138,7 @@ impl Product<'_> {
         for matrix in weights {
             let last = first + matrix.groups();
             let own = groups.start.clamp(first, last) - first..groups.end.clamp(first, last) - first;
-            // SAFETY: each unit is in one thread's share, so no output is written by two; the table is of a level the
+            // SAFETY: each unit is handed out once, so no output is written by two; the table is of a level the
             // CPU has.
             unsafe { self.multiply_one(matrix, own, rows.clone(), out) };
             first = last;

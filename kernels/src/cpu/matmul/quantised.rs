@@ -114,10 +114,10 @@ unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, co
                 let (fours, rest) = acc[..tile.rows].as_chunks_mut::<ROWS_AT_A_TIME>();
                 let whole = fours.len() * ROWS_AT_A_TIME;
                 for (i, acc) in fours.iter_mut().enumerate() {
-                    weights.accumulate(inputs.from_row(i * ROWS_AT_A_TIME), acc);
+                    weights.accumulate(inputs.at_row(i * ROWS_AT_A_TIME), acc);
                 }
                 for (i, acc) in rest.iter_mut().enumerate() {
-                    weights.accumulate(inputs.from_row(whole + i), std::array::from_mut(acc));
+                    weights.accumulate(inputs.at_row(whole + i), std::array::from_mut(acc));
                 }
             }
         }
@@ -151,16 +151,16 @@ impl<const TERMS: usize> Inputs<TERMS> {
             offset: tile.offset.as_ptr(),
             origin: tile.origin.as_ptr(),
         }
-        .from_row(block * tile.rows)
+        .at_row(block * tile.rows)
     }
 
     #[inline(always)]
-    fn from_row(self, row: usize) -> Self {
-        self.from_term(row * TERMS)
+    fn at_row(self, row: usize) -> Self {
+        self.at_term(row * TERMS)
     }
 
     #[inline(always)]
-    fn from_term(self, term: usize) -> Self {
+    fn at_term(self, term: usize) -> Self {
         Inputs {
             q: self.q.wrapping_add(term * BLOCK),
             d: self.d.wrapping_add(term),
@@ -261,7 +261,7 @@ impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
         first: usize,
         acc: &mut [D::Lanes; ROWS],
     ) {
-        let inputs = inputs.from_term(first);
+        let inputs = inputs.at_term(first);
         // SAFETY: the caller's promise; a block exists, so the CPU has the instructions.
         unsafe {
             let dots = D::dots::<N>(&self.weights, inputs.q, inputs.origin);
