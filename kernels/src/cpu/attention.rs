@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::AttentionShape;
-use crate::cpu::lanes::{Lanes, exp, greatest, sum};
+use crate::cpu::lanes::{Half, High, Lanes, Low, exp, greatest, sum};
 use crate::cpu::pages::{Pages, TOKENS};
 use crate::cpu::shared::Shared;
 use crate::ops::SequenceRows;
@@ -205,18 +205,17 @@ impl Keys<'_, '_> {
         scores: &mut [[f32; STEP]; QUERIES],
     ) {
         let head_dim = self.task.shape.head_dim;
-        let keys: [*const u16; TILES] = std::array::from_fn(|i| self.keys((tile + i) * TOKENS).as_ptr());
+        let keys: [*const u32; TILES] = std::array::from_fn(|i| self.keys((tile + i) * TOKENS).as_ptr());
         let q: [*const f32; QUERIES] = std::array::from_fn(|i| queries[i].q[..head_dim].as_ptr());
         // SAFETY: the caller promises the instructions; `d` is within the head, a tile within the step's scores.
         unsafe {
             let mut acc = [[L::splat(0.0); QUERIES]; TILES];
-            for d in 0..head_dim {
-                for (acc, keys) in acc.iter_mut().zip(keys) {
-                    let k = L::load_bf16(keys.add(d * TOKENS));
-                    for (acc, q) in acc.iter_mut().zip(q) {
-                        *acc = L::splat(*q.add(d)).fma(k, *acc);
-                    }
-                }
+            for d in (0..head_dim - head_dim % 2).step_by(2) {
+                add_dimension::<L, Low, TILES, QUERIES>(keys, q, d, &mut acc);
+                add_dimension::<L, High, TILES, QUERIES>(keys, q, d + 1, &mut acc);
+            }
+            if head_dim % 2 == 1 {
+                add_dimension::<L, Low, TILES, QUERIES>(keys, q, head_dim - 1, &mut acc);
             }
             for (t, acc) in acc.iter().enumerate() {
                 for (acc, scores) in acc.iter().zip(scores.iter_mut()) {
@@ -315,20 +314,21 @@ impl Keys<'_, '_> {
         while !positions.is_empty() {
             let tile = self.values(positions.start).as_ptr();
             let tile_end = (positions.start + 1).next_multiple_of(TOKENS).min(positions.end);
-            for t in positions.start..tile_end {
-                // SAFETY: the caller's promise; a tile has 16 values of `stride` elements.
-                unsafe {
-                    let value = tile.add(t % TOKENS * stride + vector * L::COUNT);
-                    let mut v = [L::splat(0.0); VECTORS];
-                    for (i, v) in v.iter_mut().enumerate() {
-                        *v = L::load_bf16(value.add(i * L::COUNT));
-                    }
-                    for (sums, weights) in sums.iter_mut().zip(weights) {
-                        let weight = L::splat(*weights.get_unchecked(t));
-                        for (sum, v) in sums.iter_mut().zip(v) {
-                            *sum = weight.fma(v, *sum);
-                        }
-                    }
+            let mut t = positions.start;
+            // SAFETY: the caller's promise; a tile has 8 pairs of values of `stride` elements.
+            unsafe {
+                let pair = |t: usize| tile.add(t % TOKENS / 2 * stride + vector * L::COUNT);
+                if t % 2 == 1 {
+                    add_position::<L, High, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
+                    t += 1;
+                }
+                while t + 1 < tile_end {
+                    add_position::<L, Low, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
+                    add_position::<L, High, VECTORS, QUERIES>(pair(t), weights, t + 1, &mut sums);
+                    t += 2;
+                }
+                if t < tile_end {
+                    add_position::<L, Low, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
                 }
             }
             positions.start = tile_end;
@@ -338,22 +338,70 @@ impl Keys<'_, '_> {
 
     /// 16 keys, of which the first is at a multiple of 16 from the step's first.
     #[inline(always)]
-    fn keys(&self, position: usize) -> &[u16] {
+    fn keys(&self, position: usize) -> &[u32] {
         let pages = self.task.pages;
         let (k, _) = pages
             .shape
             .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
-        &pages.k[k..][..TOKENS * pages.shape.head_dim]
+        &pages.k[k..][..pages.shape.k_tile()]
     }
 
     /// The 16 values around a position.
     #[inline(always)]
-    fn values(&self, position: usize) -> &[u16] {
+    fn values(&self, position: usize) -> &[u32] {
         let pages = self.task.pages;
         let (_, v) = pages
             .shape
             .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
-        &pages.v[v..][..TOKENS * pages.shape.v_stride()]
+        &pages.v[v..][..pages.shape.v_tile()]
+    }
+}
+
+/// Adds one dimension's products to the scores of `TILES` tiles.
+///
+/// # Safety
+/// The CPU must have the instructions of `L`; keys and queries have dimension `d`, which is of the half `H`.
+#[inline(always)]
+unsafe fn add_dimension<L: Lanes, H: Half, const TILES: usize, const QUERIES: usize>(
+    keys: [*const u32; TILES],
+    q: [*const f32; QUERIES],
+    d: usize,
+    acc: &mut [[L; QUERIES]; TILES],
+) {
+    for (acc, keys) in acc.iter_mut().zip(keys) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let k: L = H::load(keys.add(d / 2 * TOKENS));
+            for (acc, q) in acc.iter_mut().zip(q) {
+                *acc = L::splat(*q.add(d)).fma(k, *acc);
+            }
+        }
+    }
+}
+
+/// Adds the values of position `t` of a step.
+///
+/// # Safety
+/// The CPU must have the instructions of `L`; `pair` points to `VECTORS` vectors, and the position is of the half `H`.
+#[inline(always)]
+unsafe fn add_position<L: Lanes, H: Half, const VECTORS: usize, const QUERIES: usize>(
+    pair: *const u32,
+    weights: &[[f32; STEP]; QUERIES],
+    t: usize,
+    sums: &mut [[L; VECTORS]; QUERIES],
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut v = [L::splat(0.0); VECTORS];
+        for (i, v) in v.iter_mut().enumerate() {
+            *v = H::load(pair.add(i * L::COUNT));
+        }
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let weight = L::splat(*weights.get_unchecked(t));
+            for (sum, v) in sums.iter_mut().zip(v) {
+                *sum = weight.fma(v, *sum);
+            }
+        }
     }
 }
 

@@ -22,6 +22,16 @@ pub trait Lanes: Copy {
     /// # Safety
     /// As [`splat`](Self::splat), and `COUNT` values can be read.
     unsafe fn load_bf16(from: *const u16) -> Self;
+    /// The low halves of 32 bits, widened from bf16.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` pairs can be read.
+    unsafe fn load_low_bf16(from: *const u32) -> Self;
+    /// The high halves of 32 bits, widened from bf16.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` pairs can be read.
+    unsafe fn load_high_bf16(from: *const u32) -> Self;
     /// Widened from half precision.
     ///
     /// # Safety
@@ -55,6 +65,32 @@ pub trait Lanes: Copy {
     fn first(self, count: usize, other: Self) -> Self;
     /// Times two to the power of the integers in the low bits of `shifted`, which is they plus [`scalar::ROUND`].
     fn scale_by_power(self, shifted: Self) -> Self;
+}
+
+/// Which of two bf16 numbers in 32 bits.
+pub trait Half {
+    /// # Safety
+    /// As [`Lanes::load_low_bf16`].
+    unsafe fn load<L: Lanes>(from: *const u32) -> L;
+}
+
+pub struct Low;
+pub struct High;
+
+impl Half for Low {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const u32) -> L {
+        // SAFETY: passed on to the caller.
+        unsafe { L::load_low_bf16(from) }
+    }
+}
+
+impl Half for High {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const u32) -> L {
+        // SAFETY: passed on to the caller.
+        unsafe { L::load_high_bf16(from) }
+    }
 }
 
 /// [`scalar::exp`] of each lane.
@@ -130,6 +166,16 @@ impl<L: Lanes> Lanes for Pair<L> {
     unsafe fn load_bf16(from: *const u16) -> Self {
         // SAFETY: passed on to the caller.
         unsafe { Pair(L::load_bf16(from), L::load_bf16(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_low_bf16(from: *const u32) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_low_bf16(from), L::load_low_bf16(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_high_bf16(from: *const u32) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_high_bf16(from), L::load_high_bf16(from.add(L::COUNT))) }
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {

@@ -9,12 +9,13 @@ use crate::{AttentionShape, OpsError};
 /// Positions whose keys are interleaved, one per vector lane.
 pub const TOKENS: usize = 16;
 
-/// bf16. K is `[block][kv_head][token / 16][dim][token mod 16]`, V is `[block][kv_head][token][dim]` with `dim` padded to
-/// whole vectors.
+/// bf16 in pairs, the first in the low half, so that one shift or one mask widens a vector of them. K is
+/// `[block][kv_head][token / 16][dim / 2][token mod 16]` in pairs of dimensions, V is `[block][kv_head][token / 2][dim]` in
+/// pairs of positions, with `dim` padded to whole vectors.
 pub struct Pages {
     pub shape: PageShape,
-    pub k: Memory<u16>,
-    pub v: Memory<u16>,
+    pub k: Memory<u32>,
+    pub v: Memory<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +34,17 @@ impl PageShape {
         }
     }
 
-    /// Elements from one position's V to the next.
+    /// Pairs of 16 positions' K.
+    pub fn k_tile(self) -> usize {
+        self.head_dim.div_ceil(2) * TOKENS
+    }
+
+    /// Pairs of 16 positions' V.
+    pub fn v_tile(self) -> usize {
+        self.v_stride() * TOKENS / 2
+    }
+
+    /// Pairs from two positions' V to those of the next two.
     pub fn v_stride(self) -> usize {
         self.head_dim.next_multiple_of(16)
     }
@@ -42,14 +53,15 @@ impl PageShape {
     #[inline(always)]
     pub fn tile(self, sequence: &SequenceRows, position: usize, kv_head: usize) -> (usize, usize) {
         let block = sequence.blocks[position / self.block_tokens] as usize;
-        let tile = position % self.block_tokens / TOKENS * TOKENS;
-        let head = (block * self.kv_heads + kv_head) * self.block_tokens;
-        ((head + tile) * self.head_dim, (head + tile) * self.v_stride())
+        let tiles = self.block_tokens / TOKENS;
+        let tile = (block * self.kv_heads + kv_head) * tiles + position % self.block_tokens / TOKENS;
+        (tile * self.k_tile(), tile * self.v_tile())
     }
 
-    fn block_elements(self) -> (usize, usize) {
-        let tokens = self.block_tokens * self.kv_heads;
-        (tokens * self.head_dim, tokens * self.v_stride())
+    /// Pairs of a block's K and V.
+    fn block_pairs(self) -> (usize, usize) {
+        let tiles = self.block_tokens / TOKENS * self.kv_heads;
+        (tiles * self.k_tile(), tiles * self.v_tile())
     }
 }
 
@@ -63,16 +75,16 @@ impl Pages {
             shape.block_tokens
         );
         let shape = PageShape::of(shape);
-        let (k, v) = shape.block_elements();
-        let elements = |block: usize| {
+        let (k, v) = shape.block_pairs();
+        let pairs = |block: usize| {
             block
                 .checked_mul(blocks)
                 .ok_or(OpsError::OutOfMemory { bytes: usize::MAX })
         };
         Ok(Pages {
             shape,
-            k: Memory::zeroed(elements(k)?)?,
-            v: Memory::zeroed(elements(v)?)?,
+            k: Memory::zeroed(pairs(k)?)?,
+            v: Memory::zeroed(pairs(v)?)?,
         })
     }
 
@@ -81,7 +93,7 @@ impl Pages {
     }
 
     pub fn zero_blocks(&mut self, blocks: &[u32]) {
-        let (k, v) = self.shape.block_elements();
+        let (k, v) = self.shape.block_pairs();
         for block in blocks {
             self.k[*block as usize * k..][..k].fill(0);
             self.v[*block as usize * v..][..v].fill(0);
@@ -101,8 +113,8 @@ impl Pages {
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
     shape: PageShape,
-    k: Shared<'a, u16>,
-    v: Shared<'a, u16>,
+    k: Shared<'a, u32>,
+    v: Shared<'a, u32>,
 }
 
 impl Writer<'_> {
@@ -116,16 +128,21 @@ impl Writer<'_> {
         // SAFETY: both parts belong to this head, which the caller promises to be alone with.
         let (keys, values) = unsafe {
             (
-                self.k.part(k_tile, self.shape.head_dim * TOKENS),
+                self.k.part(k_tile, self.shape.k_tile()),
                 self.v
-                    .part(v_tile + lane * self.shape.v_stride(), self.shape.head_dim),
+                    .part(v_tile + lane / 2 * self.shape.v_stride(), self.shape.head_dim),
             )
         };
-        for (keys, k) in keys.chunks_exact_mut(TOKENS).zip(k) {
-            keys[lane] = f32_to_bf16(*k);
+        for (keys, k) in keys.chunks_exact_mut(TOKENS).zip(k.chunks(2)) {
+            let high = k.get(1).map_or(0, |k| f32_to_bf16(*k));
+            keys[lane] = u32::from(f32_to_bf16(k[0])) | u32::from(high) << 16;
         }
         for (value, v) in values.iter_mut().zip(v) {
-            *value = f32_to_bf16(*v);
+            let half = u32::from(f32_to_bf16(*v));
+            *value = match lane % 2 {
+                0 => *value & 0xffff_0000 | half,
+                _ => *value & 0xffff | half << 16,
+            };
         }
     }
 }

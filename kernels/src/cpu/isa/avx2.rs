@@ -2,6 +2,7 @@
 
 // Every function here but the `unsafe` ones takes a value, which exists only on a CPU with AVX2.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::cpu::lanes::Lanes;
@@ -43,6 +44,24 @@ impl Lanes for Ymm {
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             Ymm(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_low_bf16(from: *const u32) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable pairs.
+        Ymm(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn load_high_bf16(from: *const u32) -> Self {
+        let mut from = from;
+        // SAFETY: nothing is done; the caller promises AVX2 and 8 readable pairs.
+        unsafe {
+            // Hides that the low halves were loaded from here: the compiler would keep what it loaded in a register, of
+            // which attention has none to spare.
+            asm!("/* {0} */", inout(reg) from, options(pure, nomem, nostack, preserves_flags));
+            let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let high = _mm256_and_si256(mask, _mm256_loadu_si256(from.cast()));
+            Ymm(_mm256_castsi256_ps(high))
         }
     }
     #[inline(always)]

@@ -39,6 +39,19 @@ impl Lanes for Zmm {
         }
     }
     #[inline(always)]
+    unsafe fn load_low_bf16(from: *const u32) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable pairs.
+        Zmm(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn load_high_bf16(from: *const u32) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable pairs.
+        Zmm(unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
+        })
+    }
+    #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises AVX-512 and 16 readable values.
         Zmm(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })

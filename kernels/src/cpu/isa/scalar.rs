@@ -33,6 +33,17 @@ impl Lanes for Scalar {
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(bf16_to_f32))
     }
     #[inline(never)]
+    unsafe fn load_low_bf16(from: *const u32) -> Self {
+        // SAFETY: the caller promises 16 readable pairs.
+        Scalar(unsafe { from.cast::<[u32; 16]>().read_unaligned() }.map(|pair| f32::from_bits(pair << 16)))
+    }
+    #[inline(never)]
+    unsafe fn load_high_bf16(from: *const u32) -> Self {
+        // SAFETY: the caller promises 16 readable pairs.
+        let pairs = unsafe { from.cast::<[u32; 16]>().read_unaligned() };
+        Scalar(pairs.map(|pair| f32::from_bits(pair & 0xffff_0000)))
+    }
+    #[inline(never)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(f16_to_f32))
