@@ -8,12 +8,12 @@ use shard::{Lost, StepInput, StepOutput};
 use std::time::Duration;
 
 /// As much time as this is spent on more sequences than two.
-const BUDGET: Duration = Duration::from_millis(400);
+const BUDGET: Duration = Duration::from_millis(250);
 /// Where the first round took longer, there is no second one: nobody wants to wait for a figure.
 const FIRST_MAX: Duration = Duration::from_secs(2);
-const PROMPT_TOKENS: u32 = 16;
+const PROMPT_TOKENS: u32 = 8;
 /// Steps after a prompt.
-const DECODE_STEPS: u32 = 3;
+const DECODE_STEPS: u32 = 2;
 /// Prompts that are computed side by side when there is time.
 const SEQUENCES_WANTED: u32 = 8;
 
@@ -128,16 +128,16 @@ mod tests {
         };
         let cost = measure(compute, 100, 1000).unwrap();
         // A busy machine gets no further than two.
-        let side_by_side = rows[5];
+        let side_by_side = rows[4];
         assert!((2..=8).contains(&side_by_side), "{rows:?}");
-        assert_eq!(rows[..5], [16, 1, 1, 1, 16 * side_by_side]);
+        assert_eq!(rows[..4], [8, 1, 1, 8 * side_by_side]);
         assert!(cost.is_some_and(|cost| cost != StepCost::PRIOR));
     }
 
     #[test]
     fn without_room_nothing_is_computed() {
         let compute = |_: StepInput| -> Result<StepOutput, Lost> { panic!("there are no blocks for it") };
-        assert_eq!(measure(compute, 100, 1).unwrap(), None);
+        assert_eq!(measure(compute, 100, 0).unwrap(), None);
     }
 
     #[test]

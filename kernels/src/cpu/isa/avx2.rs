@@ -58,7 +58,7 @@ impl Lanes for Ymm {
         unsafe {
             // Hides that the low halves were loaded from here: the compiler would keep what it loaded in a register, of
             // which attention has none to spare.
-            asm!("/* {0} */", inout(reg) from, options(pure, nomem, nostack, preserves_flags));
+            asm!("/* {0} */", inout(reg) from, options(pure, readonly, nostack, preserves_flags));
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             let high = _mm256_and_si256(mask, _mm256_loadu_si256(from.cast()));
             Ymm(_mm256_castsi256_ps(high))
