@@ -122,6 +122,7 @@ fn attention_has_the_bits_of_the_reference() {
         (5, 3, 1, 16, 16),
         (4, 2, 2, 128, 48),
         (1, 1, 0, 8, 128),
+        (3, 1, 0, 21, 16),
     ] {
         let heads_per_kv = usize::div_ceil(first_head_in_group + heads, kv_heads);
         let scale = 1.0 / (head_dim as f32).sqrt();

@@ -92,6 +92,7 @@ impl Team {
 /// The next run, whose length is a share of what is left: long ones first, then ever shorter ones, so that all members
 /// finish together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers 36(12), 1987).
 fn take_run(next: &AtomicUsize, total: usize, threads: usize) -> Option<Range<usize>> {
+    // Shorter ones would cost more to take than they even out.
     let least = total / (16 * threads);
     let length = |first: usize| ((total - first) / (2 * threads)).max(least).max(1);
     let end = |first: usize| total.min(first + length(first));
@@ -237,6 +238,7 @@ const SPINS_MAX: usize = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn every_member_works_once_a_round() {
@@ -296,7 +298,9 @@ mod tests {
         let others = AtomicUsize::new(0);
         team.share_out(100, OPERATIONS_MIN, |run| {
             if thread::current().name() == Some("team-1") {
+                let patience = Instant::now() + Duration::from_secs(60);
                 while others.load(Ordering::Relaxed) < 60 {
+                    assert!(Instant::now() < patience, "the others wait too");
                     thread::yield_now();
                 }
             } else {

@@ -114,7 +114,8 @@ impl BenchEngine {
     fn run(self) -> anyhow::Result<()> {
         let machine = self.machine()?;
         let named: NamedSpec = self.model.parse()?;
-        let stored = open_store(&super::store_folder(self.store)?)?.resolve(&named.spec, Check::Length)?;
+        let store = open_store(&super::store_folder(self.store)?)?;
+        let (stored, _in_use) = store.take(&named.spec, Check::Length)?;
         if self.json {
             let report = engine::run(&stored.path, machine, &self.grid, &mut |_| ())?;
             println!("{}", serde_json::to_string(&report)?);
@@ -178,7 +179,8 @@ impl BenchSchemas {
         let text = std::fs::read_to_string(&self.file).with_context(|| self.file.display().to_string())?;
         let cases = schemas::read(&text).with_context(|| self.file.display().to_string())?;
         let named: NamedSpec = self.model.parse()?;
-        let stored = open_store(&super::store_folder(self.store)?)?.resolve(&named.spec, Check::Length)?;
+        let store = open_store(&super::store_folder(self.store)?)?;
+        let (stored, _in_use) = store.take(&named.spec, Check::Length)?;
         if self.json {
             return schemas::run(&stored.path, &cases, &self.walks, &mut |report| {
                 println!("{}", serde_json::to_string(&report).expect("a report is JSON"));

@@ -11,6 +11,7 @@ mod server;
 mod shard_host;
 mod sim;
 mod status;
+mod store;
 mod tenant;
 mod top;
 mod up;
@@ -40,6 +41,7 @@ struct Cli {
 enum Command {
     Up(up::Up),
     Pull(pull::Pull),
+    Store(store::StoreCommand),
     Status(status::Status),
     Top(top::Top),
     Chat(chat::Chat),
@@ -75,6 +77,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
     match command {
         Command::Up(up) => up.run(matches.subcommand_matches("up").expect("clap chose this command")),
         Command::Pull(pull) => pull.run(),
+        Command::Store(store) => store.run(),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Chat(chat) => chat.run(),

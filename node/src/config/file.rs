@@ -1,5 +1,6 @@
 //! The TOML file.
 
+use super::byte_size::ByteSize;
 use super::high::ConfigError;
 use super::low::{Device, LogFormat};
 use serde::Deserialize;
@@ -13,6 +14,7 @@ pub struct FileConfig {
     pub model: Vec<String>,
     pub data_dir: Option<PathBuf>,
     pub store: Option<PathBuf>,
+    pub store_max: Option<ByteSize>,
     pub http: Option<SocketAddr>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,

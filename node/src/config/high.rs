@@ -1,5 +1,6 @@
 //! What holds: every setting resolved, each with where it came from.
 
+use super::byte_size::ByteSize;
 use super::file::{self, FileConfig};
 use super::low::{Device, LogFormat, Sources, Typed, UpArgs};
 use crate::store::catalogue;
@@ -18,6 +19,7 @@ pub struct Config {
     pub models: Setting<Vec<NamedSpec>>,
     pub data_dir: Setting<PathBuf>,
     pub store: Setting<PathBuf>,
+    pub store_max: Setting<Option<ByteSize>>,
     pub http: Setting<SocketAddr>,
     pub tls_cert: Setting<Option<PathBuf>>,
     pub tls_key: Setting<Option<PathBuf>>,
@@ -136,47 +138,37 @@ impl Config {
             ))?,
             data_dir: pick.or_else("data_dir", low.data_dir, file.data_dir, data_dir)?,
             store: pick.or_else("store", low.store, file.store, store)?,
+            store_max: pick.maybe("store_max", low.store_max, file.store_max),
             http: pick.or(
                 "http",
                 low.http,
                 file.http,
                 SocketAddr::from(([127, 0, 0, 1], 8000)),
             ),
-            tls_cert: pick.or("tls_cert", low.tls_cert.map(Some), file.tls_cert.map(Some), None),
-            tls_key: pick.or("tls_key", low.tls_key.map(Some), file.tls_key.map(Some), None),
+            tls_cert: pick.maybe("tls_cert", low.tls_cert, file.tls_cert),
+            tls_key: pick.maybe("tls_key", low.tls_key, file.tls_key),
             connections_max: pick.or(
                 "connections_max",
                 low.connections_max,
                 file.connections_max,
                 CONNECTIONS_MAX,
             ),
-            connections_per_address_max: pick.or(
+            connections_per_address_max: pick.maybe(
                 "connections_per_address_max",
-                low.connections_per_address_max.map(Some),
-                file.connections_per_address_max.map(Some),
-                None,
+                low.connections_per_address_max,
+                file.connections_per_address_max,
             ),
             device: pick.or("device", low.device, file.device, Device::default()),
             threads: pick.or("threads", low.threads, file.threads, machine.cpus.max(tp.value)),
             tp,
-            cpu_level: pick.or(
-                "cpu_level",
-                low.cpu_level.map(Some),
-                file.cpu_level.map(Some),
-                None,
-            ),
+            cpu_level: pick.maybe("cpu_level", low.cpu_level, file.cpu_level),
             auth: pick.or(
                 "no_auth",
                 low.no_auth.then_some(Auth::Open),
                 file.no_auth.map(auth),
                 Auth::Keys,
             ),
-            otlp_endpoint: pick.or(
-                "otlp_endpoint",
-                low.otlp_endpoint.map(Some),
-                file.otlp_endpoint.map(Some),
-                None,
-            ),
+            otlp_endpoint: pick.maybe("otlp_endpoint", low.otlp_endpoint, file.otlp_endpoint),
             log_format: pick.or(
                 "log_format",
                 low.log_format,
@@ -253,6 +245,13 @@ impl Config {
             line("model", models.join(","), self.models.origin),
             line("data_dir", self.data_dir.value.display(), self.data_dir.origin),
             line("store", self.store.value.display(), self.store.origin),
+            line(
+                "store_max",
+                self.store_max
+                    .value
+                    .map_or("no bound".to_owned(), |bytes_max| bytes_max.to_string()),
+                self.store_max.origin,
+            ),
             line("http", self.http.value, self.http.origin),
             line("tls_cert", file_name(&self.tls_cert.value), self.tls_cert.origin),
             line("tls_key", file_name(&self.tls_key.value), self.tls_key.origin),
@@ -341,6 +340,11 @@ impl Pick<'_> {
     fn or<T>(&self, id: &str, typed: Option<T>, file: Option<T>, default: T) -> Setting<T> {
         let setting = self.or_else(id, typed, file, || Ok(default));
         setting.expect("a default that is a value cannot fail")
+    }
+
+    /// A setting that may be left out.
+    fn maybe<T>(&self, id: &str, typed: Option<T>, file: Option<T>) -> Setting<Option<T>> {
+        self.or(id, typed.map(Some), file.map(Some), None)
     }
 
     fn or_else<T>(

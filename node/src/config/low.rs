@@ -1,5 +1,6 @@
 //! What was typed: flags and their environment variables, before the file and the defaults.
 
+use super::byte_size::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,10 @@ pub struct UpArgs {
     /// Where models are kept, shared by all nodes of this host [default: ~/.cache/cluster/store]
     #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
     pub store: Option<PathBuf>,
+    /// What the store may hold, as in 50GiB: at the start, what was used longest ago goes, never what is in use [default: no
+    /// bound]
+    #[arg(long, value_name = "SIZE", env = "CLUSTER_STORE_MAX")]
+    pub store_max: Option<ByteSize>,
     /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
     pub http: Option<SocketAddr>,

@@ -66,6 +66,12 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
+/// What a file with this digest, in hexadecimal, is called.
+pub fn name_of(sha256: &str) -> Option<&'static str> {
+    let entry = ENTRIES.iter().find(|entry| entry.sha256 == sha256)?;
+    Some(entry.name)
+}
+
 /// All names, for messages.
 pub fn names() -> String {
     ENTRIES

@@ -1,29 +1,37 @@
 //! The model store: files named by their SHA-256, shared by all nodes of a host.
 //!
 //! ```text
-//! lock             held by whoever fetches or looks up
+//! lock             held by whoever fetches, looks up, lists or collects
 //! blobs/<sha256>   model files, complete and verified, never changed
 //! packed/<sha256>… weights of a model file as kernels want them; a cache, which shard hosts fill and read
 //! refs/<…>.json    which blob a spec led to
+//! uses/<sha256>    when a model was last used, and whether it is now
 //! temporary/<…>/   downloads in flight; left-overs of a crash are removed by the next fetch
 //! ```
 //! A file enters `blobs/` by one rename, after its digest was verified and its bytes were synced.
 
 pub mod catalogue;
+pub mod collect;
 mod digest;
 pub mod error;
 pub mod hub;
+pub mod inventory;
 mod progress;
 pub mod pypi;
 mod refs;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+mod uses;
+
+pub use uses::Use;
 
 use crate::hex;
 use catalogue::{Entry, Source};
+use collect::Collected;
 use error::{SourceError, StoreError};
 use hub::{Hub, HubFile};
+use inventory::Inventory;
 use pypi::{PypiFile, Python};
 use refs::Reference;
 use rustix::fs::{FlockOperation, flock};
@@ -59,7 +67,7 @@ pub struct Store {
 impl Store {
     /// Makes the folder where it is missing.
     pub fn open(folder: &Path, hub: Hub, python: Python) -> Result<Store, StoreError> {
-        for part in ["blobs", "refs", "temporary"] {
+        for part in ["blobs", "refs", "temporary", "uses"] {
             let path = folder.join(part);
             fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
         }
@@ -73,11 +81,42 @@ impl Store {
     /// The model's file, fetched where it is missing. Waits while another process works in the store. Blocks.
     pub fn resolve(&self, spec: &Spec, check: Check) -> Result<Stored, StoreError> {
         let _lock = self.lock()?;
-        match spec {
+        self.find(spec, check)
+    }
+
+    /// As `resolve`; and nobody collects the model before the use ends.
+    pub fn take(&self, spec: &Spec, check: Check) -> Result<(Stored, Use), StoreError> {
+        let _lock = self.lock()?;
+        let stored = self.find(spec, check)?;
+        let in_use = uses::begin(&self.folder, &hex::encode(&stored.digest))?;
+        Ok((stored, in_use))
+    }
+
+    /// What is there. Waits while another process works in the store.
+    pub fn inventory(&self) -> Result<Inventory, StoreError> {
+        let _lock = self.lock()?;
+        inventory::take(&self.folder)
+    }
+
+    /// Removes packed weights that are of no use, and what was used longest ago as long as more than `bytes_max` are there.
+    /// What is in use stays. Waits while another process works in the store.
+    pub fn collect(&self, bytes_max: Option<u64>) -> Result<Collected, StoreError> {
+        let _lock = self.lock()?;
+        let inventory = inventory::take(&self.folder)?;
+        Ok(collect::remove(
+            &inventory,
+            collect::removals(&inventory, bytes_max),
+        ))
+    }
+
+    fn find(&self, spec: &Spec, check: Check) -> Result<Stored, StoreError> {
+        let stored = match spec {
             Spec::Path(path) => self.own_file(path),
             Spec::Catalogue(entry) => self.known(entry, check),
             Spec::Hub { .. } | Spec::Pypi { .. } => self.unknown(spec, check),
-        }
+        }?;
+        uses::note(&self.folder, &hex::encode(&stored.digest));
+        Ok(stored)
     }
 
     /// Held until the file is dropped.

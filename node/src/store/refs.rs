@@ -21,12 +21,37 @@ pub struct Reference {
     pub modified_nanos: Option<u128>,
 }
 
+impl Reference {
+    /// Did a user's own file lead to the model, and is it still what it was, as far as its length tells?
+    pub fn is_of_a_file_still_there(&self) -> bool {
+        self.modified_nanos.is_some()
+            && fs::metadata(&self.spec).is_ok_and(|data| data.is_file() && data.len() == self.bytes)
+    }
+}
+
 /// `None`: nothing remembered, or nothing readable, which is the same.
 pub fn recall(store: &Path, spec: &str) -> Option<Reference> {
     let text = fs::read(path(store, spec)).ok()?;
     serde_json::from_slice::<Reference>(&text)
         .ok()
         .filter(|reference| reference.spec == spec)
+}
+
+/// All that are remembered, in the order of their specs.
+pub fn all(store: &Path) -> Result<Vec<Reference>, StoreError> {
+    let folder = store.join("refs");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(StoreError::io(&folder))? {
+        let path = entry.map_err(StoreError::io(&folder))?.path();
+        // What a crash left of a reference in the making has another ending.
+        if path.extension().is_some_and(|end| end == "json") {
+            found.extend(serde_json::from_slice::<Reference>(
+                &fs::read(&path).unwrap_or_default(),
+            ));
+        }
+    }
+    found.sort_by(|one, other| one.spec.cmp(&other.spec));
+    Ok(found)
 }
 
 pub fn remember(store: &Path, reference: &Reference) -> Result<(), StoreError> {

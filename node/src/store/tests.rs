@@ -7,6 +7,7 @@ use super::pypi::Python;
 use super::spec::Spec;
 use super::{Check, Store};
 use crate::hex;
+use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -298,4 +299,72 @@ fn whoever_comes_second_waits_for_the_lock() {
         drop(lock);
         assert!(waiting.join().unwrap().is_ok());
     });
+}
+
+/// As a shard host leaves them.
+fn pack(store: &Store, digest: &[u8; 32]) -> PathBuf {
+    let path = PathBuf::from(format!("{}-1-0of1", store.packed(digest).display()));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, b"packed").unwrap();
+    path
+}
+
+#[test]
+fn what_is_over_budget_goes_but_not_while_it_is_in_use() {
+    let folder = Folder::new("collected");
+    let store = Store::open(&folder.0, loopback_hub().0, no_python()).unwrap();
+    let (stored, in_use) = store.take(&spec("hf:org/one"), Check::Length).unwrap();
+    let packed = pack(&store, &stored.digest);
+    assert!(store.inventory().unwrap().models[0].in_use);
+    assert!(store.collect(Some(0)).unwrap().removed.is_empty());
+    drop(in_use);
+    assert!(!store.inventory().unwrap().models[0].in_use);
+    let collected = store.collect(Some(MODEL.len() as u64)).unwrap();
+    assert_eq!(
+        (collected.removed.len(), collected.bytes_left),
+        (1, MODEL.len() as u64)
+    );
+    assert!(!packed.exists() && stored.path.exists());
+    assert_eq!(store.collect(Some(0)).unwrap().bytes_left, 0);
+    assert!(!stored.path.exists());
+    assert!(store.resolve(&spec("hf:org/one"), Check::Length).is_ok());
+}
+
+#[test]
+fn packed_weights_go_with_the_file_that_they_were_made_of() {
+    let folder = Folder::new("orphaned");
+    let path = folder.0.join("mine.gguf");
+    fs::write(&path, MODEL).unwrap();
+    let store = Store::open(&folder.0.join("store"), no_hub(), no_python()).unwrap();
+    let stored = store.resolve(&Spec::Path(path.clone()), Check::Length).unwrap();
+    let packed = pack(&store, &stored.digest);
+    assert!(store.collect(None).unwrap().removed.is_empty());
+    fs::write(&path, b"another model").unwrap();
+    store.resolve(&Spec::Path(path), Check::Length).unwrap();
+    assert_eq!(store.collect(None).unwrap().removed.len(), 1);
+    assert!(!packed.exists());
+}
+
+#[test]
+fn packed_weights_in_the_making_stay_and_what_a_crash_left_of_them_goes() {
+    let folder = Folder::new("unfinished");
+    let store = Store::open(&folder.0, no_hub(), no_python()).unwrap();
+    let part = pack(&store, &[7; 32]).with_extension("part");
+    let writing = fs::File::create(&part).unwrap();
+    flock(&writing, FlockOperation::LockExclusive).unwrap();
+    store.collect(None).unwrap();
+    assert!(part.exists());
+    drop(writing);
+    store.collect(None).unwrap();
+    assert!(!part.exists());
+}
+
+#[test]
+fn files_of_others_in_the_store_are_left_alone() {
+    let folder = Folder::new("strange");
+    let store = Store::open(&folder.0, no_hub(), no_python()).unwrap();
+    let backup = folder.0.join("blobs").join(format!("{}-backup", "ab".repeat(32)));
+    fs::write(&backup, b"mine").unwrap();
+    assert!(store.collect(Some(0)).unwrap().removed.is_empty());
+    assert!(backup.exists());
 }

@@ -10,7 +10,7 @@ use crate::shard_host::supervisor::ReplicaPlan;
 use crate::state::{NodeState, StateError};
 use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
-use crate::store::{Check, Store, Stored};
+use crate::store::{Check, Store, Stored, Use};
 use crate::text::TextModel;
 use anyhow::Context;
 use proto::cluster::{ClusterCommand, ModelRecord};
@@ -20,6 +20,7 @@ use std::path::PathBuf;
 pub struct PreparedModel {
     pub named: NamedSpec,
     pub stored: Stored,
+    pub in_use: Use,
     /// Where packed weights are kept.
     packed: PathBuf,
     pub text: TextModel,
@@ -34,7 +35,7 @@ impl PreparedModel {
         tp: usize,
         available: u64,
     ) -> anyhow::Result<PreparedModel> {
-        let stored = store.resolve(&named.spec, Check::Length)?;
+        let (stored, in_use) = store.take(&named.spec, Check::Length)?;
         // Metadata only; the weights are touched by the shard host alone.
         let file = ModelFile::map(&stored.path)?;
         let gguf = file.parse()?;
@@ -52,6 +53,7 @@ impl PreparedModel {
             named: named.clone(),
             packed: store.packed(&stored.digest),
             stored,
+            in_use,
             text,
             memory,
         })

@@ -9,6 +9,7 @@ use crate::actors::machine::{self, Mailbox};
 use crate::actors::router::{RouterMessage, RouterWorld};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::byte_size::ByteSize;
 use crate::config::high::{Auth, CONNECTIONS_PER_ADDRESS_MAX};
 use crate::constraint::checker::Checker;
 use crate::control::server::{self, ControlServer};
@@ -18,6 +19,8 @@ use crate::os::files;
 use crate::shard_host::supervisor::{FirstStart, Supervisor};
 use crate::state::keys::{self, LocalKey};
 use crate::state::{NodeState, StateError, tenants};
+use crate::store::error::StoreError;
+use crate::store::{Store, Use};
 use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
@@ -63,6 +66,8 @@ struct Node {
     /// Models on their way up, with what clients will see of them.
     starting: JoinSet<(ServedModel, FirstStart)>,
     supervisors: JoinSet<()>,
+    /// The models in the store, kept there while they are served.
+    in_use: Vec<Use>,
     output: Output,
     key: Option<String>,
 }
@@ -76,7 +81,7 @@ impl Node {
         let exporter = exporter.map(otlp::start).transpose()?;
         let http = bind(config.http.value).await?;
         let address = http.local_addr()?;
-        let prepared = prepare(config.clone()).await?;
+        let prepared = prepare(config.clone(), output).await?;
         tell_plan(config, &prepared, output);
         let key = first_key(config, &state, output)?;
         let clock = Clock::start();
@@ -117,6 +122,7 @@ impl Node {
             router_ended,
             starting: JoinSet::new(),
             supervisors,
+            in_use: Vec::new(),
             output,
             key,
         };
@@ -143,6 +149,7 @@ impl Node {
         };
         let (sender, first) = oneshot::channel();
         self.supervisors.spawn(supervisor.run(sender));
+        self.in_use.push(model.in_use);
         let served = ServedModel {
             name: model.named.name,
             added_at_secs,
@@ -193,6 +200,7 @@ impl Node {
         }
         let _ = timeout(FLUSH_MAX, spans::flush()).await;
         self.supervisors.shutdown().await;
+        drop(self.in_use);
         Ok(())
     }
 }
@@ -255,12 +263,38 @@ async fn come_up(
     Ok(ready)
 }
 
-async fn prepare(config: Config) -> anyhow::Result<Vec<PreparedModel>> {
+async fn prepare(config: Config, output: Output) -> anyhow::Result<Vec<PreparedModel>> {
     tokio::task::spawn_blocking(move || {
         let store = model::open_store(&config.store.value)?;
-        model::prepare_all(&config, &store)
+        let prepared = model::prepare_all(&config, &store)?;
+        if let Some(bytes_max) = config.store_max.value {
+            tell_collected(output, bytes_max, &store)?;
+        }
+        Ok(prepared)
     })
     .await?
+}
+
+/// After the models are in use, so that none of them goes.
+fn tell_collected(output: Output, bytes_max: ByteSize, store: &Store) -> Result<(), StoreError> {
+    let collected = store.collect(Some(bytes_max.bytes()))?;
+    for removal in collected.removed {
+        let (path, bytes) = (removal.file.path.display(), ByteSize::new(removal.file.bytes));
+        output.say(&format!(
+            "store    removed {path}, {bytes}: {}",
+            removal.reason.words()
+        ));
+    }
+    for error in collected.failed {
+        tracing::warn!(%error, "a file that should leave the store could not be removed");
+    }
+    if collected.bytes_left > bytes_max.bytes() {
+        let left = ByteSize::new(collected.bytes_left);
+        output.say(&format!(
+            "store    holds {left}, more than --store-max {bytes_max}: the rest is in use"
+        ));
+    }
+    Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

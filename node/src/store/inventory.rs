@@ -1,0 +1,158 @@
+//! What the store holds, model by model.
+
+use super::catalogue;
+use super::error::StoreError;
+use super::refs::{self, Reference};
+use super::uses;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inventory {
+    /// In the order of their digests.
+    pub models: Vec<HeldModel>,
+    /// Packed weights that nobody finished: somebody was killed while writing them.
+    pub unfinished: Vec<HeldFile>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldModel {
+    /// Of the model's file, in hexadecimal.
+    pub sha256: String,
+    /// What leads to it, in order.
+    pub specs: Vec<String>,
+    /// Packed weights first: they can be had again without a download.
+    pub files: Vec<HeldFile>,
+    pub last_used: SystemTime,
+    pub in_use: bool,
+    /// Its file is in the store, or where its user keeps it.
+    pub complete: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldFile {
+    pub path: PathBuf,
+    pub kind: FileKind,
+    pub bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    Packed,
+    Model,
+}
+
+impl Inventory {
+    pub fn bytes(&self) -> u64 {
+        let models: u64 = self.models.iter().map(HeldModel::bytes).sum();
+        models + self.unfinished.iter().map(|file| file.bytes).sum::<u64>()
+    }
+}
+
+impl HeldModel {
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    pub fn bytes_of(&self, kind: FileKind) -> u64 {
+        let of_kind = self.files.iter().filter(|file| file.kind == kind);
+        of_kind.map(|file| file.bytes).sum()
+    }
+}
+
+/// To be called under the store's lock; shard hosts come and go in `packed/` without it.
+pub fn take(store: &Path) -> Result<Inventory, StoreError> {
+    let references = refs::all(store)?;
+    let mut files: BTreeMap<String, Vec<HeldFile>> = BTreeMap::new();
+    let mut unfinished = Vec::new();
+    for (folder, kind) in [("packed", FileKind::Packed), ("blobs", FileKind::Model)] {
+        for file in files_in(&store.join(folder), kind)? {
+            match model_of(&file) {
+                Some(sha256) => files.entry(sha256).or_default().push(file),
+                None if is_unfinished(&file) => unfinished.push(file),
+                None => {}
+            }
+        }
+    }
+    let models = files
+        .into_iter()
+        .map(|(sha256, files)| model(store, sha256, files, &references));
+    Ok(Inventory {
+        models: models.collect(),
+        unfinished,
+    })
+}
+
+fn model(store: &Path, sha256: String, files: Vec<HeldFile>, references: &[Reference]) -> HeldModel {
+    let leading: Vec<&Reference> = references.iter().filter(|known| known.sha256 == sha256).collect();
+    let changed = files.iter().filter_map(|file| modified(&file.path)).max();
+    let specs = catalogue::name_of(&sha256).map(str::to_owned).into_iter();
+    HeldModel {
+        complete: files.iter().any(|file| file.kind == FileKind::Model)
+            || leading.iter().any(|known| known.is_of_a_file_still_there()),
+        last_used: uses::last(store, &sha256)
+            .or(changed)
+            .unwrap_or(SystemTime::UNIX_EPOCH),
+        in_use: uses::goes_on(store, &sha256),
+        specs: specs
+            .chain(leading.into_iter().map(|known| known.spec.clone()))
+            .collect(),
+        files,
+        sha256,
+    }
+}
+
+/// In the order of their names; none where the folder is missing. What goes meanwhile is left out.
+fn files_in(folder: &Path, kind: FileKind) -> Result<Vec<HeldFile>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io(folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(StoreError::io(folder))?.path();
+        match fs::symlink_metadata(&path) {
+            Ok(data) if data.is_file() => found.push(HeldFile {
+                path,
+                kind,
+                bytes: data.len(),
+            }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&path)(error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+/// Model files are named by a digest, packed weights by one and more. `None`: the name is no such one.
+fn model_of(file: &HeldFile) -> Option<String> {
+    const DIGITS: usize = 64;
+    let name = file.path.file_name()?.to_str()?;
+    let whole = match file.kind {
+        FileKind::Model => name.len() == DIGITS,
+        FileKind::Packed => file.path.extension().is_none(),
+    };
+    let digest = name.get(..DIGITS).filter(|_| whole)?;
+    let hexadecimal = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hexadecimal.then(|| digest.to_owned())
+}
+
+/// Who writes packed weights holds a lock on them.
+fn is_unfinished(file: &HeldFile) -> bool {
+    file.kind == FileKind::Packed
+        && file.path.extension().is_some_and(|end| end == "part")
+        && File::open(&file.path)
+            .is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
