@@ -142,11 +142,12 @@ pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         let first = writer.shape.index(row, block);
         let mut rest = *x;
-        for index in first..first + writer.shape.precision.terms() {
+        let last = first + writer.shape.precision.terms() - 1;
+        for index in first..=last {
             // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
             let (q, d, offset, origin) = unsafe {
                 (
-                    writer.q.part(index * BLOCK, BLOCK),
+                    &mut writer.q.part(index * BLOCK, BLOCK).as_chunks_mut::<BLOCK>().0[0],
                     &mut writer.d.part(index, 1)[0],
                     &mut writer.offset.part(index, 1)[0],
                     &mut writer.origin.part(index, 1)[0],
@@ -157,8 +158,10 @@ pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
             *d = scale;
             *offset = scale * sum as f32;
             *origin = -8 * sum;
-            for (rest, q) in rest.iter_mut().zip(q) {
-                *rest = (-scale).mul_add(f32::from(*q), *rest);
+            if index < last {
+                for (rest, q) in rest.iter_mut().zip(q) {
+                    *rest = (-scale).mul_add(f32::from(*q), *rest);
+                }
             }
         }
     }
@@ -174,14 +177,11 @@ fn magnitude_max(x: &[f32; BLOCK]) -> f32 {
     f32::from_bits(most)
 }
 
-/// Returns the sum of the rounded.
+/// Returns the sum of the rounded. Two loops, so that each is one over vectors.
 #[inline(always)]
-fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8]) -> i32 {
-    let mut sum = 0;
-    for (x, q) in x.iter().zip(q) {
-        let rounded = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-        *q = rounded as i8;
-        sum += i32::from(rounded as i8);
+fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> i32 {
+    for (x, q) in x.iter().zip(q.iter_mut()) {
+        *q = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
     }
-    sum
+    q.iter().map(|q| i32::from(*q)).sum()
 }
