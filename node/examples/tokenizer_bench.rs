@@ -4,12 +4,13 @@
 
 use node::text::{AddSpecial, SpecialTokens, TextModel, TokenizerSource, decode};
 use shard::gguf::Gguf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SIZES: [usize; 7] = [64_000, 128_000, 256_000, 500_000, 1_000_000, 2_000_000, 4_000_000];
 /// Short texts are repeated until so much was encoded in a round, so that one tick of a clock weighs little.
 const ROUND_BYTES: usize = 500_000;
-const ROUNDS: usize = 5;
+/// The fastest counts: everything else that runs only adds.
+const ROUNDS: usize = 7;
 
 /// `tokenizer.ggml.pre`.
 const RULES: [&str; 3] = ["smollm", "default", "llama-bpe"];
@@ -94,7 +95,7 @@ impl Measured {
 
 fn measured(model: &TextModel, name: &str, unit: &str) -> Measured {
     let texts = SIZES.map(|bytes| text(name, unit, bytes));
-    let seconds = texts.each_ref().map(|text| encode_seconds(model, text));
+    let seconds = encode_seconds(model, &texts);
     let rates: Vec<f64> = texts
         .iter()
         .zip(seconds)
@@ -135,11 +136,18 @@ fn drawn(bytes: usize, letter: fn(u32) -> char) -> String {
     text
 }
 
-fn encode_seconds(model: &TextModel, text: &str) -> f64 {
-    least(text.len(), || {
-        let ids = model.tokenizer().encode(text, AddSpecial::Never);
-        assert!(!ids.expect("not too long").is_empty());
-    })
+/// Rounds go through all sizes, so that a core that is slow for a while is slow for all of them.
+fn encode_seconds(model: &TextModel, texts: &[String; SIZES.len()]) -> [f64; SIZES.len()] {
+    let mut least = [f64::INFINITY; SIZES.len()];
+    for _ in 0..ROUNDS {
+        for (text, least) in texts.iter().zip(&mut least) {
+            *least = least.min(seconds(text.len(), || {
+                let ids = model.tokenizer().encode(text, AddSpecial::Never);
+                assert!(!ids.expect("not too long").is_empty());
+            }));
+        }
+    }
+    least
 }
 
 fn decode_seconds(model: &TextModel, text: &str) -> f64 {
@@ -147,22 +155,17 @@ fn decode_seconds(model: &TextModel, text: &str) -> f64 {
         .tokenizer()
         .encode(text, AddSpecial::Never)
         .expect("not too long");
-    least(text.len(), || {
-        assert!(!decode(model.vocabulary(), &ids, SpecialTokens::Show).is_empty());
-    })
+    let round = |_| {
+        seconds(text.len(), || {
+            assert!(!decode(model.vocabulary(), &ids, SpecialTokens::Show).is_empty());
+        })
+    };
+    (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
 }
 
-/// Of some rounds: everything else that runs only adds.
-fn least(bytes: usize, work: impl Fn()) -> f64 {
+fn seconds(bytes: usize, work: impl Fn()) -> f64 {
     let times = (ROUND_BYTES / bytes).max(1) as u32;
-    let round = |_| {
-        let started = Instant::now();
-        (0..times).for_each(|_| work());
-        started.elapsed() / times
-    };
-    (0..ROUNDS)
-        .map(round)
-        .min()
-        .unwrap_or(Duration::MAX)
-        .as_secs_f64()
+    let started = Instant::now();
+    (0..times).for_each(|_| work());
+    (started.elapsed() / times).as_secs_f64()
 }
