@@ -13,6 +13,11 @@ pub struct Limits {
     /// Below this nobody is worth a connection: the least average rate of bodies that arrive, and of answers that the
     /// peer has fallen behind with.
     pub bytes_per_sec_min: u32,
+    /// What is still read, and waited for, of a body after its answer, so that the connection can go on.
+    pub unread_bytes_max: u64,
+    pub unread_wait_max: Duration,
+    /// Where more than that is left, how long the peer gets to finish sending and take its answer before the close.
+    pub linger_max: Duration,
     pub header_bytes_max: usize,
     pub headers_max: usize,
     /// From the first byte of a request's head to its last; also for a TLS handshake.
@@ -50,6 +55,9 @@ impl Default for Limits {
             body_wait_max: Duration::from_secs(120),
             body_grace: Duration::from_secs(10),
             bytes_per_sec_min: 1 << 10,
+            unread_bytes_max: 256 << 10,
+            unread_wait_max: Duration::from_millis(100),
+            linger_max: Duration::from_secs(2),
             header_bytes_max: 64 << 10,
             headers_max: 100,
             header_wait_max: Duration::from_secs(10),

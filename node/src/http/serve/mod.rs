@@ -4,6 +4,7 @@
 //! slow. Until its first byte it costs a socket and a small task, no buffers.
 
 mod pace;
+mod remainder;
 mod seats;
 mod tls;
 mod watched;
@@ -15,12 +16,13 @@ use super::held_body::HeldBody;
 use super::limits::Limits;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use metrics::counter;
+use remainder::Remainder;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_user_timeout};
 use seats::{Crowd, SeatId, Seating, Seats};
@@ -43,6 +45,7 @@ use watched::{Paced, Watch, Watched, lock};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel keeps of an answer that is not read: enough for any line, and it bounds what slow readers cost.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// To whom all seats are taken by requests. Written once, without waiting, to a client that may not even listen.
 const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 153\r\n\r\n{\"error\":{\"message\":\"too many connections are open here; \
@@ -255,8 +258,11 @@ impl Server {
             stream,
             watch: watch.clone(),
         };
-        let (router, serving) = (self.router.clone(), watch.clone());
-        let service = service_fn(move |request| answer(router.clone(), serving.clone(), request));
+        let served = (self.router.clone(), self.limits.clone(), watch.clone());
+        let service = service_fn(move |request| {
+            let (router, limits, watch) = served.clone();
+            answer(router, limits, watch, request)
+        });
         let connection = http1::Builder::new()
             // The pace knows better: hyper has one timeout for a silent peer and for a head that drips.
             .header_read_timeout(None)
@@ -285,14 +291,28 @@ impl Server {
 
 async fn answer(
     router: Router,
+    limits: Arc<Limits>,
     watch: Arc<Watch>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, SeatLost> {
     let serving = watch.begin().ok_or(SeatLost)?;
-    let response = router
-        .oneshot(request)
+    let (head, body) = request.into_parts();
+    // Reading on would tell a client to send what it holds back until it is asked for.
+    let waits = head.headers.contains_key(header::EXPECT);
+    let (body, lender) = remainder::lend(body);
+    let mut response = router
+        .oneshot(Request::from_parts(head, Body::new(body)))
         .await
         .unwrap_or_else(|never| match never {});
+    let remainder = match waits {
+        true => lender.look(),
+        false => lender.read_on(&limits).await,
+    };
+    watch.leave(remainder);
+    match remainder {
+        Remainder::Read => {}
+        Remainder::Unread => drop(response.headers_mut().insert(header::CONNECTION, CLOSE)),
+    }
     Ok(response.map(|body| HeldBody::wrap(body, serving)))
 }
 

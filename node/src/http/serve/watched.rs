@@ -1,9 +1,11 @@
 //! A connection under watch: what it reads and writes moves its pace, and its pace ends it.
 
 use super::pace::{Pace, TooSlow};
+use super::remainder::Remainder;
 use super::seats::{SeatId, Seats};
 use crate::http::limits::Limits;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -11,9 +13,14 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
 
+/// Of what nobody reads, at a time.
+const SCRATCH_BYTES: usize = 16 << 10;
+
 /// What the parts of one connection share. They run in one task, so the lock is never waited for.
 pub struct Watch {
     pace: Mutex<Pace>,
+    /// What the last request's body left to read, which decides how the connection closes.
+    remainder: Mutex<Remainder>,
     limits: Arc<Limits>,
     seats: Arc<Mutex<Seats>>,
     seat: SeatId,
@@ -24,6 +31,7 @@ impl Watch {
     pub fn new(limits: Arc<Limits>, seats: Arc<Mutex<Seats>>, seat: SeatId) -> Arc<Watch> {
         Arc::new(Watch {
             pace: Mutex::new(Pace::idle(Instant::now())),
+            remainder: Mutex::new(Remainder::Read),
             limits,
             seats,
             seat,
@@ -37,6 +45,11 @@ impl Watch {
             self.pace().serve();
             Serving(self.clone())
         })
+    }
+
+    /// The request has been answered, with this left of its body.
+    pub fn leave(&self, remainder: Remainder) {
+        *lock(&self.remainder) = remainder;
     }
 
     fn flushed(&self) {
@@ -95,6 +108,22 @@ impl<S> Watched<S> {
         written
     }
 
+    /// Until the peer closes its side as well; the pace bounds it.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        self.watch.pace().linger(Instant::now());
+        let mut scratch = [MaybeUninit::uninit(); SCRATCH_BYTES];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
     fn flushed(&self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         match &flushed {
             Poll::Ready(_) => self.watch.flushed(),
@@ -104,7 +133,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -134,7 +163,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.flushed(shut)
+        ready!(self.flushed(shut))?;
+        let remainder = *lock(&self.watch.remainder);
+        match remainder {
+            Remainder::Read => Poll::Ready(Ok(())),
+            Remainder::Unread => self.poll_linger(context),
+        }
     }
 }
 

@@ -125,6 +125,81 @@ async fn a_head_with_too_many_fields_or_bytes_is_refused() {
     server.end().await;
 }
 
+/// A request without a key, of which the body comes later than its answer can.
+fn keyless_head(length: usize, more: &str) -> String {
+    format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{more}\r\n")
+}
+
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+#[tokio::test]
+async fn an_answer_that_came_before_the_body_leaves_the_connection_open() {
+    let limits = Limits {
+        unread_wait_max: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let server = server(FakeGateway::new(hello), limits).await;
+    let mut stream = server.connect().await;
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(keyless_head(2, "").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    stream.write_all(b"{}").await.unwrap();
+    let head = head_of(&mut stream).await;
+    assert!(head.starts_with("http/1.1 401"), "{head}");
+    assert!(!head.contains("connection: close"), "{head}");
+    stream.write_all(HEALTH).await.unwrap();
+    assert!(all(stream).await.contains("HTTP/1.1 200"));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_read_has_its_close_announced_and_waited_for() {
+    let limits = Limits {
+        unread_wait_max: Duration::from_millis(1),
+        linger_max: Duration::from_secs(60),
+        ..Limits::default()
+    };
+    let long = 8 << 20;
+    for (length, more) in [(2, ""), (2, "expect: 100-continue\r\n"), (long, "")] {
+        let server = server(FakeGateway::new(hello), limits.clone()).await;
+        let mut stream = server.connect().await;
+        stream
+            .write_all(keyless_head(length, more).as_bytes())
+            .await
+            .unwrap();
+        let head = head_of(&mut stream).await;
+        assert!(head.starts_with("http/1.1 401"), "{head}");
+        assert!(head.contains("connection: close"), "{head}");
+        // All of it is taken, though nobody reads it: no reset.
+        stream.write_all(&vec![b' '; length]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(all(stream).await.contains("invalid_api_key"));
+        server.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_never_stops_sending_is_cut_off() {
+    let limits = Limits {
+        linger_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let server = server(FakeGateway::new(hello), limits).await;
+    let mut stream = server.connect().await;
+    stream
+        .write_all(keyless_head(1 << 30, "").as_bytes())
+        .await
+        .unwrap();
+    while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+    server.end().await;
+}
+
 fn seats(total: usize, per_loopback: usize) -> Limits {
     Limits {
         seats: SeatsMax {
