@@ -1,6 +1,8 @@
 //! `cargo run --release -p node --example tokenizer_bench -- MODEL.gguf`: how long the tokenizer takes for hostile and
 //! for ordinary text of 64 KB to 4 MB, with the model's own vocabulary under each rule that cuts words. What counts is
-//! the slowest rate, and the greatest time of a text over that of its half, where 2.0 is linear.
+//! the slowest rate, and the greatest time of a text over that of its half, where 2.0 is linear. Of the rates the fastest
+//! round counts, since everything else that runs only adds; of the ratios the middle one, since a core that changes its
+//! pace between two texts of a round spoils that round in one direction or the other.
 
 use node::text::{AddSpecial, SpecialTokens, TextModel, TokenizerSource, decode};
 use shard::gguf::Gguf;
@@ -9,7 +11,6 @@ use std::time::Instant;
 const SIZES: [usize; 7] = [64_000, 128_000, 256_000, 500_000, 1_000_000, 2_000_000, 4_000_000];
 /// Short texts are repeated until so much was encoded in a round, so that one tick of a clock weighs little.
 const ROUND_BYTES: usize = 500_000;
-/// The fastest counts: everything else that runs only adds.
 const ROUNDS: usize = 7;
 
 /// `tokenizer.ggml.pre`.
@@ -95,15 +96,11 @@ impl Measured {
 
 fn measured(model: &TextModel, name: &str, unit: &str) -> Measured {
     let texts = SIZES.map(|bytes| text(name, unit, bytes));
-    let seconds = encode_seconds(model, &texts);
-    let rates: Vec<f64> = texts
-        .iter()
-        .zip(seconds)
-        .map(|(text, seconds)| text.len() as f64 / 1e6 / seconds)
-        .collect();
-    // The sizes are not doubled to the byte.
-    let doubled = |pair: &[f64]| 2.0 * pair[0] / pair[1];
-    let ratio = rates.windows(2).map(doubled).fold(0.0, f64::max);
+    let rounds: Vec<Rates> = (0..ROUNDS).map(|_| encode_rates(model, &texts)).collect();
+    let rates: Rates = std::array::from_fn(|size| rounds.iter().map(|rates| rates[size]).fold(0.0, f64::max));
+    let ratio = (1..SIZES.len())
+        .map(|size| median(rounds.iter().map(|rates| 2.0 * rates[size - 1] / rates[size])))
+        .fold(0.0, f64::max);
     let back = texts[6].len() as f64 / 1e6 / decode_seconds(model, &texts[6]);
     println!(
         "{name:<24}{:>11.1}{:>11.1}{:>11.1}{back:>10.1}{ratio:>14.2}",
@@ -136,18 +133,25 @@ fn drawn(bytes: usize, letter: fn(u32) -> char) -> String {
     text
 }
 
-/// Rounds go through all sizes, so that a core that is slow for a while is slow for all of them.
-fn encode_seconds(model: &TextModel, texts: &[String; SIZES.len()]) -> [f64; SIZES.len()] {
-    let mut least = [f64::INFINITY; SIZES.len()];
-    for _ in 0..ROUNDS {
-        for (text, least) in texts.iter().zip(&mut least) {
-            *least = least.min(seconds(text.len(), || {
-                let ids = model.tokenizer().encode(text, AddSpecial::Never);
-                assert!(!ids.expect("not too long").is_empty());
-            }));
-        }
-    }
-    least
+/// In MB/s, by size.
+type Rates = [f64; SIZES.len()];
+
+/// One size after the other, so that a core that is slow for a while is slow for its neighbours too.
+fn encode_rates(model: &TextModel, texts: &[String; SIZES.len()]) -> Rates {
+    std::array::from_fn(|size| {
+        let text = &texts[size];
+        let seconds = seconds(text.len(), || {
+            let ids = model.tokenizer().encode(text, AddSpecial::Never);
+            assert!(!ids.expect("not too long").is_empty());
+        });
+        text.len() as f64 / 1e6 / seconds
+    })
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn decode_seconds(model: &TextModel, text: &str) -> f64 {
