@@ -14,10 +14,18 @@ pub enum Level {
     Avx512,
     /// And VNNI.
     Avx512Vnni,
+    /// And tiles of int8, which the kernel has to grant.
+    Amx,
 }
 
 impl Level {
-    pub const ALL: [Level; 4] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vnni];
+    pub const ALL: [Level; 5] = [
+        Level::Scalar,
+        Level::Avx2,
+        Level::Avx512,
+        Level::Avx512Vnni,
+        Level::Amx,
+    ];
 
     /// The highest level of this machine. Never changes while the process runs.
     pub fn detect() -> Level {
@@ -42,6 +50,7 @@ impl Level {
             Level::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
             Level::Avx512 => has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
             Level::Avx512Vnni => has!("avx512vnni"),
+            Level::Amx => super::isa::amx::is_available(),
         }
     }
 
@@ -56,6 +65,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Vnni => "avx512vnni",
+            Level::Amx => "amx",
         }
     }
 }
@@ -68,7 +78,7 @@ impl fmt::Display for Level {
 
 /// The name is no level's.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[error("no CPU level is called {name:?}; choose scalar, avx2, avx512 or avx512vnni")]
+#[error("no CPU level is called {name:?}; choose scalar, avx2, avx512, avx512vnni or amx")]
 pub struct UnknownLevel {
     pub name: String,
 }
@@ -99,6 +109,6 @@ mod tests {
     fn a_wish_is_capped_at_what_was_detected() {
         assert_eq!(Level::choose(None), Level::detect());
         assert_eq!(Level::choose(Some(Level::Scalar)), Level::Scalar);
-        assert_eq!(Level::choose(Some(Level::Avx512Vnni)), Level::detect());
+        assert_eq!(Level::choose(Some(Level::Amx)), Level::detect());
     }
 }

@@ -8,7 +8,7 @@ use crate::cpu::attention::{self, Unit};
 use crate::cpu::isa;
 use crate::cpu::lanes::Pair;
 use crate::cpu::level::Level;
-use crate::cpu::matmul::{float, quantised};
+use crate::cpu::matmul::{float, quantised, tiled};
 use crate::cpu::rope::Heads;
 use crate::cpu::{act, norm, rope};
 
@@ -44,8 +44,10 @@ impl Table {
             Level::Avx512 => &avx512::TABLE,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => &avx512vnni::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => &amx::TABLE,
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni => unreachable!("not detected"),
+            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni | Level::Amx => unreachable!("not detected"),
         }
     }
 }
@@ -148,5 +150,29 @@ mod avx512vnni {
             = quantised::multiply::<Q4<8>, 1>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = quantised::multiply::<Q4<0>, 2>;
+    }
+}
+
+/// Whole tiles of rows by the tile unit, everything else from VNNI and AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod amx {
+    use super::*;
+    use isa::amx::Amx;
+    use isa::avx512vnni as vnni;
+
+    pub const TABLE: Table = Table {
+        multiply_q8_0,
+        multiply_q4_0,
+        multiply_q4_1,
+        ..avx512vnni::TABLE
+    };
+
+    kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, tiled::Q8, vnni::Q8, 1>;
+        multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, tiled::Q4<8>, vnni::Q4<8>, 1>;
+        multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, tiled::Q4<0>, vnni::Q4<0>, 2>;
     }
 }

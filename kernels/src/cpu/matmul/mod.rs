@@ -2,6 +2,7 @@
 
 pub mod float;
 pub mod quantised;
+pub mod tiled;
 
 use std::ops::Range;
 
@@ -49,11 +50,7 @@ impl Multiplier<'_> {
             x,
             activations: self.activations,
         };
-        let out = Out {
-            columns: outputs,
-            first_column: 0,
-            values: Shared::new(out.values_mut()),
-        };
+        let out = Out::whole(out);
         self.team
             .share_out(plan.units(), x.rows() * x.columns() * outputs, |units| {
                 plan.for_each(units, |panel, groups| {
@@ -185,7 +182,16 @@ pub struct Out<'a> {
     values: Shared<'a, f32>,
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    /// All columns.
+    pub fn whole(tensor: &'a mut Tensor) -> Out<'a> {
+        Out {
+            columns: tensor.columns(),
+            first_column: 0,
+            values: Shared::new(tensor.values_mut()),
+        }
+    }
+
     /// Stores the lanes that are outputs, of which the matrix has `outputs`.
     ///
     /// # Safety

@@ -65,7 +65,7 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
     rows: Range<usize>,
 ) {
     for group in groups {
-        let group = Group::<HALVES>::new::<D>(task.weights, group);
+        let group = Group::<HALVES>::new(task.weights, group, D::BYTES);
         for row in rows.clone().step_by(TILE) {
             let tile = task.x.tile(row..rows.end.min(row + TILE));
             assert_eq!(
@@ -171,19 +171,19 @@ impl<const TERMS: usize> Inputs<TERMS> {
 }
 
 /// 16 output rows of a matrix.
-struct Group<const HALVES: usize> {
-    first_output: usize,
-    blocks: usize,
+pub struct Group<const HALVES: usize> {
+    pub first_output: usize,
+    pub blocks: usize,
     quants: *const u8,
     halves: *const u8,
 }
 
 impl<const HALVES: usize> Group<HALVES> {
     #[inline(always)]
-    fn new<D: BlockDot>(weights: &Weights, group: usize) -> Self {
+    pub fn new(weights: &Weights, group: usize, block_bytes: usize) -> Self {
         let blocks = weights.blocks();
         let bytes = &weights.bytes[group * weights.group_bytes..][..weights.group_bytes];
-        let (quants, halves) = bytes.split_at(blocks * D::BYTES);
+        let (quants, halves) = bytes.split_at(blocks * block_bytes);
         assert!(
             halves.len() >= blocks * HALVES * GROUP * 2,
             "a group of another format"
@@ -196,23 +196,44 @@ impl<const HALVES: usize> Group<HALVES> {
         }
     }
 
+    /// A packed block.
+    ///
+    /// # Safety
+    /// `index` must be less than `blocks`, and `block_bytes` those of `new`.
+    #[inline(always)]
+    pub unsafe fn quants(&self, index: usize, block_bytes: usize) -> *const u8 {
+        // SAFETY: the caller's promise; `new` has checked the length.
+        unsafe { self.quants.add(index * block_bytes) }
+    }
+
+    /// The scales, and the minima where there are any, of a block's lanes from `first_lane` on.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`; `index` be less than `blocks`.
+    #[inline(always)]
+    pub unsafe fn scales<L: Lanes>(&self, index: usize, first_lane: usize) -> (L, L) {
+        // SAFETY: the caller's promise; `new` has checked the length.
+        unsafe {
+            let halves = self.halves.add((index * HALVES * GROUP + first_lane) * 2);
+            let scale = L::load_f16(halves.cast());
+            match HALVES {
+                2 => (scale, L::load_f16(halves.add(GROUP * 2).cast())),
+                _ => (scale, scale),
+            }
+        }
+    }
+
     /// The lanes from `first_lane` on.
     ///
     /// # Safety
     /// The CPU must have the instructions of `D`; `index` be less than `blocks`.
     #[inline(always)]
     unsafe fn block<D: BlockDot>(&self, index: usize, first_lane: usize) -> WeightBlock<D, HALVES> {
-        // SAFETY: the caller's promise; `new` has checked the lengths.
+        // SAFETY: passed on to the caller.
         unsafe {
-            let halves = self.halves.add((index * HALVES * GROUP + first_lane) * 2);
-            let scale = D::Lanes::load_f16(halves.cast());
-            let minimum = if HALVES == 2 {
-                D::Lanes::load_f16(halves.add(GROUP * 2).cast())
-            } else {
-                scale
-            };
+            let (scale, minimum) = self.scales(index, first_lane);
             WeightBlock {
-                weights: D::load(self.quants.add(index * D::BYTES + first_lane * 4)),
+                weights: D::load(self.quants(index, D::BYTES).add(first_lane * 4)),
                 scale,
                 minimum,
             }
