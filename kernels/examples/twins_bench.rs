@@ -5,7 +5,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use kernels::{AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, SequenceRows, Team, WeightFormat};
+use kernels::{
+    AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Level, Ops, SequenceRows, Team, WeightFormat,
+};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -41,7 +43,9 @@ fn main() {
         (1, 512, 0),
         (1, 512, 1500),
     ] {
-        attention(&mut cpu, sequences, rows, start);
+        for kv in [KvFormat::Bf16, KvFormat::Int8] {
+            attention(&mut cpu, kv, sequences, rows, start);
+        }
     }
     for rows in [1, 32, 512] {
         row_operations(&mut cpu, rows);
@@ -74,7 +78,7 @@ fn matmul(cpu: &mut Cpu, format: WeightFormat, outputs: usize, inputs: usize, ro
     println!();
 }
 
-fn attention(cpu: &mut Cpu, sequences: usize, rows: usize, start: usize) {
+fn attention(cpu: &mut Cpu, kv: KvFormat, sequences: usize, rows: usize, start: usize) {
     let shape = AttentionShape {
         heads: 9,
         kv_heads: 3,
@@ -83,6 +87,7 @@ fn attention(cpu: &mut Cpu, sequences: usize, rows: usize, start: usize) {
         head_dim: 64,
         block_tokens: 16,
         scale: 0.125,
+        kv,
     };
     let blocks = (start + rows).div_ceil(16);
     let mut pages = cpu.pages(&shape, blocks * sequences).unwrap();
@@ -106,7 +111,7 @@ fn attention(cpu: &mut Cpu, sequences: usize, rows: usize, start: usize) {
     let seen: usize = (0..rows).map(|row| start + row + 1).sum();
     let operations = 4.0 * (seen * sequences * 9 * 64) as f64;
     println!(
-        "attention {sequences} × {rows} rows from {start}: {:.1} µs, {:.1} GOP/s; append {:.1} µs",
+        "attention {kv:?} {sequences} × {rows} rows from {start}: {:.1} µs, {:.1} GOP/s; append {:.1} µs",
         seconds * 1e6,
         operations / seconds / 1e9,
         append * 1e6

@@ -44,6 +44,27 @@ impl WeightFormat {
     }
 }
 
+/// How keys and values are kept. What is read back is what was stored, also within a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum KvFormat {
+    /// Rounded to nearest, ties to even.
+    #[default]
+    Bf16,
+    /// int8, with a scale in f32 for each position and head, by the rule of [`crate::scalar::activation_scale`]: for heads
+    /// of 64 a little over half the bytes.
+    Int8,
+}
+
+impl KvFormat {
+    /// Bytes of one position's key (or value) of one head.
+    pub const fn head_bytes(self, head_dim: usize) -> usize {
+        match self {
+            KvFormat::Bf16 => 2 * head_dim,
+            KvFormat::Int8 => head_dim + size_of::<f32>(),
+        }
+    }
+}
+
 /// Errors unless `found` is the bytes of `(outputs, inputs)` weights.
 pub(crate) fn matrix_bytes(
     format: WeightFormat,

@@ -15,7 +15,7 @@ pub mod packed;
 pub mod tensor;
 
 pub use cpu::{Cpu, Level, Team};
-pub use format::WeightFormat;
+pub use format::{KvFormat, WeightFormat};
 pub use ops::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
 pub use packed::{Keeper, PackedBytes};
 pub use reference::Reference;

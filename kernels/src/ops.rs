@@ -14,19 +14,19 @@
 //! * **matmul, float weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
 //! * **attention**: per head and row; an online softmax in steps of 128 positions, whose formula is in
-//!   [`crate::reference`], independent of the page size; K and V are read back as stored (bf16), also within a chunk.
+//!   [`crate::reference`], independent of the page size; K and V are read back as stored ([`KvFormat`]), also within a chunk.
 //!
 //! A broken precondition (mismatched shapes, a block id out of range) is a bug of the caller and panics.
 
-use crate::{PackedBytes, WeightFormat};
+use crate::{KvFormat, PackedBytes, WeightFormat};
 
 pub trait Ops: Send {
     /// f32, row-major `(rows, columns)`; `columns` is fixed, `rows` can be set up to a capacity given at creation.
     type Tensor: Send;
     /// One weight matrix `(outputs, inputs)`, packed as the device likes it.
     type Weights: Send + Sync;
-    /// The KV bytes of one layer: `(blocks, block_tokens, kv_heads, head_dim)` for K and for V, bf16, in a layout of
-    /// the device's own.
+    /// The KV bytes of one layer: `(blocks, block_tokens, kv_heads, head_dim)` for K and for V, in the shape's format and a
+    /// layout of the device's own.
     type Pages: Send;
 
     /// The form in which this device packs weights. Another form, another number.
@@ -170,6 +170,7 @@ pub struct AttentionShape {
     pub block_tokens: usize,
     /// Multiplied with q·k.
     pub scale: f32,
+    pub kv: KvFormat,
 }
 
 impl AttentionShape {

@@ -94,6 +94,21 @@ pub fn activation_scale(magnitude_max: f32) -> (f32, f32) {
     }
 }
 
+/// `x` quantised, by the inverse of [`activation_scale`]: rounded to nearest, ties to even.
+#[inline(always)]
+pub fn to_int8(x: f32, inverse: f32) -> i8 {
+    ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8
+}
+
+/// Magnitudes order like their bits, and a NaN is above all of them.
+#[inline(always)]
+pub fn magnitude_max(x: &[f32]) -> f32 {
+    let most = x
+        .iter()
+        .fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
+    f32::from_bits(most)
+}
+
 /// Adds 16 lanes pairwise: 0+8, 1+9, …; then 0+4, …; 0+2, 1+3; 0+1.
 pub fn add_lanes(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {

@@ -2,8 +2,8 @@
 //! [`kernels::Reference`]: bit for bit.
 
 use kernels::{
-    AttentionShape, Batch, Cpu, InputPrecision, Level, Ops, Reference, RopePairing, RopeTable, SequenceRows,
-    Team, WeightFormat,
+    AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Level, Ops, Reference, RopePairing, RopeTable,
+    SequenceRows, Team, WeightFormat,
 };
 
 #[test]
@@ -124,24 +124,20 @@ fn attention_has_the_bits_of_the_reference() {
         (1, 1, 0, 8, 128),
         (3, 1, 0, 21, 16),
     ] {
-        let heads_per_kv = usize::div_ceil(first_head_in_group + heads, kv_heads);
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let shape = AttentionShape {
-            heads,
-            kv_heads,
-            heads_per_kv,
-            first_head_in_group,
-            head_dim,
-            block_tokens,
-            scale,
-        };
-        check(
-            &format!("{shape:?}"),
-            &Attention {
-                shape,
-                chunks: vec![vec![(0, 5), (1, 150), (2, 1), (0, 1), (1, 7)]],
-            },
-        );
+        for kv in KV_FORMATS {
+            let shape = AttentionShape {
+                heads,
+                kv_heads,
+                heads_per_kv: usize::div_ceil(first_head_in_group + heads, kv_heads),
+                first_head_in_group,
+                head_dim,
+                block_tokens,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                kv,
+            };
+            let chunks = vec![vec![(0, 5), (1, 150), (2, 1), (0, 1), (1, 7)]];
+            check(&format!("{shape:?}"), &Attention { shape, chunks });
+        }
     }
 }
 
@@ -153,26 +149,36 @@ fn attention_over_many_steps_has_the_bits_of_the_reference() {
         vec![(0, 1), (1, 260)],
         vec![(0, 300), (1, 1)],
     ];
-    check("steps", &Attention { shape: SMOL, chunks });
+    for kv in KV_FORMATS {
+        let (shape, chunks) = (AttentionShape { kv, ..SMOL }, chunks.clone());
+        check(&format!("steps, {kv:?}"), &Attention { shape, chunks });
+    }
 }
 
 #[test]
 fn attention_has_the_same_bits_however_the_prompt_is_chunked() {
-    let whole = last_row(vec![vec![(0, 300)]]);
-    for chunk in [1, 7, 64] {
-        let mut chunks = vec![vec![(0, chunk)]; 300 / chunk];
-        if 300 % chunk > 0 {
-            chunks.push(vec![(0, 300 % chunk)]);
+    for kv in KV_FORMATS {
+        let whole = last_row(kv, vec![vec![(0, 300)]]);
+        for chunk in [1, 7, 64] {
+            let mut chunks = vec![vec![(0, chunk)]; 300 / chunk];
+            if 300 % chunk > 0 {
+                chunks.push(vec![(0, 300 % chunk)]);
+            }
+            assert_eq!(last_row(kv, chunks), whole, "{kv:?}, chunks of {chunk}");
         }
-        assert_eq!(last_row(chunks), whole, "chunks of {chunk}");
     }
 }
 
 #[test]
 fn attention_has_the_same_bits_in_company() {
-    let alone = last_row(vec![vec![(0, 40)], vec![(0, 1)]]);
-    let company = last_row(vec![vec![(1, 33), (0, 40), (2, 5)], vec![(2, 1), (1, 1), (0, 1)]]);
-    assert_eq!(alone, company);
+    for kv in KV_FORMATS {
+        let alone = last_row(kv, vec![vec![(0, 40)], vec![(0, 1)]]);
+        let company = last_row(
+            kv,
+            vec![vec![(1, 33), (0, 40), (2, 5)], vec![(2, 1), (1, 1), (0, 1)]],
+        );
+        assert_eq!(alone, company, "{kv:?}");
+    }
 }
 
 #[test]
@@ -261,6 +267,8 @@ const FORMATS: [WeightFormat; 6] = [
     WeightFormat::Q4_1,
 ];
 
+const KV_FORMATS: [KvFormat; 2] = [KvFormat::Bf16, KvFormat::Int8];
+
 const SMOL: AttentionShape = AttentionShape {
     heads: 9,
     kv_heads: 3,
@@ -269,6 +277,7 @@ const SMOL: AttentionShape = AttentionShape {
     head_dim: 64,
     block_tokens: 16,
     scale: 0.125,
+    kv: KvFormat::Bf16,
 };
 
 struct Product {
@@ -506,10 +515,11 @@ impl Attention {
 }
 
 /// The last row of sequence 0, at the highest level.
-fn last_row(chunks: Vec<Vec<(usize, usize)>>) -> Vec<u32> {
+fn last_row(kv: KvFormat, chunks: Vec<Vec<(usize, usize)>>) -> Vec<u32> {
     let mut cpu = cpus().pop().unwrap();
-    let attention = Attention { shape: SMOL, chunks };
-    let mut pages = cpu.pages(&SMOL, POSITIONS_MAX).unwrap();
+    let shape = AttentionShape { kv, ..SMOL };
+    let attention = Attention { shape, chunks };
+    let mut pages = cpu.pages(&shape, POSITIONS_MAX).unwrap();
     let (mut starts, mut row) = ([0; 3], Vec::new());
     for step in &attention.chunks {
         let out = attention.step(&mut cpu, &mut pages, step, &mut starts);

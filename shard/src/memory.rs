@@ -14,7 +14,6 @@ pub struct ModelMemory {
 }
 
 const F32_BYTES: usize = 4;
-const BF16_BYTES: usize = 2;
 
 impl ModelMemory {
     /// For `ranks` ranks and blocks of `block_tokens`.
@@ -57,7 +56,7 @@ fn bytes(tensor: &Tensor<'_>) -> u64 {
 }
 
 fn kv_bytes(config: &ModelConfig, cut: &Cut, rank: usize, block_tokens: u32) -> u64 {
-    let row = 2 * cut.keys(rank).len() * BF16_BYTES;
+    let row = 2 * cut.kv_heads(rank).len() * config.kv.head_bytes(config.head_dim);
     row as u64 * u64::from(block_tokens) * config.layers as u64
 }
 

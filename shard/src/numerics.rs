@@ -1,4 +1,5 @@
 use crate::model::ModelConfig;
+use kernels::KvFormat;
 
 /// Changes whenever the arithmetic of kernels, decoder or sampler changes a bit.
 const NUMERICS_VERSION: u64 = 1;
@@ -16,7 +17,15 @@ pub fn numerics_fingerprint(config: &ModelConfig) -> u64 {
     ];
     let more_sizes = [config.feed_forward, config.vocabulary, rope.rotated];
     let floats = [config.norm_epsilon, rope.base, rope.linear];
-    let words = sizes.into_iter().chain(more_sizes).map(|size| size as u64);
+    let kv = match config.kv {
+        KvFormat::Bf16 => 0,
+        KvFormat::Int8 => 1,
+    };
+    let words = sizes
+        .into_iter()
+        .chain(more_sizes)
+        .map(|size| size as u64)
+        .chain([kv]);
     let float_words = floats
         .iter()
         .chain(&rope.factors)

@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Replica, greedy, prompt};
-use kernels::{Cpu, Ops, PackedBytes, Team, WeightFormat};
+use kernels::{Cpu, KvFormat, Ops, PackedBytes, Reference, Team, WeightFormat};
 use proto::request::Sampling;
-use shard::PackedCache;
 use shard::testing::TinyLlama;
+use shard::{Gguf, ModelConfig, ModelMemory, PackedCache, numerics_fingerprint};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -136,6 +136,44 @@ fn every_format_and_every_number_of_ranks_gives_the_same_bits() {
             );
         }
     }
+}
+
+#[test]
+fn keys_and_values_in_int8_give_bits_of_their_own_wherever_they_are_computed() {
+    let file = tiny(WeightFormat::Q4_1);
+    let prompt = prompt(4, 70);
+    let run = |kv, ranks, chunk| {
+        let cpu = || Cpu::new(Team::alone(), None).unwrap();
+        computed(Replica::caching(kv, cpu, &file, ranks), chunk, &prompt, &greedy())
+    };
+    let reference = Replica::caching(KvFormat::Int8, || Reference, &file, 1);
+    let expected = computed(reference, 64, &prompt, &greedy());
+    for (ranks, chunk) in [(1, 64), (1, 7), (2, 64), (3, 16)] {
+        assert_eq!(
+            run(KvFormat::Int8, ranks, chunk),
+            expected,
+            "{ranks} ranks, chunks of {chunk}"
+        );
+    }
+    assert_ne!(run(KvFormat::Bf16, 1, 64).scores, expected.scores);
+}
+
+#[test]
+fn the_format_of_keys_and_values_is_part_of_the_numerics_and_of_the_memory() {
+    let file = tiny(WeightFormat::Q4_1);
+    let gguf = Gguf::parse(&file).unwrap();
+    let [bf16, int8] = [KvFormat::Bf16, KvFormat::Int8].map(|kv| ModelConfig {
+        kv,
+        ..ModelConfig::from_gguf(&gguf).unwrap()
+    });
+    assert_ne!(numerics_fingerprint(&bf16), numerics_fingerprint(&int8));
+    let per_block = |config| {
+        let memory = ModelMemory::of(config, &gguf, 1, 16).unwrap();
+        memory.kv_bytes_per_block
+    };
+    // Heads of 32: 64 bytes in bf16, 32 and a scale in int8.
+    assert_eq!(bf16.head_dim, 32);
+    assert_eq!(per_block(&int8) * 64, per_block(&bf16) * 36);
 }
 
 #[test]

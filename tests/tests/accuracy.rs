@@ -1,7 +1,7 @@
 //! The served model against the goldens that transformers made in float32 (`goldens/make.py`).
 
 use serde_json::{Value, json};
-use tests::{Client, Node, golden, ids_of, numbers_of};
+use tests::{Client, Node, NodeOptions, golden, ids_of, numbers_of};
 
 fn prompts() -> Vec<Value> {
     golden("smollm2-135m.json")["prompts"]
@@ -69,7 +69,16 @@ fn conversations_become_the_same_token_ids() {
 
 #[test]
 fn log_probabilities_are_at_most_twice_as_far_off_as_bfloat16() {
-    let node = Node::start();
+    compare_log_probabilities(&Node::start());
+}
+
+#[test]
+fn so_are_those_with_keys_and_values_in_int8() {
+    let options = NodeOptions::new().with(&["--kv-cache", "int8"]);
+    compare_log_probabilities(&options.start());
+}
+
+fn compare_log_probabilities(node: &Node) {
     let client = node.client();
     let bf16_error = golden("smollm2-135m.json")["bf16_error"]
         .as_f64()

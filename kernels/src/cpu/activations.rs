@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
-use crate::scalar::{BLOCK, ROUND, activation_scale};
+use crate::scalar::{BLOCK, activation_scale, magnitude_max, to_int8};
 use crate::{InputPrecision, OpsError};
 
 /// Rows that a kernel takes together.
@@ -167,21 +167,11 @@ pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
     }
 }
 
-/// Magnitudes order like their bits, and a NaN is above all of them.
-#[inline(always)]
-fn magnitude_max(x: &[f32; BLOCK]) -> f32 {
-    let mut most = 0;
-    for x in x {
-        most = most.max(x.to_bits() & 0x7fff_ffff);
-    }
-    f32::from_bits(most)
-}
-
 /// Returns the sum of the rounded. Two loops, so that each is one over vectors.
 #[inline(always)]
 fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> i32 {
     for (x, q) in x.iter().zip(q.iter_mut()) {
-        *q = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32) as i8;
+        *q = to_int8(*x, inverse);
     }
     q.iter().map(|q| i32::from(*q)).sum()
 }

@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 
-use crate::AttentionShape;
-use crate::cpu::lanes::{Half, High, Lanes, Low, exp, greatest, sum};
-use crate::cpu::pages::{Pages, TOKENS};
+use crate::cpu::lanes::{Lanes, exp, greatest, sum};
+use crate::cpu::pages::{Bf16, Form, Int8, Pages, TOKENS, TileAt};
 use crate::cpu::shared::Shared;
 use crate::ops::SequenceRows;
 use crate::reference::STEP;
 use crate::tensor::Tensor;
+use crate::{AttentionShape, KvFormat};
 
 /// So many sums of 16 lanes stay in registers beside the keys.
 pub const QUERIES_MAX: usize = 6;
@@ -46,20 +46,40 @@ pub struct Unit<'a> {
 pub unsafe fn attend<L: Lanes, const TILES: usize, const VECTORS: usize>(task: &Task<'_>, unit: &Unit<'_>) {
     // SAFETY: passed on to the caller.
     unsafe {
+        match task.pages.shape.format {
+            KvFormat::Bf16 => attend_form::<L, Bf16, TILES, VECTORS>(task, unit),
+            KvFormat::Int8 => attend_form::<L, Int8, TILES, VECTORS>(task, unit),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_form<L: Lanes, F: Form, const TILES: usize, const VECTORS: usize>(
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
         match unit.queries.len() {
-            1 => attend_queries::<L, TILES, VECTORS, 1>(task, unit),
-            2 => attend_queries::<L, TILES, VECTORS, 2>(task, unit),
-            3 => attend_queries::<L, TILES, VECTORS, 3>(task, unit),
-            4 => attend_queries::<L, TILES, VECTORS, 4>(task, unit),
-            5 => attend_queries::<L, TILES, VECTORS, 5>(task, unit),
-            6 => attend_queries::<L, TILES, VECTORS, 6>(task, unit),
+            1 => attend_queries::<L, F, TILES, VECTORS, 1>(task, unit),
+            2 => attend_queries::<L, F, TILES, VECTORS, 2>(task, unit),
+            3 => attend_queries::<L, F, TILES, VECTORS, 3>(task, unit),
+            4 => attend_queries::<L, F, TILES, VECTORS, 4>(task, unit),
+            5 => attend_queries::<L, F, TILES, VECTORS, 5>(task, unit),
+            6 => attend_queries::<L, F, TILES, VECTORS, 6>(task, unit),
             count => panic!("a unit of {count} queries"),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn attend_queries<L: Lanes, const TILES: usize, const VECTORS: usize, const QUERIES: usize>(
+unsafe fn attend_queries<
+    L: Lanes,
+    F: Form,
+    const TILES: usize,
+    const VECTORS: usize,
+    const QUERIES: usize,
+>(
     task: &Task<'_>,
     unit: &Unit<'_>,
 ) {
@@ -76,11 +96,14 @@ unsafe fn attend_queries<L: Lanes, const TILES: usize, const VECTORS: usize, con
         };
         // SAFETY: the caller promises the instructions.
         unsafe {
-            keys.score::<L, TILES, QUERIES>(&queries, &mut weights);
+            keys.score::<L, F, TILES, QUERIES>(&queries, &mut weights);
             for (query, weights) in queries.iter_mut().zip(&mut weights) {
                 query.weigh::<L>(first, weights, task.shape.scale);
             }
-            keys.accumulate::<L, VECTORS, QUERIES>(&mut queries, &weights);
+            if F::SCALED {
+                keys.scale::<L, QUERIES>(&mut weights);
+            }
+            keys.accumulate::<L, F, VECTORS, QUERIES>(&mut queries, &weights);
         }
     }
     for query in &mut queries {
@@ -180,7 +203,7 @@ impl Keys<'_, '_> {
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn score<L: Lanes, const TILES: usize, const QUERIES: usize>(
+    unsafe fn score<L: Lanes, F: Form, const TILES: usize, const QUERIES: usize>(
         &self,
         queries: &[Query<'_>; QUERIES],
         scores: &mut [[f32; STEP]; QUERIES],
@@ -189,16 +212,16 @@ impl Keys<'_, '_> {
         let whole = tiles / TILES * TILES;
         for tile in (0..whole).step_by(TILES) {
             // SAFETY: passed on to the caller.
-            unsafe { self.score_tiles::<L, TILES, QUERIES>(queries, tile, scores) };
+            unsafe { self.score_tiles::<L, F, TILES, QUERIES>(queries, tile, scores) };
         }
         for tile in whole..tiles {
             // SAFETY: passed on to the caller.
-            unsafe { self.score_tiles::<L, 1, QUERIES>(queries, tile, scores) };
+            unsafe { self.score_tiles::<L, F, 1, QUERIES>(queries, tile, scores) };
         }
     }
 
     #[inline(always)]
-    unsafe fn score_tiles<L: Lanes, const TILES: usize, const QUERIES: usize>(
+    unsafe fn score_tiles<L: Lanes, F: Form, const TILES: usize, const QUERIES: usize>(
         &self,
         queries: &[Query<'_>; QUERIES],
         tile: usize,
@@ -210,16 +233,40 @@ impl Keys<'_, '_> {
         // SAFETY: the caller promises the instructions; `d` is within the head, a tile within the step's scores.
         unsafe {
             let mut acc = [[L::splat(0.0); QUERIES]; TILES];
-            for d in (0..head_dim - head_dim % 2).step_by(2) {
-                add_dimension::<L, Low, TILES, QUERIES>(keys, q, d, &mut acc);
-                add_dimension::<L, High, TILES, QUERIES>(keys, q, d + 1, &mut acc);
+            let whole = head_dim - head_dim % F::PER_WORD;
+            for d in (0..whole).step_by(F::PER_WORD) {
+                for index in 0..F::PER_WORD {
+                    add_dimension::<L, F, TILES, QUERIES>(keys, q, d, index, &mut acc);
+                }
             }
-            if head_dim % 2 == 1 {
-                add_dimension::<L, Low, TILES, QUERIES>(keys, q, head_dim - 1, &mut acc);
+            for index in 0..head_dim - whole {
+                add_dimension::<L, F, TILES, QUERIES>(keys, q, whole, index, &mut acc);
             }
-            for (t, acc) in acc.iter().enumerate() {
+            for (t, acc) in acc.iter_mut().enumerate() {
+                if F::SCALED {
+                    let scales = L::load(self.scales((tile + t) * TOKENS, &self.task.pages.k_scales));
+                    *acc = acc.map(|acc| acc.mul(scales));
+                }
                 for (acc, scores) in acc.iter().zip(scores.iter_mut()) {
                     acc.store(scores[(tile + t) * TOKENS..][..TOKENS].as_mut_ptr());
+                }
+            }
+        }
+    }
+
+    /// Multiplies weights with the scales of their values, in whole tiles.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn scale<L: Lanes, const QUERIES: usize>(&self, weights: &mut [[f32; STEP]; QUERIES]) {
+        for first in (0..self.count).step_by(TOKENS) {
+            // SAFETY: the caller promises the instructions; a tile has 16 scales and weights.
+            unsafe {
+                let scales = L::load(self.scales(first, &self.task.pages.v_scales));
+                for weights in weights.iter_mut() {
+                    let tile = weights[first..][..TOKENS].as_mut_ptr();
+                    L::load(tile).mul(scales).store(tile);
                 }
             }
         }
@@ -230,7 +277,7 @@ impl Keys<'_, '_> {
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn accumulate<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+    unsafe fn accumulate<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize>(
         &self,
         queries: &mut [Query<'_>; QUERIES],
         weights: &[[f32; STEP]; QUERIES],
@@ -239,16 +286,16 @@ impl Keys<'_, '_> {
         let whole = vectors / VECTORS * VECTORS;
         for vector in (0..whole).step_by(VECTORS) {
             // SAFETY: passed on to the caller.
-            unsafe { self.accumulate_vectors::<L, VECTORS, QUERIES>(queries, weights, vector) };
+            unsafe { self.accumulate_vectors::<L, F, VECTORS, QUERIES>(queries, weights, vector) };
         }
         for vector in whole..vectors {
             // SAFETY: passed on to the caller.
-            unsafe { self.accumulate_vectors::<L, 1, QUERIES>(queries, weights, vector) };
+            unsafe { self.accumulate_vectors::<L, F, 1, QUERIES>(queries, weights, vector) };
         }
     }
 
     #[inline(always)]
-    unsafe fn accumulate_vectors<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+    unsafe fn accumulate_vectors<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize>(
         &self,
         queries: &mut [Query<'_>; QUERIES],
         weights: &[[f32; STEP]; QUERIES],
@@ -264,21 +311,21 @@ impl Keys<'_, '_> {
                     *acc = load_column::<L>(query.acc, (vector + v) * L::COUNT).mul(L::splat(query.corr));
                 }
             }
-            self.add_values(weights, 0..common, vector, &mut acc);
+            self.add_values::<L, F, VECTORS, QUERIES>(weights, 0..common, vector, &mut acc);
             for (acc, query) in acc.iter().zip(queries.iter_mut()) {
                 for (v, acc) in acc.iter().enumerate() {
                     store_column(*acc, query.acc, (vector + v) * L::COUNT);
                 }
             }
             for v in vector..vector + VECTORS {
-                self.accumulate_rest::<L, QUERIES>(queries, weights, common, v);
+                self.accumulate_rest::<L, F, QUERIES>(queries, weights, common, v);
             }
         }
     }
 
     /// Adds the values of positions from `common` on, that only later rows see.
     #[inline(always)]
-    unsafe fn accumulate_rest<L: Lanes, const QUERIES: usize>(
+    unsafe fn accumulate_rest<L: Lanes, F: Form, const QUERIES: usize>(
         &self,
         queries: &mut [Query<'_>; QUERIES],
         weights: &[[f32; STEP]; QUERIES],
@@ -293,7 +340,7 @@ impl Keys<'_, '_> {
             // SAFETY: passed on to the caller.
             unsafe {
                 let mut acc = [[load_column::<L>(query.acc, vector * L::COUNT)]];
-                self.add_values(std::array::from_ref(weights), rest, vector, &mut acc);
+                self.add_values::<L, F, 1, 1>(std::array::from_ref(weights), rest, vector, &mut acc);
                 store_column(acc[0][0], query.acc, vector * L::COUNT);
             }
         }
@@ -302,7 +349,7 @@ impl Keys<'_, '_> {
     /// # Safety
     /// The CPU must have the instructions of `L`; `positions` (from the step's first) be within the step.
     #[inline(always)]
-    unsafe fn add_values<L: Lanes, const VECTORS: usize, const QUERIES: usize>(
+    unsafe fn add_values<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize>(
         &self,
         weights: &[[f32; STEP]; QUERIES],
         mut positions: Range<usize>,
@@ -315,20 +362,22 @@ impl Keys<'_, '_> {
             let tile = self.values(positions.start).as_ptr();
             let tile_end = (positions.start + 1).next_multiple_of(TOKENS).min(positions.end);
             let mut t = positions.start;
-            // SAFETY: the caller's promise; a tile has 8 pairs of values of `stride` elements.
+            // SAFETY: the caller's promise; a tile has words of 16 values, `stride` of them for each position.
             unsafe {
-                let pair = |t: usize| tile.add(t % TOKENS / 2 * stride + vector * L::COUNT);
-                if t % 2 == 1 {
-                    add_position::<L, High, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
+                let word = |t: usize| tile.add(t % TOKENS / F::PER_WORD * stride + vector * L::COUNT);
+                while t < tile_end && !t.is_multiple_of(F::PER_WORD) {
+                    add_position::<L, F, VECTORS, QUERIES>(word(t), t % F::PER_WORD, weights, t, &mut sums);
                     t += 1;
                 }
-                while t + 1 < tile_end {
-                    add_position::<L, Low, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
-                    add_position::<L, High, VECTORS, QUERIES>(pair(t), weights, t + 1, &mut sums);
-                    t += 2;
+                while t + F::PER_WORD <= tile_end {
+                    for index in 0..F::PER_WORD {
+                        add_position::<L, F, VECTORS, QUERIES>(word(t), index, weights, t + index, &mut sums);
+                    }
+                    t += F::PER_WORD;
                 }
-                if t < tile_end {
-                    add_position::<L, Low, VECTORS, QUERIES>(pair(t), weights, t, &mut sums);
+                while t < tile_end {
+                    add_position::<L, F, VECTORS, QUERIES>(word(t), t % F::PER_WORD, weights, t, &mut sums);
+                    t += 1;
                 }
             }
             positions.start = tile_end;
@@ -340,40 +389,50 @@ impl Keys<'_, '_> {
     #[inline(always)]
     fn keys(&self, position: usize) -> &[u32] {
         let pages = self.task.pages;
-        let (k, _) = pages
-            .shape
-            .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
-        &pages.k[k..][..pages.shape.k_tile()]
+        &pages.k[self.tile(position).k..][..pages.shape.k_tile()]
     }
 
     /// The 16 values around a position.
     #[inline(always)]
     fn values(&self, position: usize) -> &[u32] {
         let pages = self.task.pages;
-        let (_, v) = pages
+        &pages.v[self.tile(position).v..][..pages.shape.v_tile()]
+    }
+
+    /// The scales of 16 keys or values, of which the first is at a multiple of 16 from the step's first.
+    #[inline(always)]
+    fn scales(&self, position: usize, scales: &[f32]) -> *const f32 {
+        scales[self.tile(position).scales..][..TOKENS].as_ptr()
+    }
+
+    #[inline(always)]
+    fn tile(&self, position: usize) -> TileAt {
+        let (sequence, kv_head) = (self.unit.sequence, self.unit.kv_head);
+        self.task
+            .pages
             .shape
-            .tile(self.unit.sequence, self.first + position, self.unit.kv_head);
-        &pages.v[v..][..pages.shape.v_tile()]
+            .tile(sequence, self.first + position, kv_head)
     }
 }
 
 /// Adds one dimension's products to the scores of `TILES` tiles.
 ///
 /// # Safety
-/// The CPU must have the instructions of `L`; keys and queries have dimension `d`, which is of the half `H`.
+/// The CPU must have the instructions of `L`; keys and queries have dimension `first + index`, where `first` begins a word.
 #[inline(always)]
-unsafe fn add_dimension<L: Lanes, H: Half, const TILES: usize, const QUERIES: usize>(
+unsafe fn add_dimension<L: Lanes, F: Form, const TILES: usize, const QUERIES: usize>(
     keys: [*const u32; TILES],
     q: [*const f32; QUERIES],
-    d: usize,
+    first: usize,
+    index: usize,
     acc: &mut [[L; QUERIES]; TILES],
 ) {
     for (acc, keys) in acc.iter_mut().zip(keys) {
         // SAFETY: passed on to the caller.
         unsafe {
-            let k: L = H::load(keys.add(d / 2 * TOKENS));
+            let k: L = F::load(keys.add(first / F::PER_WORD * TOKENS), index);
             for (acc, q) in acc.iter_mut().zip(q) {
-                *acc = L::splat(*q.add(d)).fma(k, *acc);
+                *acc = L::splat(*q.add(first + index)).fma(k, *acc);
             }
         }
     }
@@ -382,10 +441,11 @@ unsafe fn add_dimension<L: Lanes, H: Half, const TILES: usize, const QUERIES: us
 /// Adds the values of position `t` of a step.
 ///
 /// # Safety
-/// The CPU must have the instructions of `L`; `pair` points to `VECTORS` vectors, and the position is of the half `H`.
+/// The CPU must have the instructions of `L`; `words` points to `VECTORS` vectors, whose elements `index` are the position's.
 #[inline(always)]
-unsafe fn add_position<L: Lanes, H: Half, const VECTORS: usize, const QUERIES: usize>(
-    pair: *const u32,
+unsafe fn add_position<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize>(
+    words: *const u32,
+    index: usize,
     weights: &[[f32; STEP]; QUERIES],
     t: usize,
     sums: &mut [[L; VECTORS]; QUERIES],
@@ -394,7 +454,7 @@ unsafe fn add_position<L: Lanes, H: Half, const VECTORS: usize, const QUERIES: u
     unsafe {
         let mut v = [L::splat(0.0); VECTORS];
         for (i, v) in v.iter_mut().enumerate() {
-            *v = H::load(pair.add(i * L::COUNT));
+            *v = F::load(words.add(i * L::COUNT), index);
         }
         for (sums, weights) in sums.iter_mut().zip(weights) {
             let weight = L::splat(*weights.get_unchecked(t));

@@ -32,6 +32,11 @@ pub trait Lanes: Copy {
     /// # Safety
     /// As [`splat`](Self::splat), and `COUNT` pairs can be read.
     unsafe fn load_high_bf16(from: *const u32) -> Self;
+    /// The signed bytes number `byte` (0 to 3, from the lowest) of 32 bits, as numbers.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` words can be read.
+    unsafe fn load_int8(from: *const u32, byte: usize) -> Self;
     /// Widened from half precision.
     ///
     /// # Safety
@@ -65,32 +70,6 @@ pub trait Lanes: Copy {
     fn first(self, count: usize, other: Self) -> Self;
     /// Times two to the power of the integers in the low bits of `shifted`, which is they plus [`scalar::ROUND`].
     fn scale_by_power(self, shifted: Self) -> Self;
-}
-
-/// Which of two bf16 numbers in 32 bits.
-pub trait Half {
-    /// # Safety
-    /// As [`Lanes::load_low_bf16`].
-    unsafe fn load<L: Lanes>(from: *const u32) -> L;
-}
-
-pub struct Low;
-pub struct High;
-
-impl Half for Low {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u32) -> L {
-        // SAFETY: passed on to the caller.
-        unsafe { L::load_low_bf16(from) }
-    }
-}
-
-impl Half for High {
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u32) -> L {
-        // SAFETY: passed on to the caller.
-        unsafe { L::load_high_bf16(from) }
-    }
 }
 
 /// [`scalar::exp`] of each lane.
@@ -176,6 +155,11 @@ impl<L: Lanes> Lanes for Pair<L> {
     unsafe fn load_high_bf16(from: *const u32) -> Self {
         // SAFETY: passed on to the caller.
         unsafe { Pair(L::load_high_bf16(from), L::load_high_bf16(from.add(L::COUNT))) }
+    }
+    #[inline(always)]
+    unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_int8(from, byte), L::load_int8(from.add(L::COUNT), byte)) }
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {

@@ -1,21 +1,69 @@
 //! Pages of keys and values as the attention kernel reads them.
 
+use crate::cpu::lanes::Lanes;
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
-use crate::scalar::f32_to_bf16;
-use crate::{AttentionShape, OpsError};
+use crate::scalar::{activation_scale, f32_to_bf16, magnitude_max, to_int8};
+use crate::{AttentionShape, KvFormat, OpsError};
 
 /// Positions whose keys are interleaved, one per vector lane.
 pub const TOKENS: usize = 16;
 
-/// bf16 in pairs, the first in the low half, so that one shift or one mask widens a vector of them. K is
-/// `[block][kv_head][token / 16][dim / 2][token mod 16]` in pairs of dimensions, V is `[block][kv_head][token / 2][dim]` in
-/// pairs of positions, with `dim` padded to whole vectors.
+/// Elements side by side in words of 32 bits, the first in the lowest bits, so that a shift or a mask widens a vector of
+/// them: `n = 2` in bf16, 4 in int8. K is `[block][kv_head][token / 16][dim / n][token mod 16]` in words of dimensions, V is
+/// `[block][kv_head][token / n][dim]` in words of positions, with `dim` padded to whole vectors; scales are
+/// `[block][kv_head][token]`, where the format has them.
 pub struct Pages {
     pub shape: PageShape,
     pub k: Memory<u32>,
     pub v: Memory<u32>,
+    pub k_scales: Memory<f32>,
+    pub v_scales: Memory<f32>,
+}
+
+/// A [`KvFormat`] as the kernels know it.
+pub trait Form {
+    /// Elements in 32 bits.
+    const PER_WORD: usize;
+    /// Whether each position and head has a scale.
+    const SCALED: bool;
+
+    /// Element `index` of each word.
+    ///
+    /// # Safety
+    /// As [`Lanes::load`], of words.
+    unsafe fn load<L: Lanes>(from: *const u32, index: usize) -> L;
+}
+
+pub struct Bf16;
+pub struct Int8;
+
+impl Form for Bf16 {
+    const PER_WORD: usize = 2;
+    const SCALED: bool = false;
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const u32, index: usize) -> L {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match index {
+                0 => L::load_low_bf16(from),
+                _ => L::load_high_bf16(from),
+            }
+        }
+    }
+}
+
+impl Form for Int8 {
+    const PER_WORD: usize = 4;
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const u32, index: usize) -> L {
+        // SAFETY: passed on to the caller.
+        unsafe { L::load_int8(from, index) }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +71,15 @@ pub struct PageShape {
     pub block_tokens: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    pub format: KvFormat,
+}
+
+/// Where the 16 keys and values around a position begin: words, and scales.
+#[derive(Clone, Copy)]
+pub struct TileAt {
+    pub k: usize,
+    pub v: usize,
+    pub scales: usize,
 }
 
 impl PageShape {
@@ -31,37 +88,59 @@ impl PageShape {
             block_tokens: shape.block_tokens,
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
+            format: shape.kv,
         }
     }
 
-    /// Pairs of 16 positions' K.
+    #[inline(always)]
+    fn per_word(self) -> usize {
+        match self.format {
+            KvFormat::Bf16 => Bf16::PER_WORD,
+            KvFormat::Int8 => Int8::PER_WORD,
+        }
+    }
+
+    /// Words of 16 positions' K.
+    #[inline(always)]
     pub fn k_tile(self) -> usize {
-        self.head_dim.div_ceil(2) * TOKENS
+        self.head_dim.div_ceil(self.per_word()) * TOKENS
     }
 
-    /// Pairs of 16 positions' V.
+    /// Words of 16 positions' V.
+    #[inline(always)]
     pub fn v_tile(self) -> usize {
-        self.v_stride() * TOKENS / 2
+        self.v_stride() * TOKENS / self.per_word()
     }
 
-    /// Pairs from two positions' V to those of the next two.
+    /// Words from some positions' V to those of the next.
     pub fn v_stride(self) -> usize {
         self.head_dim.next_multiple_of(16)
     }
 
-    /// Where the 16 keys and the 16 values around `position` begin.
     #[inline(always)]
-    pub fn tile(self, sequence: &SequenceRows, position: usize, kv_head: usize) -> (usize, usize) {
+    pub fn tile(self, sequence: &SequenceRows, position: usize, kv_head: usize) -> TileAt {
         let block = sequence.blocks[position / self.block_tokens] as usize;
         let tiles = self.block_tokens / TOKENS;
         let tile = (block * self.kv_heads + kv_head) * tiles + position % self.block_tokens / TOKENS;
-        (tile * self.k_tile(), tile * self.v_tile())
+        self.at(tile)
     }
 
-    /// Pairs of a block's K and V.
-    fn block_pairs(self) -> (usize, usize) {
-        let tiles = self.block_tokens / TOKENS * self.kv_heads;
-        (tiles * self.k_tile(), tiles * self.v_tile())
+    /// After `tiles` tiles.
+    #[inline(always)]
+    fn at(self, tiles: usize) -> TileAt {
+        TileAt {
+            k: tiles * self.k_tile(),
+            v: tiles * self.v_tile(),
+            scales: match self.format {
+                KvFormat::Bf16 => 0,
+                KvFormat::Int8 => tiles * TOKENS,
+            },
+        }
+    }
+
+    /// Where a block ends that begins at nothing.
+    fn block(self) -> TileAt {
+        self.at(self.block_tokens / TOKENS * self.kv_heads)
     }
 }
 
@@ -75,16 +154,18 @@ impl Pages {
             shape.block_tokens
         );
         let shape = PageShape::of(shape);
-        let (k, v) = shape.block_pairs();
-        let pairs = |block: usize| {
+        let TileAt { k, v, scales } = shape.block();
+        let all = |block: usize| {
             block
                 .checked_mul(blocks)
                 .ok_or(OpsError::OutOfMemory { bytes: usize::MAX })
         };
         Ok(Pages {
             shape,
-            k: Memory::zeroed(pairs(k)?)?,
-            v: Memory::zeroed(pairs(v)?)?,
+            k: Memory::zeroed(all(k)?)?,
+            v: Memory::zeroed(all(v)?)?,
+            k_scales: Memory::zeroed(all(scales)?)?,
+            v_scales: Memory::zeroed(all(scales)?)?,
         })
     }
 
@@ -93,10 +174,12 @@ impl Pages {
     }
 
     pub fn zero_blocks(&mut self, blocks: &[u32]) {
-        let (k, v) = self.shape.block_pairs();
-        for block in blocks {
-            self.k[*block as usize * k..][..k].fill(0);
-            self.v[*block as usize * v..][..v].fill(0);
+        let TileAt { k, v, scales } = self.shape.block();
+        for block in blocks.iter().map(|block| *block as usize) {
+            self.k[block * k..][..k].fill(0);
+            self.v[block * v..][..v].fill(0);
+            self.k_scales[block * scales..][..scales].fill(0.0);
+            self.v_scales[block * scales..][..scales].fill(0.0);
         }
     }
 
@@ -105,6 +188,8 @@ impl Pages {
             shape: self.shape,
             k: Shared::new(&mut self.k),
             v: Shared::new(&mut self.v),
+            k_scales: Shared::new(&mut self.k_scales),
+            v_scales: Shared::new(&mut self.v_scales),
         }
     }
 }
@@ -115,6 +200,8 @@ pub struct Writer<'a> {
     shape: PageShape,
     k: Shared<'a, u32>,
     v: Shared<'a, u32>,
+    k_scales: Shared<'a, f32>,
+    v_scales: Shared<'a, f32>,
 }
 
 impl Writer<'_> {
@@ -123,26 +210,67 @@ impl Writer<'_> {
     /// # Safety
     /// No other thread may be writing this head.
     pub unsafe fn put(&self, sequence: &SequenceRows, position: usize, kv_head: usize, k: &[f32], v: &[f32]) {
-        let (k_tile, v_tile) = self.shape.tile(sequence, position, kv_head);
+        let at = self.shape.tile(sequence, position, kv_head);
         let lane = position % TOKENS;
-        // SAFETY: both parts belong to this head, which the caller promises to be alone with.
-        let (keys, values) = unsafe {
-            (
-                self.k.part(k_tile, self.shape.k_tile()),
-                self.v
-                    .part(v_tile + lane / 2 * self.shape.v_stride(), self.shape.head_dim),
-            )
-        };
-        for (keys, k) in keys.chunks_exact_mut(TOKENS).zip(k.chunks(2)) {
-            let high = k.get(1).map_or(0, |k| f32_to_bf16(*k));
-            keys[lane] = u32::from(f32_to_bf16(k[0])) | u32::from(high) << 16;
-        }
-        for (value, v) in values.iter_mut().zip(v) {
-            let half = u32::from(f32_to_bf16(*v));
-            *value = match lane % 2 {
-                0 => *value & 0xffff_0000 | half,
-                _ => *value & 0xffff | half << 16,
-            };
+        // SAFETY: all belongs to this head, which the caller promises to be alone with.
+        unsafe {
+            match self.shape.format {
+                KvFormat::Bf16 => {
+                    self.put_key::<{ Bf16::PER_WORD }>(at, lane, k, |k| u32::from(f32_to_bf16(k)));
+                    self.put_value::<{ Bf16::PER_WORD }>(at, lane, v, |v| u32::from(f32_to_bf16(v)));
+                }
+                KvFormat::Int8 => {
+                    let (scale, inverse) = activation_scale(magnitude_max(k));
+                    self.k_scales.part(at.scales + lane, 1)[0] = scale;
+                    self.put_key::<{ Int8::PER_WORD }>(at, lane, k, |k| bits(to_int8(k, inverse)));
+                    let (scale, inverse) = activation_scale(magnitude_max(v));
+                    self.v_scales.part(at.scales + lane, 1)[0] = scale;
+                    self.put_value::<{ Int8::PER_WORD }>(at, lane, v, |v| bits(to_int8(v, inverse)));
+                }
+            }
         }
     }
+
+    /// # Safety
+    /// As [`put`](Self::put).
+    #[inline(always)]
+    unsafe fn put_key<const PER_WORD: usize>(
+        &self,
+        at: TileAt,
+        lane: usize,
+        k: &[f32],
+        store: impl Fn(f32) -> u32,
+    ) {
+        // SAFETY: passed on to the caller.
+        let keys = unsafe { self.k.part(at.k, self.shape.k_tile()) };
+        for (keys, k) in keys.chunks_exact_mut(TOKENS).zip(k.chunks(PER_WORD)) {
+            let word = |word, (index, k): (usize, &f32)| word | store(*k) << (index * (32 / PER_WORD));
+            keys[lane] = k.iter().enumerate().fold(0, word);
+        }
+    }
+
+    /// # Safety
+    /// As [`put`](Self::put).
+    #[inline(always)]
+    unsafe fn put_value<const PER_WORD: usize>(
+        &self,
+        at: TileAt,
+        lane: usize,
+        v: &[f32],
+        store: impl Fn(f32) -> u32,
+    ) {
+        let (word, index) = (lane / PER_WORD, lane % PER_WORD);
+        let from = at.v + word * self.shape.v_stride();
+        // SAFETY: passed on to the caller.
+        let values = unsafe { self.v.part(from, self.shape.head_dim) };
+        let shift = index * (32 / PER_WORD);
+        let others = !((u32::MAX >> (32 - 32 / PER_WORD)) << shift);
+        for (value, v) in values.iter_mut().zip(v) {
+            *value = *value & others | store(*v) << shift;
+        }
+    }
+}
+
+fn bits(value: i8) -> u32 {
+    u32::from(value as u8)
 }

@@ -1,10 +1,12 @@
 //! Attention over paged keys and values, and the pages.
 
+use std::ops::Range;
+
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
-use crate::scalar::{add_lanes, bf16_to_f32, exp, f32_to_bf16};
+use crate::scalar::{activation_scale, add_lanes, bf16_to_f32, exp, f32_to_bf16, magnitude_max};
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, OpsError};
+use crate::{AttentionShape, Batch, KvFormat, OpsError};
 
 /// Positions per step of the online softmax.
 pub const STEP: usize = 128;
@@ -46,10 +48,10 @@ fn attend(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, positions: usize) -
         l = l.mul_add(corr, sum(&w));
         acc.iter_mut().for_each(|acc| *acc *= corr);
         for (t, w) in step.zip(w) {
-            let v = keys.value(t);
+            let (v, scale) = keys.value(t);
             acc.iter_mut()
                 .zip(v)
-                .for_each(|(acc, v)| *acc = w.mul_add(bf16_to_f32(*v), *acc));
+                .for_each(|(acc, v)| *acc = (w * scale).mul_add(*v, *acc));
         }
         m = m_next;
     }
@@ -74,14 +76,16 @@ struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     fn dot(&self, position: usize, q: &[f32]) -> f32 {
-        let k = &self.pages.k[self.pages.at(self.sequence, position, self.kv_head)..];
-        q.iter()
-            .zip(k)
-            .fold(0.0, |acc, (q, k)| q.mul_add(bf16_to_f32(*k), acc))
+        let (k, scale) = self.pages.k.head(self.at(position));
+        q.iter().zip(k).fold(0.0, |acc, (q, k)| q.mul_add(*k, acc)) * scale
     }
 
-    fn value(&self, position: usize) -> &'a [u16] {
-        &self.pages.v[self.pages.at(self.sequence, position, self.kv_head)..][..self.pages.head_dim]
+    fn value(&self, position: usize) -> (&'a [f32], f32) {
+        self.pages.v.head(self.at(position))
+    }
+
+    fn at(&self, position: usize) -> usize {
+        self.pages.at(self.sequence, position, self.kv_head)
     }
 }
 
@@ -93,69 +97,109 @@ pub fn append_kv(
     pages: &mut Pages,
 ) {
     assert_eq!(
-        (shape.kv_heads, shape.head_dim),
-        (pages.kv_heads, pages.head_dim),
+        (shape.kv_heads, shape.head_dim, shape.kv),
+        (pages.kv_heads, pages.k.head_dim, pages.k.format),
         "pages of this shape"
     );
     for sequence in &batch.sequences {
         for index in 0..sequence.rows {
             let row = qkv.row(sequence.first_row + index);
-            let slot = pages.at(sequence, sequence.start + index, 0);
-            let columns = shape.kv_heads * shape.head_dim;
-            round_into(&row[k_column..][..columns], &mut pages.k[slot..]);
-            round_into(&row[v_column..][..columns], &mut pages.v[slot..]);
+            for kv_head in 0..shape.kv_heads {
+                let at = pages.at(sequence, sequence.start + index, kv_head);
+                let part = |column: usize| &row[column + kv_head * shape.head_dim..][..shape.head_dim];
+                pages.k.put(at, part(k_column));
+                pages.v.put(at, part(v_column));
+            }
         }
     }
 }
 
-fn round_into(values: &[f32], stored: &mut [u16]) {
-    for (value, stored) in values.iter().zip(stored) {
-        *stored = f32_to_bf16(*value);
-    }
-}
-
-/// K and V of one layer: each `(blocks, block_tokens, kv_heads, head_dim)`, bf16.
+/// K and V of one layer: each `(blocks, block_tokens, kv_heads)` heads.
 pub struct Pages {
     block_tokens: usize,
     kv_heads: usize,
-    head_dim: usize,
-    k: Memory<u16>,
-    v: Memory<u16>,
+    k: Heads,
+    v: Heads,
 }
 
 impl Pages {
     pub fn new(shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {
-        let AttentionShape {
-            kv_heads,
-            head_dim,
-            block_tokens,
-            ..
-        } = *shape;
-        let sizes = [block_tokens, kv_heads, head_dim];
-        let len = sizes.iter().try_fold(blocks, |len, size| len.checked_mul(*size));
-        let len = len.ok_or(OpsError::OutOfMemory { bytes: usize::MAX })?;
+        let sizes = [shape.block_tokens, shape.kv_heads];
+        let heads = sizes.iter().try_fold(blocks, |len, size| len.checked_mul(*size));
+        let heads = heads.ok_or(OpsError::OutOfMemory { bytes: usize::MAX })?;
         Ok(Pages {
-            block_tokens,
-            kv_heads,
-            head_dim,
-            k: Memory::zeroed(len)?,
-            v: Memory::zeroed(len)?,
+            block_tokens: shape.block_tokens,
+            kv_heads: shape.kv_heads,
+            k: Heads::new(shape, heads)?,
+            v: Heads::new(shape, heads)?,
         })
     }
 
     pub fn zero_blocks(&mut self, blocks: &[u32]) {
-        let len = self.block_tokens * self.kv_heads * self.head_dim;
+        let heads = self.block_tokens * self.kv_heads;
         for block in blocks {
-            let elements = *block as usize * len..(*block as usize + 1) * len;
-            self.k[elements.clone()].fill(0);
-            self.v[elements].fill(0);
+            let block = *block as usize * heads..(*block as usize + 1) * heads;
+            self.k.zero(block.clone());
+            self.v.zero(block);
         }
     }
 
-    /// Where the `head_dim` elements of a position and head begin.
+    /// Which of all heads a position's is.
     fn at(&self, sequence: &SequenceRows, position: usize, kv_head: usize) -> usize {
         let block = sequence.blocks[position / self.block_tokens] as usize;
         let slot = block * self.block_tokens + position % self.block_tokens;
-        (slot * self.kv_heads + kv_head) * self.head_dim
+        slot * self.kv_heads + kv_head
+    }
+}
+
+/// `(heads, head_dim)` numbers as they are read, and a scale for each head.
+struct Heads {
+    format: KvFormat,
+    head_dim: usize,
+    values: Memory<f32>,
+    /// 1 where the format has none.
+    scales: Memory<f32>,
+}
+
+impl Heads {
+    fn new(shape: &AttentionShape, heads: usize) -> Result<Heads, OpsError> {
+        let len = heads.checked_mul(shape.head_dim);
+        Ok(Heads {
+            format: shape.kv,
+            head_dim: shape.head_dim,
+            values: Memory::zeroed(len.ok_or(OpsError::OutOfMemory { bytes: usize::MAX })?)?,
+            scales: Memory::zeroed(heads)?,
+        })
+    }
+
+    fn head(&self, at: usize) -> (&[f32], f32) {
+        (
+            &self.values[at * self.head_dim..][..self.head_dim],
+            self.scales[at],
+        )
+    }
+
+    fn put(&mut self, at: usize, values: &[f32]) {
+        let stored = self.values[at * self.head_dim..][..self.head_dim].iter_mut();
+        match self.format {
+            KvFormat::Bf16 => {
+                self.scales[at] = 1.0;
+                stored
+                    .zip(values)
+                    .for_each(|(stored, value)| *stored = bf16_to_f32(f32_to_bf16(*value)));
+            }
+            KvFormat::Int8 => {
+                let (scale, inverse) = activation_scale(magnitude_max(values));
+                self.scales[at] = scale;
+                stored.zip(values).for_each(|(stored, value)| {
+                    *stored = f32::from((value * inverse).round_ties_even() as i8)
+                });
+            }
+        }
+    }
+
+    fn zero(&mut self, heads: Range<usize>) {
+        self.values[heads.start * self.head_dim..heads.end * self.head_dim].fill(0.0);
+        self.scales[heads].fill(0.0);
     }
 }

@@ -5,11 +5,13 @@
 //! For one query head of one row at position `p`, over the cached positions `0 ..= p` and in f32:
 //!
 //! 1. Positions are taken in steps of [`STEP`] (`0 .. 128`, `128 .. 256`, …), whatever the page size and the chunking.
-//! 2. `s[t] = scale · Σ q[d] · K[t][d]`, the sum by fused multiply-adds from +0, `d` ascending.
+//! 2. `s[t] = scale · Σ q[d] · K[t][d]`, the sum by fused multiply-adds from +0, `d` ascending. Where K is kept in int8, the
+//!    sum is multiplied by the position's scale first.
 //! 3. `m' = max(m, max s[t])` over the step's positions up to `p`; `m` is −∞ at first.
 //! 4. `corr = exp(m − m')`; `w[t] = exp(s[t] − m')` with [`exp`](crate::scalar::exp).
 //! 5. `sum`: 16 lanes (`lane = t mod 16`), `t` ascending, then added pairwise ([`add_lanes`](crate::scalar::add_lanes)).
-//! 6. `l = fma(l, corr, sum)`; `acc[d] = acc[d] · corr`, then `acc[d] = fma(w[t], V[t][d], acc[d])`, `t` ascending.
+//! 6. `l = fma(l, corr, sum)`; `acc[d] = acc[d] · corr`, then `acc[d] = fma(w[t], V[t][d], acc[d])`, `t` ascending. Where V is
+//!    kept in int8, `w[t]` is multiplied by the position's scale first.
 //! 7. After the last step: `out[d] = acc[d] / l`.
 //!
 //! # Rope, exactly

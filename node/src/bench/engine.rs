@@ -7,6 +7,7 @@ use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use anyhow::{Context, bail};
 use clap::Args;
+use kernels::KvFormat;
 use kernels::cpu::Level;
 use serde::Serialize;
 use shard::Lost;
@@ -45,6 +46,7 @@ pub struct Machine {
     pub ranks: usize,
     pub threads: usize,
     pub level: Option<Level>,
+    pub kv: KvFormat,
 }
 
 /// Every figure is positions, or tokens, a second.
@@ -91,12 +93,13 @@ impl Grid {
 pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row)) -> anyhow::Result<Report> {
     let shapes = grid.shapes();
     let began = std::time::Instant::now();
-    let file = Arc::new(ModelFile::map(path)?);
+    let file = Arc::new(ModelFile::map(path, machine.kv)?);
     let (memory, vocabulary) = plan(&file, machine, &shapes)?;
     let plan = RankPlan {
         ranks: machine.ranks,
         threads: machine.threads,
         level: machine.level,
+        kv: machine.kv,
         memory,
         packed: None,
     };

@@ -10,6 +10,7 @@ use crate::shard_host::prepare::ModelFile;
 use crate::text::{TokenizerSource, Vocabulary};
 use anyhow::Context;
 use clap::Args;
+use kernels::KvFormat;
 use proto::request::Grammar;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -88,7 +89,7 @@ pub enum End {
 
 /// Compiles every case and walks through it. `told` hears each report when it is there.
 pub fn run(model: &Path, cases: &[Case], walks: &Walks, told: &mut dyn FnMut(Report)) -> anyhow::Result<()> {
-    let file = ModelFile::map(model)?;
+    let file = ModelFile::map(model, KvFormat::default())?;
     let source = TokenizerSource::from_gguf(&file.parse()?)?;
     let vocabulary = Vocabulary::new(&source);
     let bench = Bench {

@@ -5,6 +5,7 @@ use crate::bench::engine::{self, Grid, Machine, Report, Row};
 use crate::bench::schemas::{self, Walks};
 use crate::bench::serve::{self, Load};
 use crate::config::high;
+use crate::config::low::KvCache;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, catalogue};
 use crate::up::open_store;
@@ -99,6 +100,9 @@ struct BenchEngine {
     /// Ranks that share the model
     #[arg(long, value_name = "N", default_value_t = 1)]
     tp: usize,
+    /// As for `cluster up`
+    #[arg(long, value_enum, default_value_t)]
+    kv_cache: KvCache,
     /// Best instruction set to use, for comparisons; never above what the CPU has
     #[arg(long, value_name = "LEVEL", hide = true)]
     cpu_level: Option<String>,
@@ -142,6 +146,7 @@ impl BenchEngine {
         Ok(Machine {
             ranks: self.tp,
             threads,
+            kv: self.kv_cache.format(),
             level: self.cpu_level.as_deref().map(str::parse).transpose()?,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::byte_size::ByteSize;
 use super::high::ConfigError;
-use super::low::{Device, LogFormat};
+use super::low::{Device, KvCache, LogFormat};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ pub struct FileConfig {
     pub device: Option<Device>,
     pub threads: Option<usize>,
     pub tp: Option<usize>,
+    pub kv_cache: Option<KvCache>,
     pub cpu_level: Option<String>,
     pub no_auth: Option<bool>,
     pub otlp_endpoint: Option<String>,

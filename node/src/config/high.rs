@@ -2,7 +2,7 @@
 
 use super::byte_size::ByteSize;
 use super::file::{self, FileConfig};
-use super::low::{Device, LogFormat, Sources, Typed, UpArgs};
+use super::low::{Device, KvCache, LogFormat, Sources, Typed, UpArgs};
 use crate::store::catalogue;
 use crate::store::spec::{NamedSpec, SpecError};
 use std::fmt;
@@ -29,6 +29,7 @@ pub struct Config {
     pub device: Setting<Device>,
     pub threads: Setting<usize>,
     pub tp: Setting<usize>,
+    pub kv_cache: Setting<KvCache>,
     pub cpu_level: Setting<Option<String>>,
     pub auth: Setting<Auth>,
     pub otlp_endpoint: Setting<Option<String>>,
@@ -161,6 +162,7 @@ impl Config {
             device: pick.or("device", low.device, file.device, Device::default()),
             threads: pick.or("threads", low.threads, file.threads, machine.cpus.max(tp.value)),
             tp,
+            kv_cache: pick.or("kv_cache", low.kv_cache, file.kv_cache, KvCache::default()),
             cpu_level: pick.maybe("cpu_level", low.cpu_level, file.cpu_level),
             auth: pick.or(
                 "no_auth",
@@ -275,6 +277,11 @@ impl Config {
             ),
             line("threads", self.threads.value, self.threads.origin),
             line("tp", self.tp.value, self.tp.origin),
+            line(
+                "kv_cache",
+                format!("{:?}", self.kv_cache.value).to_lowercase(),
+                self.kv_cache.origin,
+            ),
             line("cpu_level", level, self.cpu_level.origin),
             line("no_auth", self.auth.value == Auth::Open, self.auth.origin),
             line(
@@ -412,10 +419,17 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let path = file("order", "tp = 2\nthreads = 3\nno_auth = true\n");
+        let path = file(
+            "order",
+            "tp = 2\nthreads = 3\nno_auth = true\nkv_cache = \"int8\"\n",
+        );
         let config = resolve(&["--config", &path, "--threads", "8"]).unwrap();
         assert_eq!((config.threads.value, config.threads.origin), (8, Origin::Flag));
         assert_eq!((config.tp.value, config.tp.origin), (2, Origin::File));
+        assert_eq!(
+            (config.kv_cache.value, config.kv_cache.origin),
+            (KvCache::Int8, Origin::File)
+        );
         assert_eq!(
             (config.auth.value, config.auth.origin),
             (Auth::Open, Origin::File)

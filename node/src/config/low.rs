@@ -3,6 +3,7 @@
 use super::byte_size::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
+use kernels::KvFormat;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,10 @@ pub struct UpArgs {
     /// Ranks that share each model [default: 1]
     #[arg(long, value_name = "N", env = "CLUSTER_TP")]
     pub tp: Option<usize>,
+    /// How keys and values of earlier tokens are kept: int8 takes a little over half the memory, and changes answers a
+    /// little [default: bf16]
+    #[arg(long, value_enum, env = "CLUSTER_KV_CACHE")]
+    pub kv_cache: Option<KvCache>,
     /// Best instruction set to use, for comparisons; never above what the CPU has
     #[arg(long, value_name = "LEVEL", env = "CLUSTER_CPU_LEVEL", hide = true)]
     pub cpu_level: Option<String>,
@@ -76,6 +81,37 @@ pub enum Device {
     #[default]
     Auto,
     Cpu,
+}
+
+/// See [`kernels::KvFormat`].
+#[derive(
+    ValueEnum,
+    Serialize,
+    Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    Debug,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCache {
+    #[default]
+    Bf16,
+    Int8,
+}
+
+impl KvCache {
+    pub fn format(self) -> KvFormat {
+        match self {
+            KvCache::Bf16 => KvFormat::Bf16,
+            KvCache::Int8 => KvFormat::Int8,
+        }
+    }
 }
 
 #[derive(ValueEnum, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -76,7 +76,7 @@ struct Loaded {
 
 fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
     let path = Path::new(&setup.model_path);
-    let file = Arc::new(ModelFile::map(path)?);
+    let file = Arc::new(ModelFile::map(path, setup.kv_cache.format())?);
     let gguf = file.parse()?;
     let config = file.config(&gguf)?;
     let ranks = setup.ranks as usize;
@@ -87,6 +87,7 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         ranks,
         threads: setup.threads as usize,
         level,
+        kv: setup.kv_cache.format(),
         memory,
         packed: Some(PathBuf::from(&setup.packed)),
     };

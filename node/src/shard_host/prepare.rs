@@ -1,6 +1,7 @@
 //! From a model file to a checked plan of memory, before anything large is allocated.
 
 use crate::os;
+use kernels::KvFormat;
 use memmap2::Mmap;
 use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory};
 
@@ -39,10 +40,12 @@ pub enum PrepareError {
 pub struct ModelFile {
     path: PathBuf,
     bytes: Mmap,
+    kv: KvFormat,
 }
 
 impl ModelFile {
-    pub fn map(path: &Path) -> Result<ModelFile, PrepareError> {
+    /// A file, and how keys and values are to be kept.
+    pub fn map(path: &Path, kv: KvFormat) -> Result<ModelFile, PrepareError> {
         let bytes = os::map::read_only(path).map_err(|error| PrepareError::Open {
             path: path.to_owned(),
             error,
@@ -50,6 +53,7 @@ impl ModelFile {
         Ok(ModelFile {
             path: path.to_owned(),
             bytes,
+            kv,
         })
     }
 
@@ -61,7 +65,7 @@ impl ModelFile {
     }
 
     pub fn config(&self, gguf: &Gguf<'_>) -> Result<ModelConfig, PrepareError> {
-        ModelConfig::from_gguf(gguf).map_err(|error| match error {
+        let config = ModelConfig::from_gguf(gguf).map_err(|error| match error {
             ConfigError::Gguf(error) => PrepareError::Format {
                 path: self.path.clone(),
                 error,
@@ -70,6 +74,10 @@ impl ModelFile {
                 path: self.path.clone(),
                 error,
             },
+        })?;
+        Ok(ModelConfig {
+            kv: self.kv,
+            ..config
         })
     }
 

@@ -3,8 +3,8 @@
 use super::packed::PackedStore;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
 use crate::os;
-use kernels::Ops;
 use kernels::cpu::{Cpu, Level, Team};
+use kernels::{KvFormat, Ops};
 use shard::{Exchange, LoadError, Lost, ModelConfig, Rank, Shm, Solo, StepInput, StepOutput, WeightSource};
 use std::io;
 use std::path::PathBuf;
@@ -28,6 +28,7 @@ pub struct RankPlan {
     pub ranks: usize,
     pub threads: usize,
     pub level: Option<Level>,
+    pub kv: KvFormat,
     pub memory: MemoryPlan,
     /// Where packed weights are kept: the beginning of the files' names. `None`: nowhere.
     pub packed: Option<PathBuf>,
@@ -188,11 +189,12 @@ pub fn describe(plan: &RankPlan, model: &str) -> String {
     let memory = &plan.memory;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     format!(
-        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks",
+        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks of {:?}",
         plan.ranks,
         plan.threads,
         mebibytes(memory.weight_bytes),
         mebibytes(memory.cache_bytes),
         memory.blocks,
+        plan.kv,
     )
 }

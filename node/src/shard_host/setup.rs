@@ -1,5 +1,6 @@
 //! The first frame that a shard host reads: what to load and how.
 
+use crate::config::low::KvCache;
 use proto::{Epoch, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ pub struct ShardSetup {
     pub ranks: u32,
     /// Compute threads over all ranks; at least `ranks`.
     pub threads: u32,
+    pub kv_cache: KvCache,
     /// The best instruction set to use; `None`: whatever the CPU has.
     pub cpu_level: Option<String>,
 }

@@ -32,17 +32,17 @@ impl PreparedModel {
     pub fn prepare(
         store: &Store,
         named: &NamedSpec,
-        tp: usize,
+        config: &Config,
         available: u64,
     ) -> anyhow::Result<PreparedModel> {
         let (stored, in_use) = store.take(&named.spec, Check::Length)?;
         // Metadata only; the weights are touched by the shard host alone.
-        let file = ModelFile::map(&stored.path)?;
+        let file = ModelFile::map(&stored.path, config.kv_cache.value.format())?;
         let gguf = file.parse()?;
-        let config = file.config(&gguf)?;
+        let model = file.config(&gguf)?;
         let memory = MemoryPlan::new(
-            &file.memory(&gguf, &config, tp)?,
-            config.context_tokens_max,
+            &file.memory(&gguf, &model, config.tp.value)?,
+            model.context_tokens_max,
             available,
         )?;
         let text = tokenizer_source::read(&gguf)
@@ -71,6 +71,7 @@ impl PreparedModel {
                 packed: self.packed.to_string_lossy().into_owned(),
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,
+                kv_cache: config.kv_cache.value,
                 cpu_level: config.cpu_level.value.clone(),
             },
             log_format: config.log_format.value,
@@ -103,11 +104,12 @@ impl PreparedModel {
         vec![
             format!("model    {} from {}", self.named.name, self.stored.path.display()),
             format!(
-                "memory   weights {} MiB, workspace {} MiB, KV cache {} MiB ({} MiB available; a quarter of the rest, \
+                "memory   weights {} MiB, workspace {} MiB, KV cache {} MiB in {:?} ({} MiB available; a quarter of the rest, \
                  at least one context)",
                 mebibytes(memory.weight_bytes),
                 mebibytes(memory.workspace_bytes),
                 mebibytes(memory.cache_bytes),
+                config.kv_cache.value,
                 os::memory::available_bytes() >> 20,
             ),
             format!("context  {} tokens (the model's own)", memory.context_tokens_max),
@@ -121,7 +123,7 @@ pub fn prepare_all(config: &Config, store: &Store) -> anyhow::Result<Vec<Prepare
     let mut available = os::memory::available_bytes();
     let mut prepared = Vec::new();
     for named in &config.models.value {
-        let model = PreparedModel::prepare(store, named, config.tp.value, available)?;
+        let model = PreparedModel::prepare(store, named, config, available)?;
         let memory = &model.memory;
         available =
             available.saturating_sub(memory.weight_bytes + memory.workspace_bytes + memory.cache_bytes);

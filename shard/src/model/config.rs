@@ -1,4 +1,5 @@
 use crate::gguf::{Gguf, GgufError, Tensor};
+use kernels::KvFormat;
 
 /// What a decoder has to know of a model, besides its weights.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,6 +18,8 @@ pub struct ModelConfig {
     pub rope: RopeConfig,
     /// The file has no `output.weight`: the embedding table serves as the output matrix too.
     pub tied_embeddings: bool,
+    /// No file says this: who serves the model does.
+    pub kv: KvFormat,
 }
 
 /// Angle of pair `i` at position `p`: `p · base^(-2i / rotated) / (factors[i] · linear)`.
@@ -175,6 +178,7 @@ fn read(gguf: &Gguf<'_>) -> Result<ModelConfig, ConfigError> {
             .ok_or(missing("llama.attention.layer_norm_rms_epsilon"))?,
         rope: rope(gguf, head_dim)?,
         tied_embeddings: gguf.find_tensor("output.weight").is_none(),
+        kv: KvFormat::default(),
     })
 }
 

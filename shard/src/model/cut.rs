@@ -1,5 +1,5 @@
 use super::ModelConfig;
-use kernels::AttentionShape;
+use kernels::{AttentionShape, KvFormat};
 use std::ops::Range;
 
 /// Which part of every matrix is whose. All matrices are cut by output rows and the results gathered, so no sum is ever
@@ -12,6 +12,7 @@ pub struct Cut {
     heads: Vec<Range<usize>>,
     head_dim: usize,
     heads_per_kv: usize,
+    kv: KvFormat,
     pub hidden: Vec<Range<usize>>,
     pub feed_forward: Vec<Range<usize>>,
     pub vocabulary: Vec<Range<usize>>,
@@ -35,6 +36,7 @@ impl Cut {
             heads: ranges(config.heads, 1, ranks),
             head_dim: config.head_dim,
             heads_per_kv: config.heads_per_kv(),
+            kv: config.kv,
             hidden: ranges(config.hidden, UNIT, ranks),
             feed_forward: ranges(config.feed_forward, UNIT, ranks),
             vocabulary: ranges(config.vocabulary, UNIT, ranks),
@@ -69,6 +71,7 @@ impl Cut {
             head_dim: self.head_dim,
             block_tokens,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
+            kv: self.kv,
         }
     }
 
@@ -110,6 +113,7 @@ mod tests {
             heads: ranges(9, 1, 2),
             head_dim: 64,
             heads_per_kv: 3,
+            kv: KvFormat::Bf16,
             hidden: Vec::new(),
             feed_forward: Vec::new(),
             vocabulary: Vec::new(),

@@ -1,7 +1,7 @@
 //! A replica without an engine: the test says what each step computes.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use kernels::{Ops, Reference};
+use kernels::{KvFormat, Ops, Reference};
 use proto::engine::TokenScore;
 use proto::request::{PrefixUse, Sampling, ServiceClass, Submit, Ticket};
 use proto::step::{Slice, SliceOutput, StepPlan};
@@ -66,10 +66,28 @@ impl<O: Ops> Replica<O> {
         Replica::keeping(&mut NoPackedCache, device, file, ranks)
     }
 
+    /// With keys and values in this format.
+    pub fn caching(kv: KvFormat, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
+        Replica::load(kv, &mut NoPackedCache, device, file, ranks)
+    }
+
     /// With weights that were packed before, as far as `packed` has them.
     pub fn keeping(packed: &mut dyn PackedCache, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
+        Replica::load(KvFormat::default(), packed, device, file, ranks)
+    }
+
+    fn load(
+        kv: KvFormat,
+        packed: &mut dyn PackedCache,
+        device: impl Fn() -> O,
+        file: &[u8],
+        ranks: usize,
+    ) -> Self {
         let gguf = Gguf::parse(file).unwrap();
-        let config = ModelConfig::from_gguf(&gguf).unwrap();
+        let config = ModelConfig {
+            kv,
+            ..ModelConfig::from_gguf(&gguf).unwrap()
+        };
         let mut source = WeightSource {
             gguf: &gguf,
             packed,

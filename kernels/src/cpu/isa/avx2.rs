@@ -65,6 +65,20 @@ impl Lanes for Ymm {
         }
     }
     #[inline(always)]
+    unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable words.
+        unsafe {
+            let words = _mm256_loadu_si256(from.cast());
+            let highest = match byte {
+                0 => _mm256_slli_epi32::<24>(words),
+                1 => _mm256_slli_epi32::<16>(words),
+                2 => _mm256_slli_epi32::<8>(words),
+                _ => words,
+            };
+            Ymm(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(highest)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises AVX2 and 8 readable values.
         Ymm(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })

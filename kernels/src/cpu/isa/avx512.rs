@@ -52,6 +52,20 @@ impl Lanes for Zmm {
         })
     }
     #[inline(always)]
+    unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable words.
+        unsafe {
+            let words = _mm512_loadu_si512(from.cast());
+            let highest = match byte {
+                0 => _mm512_slli_epi32::<24>(words),
+                1 => _mm512_slli_epi32::<16>(words),
+                2 => _mm512_slli_epi32::<8>(words),
+                _ => words,
+            };
+            Zmm(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(highest)))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises AVX-512 and 16 readable values.
         Zmm(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })

@@ -44,6 +44,12 @@ impl Lanes for Scalar {
         Scalar(pairs.map(|pair| f32::from_bits(pair & 0xffff_0000)))
     }
     #[inline(never)]
+    unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
+        // SAFETY: the caller promises 16 readable words.
+        let words = unsafe { from.cast::<[u32; 16]>().read_unaligned() };
+        Scalar(words.map(|word| f32::from(word.to_le_bytes()[byte] as i8)))
+    }
+    #[inline(never)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(f16_to_f32))
