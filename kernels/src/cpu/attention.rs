@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 
+use crate::AttentionShape;
 use crate::cpu::lanes::{Lanes, exp, greatest, sum};
-use crate::cpu::pages::{Bf16, Form, Int8, Pages, TOKENS, TileAt};
+use crate::cpu::pages::{Form, Pages, TOKENS, TileAt};
 use crate::cpu::shared::Shared;
 use crate::ops::SequenceRows;
 use crate::reference::STEP;
 use crate::tensor::Tensor;
-use crate::{AttentionShape, KvFormat};
 
 /// So many sums of 16 lanes stay in registers beside the keys.
 pub const QUERIES_MAX: usize = 6;
@@ -41,20 +41,9 @@ pub struct Unit<'a> {
 /// lanes.
 ///
 /// # Safety
-/// The CPU must have the instructions of `L`, and no other thread may compute the same queries.
+/// The CPU must have the instructions of `L`, the pages be of the form `F`, and no other thread may compute the same queries.
 #[inline(always)]
-pub unsafe fn attend<L: Lanes, const TILES: usize, const VECTORS: usize>(task: &Task<'_>, unit: &Unit<'_>) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        match task.pages.shape.format {
-            KvFormat::Bf16 => attend_form::<L, Bf16, TILES, VECTORS>(task, unit),
-            KvFormat::Int8 => attend_form::<L, Int8, TILES, VECTORS>(task, unit),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn attend_form<L: Lanes, F: Form, const TILES: usize, const VECTORS: usize>(
+pub unsafe fn attend<L: Lanes, F: Form, const TILES: usize, const VECTORS: usize>(
     task: &Task<'_>,
     unit: &Unit<'_>,
 ) {

@@ -26,7 +26,9 @@ pub use weights::Weights;
 use std::ops::Range;
 
 use crate::tensor::Tensor;
-use crate::{AttentionShape, Batch, InputPrecision, Ops, OpsError, PackedBytes, RopeTable, WeightFormat};
+use crate::{
+    AttentionShape, Batch, InputPrecision, KvFormat, Ops, OpsError, PackedBytes, RopeTable, WeightFormat,
+};
 use activations::Activations;
 use attention::{QUERIES_MAX, Unit};
 use matmul::Multiplier;
@@ -236,7 +238,11 @@ impl Ops for Cpu {
             "heads of each row"
         );
         self.agenda.plan(shape, batch);
-        let (agenda, attend) = (&self.agenda, self.table.attend);
+        let agenda = &self.agenda;
+        let attend = match shape.kv {
+            KvFormat::Bf16 => self.table.attend_bf16,
+            KvFormat::Int8 => self.table.attend_int8,
+        };
         let task = attention::Task {
             shape,
             qkv,

@@ -10,9 +10,10 @@ use crate::cpu::lanes::Pair;
 use crate::cpu::level::Level;
 use crate::cpu::matmul::{float, quantised, tiled};
 use crate::cpu::rope::Heads;
-use crate::cpu::{act, norm, rope};
+use crate::cpu::{act, norm, pages, rope};
 
 type Quantised = unsafe fn(&quantised::Task<'_>, Range<usize>, Range<usize>);
+type Attend = unsafe fn(&attention::Task<'_>, &Unit<'_>);
 type Float = unsafe fn(&float::Task<'_>, Range<usize>, Range<usize>);
 
 /// Each is `unsafe`: the CPU must have the level, besides what the kernel itself demands.
@@ -26,7 +27,8 @@ pub struct Table {
     pub multiply_bf16: Float,
     pub rms_norm_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub rope_row: unsafe fn(&RopeTable, usize, &mut [f32], Heads),
-    pub attend: unsafe fn(&attention::Task<'_>, &Unit<'_>),
+    pub attend_bf16: Attend,
+    pub attend_int8: Attend,
     pub silu_mul_row: unsafe fn(&[f32], &mut [f32]),
     pub add: unsafe fn(&mut [f32], &[f32]),
 }
@@ -74,7 +76,8 @@ macro_rules! kernels {
                 multiply_bf16,
                 rms_norm_row,
                 rope_row,
-                attend,
+                attend_bf16,
+                attend_int8,
                 silu_mul_row,
                 add,
             };
@@ -96,8 +99,10 @@ macro_rules! kernels {
                 rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
                     = norm::rms_norm_row::<$lanes>;
                 rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
-                attend(task: &attention::Task<'_>, unit: &Unit<'_>)
-                    = attention::attend::<$lanes, $tiles, $vectors>;
+                attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
+                    = attention::attend::<$lanes, pages::Bf16, $tiles, $vectors>;
+                attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
+                    = attention::attend::<$lanes, pages::Int8, $tiles, $vectors>;
                 silu_mul_row(x: &[f32], out: &mut [f32]) = act::silu_mul_row::<$lanes>;
                 add(x: &mut [f32], y: &[f32]) = act::add;
             }

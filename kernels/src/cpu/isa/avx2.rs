@@ -25,6 +25,15 @@ unsafe fn mask(count: usize) -> __m256i {
     }
 }
 
+/// Where words are, of which other parts were loaded before. Does not say so to the compiler, which would keep what it
+/// loaded in a register, of which attention has none to spare.
+#[inline(always)]
+fn hidden(mut from: *const u32) -> *const u32 {
+    // SAFETY: nothing is done.
+    unsafe { asm!("/* {0} */", inout(reg) from, options(pure, readonly, nostack, preserves_flags)) };
+    from
+}
+
 impl Lanes for Ymm {
     const COUNT: usize = 8;
 
@@ -53,12 +62,9 @@ impl Lanes for Ymm {
     }
     #[inline(always)]
     unsafe fn load_high_bf16(from: *const u32) -> Self {
-        let mut from = from;
-        // SAFETY: nothing is done; the caller promises AVX2 and 8 readable pairs.
+        // SAFETY: the caller promises AVX2 and 8 readable pairs.
         unsafe {
-            // Hides that the low halves were loaded from here: the compiler would keep what it loaded in a register, of
-            // which attention has none to spare.
-            asm!("/* {0} */", inout(reg) from, options(pure, readonly, nostack, preserves_flags));
+            let from = hidden(from);
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             let high = _mm256_and_si256(mask, _mm256_loadu_si256(from.cast()));
             Ymm(_mm256_castsi256_ps(high))
@@ -68,6 +74,7 @@ impl Lanes for Ymm {
     unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
         // SAFETY: the caller promises AVX2 and 8 readable words.
         unsafe {
+            let from = if byte == 0 { from } else { hidden(from) };
             let words = _mm256_loadu_si256(from.cast());
             let highest = match byte {
                 0 => _mm256_slli_epi32::<24>(words),
