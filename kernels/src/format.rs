@@ -1,5 +1,7 @@
 //! How the bytes of a weight matrix are to be read.
 
+use std::fmt;
+
 use crate::OpsError;
 
 /// Formats as stored in GGUF files. Quantised ones have blocks of 32 along the input dimension.
@@ -62,6 +64,15 @@ impl KvFormat {
             KvFormat::Bf16 => 2 * head_dim,
             KvFormat::Int8 => head_dim + size_of::<f32>(),
         }
+    }
+}
+
+impl fmt::Display for KvFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KvFormat::Bf16 => "bf16",
+            KvFormat::Int8 => "int8",
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use proto::{AdapterId, Attempt, BlockHash, Epoch, ReplicaId, RequestId, Sequence
 use shard::{Lost, Purpose, SampledToken, StepInput, StepOutput};
 use std::hint::black_box;
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SEQUENCES: u32 = 64;
 const PROMPT_TOKENS: u32 = 512;
@@ -53,6 +53,7 @@ fn main() {
     EngineLoop::new(engine(), hands, Clock::start())
         .run(&mailbox)
         .expect("ranks that do not fail");
+    assert!(!times.is_empty(), "no step had all sequences");
     times.sort_unstable();
     let micros = |part: usize| times[(times.len() - 1) * part / 100].as_nanos() as f64 / 1e3;
     println!(
@@ -62,7 +63,6 @@ fn main() {
         micros(95),
         micros(99)
     );
-    assert!(times.iter().sum::<Duration>() > Duration::ZERO);
 }
 
 fn engine() -> Engine {

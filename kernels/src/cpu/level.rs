@@ -29,17 +29,21 @@ impl Level {
 
     /// The highest level of this machine. Never changes while the process runs.
     pub fn detect() -> Level {
-        let climbed = Level::ALL
-            .into_iter()
-            .take_while(|level| level.is_available())
-            .last();
-        climbed.unwrap_or(Level::Scalar)
+        Level::climb(Level::Amx)
     }
 
     /// The level to run at: the highest detected, or lower if so wished. A wish for more than there is gets what is.
     pub fn choose(wish: Option<Level>) -> Level {
-        let detected = Level::detect();
-        wish.map_or(detected, |wish| wish.min(detected))
+        wish.map_or_else(Level::detect, Level::climb)
+    }
+
+    /// Up to `most`; what is above is not even tried.
+    fn climb(most: Level) -> Level {
+        let climbed = Level::ALL
+            .into_iter()
+            .take_while(|level| *level <= most && level.is_available())
+            .last();
+        climbed.unwrap_or(Level::Scalar)
     }
 
     #[cfg(target_arch = "x86_64")]

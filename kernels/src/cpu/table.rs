@@ -37,7 +37,7 @@ impl Table {
     /// # Panics
     /// When this machine lacks the level, which would make the kernels unsound.
     pub fn of(level: Level) -> &'static Table {
-        assert!(level <= Level::detect(), "this CPU has no {level}");
+        assert_eq!(level, Level::choose(Some(level)), "this CPU has no {level}");
         match level {
             Level::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]

@@ -157,7 +157,7 @@ struct Heads {
     format: KvFormat,
     head_dim: usize,
     values: Memory<f32>,
-    /// 1 where the format has none.
+    /// 1 for what was stored in a format that has none.
     scales: Memory<f32>,
 }
 

@@ -56,6 +56,7 @@ pub struct Report {
     pub level: String,
     pub threads: usize,
     pub ranks: usize,
+    pub kv_cache: String,
     pub load_secs: f64,
     pub rows: Vec<Row>,
 }
@@ -99,7 +100,6 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
         ranks: machine.ranks,
         threads: machine.threads,
         level: machine.level,
-        kv: machine.kv,
         memory,
         packed: None,
     };
@@ -117,6 +117,7 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
         level: Level::choose(machine.level).to_string(),
         threads: machine.threads,
         ranks: machine.ranks,
+        kv_cache: machine.kv.to_string(),
         load_secs,
         rows,
     })

@@ -277,11 +277,7 @@ impl Config {
             ),
             line("threads", self.threads.value, self.threads.origin),
             line("tp", self.tp.value, self.tp.origin),
-            line(
-                "kv_cache",
-                format!("{:?}", self.kv_cache.value).to_lowercase(),
-                self.kv_cache.origin,
-            ),
+            line("kv_cache", self.kv_cache.value.format(), self.kv_cache.origin),
             line("cpu_level", level, self.cpu_level.origin),
             line("no_auth", self.auth.value == Auth::Open, self.auth.origin),
             line(

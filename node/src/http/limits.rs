@@ -13,10 +13,11 @@ pub struct Limits {
     /// Below this nobody is worth a connection: the least average rate of bodies that arrive, and of answers that the
     /// peer has fallen behind with.
     pub bytes_per_sec_min: u32,
-    /// What is still read, and waited for, of a body after its answer, so that the connection can go on.
+    /// What is read, and waited for, of a body that its handler left, before the answer goes out, so that the connection
+    /// can go on.
     pub unread_bytes_max: u64,
     pub unread_wait_max: Duration,
-    /// Where more than that is left, how long the peer gets to finish sending and take its answer before the close.
+    /// Where that does not end the body, how long the peer gets after the answer to finish sending before the close.
     pub linger_max: Duration,
     pub header_bytes_max: usize,
     pub headers_max: usize,

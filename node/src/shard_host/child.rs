@@ -87,7 +87,6 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         ranks,
         threads: setup.threads as usize,
         level,
-        kv: setup.kv_cache.format(),
         memory,
         packed: Some(PathBuf::from(&setup.packed)),
     };
@@ -107,7 +106,7 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         block_tokens: BLOCK_TOKENS,
         blocks: memory.blocks,
         numerics: shard::numerics_fingerprint(&config),
-        description: describe(&plan, &setup.model),
+        description: describe(&plan, &setup.model, config.kv),
     };
     Ok(Loaded {
         file,

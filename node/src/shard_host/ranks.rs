@@ -28,7 +28,6 @@ pub struct RankPlan {
     pub ranks: usize,
     pub threads: usize,
     pub level: Option<Level>,
-    pub kv: KvFormat,
     pub memory: MemoryPlan,
     /// Where packed weights are kept: the beginning of the files' names. `None`: nowhere.
     pub packed: Option<PathBuf>,
@@ -184,17 +183,17 @@ fn obey(mut rank: Rank<Cpu, Shm>, inputs: &Receiver<Arc<StepInput>>) {
 }
 
 /// For messages and the plan: what computes.
-pub fn describe(plan: &RankPlan, model: &str) -> String {
+pub fn describe(plan: &RankPlan, model: &str, kv: KvFormat) -> String {
     let level = Level::choose(plan.level);
     let memory = &plan.memory;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     format!(
-        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks of {:?}",
+        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks of {}",
         plan.ranks,
         plan.threads,
         mebibytes(memory.weight_bytes),
         mebibytes(memory.cache_bytes),
         memory.blocks,
-        plan.kv,
+        kv,
     )
 }

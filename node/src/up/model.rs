@@ -104,12 +104,12 @@ impl PreparedModel {
         vec![
             format!("model    {} from {}", self.named.name, self.stored.path.display()),
             format!(
-                "memory   weights {} MiB, workspace {} MiB, KV cache {} MiB in {:?} ({} MiB available; a quarter of the rest, \
+                "memory   weights {} MiB, workspace {} MiB, KV cache {} MiB in {} ({} MiB available; a quarter of the rest, \
                  at least one context)",
                 mebibytes(memory.weight_bytes),
                 mebibytes(memory.workspace_bytes),
                 mebibytes(memory.cache_bytes),
-                config.kv_cache.value,
+                config.kv_cache.value.format(),
                 os::memory::available_bytes() >> 20,
             ),
             format!("context  {} tokens (the model's own)", memory.context_tokens_max),

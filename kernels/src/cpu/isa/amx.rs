@@ -71,39 +71,42 @@ impl TileUnit for Amx {
     ) {
         const { assert!(TILES == 1 || TILES == 2) };
         // SAFETY: a unit exists, so the CPU has AMX and is configured; the caller promises weights, activations and room.
+        // The compiler itself never touches tiles, so they stay configured.
         unsafe {
-            asm!(
-                "tileloadd tmm2, [{weights} + {row}]",
-                "tileloadd tmm3, [{q} + {half}]",
-                "tilezero tmm0",
-                "tdpbssd tmm0, tmm3, tmm2",
-                weights = in(reg) weights,
-                q = in(reg) q,
-                row = in(reg) 64usize,
-                half = in(reg) 32usize,
-                out("tmm0") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, readonly),
-            );
-            if TILES == 2 {
-                asm!(
-                    "tileloadd tmm4, [{q} + {half}]",
+            match TILES {
+                1 => asm!(
+                    "tileloadd tmm2, [{weights} + {row}]",
+                    "tileloadd tmm3, [{q} + {half}]",
+                    "tilezero tmm0",
+                    "tdpbssd tmm0, tmm3, tmm2",
+                    "tilestored [{dots} + {row}], tmm0",
+                    weights = in(reg) weights,
+                    q = in(reg) q,
+                    dots = in(reg) dots,
+                    row = in(reg) 64usize,
+                    half = in(reg) 32usize,
+                    out("tmm0") _, out("tmm2") _, out("tmm3") _,
+                    options(nostack),
+                ),
+                _ => asm!(
+                    "tileloadd tmm2, [{weights} + {row}]",
+                    "tileloadd tmm3, [{q} + {half}]",
+                    "tilezero tmm0",
+                    "tdpbssd tmm0, tmm3, tmm2",
+                    "tileloadd tmm4, [{q} + {half} + 512]",
                     "tilezero tmm1",
                     "tdpbssd tmm1, tmm4, tmm2",
-                    "tilestored [{dots} + {row}], tmm1",
-                    q = in(reg) q.add(16 * 32),
-                    half = in(reg) 32usize,
-                    dots = in(reg) dots.cast::<Dots>().add(1),
+                    "tilestored [{dots} + {row}], tmm0",
+                    "tilestored [{dots} + {row} + 1024], tmm1",
+                    weights = in(reg) weights,
+                    q = in(reg) q,
+                    dots = in(reg) dots,
                     row = in(reg) 64usize,
-                    out("tmm1") _, out("tmm4") _,
+                    half = in(reg) 32usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
                     options(nostack),
-                );
+                ),
             }
-            asm!(
-                "tilestored [{dots} + {row}], tmm0",
-                dots = in(reg) dots,
-                row = in(reg) 64usize,
-                options(nostack),
-            );
         }
     }
 
@@ -175,12 +178,12 @@ unsafe fn multiplies_right() -> bool {
     const TERMS: usize = 32;
     let mut weights = Box::new(Weights([0; 512]));
     let mut q = [0i8; TERMS * 32];
-    // All bytes there are, and no two rows alike.
+    // All bytes that weights can be, twice, and all that activations can; 37 and 73 have no divisor in common with 256 and 255.
     for (i, byte) in weights.0.iter_mut().enumerate() {
-        *byte = (i * 37 + i / 16 * 11) as u8 as i8;
+        *byte = (i * 37) as u8 as i8;
     }
     for (i, byte) in q.iter_mut().enumerate() {
-        *byte = ((i * 73 + i / 32 * 29) % 255) as u8 as i8;
+        *byte = (((i * 73) % 255) as i16 - 127) as i8;
     }
     let mut dots = Box::new([Dots([[0; 16]; 16]); 2]);
     // SAFETY: the caller's promise; two tiles of 16 terms.

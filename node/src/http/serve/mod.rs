@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use metrics::counter;
-use remainder::Remainder;
+use remainder::{Remainder, linger};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_user_timeout};
 use seats::{Crowd, SeatId, Seating, Seats};
@@ -270,17 +270,25 @@ impl Server {
             .max_header_size(self.limits.header_bytes_max)
             .max_buf_size(self.limits.header_bytes_max)
             .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(Paced::new(connection, watch));
+        let mut connection = Paced::new(connection, watch.clone());
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             _ending = self.ends.changed() => {
-                connection.as_mut().connection().graceful_shutdown();
-                connection.await
+                connection.connection().graceful_shutdown();
+                (&mut connection).await
             }
         };
+        let stream = connection.into_connection().into_parts().io;
         match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+            Ok(Ok(())) => match watch.remainder() {
+                Remainder::Read => {}
+                Remainder::Unread => linger(stream.into_inner(), &self.limits).await,
+            },
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection ended early");
+                // It may have been answered by hyper, in the middle of a head.
+                linger(stream.into_inner(), &self.limits).await;
+            }
             Err(why) => {
                 counter!("cluster_http_connections_cut_total", "reason" => why.name()).increment(1);
                 tracing::debug!(?why, "a connection was cut off");

@@ -20,8 +20,6 @@ enum Phase {
     Serving,
     /// The answer is written, perhaps not yet sent.
     Sending,
-    /// Our side is closed; the peer is still sending what nobody reads.
-    Lingering { since: Instant },
 }
 
 /// The peer takes nothing more at the moment.
@@ -36,7 +34,6 @@ pub enum TooSlow {
     Idle,
     Head,
     Reading,
-    Closing,
 }
 
 impl TooSlow {
@@ -45,7 +42,6 @@ impl TooSlow {
             TooSlow::Idle => "idle",
             TooSlow::Head => "head",
             TooSlow::Reading => "reading",
-            TooSlow::Closing => "closing",
         }
     }
 }
@@ -62,7 +58,7 @@ impl Pace {
     pub fn heard(&mut self, now: Instant) {
         match self.phase {
             Phase::Idle { .. } => self.phase = Phase::Head { since: now },
-            Phase::Head { .. } | Phase::Serving | Phase::Sending | Phase::Lingering { .. } => {}
+            Phase::Head { .. } | Phase::Serving | Phase::Sending => {}
         }
     }
 
@@ -72,16 +68,6 @@ impl Pace {
 
     pub fn served(&mut self) {
         self.phase = Phase::Sending;
-    }
-
-    /// Everything has been sent and our side closed; more than once means nothing.
-    pub fn linger(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Lingering { .. } => {}
-            Phase::Idle { .. } | Phase::Head { .. } | Phase::Serving | Phase::Sending => {
-                self.phase = Phase::Lingering { since: now };
-            }
-        }
     }
 
     /// The peer has no room.
@@ -114,7 +100,6 @@ impl Pace {
         let phase = match self.phase {
             Phase::Idle { since } => Some((since + limits.idle_wait_max, TooSlow::Idle)),
             Phase::Head { since } => Some((since + limits.header_wait_max, TooSlow::Head)),
-            Phase::Lingering { since } => Some((since + limits.linger_max, TooSlow::Closing)),
             Phase::Serving | Phase::Sending => None,
         };
         let blocked = self.blocked.map(|blocked| (blocked.until, TooSlow::Reading));
@@ -138,7 +123,6 @@ mod tests {
             idle_wait_max: Duration::from_secs(60),
             header_wait_max: Duration::from_secs(10),
             write_wait_max: Duration::from_secs(30),
-            linger_max: Duration::from_secs(2),
             bytes_per_sec_min: 1000,
             ..Limits::default()
         }
@@ -171,19 +155,6 @@ mod tests {
         assert_eq!(pace.due(&limits()), Some((start + secs(30), TooSlow::Reading)));
         assert!(pace.flushed(start + secs(5)));
         assert_eq!(pace.due(&limits()), Some((start + secs(65), TooSlow::Idle)));
-    }
-
-    #[test]
-    fn a_close_is_waited_for_from_its_beginning() {
-        let start = Instant::now();
-        let mut pace = Pace::idle(start);
-        pace.serve();
-        pace.served();
-        pace.linger(start + secs(1));
-        pace.heard(start + secs(2));
-        pace.linger(start + secs(2));
-        assert!(!pace.flushed(start + secs(2)), "no next request is waited for");
-        assert_eq!(pace.due(&limits()), Some((start + secs(3), TooSlow::Closing)));
     }
 
     #[test]

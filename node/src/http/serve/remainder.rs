@@ -1,8 +1,8 @@
 //! What a handler left unread of a request's body.
 //!
-//! A client that has been answered may still be sending. Closing on it unannounced breaks the next request it sends
-//! over the same connection, and closing with its bytes unread becomes a reset that may overtake the answer (RFC 9112,
-//! sections 9.3 and 9.6). So a short remainder is read, and a long one has the close announced and waited for.
+//! A client that is answered may still be sending. Closing on it unannounced breaks the next request it sends over the
+//! same connection, and closing with its bytes unread becomes a reset that may overtake the answer (RFC 9112, sections 9.3
+//! and 9.6). So a short remainder is read before the answer goes out, and otherwise the close is announced and waited for.
 
 use crate::http::limits::Limits;
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Whether the next request can follow on the same connection.
@@ -25,7 +26,7 @@ pub fn lend<B>(body: B) -> (LentBody<B>, Lender<B>) {
     let place = Arc::new(Mutex::new(None));
     let lent = LentBody {
         body: Some(body),
-        ended: false,
+        seen: Seen::Some,
         place: place.clone(),
     };
     (lent, Lender(place))
@@ -35,13 +36,23 @@ type Place<B> = Arc<Mutex<Option<Returned<B>>>>;
 
 enum Returned<B> {
     Ended,
+    Broken,
     Begun(B),
+}
+
+/// What came of a body last.
+#[derive(Clone, Copy)]
+enum Seen {
+    Some,
+    End,
+    /// Where it would have ended nobody knows.
+    Error,
 }
 
 pub struct LentBody<B> {
     /// `None` only within `drop`.
     body: Option<B>,
-    ended: bool,
+    seen: Seen,
     place: Place<B>,
 }
 
@@ -57,7 +68,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for LentBody<B> {
             return Poll::Ready(None);
         };
         let frame = Pin::new(body).poll_frame(context);
-        self.ended |= matches!(frame, Poll::Ready(None));
+        match &frame {
+            Poll::Ready(Some(Err(_))) => self.seen = Seen::Error,
+            // After an error this says nothing.
+            Poll::Ready(None) if matches!(self.seen, Seen::Some) => self.seen = Seen::End,
+            Poll::Ready(Some(Ok(_)) | None) | Poll::Pending => {}
+        }
         frame
     }
 
@@ -72,9 +88,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for LentBody<B> {
 
 impl<B> Drop for LentBody<B> {
     fn drop(&mut self) {
-        let returned = match (self.ended, self.body.take()) {
-            (true, _) | (false, None) => Returned::Ended,
-            (false, Some(body)) => Returned::Begun(body),
+        let returned = match (self.seen, self.body.take()) {
+            (Seen::End, _) | (Seen::Some, None) => Returned::Ended,
+            (Seen::Error, _) => Returned::Broken,
+            (Seen::Some, Some(body)) => Returned::Begun(body),
         };
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(returned);
     }
@@ -93,17 +110,17 @@ impl<B: Body<Data = Bytes> + Unpin> Lender<B> {
                     .await
                     .unwrap_or(Remainder::Unread)
             }
-            // Somebody still has it, and may never come to its end.
-            None => Remainder::Unread,
+            // Without an end in sight, or still in somebody's hands.
+            Some(Returned::Broken) | None => Remainder::Unread,
         }
     }
 
-    /// As it is.
+    /// As far as is known without reading on.
     pub fn look(self) -> Remainder {
         match self.returned() {
             Some(Returned::Ended) => Remainder::Read,
             Some(Returned::Begun(body)) if body.is_end_stream() => Remainder::Read,
-            Some(Returned::Begun(_)) | None => Remainder::Unread,
+            Some(Returned::Begun(_) | Returned::Broken) | None => Remainder::Unread,
         }
     }
 
@@ -132,6 +149,21 @@ async fn read_on<B: Body<Data = Bytes> + Unpin>(mut body: B, bytes_max: u64) -> 
     }
     Remainder::Read
 }
+
+/// Closes our side, and takes in what the peer still sends until it closes its own.
+pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, limits: &Limits) {
+    let taking = async {
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        stream.shutdown().await?;
+        while stream.read(&mut scratch).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // Whether the peer closes, breaks off or is too slow, there is no more to be done for it.
+    let _ = timeout(limits.linger_max, taking).await;
+}
+
+/// Of what nobody reads, at a time.
+const SCRATCH_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +209,16 @@ mod tests {
         }
         drop(lent);
         assert_eq!(lender.read_on(&limits()).await, Remainder::Read);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_broke_off_has_no_end() {
+        let broken = std::io::Error::other("broken");
+        let frames = [Ok(Bytes::from_static(b"1234")), Err(broken)];
+        let (mut lent, lender) = lend(AnyBody::from_stream(iter(frames)));
+        while lent.frame().await.is_some() {}
+        drop(lent);
+        assert_eq!(lender.read_on(&limits()).await, Remainder::Unread);
     }
 
     #[tokio::test]

@@ -5,16 +5,12 @@ use super::remainder::Remainder;
 use super::seats::{SeatId, Seats};
 use crate::http::limits::Limits;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until};
-
-/// Of what nobody reads, at a time.
-const SCRATCH_BYTES: usize = 16 << 10;
 
 /// What the parts of one connection share. They run in one task, so the lock is never waited for.
 pub struct Watch {
@@ -50,6 +46,10 @@ impl Watch {
     /// The request has been answered, with this left of its body.
     pub fn leave(&self, remainder: Remainder) {
         *lock(&self.remainder) = remainder;
+    }
+
+    pub fn remainder(&self) -> Remainder {
+        *lock(&self.remainder)
     }
 
     fn flushed(&self) {
@@ -108,22 +108,6 @@ impl<S> Watched<S> {
         written
     }
 
-    /// Until the peer closes its side as well; the pace bounds it.
-    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        S: AsyncRead + Unpin,
-    {
-        self.watch.pace().linger(Instant::now());
-        let mut scratch = [MaybeUninit::uninit(); SCRATCH_BYTES];
-        loop {
-            let mut buffer = ReadBuf::uninit(&mut scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-
     fn flushed(&self, flushed: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         match &flushed {
             Poll::Ready(_) => self.watch.flushed(),
@@ -133,7 +117,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -163,12 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-        ready!(self.flushed(shut))?;
-        let remainder = *lock(&self.watch.remainder);
-        match remainder {
-            Remainder::Read => Poll::Ready(Ok(())),
-            Remainder::Unread => self.poll_linger(context),
-        }
+        self.flushed(shut)
     }
 }
 
@@ -191,6 +170,13 @@ impl<C> Paced<C> {
 
     pub fn connection(&mut self) -> Pin<&mut C> {
         self.connection.as_mut()
+    }
+
+    pub fn into_connection(self) -> C
+    where
+        C: Unpin,
+    {
+        *Pin::into_inner(self.connection)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::http::{Limits, SeatsMax, Transport, router, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -130,7 +130,7 @@ fn keyless_head(length: usize, more: &str) -> String {
     format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n{more}\r\n")
 }
 
-async fn head_of(stream: &mut TcpStream) -> String {
+async fn head_of(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -166,7 +166,13 @@ async fn a_body_that_is_not_read_has_its_close_announced_and_waited_for() {
         ..Limits::default()
     };
     let long = 8 << 20;
-    for (length, more) in [(2, ""), (2, "expect: 100-continue\r\n"), (long, "")] {
+    let upgrade = "connection: upgrade\r\nupgrade: h2c\r\n";
+    for (length, more) in [
+        (2, ""),
+        (2, "expect: 100-continue\r\n"),
+        (long, ""),
+        (long, upgrade),
+    ] {
         let server = server(FakeGateway::new(hello), limits.clone()).await;
         let mut stream = server.connect().await;
         stream
@@ -182,6 +188,24 @@ async fn a_body_that_is_not_read_has_its_close_announced_and_waited_for() {
         assert!(all(stream).await.contains("invalid_api_key"));
         server.end().await;
     }
+}
+
+#[tokio::test]
+async fn what_follows_a_broken_body_or_head_does_not_cost_the_answer() {
+    let server = server(FakeGateway::new(hello), Limits::default()).await;
+    let chunked = format!(
+        "POST /tokenize HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n"
+    );
+    for (start, status) in [(chunked.as_str(), "400"), ("no head\r\n", "400")] {
+        let mut stream = server.connect().await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(&[b' '; 1 << 20]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = all(stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    server.end().await;
 }
 
 #[tokio::test]
@@ -375,6 +399,28 @@ mod tls {
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        server.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_read_costs_no_answer_over_https_either() {
+        let files = Files::new("lingers");
+        let transport = files.transport("cert.pem", "key.pem").unwrap();
+        let server = server_over(transport, FakeGateway::new(hello), Limits::default()).await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = server.connect().await;
+        let mut stream = files.connector().connect(name, stream).await.unwrap();
+        let length = 2 << 20;
+        stream
+            .write_all(keyless_head(length, "").as_bytes())
+            .await
+            .unwrap();
+        assert!(head_of(&mut stream).await.contains("connection: close"));
+        stream.write_all(&vec![b' '; length]).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("invalid_api_key"), "{rest}");
+        drop(stream);
         server.end().await;
     }
 
