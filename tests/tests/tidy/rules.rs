@@ -95,7 +95,7 @@ pub fn all() -> [Rule; 9] {
             allowed: &["node/", "kernels/src/cpu/team.rs"],
             tests: Tests::Exempt,
             breaks: ("kernels/src/cpu/mod.rs", "std::thread::scope(|scope| ());"),
-            keeps: ("kernels/tests/twins.rs", "std::thread::spawn(|| ());"),
+            keeps: ("kernels/tests/twins/main.rs", "std::thread::spawn(|| ());"),
         },
         Rule {
             reason: "deciders and the simulator have no hash order: BTreeMap, or a Vec",
