@@ -9,6 +9,7 @@ pub mod block_hash;
 pub mod cluster;
 pub mod engine;
 pub mod ids;
+pub mod raft;
 pub mod request;
 pub mod step;
 pub mod time;

@@ -35,6 +35,13 @@ pub enum Kind {
     LogEntry = 3,
     ShardSetup = 4,
     PackedIndex = 5,
+    RaftEntry = 40,
+    RaftVote = 41,
+    RaftLogId = 42,
+    SnapshotMeta = 43,
+    ClusterImage = 44,
+    NodeIdentity = 45,
+    Backup = 46,
 }
 
 impl Kind {
@@ -45,6 +52,13 @@ impl Kind {
             Kind::LogEntry,
             Kind::ShardSetup,
             Kind::PackedIndex,
+            Kind::RaftEntry,
+            Kind::RaftVote,
+            Kind::RaftLogId,
+            Kind::SnapshotMeta,
+            Kind::ClusterImage,
+            Kind::NodeIdentity,
+            Kind::Backup,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
@@ -123,6 +137,17 @@ impl Header {
     }
 }
 
+/// The message of a frame that lies in memory, whole and alone.
+pub fn read<T>(kind: Kind, frame: &[u8]) -> Result<T, WireError>
+where
+    T: Archive,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+{
+    let (header_bytes, payload) = frame.split_first_chunk().ok_or(WireError::BadMagic)?;
+    Header::parse(header_bytes, kind)?.open(header_bytes, payload)
+}
+
 /// One whole frame: header and payload.
 pub fn frame<T>(kind: Kind, epoch: u64, message: &T) -> Vec<u8>
 where
@@ -160,9 +185,9 @@ fn le_u32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{ClusterCommand, TenantRecord};
+    use crate::cluster::{ClusterCommand, NewTenant};
     use crate::engine::ToEngine;
-    use crate::{Attempt, RequestId, StreamId, TenantId};
+    use crate::{Attempt, RequestId, StreamId};
 
     fn cancel() -> ToEngine {
         ToEngine::Cancel {
@@ -196,12 +221,11 @@ mod tests {
 
     #[test]
     fn another_kind_is_refused() {
-        let tenant = TenantRecord {
-            id: TenantId(1),
+        let tenant = NewTenant {
             name: "a".into(),
             salt: [0; 32],
         };
-        let other = frame(Kind::LogEntry, 0, &ClusterCommand::AddTenant(tenant));
+        let other = frame(Kind::LogEntry, 0, &ClusterCommand::AddTenant(Box::new(tenant)));
         assert_eq!(
             open(&other),
             Err(WireError::WrongKind {

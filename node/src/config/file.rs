@@ -16,6 +16,8 @@ pub struct FileConfig {
     pub store: Option<PathBuf>,
     pub store_max: Option<ByteSize>,
     pub http: Option<SocketAddr>,
+    pub quic: Option<SocketAddr>,
+    pub join: Option<String>,
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub connections_max: Option<usize>,

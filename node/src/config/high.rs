@@ -5,6 +5,8 @@ use super::file::{self, FileConfig};
 use super::low::{Device, KvCache, LogFormat, Sources, Typed, UpArgs};
 use crate::store::catalogue;
 use crate::store::spec::{NamedSpec, SpecError};
+use crate::trust::JoinToken;
+use crate::trust::token::TokenError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ pub struct Config {
     pub store: Setting<PathBuf>,
     pub store_max: Setting<Option<ByteSize>>,
     pub http: Setting<SocketAddr>,
+    pub quic: Setting<SocketAddr>,
+    pub join: Setting<Option<JoinToken>>,
     pub tls_cert: Setting<Option<PathBuf>>,
     pub tls_key: Setting<Option<PathBuf>>,
     pub connections_max: Setting<usize>,
@@ -77,6 +81,10 @@ pub enum ConfigError {
     },
     #[error("--tp {tp} needs at least as many threads, but --threads is {threads}")]
     FewerThreadsThanRanks { tp: usize, threads: usize },
+    #[error("--join: {0}")]
+    Token(#[from] TokenError),
+    #[error("--model none stands alone: leave out the other models")]
+    NoneAndOthers,
     #[error("--model: the name '{0}' is given twice: use NAME=SPEC to tell the models apart")]
     TwiceNamed(String),
     #[error("neither HOME nor {flag} is set: give {flag} DIR")]
@@ -130,6 +138,12 @@ impl Config {
         let data_dir = || machine.below_home("--data-dir", ".local/share/cluster");
         let store = || machine.below_home("--store", ".cache/cluster/store");
         let tp = pick.or("tp", low.tp, file.tp, 1);
+        let http = pick.or(
+            "http",
+            low.http,
+            file.http,
+            SocketAddr::from(([127, 0, 0, 1], 8000)),
+        );
         Ok(Config {
             models: parsed(pick.or(
                 "model",
@@ -140,12 +154,9 @@ impl Config {
             data_dir: pick.or_else("data_dir", low.data_dir, file.data_dir, data_dir)?,
             store: pick.or_else("store", low.store, file.store, store)?,
             store_max: pick.maybe("store_max", low.store_max, file.store_max),
-            http: pick.or(
-                "http",
-                low.http,
-                file.http,
-                SocketAddr::from(([127, 0, 0, 1], 8000)),
-            ),
+            quic: pick.or("quic", low.quic, file.quic, beside(http.value)),
+            http,
+            join: token(pick.maybe("join", low.join, file.join))?,
             tls_cert: pick.maybe("tls_cert", low.tls_cert, file.tls_cert),
             tls_key: pick.maybe("tls_key", low.tls_key, file.tls_key),
             connections_max: pick.or(
@@ -244,7 +255,7 @@ impl Config {
             .collect();
         let level = self.cpu_level.value.as_deref().unwrap_or("best");
         vec![
-            line("model", models.join(","), self.models.origin),
+            line("model", listing(&models), self.models.origin),
             line("data_dir", self.data_dir.value.display(), self.data_dir.origin),
             line("store", self.store.value.display(), self.store.origin),
             line(
@@ -255,6 +266,13 @@ impl Config {
                 self.store_max.origin,
             ),
             line("http", self.http.value, self.http.origin),
+            line("quic", self.quic.value, self.quic.origin),
+            line(
+                "join",
+                // A token is a secret.
+                self.join.value.as_ref().map_or("none", |_| "a token"),
+                self.join.origin,
+            ),
             line("tls_cert", file_name(&self.tls_cert.value), self.tls_cert.origin),
             line("tls_key", file_name(&self.tls_key.value), self.tls_key.origin),
             line(
@@ -322,16 +340,47 @@ fn listed(models: Vec<String>) -> Option<Vec<String>> {
     Some(models).filter(|models| !models.is_empty())
 }
 
+/// What `--model` says for a node that serves none itself.
+const NO_MODEL: &str = "none";
+
 fn parsed(models: Setting<Vec<String>>) -> Result<Setting<Vec<NamedSpec>>, ConfigError> {
-    let value = models
-        .value
-        .iter()
-        .map(|text| text.parse())
-        .collect::<Result<_, SpecError>>()?;
+    let value = match models.value.iter().any(|text| text == NO_MODEL) {
+        true if models.value.len() > 1 => return Err(ConfigError::NoneAndOthers),
+        true => Vec::new(),
+        false => models
+            .value
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, SpecError>>()?,
+    };
     Ok(Setting {
         value,
         origin: models.origin,
     })
+}
+
+fn listing(models: &[String]) -> String {
+    match models {
+        [] => NO_MODEL.to_owned(),
+        models => models.join(","),
+    }
+}
+
+fn token(text: Setting<Option<String>>) -> Result<Setting<Option<JoinToken>>, ConfigError> {
+    let value = text.value.map(|text| text.trim().parse::<JoinToken>()).transpose()?;
+    Ok(Setting {
+        value,
+        origin: text.origin,
+    })
+}
+
+/// A free port stays a free one.
+fn beside(http: SocketAddr) -> SocketAddr {
+    let port = match http.port() {
+        0 => 0,
+        port => port.checked_add(1).unwrap_or(port - 1),
+    };
+    SocketAddr::new(http.ip(), port)
 }
 
 /// The order of precedence.

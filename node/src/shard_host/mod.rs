@@ -7,13 +7,15 @@
 //! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
 //!   (compiled beside it).
-//! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive).
+//! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive),
+//!   [`hub`] (who hears what it says).
 
 pub mod child;
 pub mod engine_loop;
 pub mod exercise;
 pub mod frames;
 pub mod grammars;
+pub mod hub;
 mod packed;
 pub mod prepare;
 pub mod process;

@@ -3,11 +3,10 @@
 //! Health is progress: a process that says nothing while it has work is as dead as one that ended. Every start is a new
 //! epoch, so that whatever an old process still said is dropped.
 
+use super::hub::Hub;
 use super::process::ShardProcess;
 use super::setup::ShardSetup;
 use crate::actors::board::{Board, Phase};
-use crate::actors::machine::Mailbox;
-use crate::actors::router::{ReplicaLink, RouterMessage};
 use crate::config::low::LogFormat;
 use proto::Epoch;
 use proto::engine::{FromEngine, Load, ReplicaInfo};
@@ -39,7 +38,7 @@ pub type FirstStart = Result<ReplicaInfo, String>;
 
 pub struct Supervisor {
     pub plan: ReplicaPlan,
-    pub mailbox: Mailbox<RouterMessage>,
+    pub hub: Hub,
     pub board: Board,
 }
 
@@ -100,9 +99,7 @@ impl Supervisor {
                 reason: end.to_string(),
             },
         );
-        self.mailbox
-            .send(RouterMessage::ReplicaDown { replica, epoch })
-            .await;
+        self.hub.down(epoch).await;
     }
 }
 
@@ -169,42 +166,18 @@ impl Session<'_> {
         message: FromEngine,
         frames: &mpsc::UnboundedSender<Vec<u8>>,
     ) -> Option<EpochEnd> {
-        let Supervisor { plan, mailbox, board } = self.supervisor;
+        let Supervisor { plan, hub, board } = self.supervisor;
         let (replica, epoch) = (plan.setup.replica, self.epoch);
         match message {
             FromEngine::Loading { permille } => board.phase(replica, Phase::Loading { permille }),
             FromEngine::Ready(info) => self.ready(info, frames.clone()).await,
             FromEngine::Failed { reason } => return Some(EpochEnd::Failed(reason)),
-            FromEngine::Tokens(batch) => {
-                for delivery in batch.deliveries {
-                    mailbox
-                        .send(RouterMessage::Delivered {
-                            replica,
-                            epoch,
-                            delivery,
-                        })
-                        .await;
-                }
-            }
-            FromEngine::Refused {
-                stream,
-                attempt,
-                refusal,
-            } => {
-                mailbox
-                    .send(RouterMessage::Refused {
-                        replica,
-                        epoch,
-                        stream,
-                        attempt,
-                        refusal,
-                    })
-                    .await;
-            }
+            FromEngine::Tokens(batch) => hub.tokens(epoch, batch).await,
+            refused @ FromEngine::Refused { .. } => hub.refused(epoch, refused).await,
             FromEngine::Load(load) => {
                 self.load = load;
                 board.load(replica, load);
-                mailbox.send(RouterMessage::Load { replica, epoch, load }).await;
+                hub.load(epoch, load).await;
             }
             FromEngine::Drained => {}
         }
@@ -212,20 +185,10 @@ impl Session<'_> {
     }
 
     async fn ready(&mut self, info: ReplicaInfo, frames: mpsc::UnboundedSender<Vec<u8>>) {
-        let Supervisor { plan, mailbox, board } = self.supervisor;
+        let Supervisor { hub, board, .. } = self.supervisor;
         tracing::info!(replica = %info.replica, epoch = %info.epoch, what = info.description, "replica ready");
         self.is_ready = true;
-        let link = ReplicaLink {
-            info: info.clone(),
-            model_digest: plan.model_digest,
-            frames,
-        };
-        mailbox
-            .send(RouterMessage::ReplicaUp {
-                model: plan.model.clone(),
-                link,
-            })
-            .await;
+        hub.ready(info.clone(), frames).await;
         board.phase(info.replica, Phase::Ready(info.clone()));
         if let Some(first) = self.first.take() {
             let _ = first.send(Ok(info));

@@ -6,14 +6,13 @@
 use super::tenants::{self, TenantError};
 use super::{NodeState, StateError};
 use crate::{clock, hex, random};
+/// The tenant of a fresh cluster's first key, and of everybody where there is no authentication.
+pub use coordinator::cluster_state::DEFAULT_TENANT;
 use coordinator::cluster_state::ClusterState;
 use proto::TenantId;
-use proto::cluster::{ClusterCommand, KeyRecord};
+use proto::cluster::{ClusterCommand, KeyId, KeyRecord};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-
-/// The tenant of a fresh cluster's first key, and of everybody where there is no authentication.
-pub const DEFAULT_TENANT: TenantId = TenantId(1);
 
 const PREFIX: &str = "ck_";
 const NAME_CHARS_MAX: usize = 100;
@@ -25,7 +24,7 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    pub fn draw(tenant: TenantId) -> NewKey {
+    pub fn draw(tenant: TenantId, name: Option<&str>) -> NewKey {
         let key_id = hex::encode(&random::bytes::<6>());
         let secret = hex::encode(&random::bytes::<16>());
         let text = format!("{PREFIX}{key_id}_{secret}");
@@ -34,6 +33,7 @@ impl NewKey {
             secret_hash: hash(&secret),
             tenant,
             created_at_secs: clock::unix_secs(),
+            name: name.map(shown),
         };
         NewKey { text, record }
     }
@@ -74,35 +74,33 @@ pub fn tenant_of(key: &str, state: &ClusterState) -> Option<TenantId> {
 }
 
 /// Makes the first key of a cluster that has none; its text is shown once, now.
-pub fn ensure_first_key(state: &NodeState) -> Result<Option<String>, StateError> {
+pub async fn ensure_first_key(state: &NodeState) -> Result<Option<String>, StateError> {
     if state.applied().keys().next().is_some() {
         return Ok(None);
     }
-    let key = NewKey::draw(DEFAULT_TENANT);
-    state.commit(&ClusterCommand::AddKey(key.record))?;
+    let key = NewKey::draw(DEFAULT_TENANT, None);
+    state.commit(ClusterCommand::AddKey(Box::new(key.record))).await?;
     Ok(Some(key.text))
 }
 
 /// A new key of the tenant with this name; it counts when this returns.
-pub fn create(state: &NodeState, tenant: &str, name: Option<&str>) -> Result<NewKey, TenantError> {
+pub async fn create(state: &NodeState, tenant: &str, name: Option<&str>) -> Result<NewKey, TenantError> {
+    state.linearize().await?;
     let tenant = tenants::named(&state.applied(), tenant)?;
-    let key = NewKey::draw(tenant);
-    state.commit(&ClusterCommand::AddKey(key.record.clone()))?;
-    if let Some(name) = name {
-        state.commit(&ClusterCommand::NameKey {
-            key_id: key.record.key_id.clone(),
-            name: shown(name),
-        })?;
-    }
+    let key = NewKey::draw(tenant, name);
+    state
+        .commit(ClusterCommand::AddKey(Box::new(key.record.clone())))
+        .await?;
     Ok(key)
 }
 
 /// `key` is its id or its whole text. From now on it opens nothing. Gives the id.
-pub fn revoke(state: &NodeState, key: &str) -> Result<String, StateError> {
+pub async fn revoke(state: &NodeState, key: &str) -> Result<String, StateError> {
     let key_id = id_of(key).to_owned();
-    state.commit(&ClusterCommand::RevokeKey {
+    let revoked = KeyId {
         key_id: key_id.clone(),
-    })?;
+    };
+    state.commit(ClusterCommand::RevokeKey(Box::new(revoked))).await?;
     Ok(key_id)
 }
 
@@ -126,27 +124,36 @@ fn hash(secret: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::cluster::TenantRecord;
+    use proto::cluster::{Founding, Proposal};
+
+    fn apply(state: &mut ClusterState, id: u128, command: ClusterCommand) {
+        state.apply(1, &Proposal { id, command }).unwrap();
+    }
 
     fn with_key() -> (ClusterState, String) {
-        let key = NewKey::draw(TenantId(4));
         let mut state = ClusterState::default();
-        let tenant = TenantRecord {
-            id: TenantId(4),
-            name: "a".to_owned(),
+        let founding = Founding {
+            cluster: 1,
+            spki: [0; 32],
+            quic: String::new(),
+            http: String::new(),
+            level: 1,
+            at_secs: 0,
+            authority: Vec::new(),
             salt: [1; 32],
         };
-        state.apply(&ClusterCommand::AddTenant(tenant)).unwrap();
-        state.apply(&ClusterCommand::AddKey(key.record)).unwrap();
+        apply(&mut state, 1, ClusterCommand::Found(Box::new(founding)));
+        let key = NewKey::draw(DEFAULT_TENANT, Some("laptop"));
+        apply(&mut state, 2, ClusterCommand::AddKey(Box::new(key.record)));
         (state, key.text)
     }
 
     #[test]
     fn a_key_opens_its_tenant_until_it_is_revoked() {
         let (mut state, key) = with_key();
-        assert_eq!(tenant_of(&key, &state), Some(TenantId(4)));
+        assert_eq!(tenant_of(&key, &state), Some(DEFAULT_TENANT));
         let key_id = key.split('_').nth(1).unwrap().to_owned();
-        state.apply(&ClusterCommand::RevokeKey { key_id }).unwrap();
+        apply(&mut state, 3, ClusterCommand::RevokeKey(Box::new(KeyId { key_id })));
         assert_eq!(tenant_of(&key, &state), None);
     }
 
@@ -179,7 +186,7 @@ mod tests {
 
     #[test]
     fn two_keys_share_nothing() {
-        let (one, other) = (NewKey::draw(TenantId(1)), NewKey::draw(TenantId(1)));
+        let (one, other) = (NewKey::draw(TenantId(1), None), NewKey::draw(TenantId(1), None));
         assert_ne!(one.text, other.text);
         assert_ne!(one.record.secret_hash, other.record.secret_hash);
     }

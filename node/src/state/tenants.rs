@@ -1,11 +1,10 @@
 //! Tenants: who shares a queue weight and a prefix cache.
 
-use super::keys::DEFAULT_TENANT;
 use super::{NodeState, StateError};
 use crate::random;
-use coordinator::cluster_state::ClusterState;
+use coordinator::cluster_state::{ClusterState, DEFAULT_TENANT};
 use proto::TenantId;
-use proto::cluster::{ClusterCommand, TenantRecord};
+use proto::cluster::{ClusterCommand, NewTenant, TenantIs};
 
 const NAME_CHARS_MAX: usize = 64;
 
@@ -21,29 +20,27 @@ pub enum TenantError {
     State(#[from] StateError),
 }
 
-/// Makes the default tenant where it is missing.
-pub fn ensure_default(state: &NodeState) -> Result<(), StateError> {
-    if state.applied().tenant(DEFAULT_TENANT).is_some() {
-        return Ok(());
-    }
-    state.commit(&ClusterCommand::AddTenant(fresh(DEFAULT_TENANT, "default")))
-}
-
-pub fn add(state: &NodeState, name: &str) -> Result<TenantId, TenantError> {
+pub async fn add(state: &NodeState, name: &str) -> Result<(), TenantError> {
     if !is_fit(name) {
         return Err(TenantError::NameUnfit(name.to_owned()));
     }
-    let id = next_id(&state.applied());
-    state.commit(&ClusterCommand::AddTenant(fresh(id, name)))?;
-    Ok(id)
+    let tenant = NewTenant {
+        name: name.to_owned(),
+        salt: random::bytes(),
+    };
+    state.commit(ClusterCommand::AddTenant(Box::new(tenant))).await?;
+    Ok(())
 }
 
-pub fn remove(state: &NodeState, name: &str) -> Result<(), TenantError> {
-    let id = named(&state.applied(), name)?;
-    if id == DEFAULT_TENANT {
+pub async fn remove(state: &NodeState, name: &str) -> Result<(), TenantError> {
+    state.linearize().await?;
+    let tenant = named(&state.applied(), name)?;
+    if tenant == DEFAULT_TENANT {
         return Err(TenantError::Default(name.to_owned()));
     }
-    state.commit(&ClusterCommand::RemoveTenant { id })?;
+    state
+        .commit(ClusterCommand::RemoveTenant(Box::new(TenantIs { tenant })))
+        .await?;
     Ok(())
 }
 
@@ -52,19 +49,6 @@ pub fn named(state: &ClusterState, name: &str) -> Result<TenantId, TenantError> 
     found
         .map(|tenant| tenant.id)
         .ok_or_else(|| TenantError::Unknown(name.to_owned()))
-}
-
-fn fresh(id: TenantId, name: &str) -> TenantRecord {
-    TenantRecord {
-        id,
-        name: name.to_owned(),
-        salt: random::bytes(),
-    }
-}
-
-fn next_id(state: &ClusterState) -> TenantId {
-    let last = state.tenants().map(|tenant| tenant.id.0).max();
-    TenantId(last.unwrap_or(DEFAULT_TENANT.0) + 1)
 }
 
 fn is_fit(name: &str) -> bool {

@@ -1,0 +1,199 @@
+//! Who votes: one node until three may, then three, then five.
+//!
+//! The leader asks after every change and now and then; one step at a time, and none while another is under way. An even
+//! number of voters is never sought, since it stands fewer losses than it costs. A voter that went silent is replaced when
+//! another node stands ready, and otherwise kept: to take it out would only lower how many must agree.
+
+use proto::cluster::Role;
+use proto::{NodeId, Span};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const VOTERS_MAX: usize = 5;
+/// Longer than a restart takes.
+pub const SILENCE_MAX: Span = Span::from_millis(15_000);
+
+/// What the leader knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Assembly {
+    /// The committed members.
+    pub members: BTreeMap<NodeId, Standing>,
+    pub voters: BTreeSet<NodeId>,
+    pub learners: BTreeSet<NodeId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    pub role: Role,
+    /// Since it was heard last.
+    pub silent: Span,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Has all but the last few entries.
+    CaughtUp,
+    Behind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Let it learn.
+    Learn(NodeId),
+    /// From now on exactly these vote; who voted before and is still a member learns on.
+    Vote(BTreeSet<NodeId>),
+    /// It is no member any more.
+    Forget(NodeId),
+}
+
+/// `None`: all is as it should be, or has to wait.
+pub fn next_step(assembly: &Assembly) -> Option<Step> {
+    let known = |node: &NodeId| assembly.voters.contains(node) || assembly.learners.contains(node);
+    let gone = assembly
+        .learners
+        .iter()
+        .find(|node| !assembly.members.contains_key(node));
+    if let Some(node) = gone {
+        return Some(Step::Forget(*node));
+    }
+    let voters = best_voters(assembly);
+    if voters != assembly.voters && !voters.is_empty() {
+        return Some(Step::Vote(voters));
+    }
+    let newcomer = assembly.members.keys().find(|node| !known(node));
+    newcomer.map(|node| Step::Learn(*node))
+}
+
+/// Voters stay where they can; the rest are the ready ones that joined first.
+fn best_voters(assembly: &Assembly) -> BTreeSet<NodeId> {
+    let stay = || {
+        assembly.voters.iter().filter(|node| {
+            assembly
+                .members
+                .get(node)
+                .is_some_and(|standing| standing.role == Role::Voter)
+        })
+    };
+    let is_ready = |node: &NodeId| {
+        assembly.members.get(node).is_some_and(|standing| {
+            standing.role == Role::Voter
+                && standing.silent <= SILENCE_MAX
+                && (assembly.voters.contains(node) || standing.progress == Progress::CaughtUp)
+        })
+    };
+    let (alive, silent): (Vec<NodeId>, Vec<NodeId>) = stay().copied().partition(is_ready);
+    let spare = assembly.learners.iter().copied().filter(is_ready);
+    let ranked: Vec<NodeId> = alive.into_iter().chain(spare).chain(silent).collect();
+    let count = odd_at_most(ranked.len()).min(VOTERS_MAX);
+    ranked.into_iter().take(count).collect()
+}
+
+fn odd_at_most(count: usize) -> usize {
+    if count.is_multiple_of(2) {
+        count.saturating_sub(1)
+    } else {
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Standing = Standing {
+        role: Role::Voter,
+        silent: Span::ZERO,
+        progress: Progress::CaughtUp,
+    };
+
+    fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
+        nodes.iter().map(|node| NodeId(*node)).collect()
+    }
+
+    fn assembly(members: &[u64], voters: &[u64], learners: &[u64]) -> Assembly {
+        Assembly {
+            members: members.iter().map(|node| (NodeId(*node), HERE)).collect(),
+            voters: set(voters),
+            learners: set(learners),
+        }
+    }
+
+    fn alter(assembly: &mut Assembly, node: u64, change: impl FnOnce(&mut Standing)) {
+        change(assembly.members.get_mut(&NodeId(node)).unwrap());
+    }
+
+    /// Takes steps until none is left.
+    fn settled(mut assembly: Assembly) -> (Assembly, usize) {
+        for steps in 0.. {
+            assert!(steps < 100, "goes round in circles: {assembly:?}");
+            match next_step(&assembly) {
+                None => return (assembly, steps),
+                Some(Step::Learn(node)) => assert!(assembly.learners.insert(node)),
+                Some(Step::Forget(node)) => assert!(assembly.learners.remove(&node)),
+                Some(Step::Vote(voters)) => {
+                    let before = std::mem::replace(&mut assembly.voters, voters.clone());
+                    assembly.learners.extend(before.difference(&voters));
+                    assembly.learners.retain(|node| !voters.contains(node));
+                }
+            }
+        }
+        unreachable!("the loop ends by itself")
+    }
+
+    #[test]
+    fn one_votes_until_three_may_then_three_then_five() {
+        for (members, voters) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (6, 5), (9, 5)] {
+            let members: Vec<u64> = (1..=members).collect();
+            let (settled, _) = settled(assembly(&members, &[1], &[]));
+            assert_eq!(settled.voters.len(), voters, "{members:?}");
+            assert_eq!(settled.voters.len() + settled.learners.len(), members.len());
+        }
+    }
+
+    #[test]
+    fn from_one_to_three_in_one_step() {
+        let ready = assembly(&[1, 2, 3], &[1], &[2, 3]);
+        assert_eq!(next_step(&ready), Some(Step::Vote(set(&[1, 2, 3]))));
+    }
+
+    #[test]
+    fn who_is_behind_or_a_worker_does_not_vote() {
+        let mut three = assembly(&[1, 2, 3], &[1], &[2, 3]);
+        alter(&mut three, 3, |standing| standing.progress = Progress::Behind);
+        assert_eq!(next_step(&three), None);
+        alter(&mut three, 3, |standing| {
+            standing.progress = Progress::CaughtUp;
+            standing.role = Role::Worker;
+        });
+        assert_eq!(next_step(&three), None);
+    }
+
+    #[test]
+    fn a_silent_voter_is_replaced_when_another_node_stands_ready() {
+        let mut four = assembly(&[1, 2, 3, 4], &[1, 2, 3], &[4]);
+        alter(&mut four, 2, |standing| standing.silent = SILENCE_MAX);
+        assert_eq!(next_step(&four), None, "it may be restarting");
+        alter(&mut four, 2, |standing| standing.silent = Span(SILENCE_MAX.0 + 1));
+        assert_eq!(next_step(&four), Some(Step::Vote(set(&[1, 3, 4]))));
+        let mut three = assembly(&[1, 2, 3], &[1, 2, 3], &[]);
+        alter(&mut three, 2, |standing| {
+            standing.silent = Span(SILENCE_MAX.0 + 1)
+        });
+        assert_eq!(next_step(&three), None, "nobody could take its place");
+    }
+
+    #[test]
+    fn a_removed_voter_stops_to_vote_and_is_forgotten() {
+        let (settled, steps) = settled(assembly(&[1, 3, 4], &[1, 2, 3], &[4]));
+        assert_eq!((settled.voters, settled.learners), (set(&[1, 3, 4]), set(&[])));
+        assert_eq!(steps, 2);
+        let two = assembly(&[1, 3], &[1, 2, 3], &[]);
+        assert_eq!(next_step(&two), Some(Step::Vote(set(&[1]))));
+    }
+
+    #[test]
+    fn never_is_nobody_to_vote() {
+        let strangers = assembly(&[], &[1], &[]);
+        assert_eq!(next_step(&strangers), None);
+    }
+}

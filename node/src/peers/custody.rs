@@ -1,0 +1,76 @@
+//! The authority's key: on the disks of the nodes that may vote, and nowhere else.
+//!
+//! Whoever holds it can let in whom he likes, so workers never do. A new node that may vote asks another one for it over
+//! its authenticated connection; it is never in the log, nor in a backup of the cluster's state.
+
+use super::folder::DataFolder;
+use crate::transport::Peers;
+use crate::trust::{Authority, TrustError};
+use proto::NodeId;
+use proto::peer::{AuthorityKey, PeerAnswer, PeerRequest, ReadRequest};
+use rustls::pki_types::CertificateDer;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What this node holds of it. Cheap to copy.
+#[derive(Clone, Default)]
+pub struct Custody(Arc<RwLock<Option<Arc<Authority>>>>);
+
+impl Custody {
+    /// From the data folder, where it is there.
+    pub fn load(folder: &DataFolder) -> Result<Custody, TrustError> {
+        let custody = Custody::default();
+        if folder.authority_key().exists() {
+            let authority = Authority::load(&folder.authority_certificate(), &folder.authority_key())?;
+            custody.hold(authority);
+        }
+        Ok(custody)
+    }
+
+    pub fn hold(&self, authority: Authority) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(authority));
+    }
+
+    /// `None`: it has to be asked of another node.
+    pub fn authority(&self) -> Option<Arc<Authority>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For a member that may vote.
+    pub fn hand_over(&self) -> Option<AuthorityKey> {
+        let authority = self.authority()?;
+        Some(AuthorityKey {
+            certificate: authority.certificate().to_vec(),
+            key: authority.key_pem(),
+        })
+    }
+
+    /// Asks one of `holders` for it and keeps it for good.
+    pub async fn fetch(&self, holders: &[NodeId], peers: &Peers, folder: &DataFolder) -> Result<(), String> {
+        let mut reason = "no node that may vote is known".to_owned();
+        for holder in holders {
+            match ask(*holder, peers).await {
+                Ok(authority) => {
+                    let stored = authority.store(&folder.authority_certificate(), &folder.authority_key());
+                    stored.map_err(|error| error.to_string())?;
+                    self.hold(authority);
+                    return Ok(());
+                }
+                Err(words) => reason = words,
+            }
+        }
+        Err(reason)
+    }
+}
+
+async fn ask(holder: NodeId, peers: &Peers) -> Result<Authority, String> {
+    let request = PeerRequest::AuthorityKey(Box::new(ReadRequest {}));
+    let answer = peers.call(holder, request).await.map_err(|error| error.to_string())?;
+    match answer {
+        PeerAnswer::AuthorityKey(key) => {
+            let certificate = CertificateDer::from(key.certificate);
+            Authority::from_parts(certificate, &key.key).map_err(|error| error.to_string())
+        }
+        PeerAnswer::Refused(refusal) => Err(refusal.reason),
+        _ => Err(format!("node {holder} answered another question")),
+    }
+}

@@ -1,0 +1,256 @@
+//! What others ask of this node, and what it says.
+
+use super::PeerLinks;
+use super::custody::Custody;
+use super::texts::Texts;
+use crate::clock;
+use crate::raft::Member;
+use crate::random;
+use crate::shard_host::hub::Hub;
+use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
+use crate::trust::{SpkiHash, authority, token};
+use crate::hex;
+use coordinator::cluster_state::{Applied, ClusterState};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use proto::cluster::{ClusterCommand, NewMember, Proposal, Role};
+use proto::engine::ToEngine;
+use proto::join::{
+    JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing, Welcome,
+};
+use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica};
+use proto::wire::Kind;
+use proto::{NodeId, ReplicaId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// Answers from the moment it is told who this node is; before that, it refuses.
+#[derive(Default)]
+pub struct Desk {
+    member: OnceLock<Member<PeerLinks>>,
+    pub custody: Custody,
+    pub texts: Texts,
+    /// The replicas on this node.
+    hubs: RwLock<BTreeMap<ReplicaId, Hub>>,
+}
+
+impl Desk {
+    pub fn new(custody: Custody) -> Desk {
+        Desk {
+            custody,
+            ..Desk::default()
+        }
+    }
+
+    pub fn open(&self, member: Member<PeerLinks>) {
+        let is_first = self.member.set(member).is_ok();
+        assert!(is_first, "a node is one member for as long as it lives");
+    }
+
+    /// From now on other nodes may use this replica.
+    pub fn add_replica(&self, replica: ReplicaId, hub: Hub) {
+        let mut hubs = self.hubs.write().unwrap_or_else(PoisonError::into_inner);
+        hubs.insert(replica, hub);
+    }
+
+    fn hub(&self, replica: ReplicaId) -> Option<Hub> {
+        let hubs = self.hubs.read().unwrap_or_else(PoisonError::into_inner);
+        hubs.get(&replica).cloned()
+    }
+
+    async fn answer(&self, from: NodeId, request: PeerRequest) -> PeerAnswer {
+        let Some(member) = self.member.get() else {
+            return refused("this node is still starting; ask again");
+        };
+        match request {
+            PeerRequest::Ping(nonce) => PeerAnswer::Pong(nonce),
+            PeerRequest::Raft(message) => PeerAnswer::Raft(Box::new(member.answer(*message).await)),
+            PeerRequest::Command(proposal) => {
+                PeerAnswer::Command(Box::new(member.commit_here(*proposal).await))
+            }
+            PeerRequest::ReadIndex(_) => PeerAnswer::ReadIndex(Box::new(member.read_index_here().await)),
+            PeerRequest::ModelText(model) => match self.texts.find(&model.digest) {
+                Some(frame) => PeerAnswer::ModelText(Box::new(ModelText {
+                    frame: frame.to_vec(),
+                })),
+                None => refused("this node does not hold that model"),
+            },
+            PeerRequest::AuthorityKey(_) => self.authority_key(from, member),
+        }
+    }
+
+    fn authority_key(&self, from: NodeId, member: &Member<PeerLinks>) -> PeerAnswer {
+        let role = member.applied.read().member(from).map(|record| record.role);
+        match (role, self.custody.hand_over()) {
+            (Some(Role::Voter), Some(key)) => PeerAnswer::AuthorityKey(Box::new(key)),
+            (Some(Role::Voter), None) => refused("this node does not hold the authority's key"),
+            (Some(Role::Worker) | None, _) => refused("the authority's key is for nodes that may vote"),
+        }
+    }
+
+    async fn let_in(&self, joining: Joining) -> Result<Welcome, String> {
+        let starting = "this node is still starting; try again in a moment";
+        let member = self.member.get().ok_or(starting)?;
+        let authority = self.custody.authority();
+        let authority = authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
+        // Before the log is asked: a request that is wrong must not use up the token.
+        let spki = authority::requested_spki(&joining.csr).map_err(|error| error.to_string())?;
+        let now_secs = clock::unix_secs();
+        let new = NewMember {
+            token: hex::encode(&joining.token_id),
+            secret_hash: token::secret_hash(&joining.secret),
+            spki,
+            quic: joining.quic_address,
+            http: joining.http_url,
+            level: joining.feature_level,
+            at_secs: now_secs,
+        };
+        let proposal = Proposal {
+            id: u128::from_le_bytes(random::bytes()),
+            command: ClusterCommand::Join(Box::new(new)),
+        };
+        let committed = member.commit(proposal).await.map_err(|error| error.to_string())?;
+        let applied = committed.outcome.map_err(|error| error.to_string())?;
+        let Applied::Member(node) = applied else {
+            return Err("the cluster did something else than asked; please report it".to_owned());
+        };
+        let certificate = authority
+            .sign(&joining.csr, node, now_secs)
+            .map_err(|error| error.to_string())?;
+        let state = member.applied.read();
+        Ok(Welcome {
+            node,
+            certificate: certificate.to_vec(),
+            authorities: state.authorities().to_vec(),
+            members: addresses(&state),
+        })
+    }
+
+    fn renewed(&self, spki: &SpkiHash, renewing: &Renewing) -> Result<Renewed, String> {
+        let member = self.member.get().ok_or("this node is still starting")?;
+        let authority = self.custody.authority();
+        let authority = authority.ok_or("this node may not sign certificates; ask one that may vote")?;
+        let asked = authority::requested_spki(&renewing.csr).map_err(|error| error.to_string())?;
+        if asked != *spki {
+            return Err("a certificate is renewed for the key that it was made for".to_owned());
+        }
+        let state = member.applied.read();
+        let record = state.member_by_key(spki).ok_or("no member has this key")?;
+        let signed = authority.sign(&renewing.csr, record.node, clock::unix_secs());
+        Ok(Renewed {
+            certificate: signed.map_err(|error| error.to_string())?.to_vec(),
+            authorities: state.authorities().to_vec(),
+        })
+    }
+
+    /// Until the gateway has gone, or the epoch has ended.
+    async fn converse(
+        &self,
+        gateway: NodeId,
+        wanted: Replica,
+        mut sender: FrameSender,
+        mut receiver: FrameReceiver,
+    ) -> Result<(), LinkError> {
+        let Some(hub) = self.hub(wanted.replica) else {
+            return Ok(());
+        };
+        let mut heard = hub.attach(gateway);
+        let listening = async {
+            while let Some(frame) = receiver.next().await? {
+                let epoch = proto::Epoch(frame.epoch);
+                match frame.open::<ToEngine>() {
+                    Ok(message) => hub.take(gateway, epoch, &message),
+                    Err(error) => tracing::warn!(%gateway, %error, "a message for an engine does not read"),
+                }
+            }
+            Ok(())
+        };
+        let speaking = async {
+            while let Some(message) = heard.recv().await {
+                sender.send(Kind::FromEngine, 0, &message).await?;
+            }
+            sender.finish();
+            Ok(())
+        };
+        let ended = tokio::select! {
+            ended = listening => ended,
+            ended = speaking => ended,
+        };
+        hub.detach(gateway);
+        ended
+    }
+}
+
+fn addresses(state: &ClusterState) -> Vec<MemberAddress> {
+    let address = |member: &proto::cluster::MemberRecord| MemberAddress {
+        node: member.node,
+        quic_address: member.quic.clone(),
+        spki: member.spki,
+    };
+    state.members().map(address).collect()
+}
+
+fn refused(reason: &str) -> PeerAnswer {
+    PeerAnswer::Refused(Box::new(Refusal {
+        reason: reason.to_owned(),
+    }))
+}
+
+impl Service for Desk {
+    fn call(&self, from: NodeId, request: PeerRequest) -> BoxFuture<'_, PeerAnswer> {
+        self.answer(from, request).boxed()
+    }
+
+    fn stream(
+        &self,
+        from: NodeId,
+        class: Class,
+        hello: Hello,
+        sender: FrameSender,
+        receiver: FrameReceiver,
+    ) -> BoxFuture<'_, ()> {
+        async move {
+            match hello {
+                Hello::Engine(replica) => {
+                    if let Err(error) = self.converse(from, *replica, sender, receiver).await {
+                        tracing::debug!(gateway = %from, %error, "a gateway's stream ended");
+                    }
+                }
+                // Nothing is split over nodes yet, and nothing is fetched from them.
+                Hello::Stage(_) | Hello::Blob(_) => {
+                    tracing::debug!(node = %from, class = class.name(), "a stream that this node has no use for");
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn join(&self, from: SocketAddr, request: JoinRequest) -> BoxFuture<'_, JoinAnswer> {
+        async move {
+            let JoinRequest::V1(joining) = request;
+            match self.let_in(*joining).await {
+                Ok(welcome) => {
+                    tracing::info!(%from, node = %welcome.node, "a node has joined");
+                    JoinAnswer::Welcome(Box::new(welcome))
+                }
+                Err(reason) => {
+                    tracing::warn!(%from, reason, "somebody was not let in");
+                    JoinAnswer::Refused(Box::new(Refused { reason }))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn renew(&self, spki: SpkiHash, request: RenewRequest) -> BoxFuture<'_, RenewAnswer> {
+        async move {
+            let RenewRequest::V1(renewing) = request;
+            match self.renewed(&spki, &renewing) {
+                Ok(renewed) => RenewAnswer::Renewed(Box::new(renewed)),
+                Err(reason) => RenewAnswer::Refused(Box::new(Refused { reason })),
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,445 @@
+//! How a node comes into its cluster: it founds one, joins one, or has been a member before.
+
+use super::certificates::{self, Renewal};
+use super::custody::Custody;
+use super::folder::{DataFolder, FolderError};
+use super::membership::CommittedMembership;
+use super::{Desk, PeerLinks, directory};
+use crate::clock;
+use crate::raft::disk::{Change, Disk, DiskError};
+use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
+use crate::random;
+use crate::state::{NodeState, StateError};
+use crate::transport::{self, BindError, JoinError, Peers, Settings};
+use crate::trust::{Authority, Bundle, Identity, JoinToken, TrustError};
+use coordinator::cluster_state::{FOUNDER, Rejected};
+use proto::NodeId;
+use proto::cluster::{ClusterCommand, Founding, MemberAt, MemberIs};
+use proto::join::{JoinRequest, Joining, MemberAddress, NodeIdentity};
+use proto::wire::{self, Kind, WireError};
+use rustls::pki_types::CertificateDer;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// The highest feature level that this program understands.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// Between its certificate and the first word of the leader.
+const WELCOME_MAX: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(thiserror::Error, Debug)]
+pub enum EntryError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("joining the cluster: {0}")]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("what this node wrote down about itself does not read ({0}): restore the data folder, or join anew")]
+    Identity(#[from] WireError),
+    #[error(
+        "{0} belongs to a node that is a member of a cluster already: start it without --join, or join with an empty \
+         --data-dir"
+    )]
+    MemberAlready(std::path::PathBuf),
+    #[error(
+        "node {0} was let in, but its cluster has not spoken to it within {max} s: see on another node whether \
+         `cluster status` shows a leader, and whether UDP reaches this node",
+        max = WELCOME_MAX.as_secs()
+    )]
+    Unheard(NodeId),
+}
+
+/// What there is to say about a node's own place.
+pub struct Place<'a> {
+    pub data_dir: &'a Path,
+    /// Where the port is opened.
+    pub quic: SocketAddr,
+    pub http_scheme: &'static str,
+    pub http: SocketAddr,
+}
+
+/// A node that is a member.
+pub struct Entry {
+    pub state: Arc<NodeState>,
+    pub desk: Arc<Desk>,
+    pub peers: Peers,
+    pub folder: Arc<DataFolder>,
+    pub how: How,
+    /// Run for as long as the node does.
+    pub tasks: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    Founded,
+    Joined,
+    Returned,
+}
+
+/// The parts that exist before the node knows who it is.
+struct Ground {
+    folder: Arc<DataFolder>,
+    identity: Arc<Identity>,
+    bundle: Arc<Bundle>,
+    custody: Custody,
+}
+
+/// Blocks as long as it takes to be let in.
+pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry, EntryError> {
+    let mut folder = DataFolder::lock(place.data_dir)?;
+    let (kept, replaced) = match kept_identity(&folder) {
+        Ok(kept) => (kept, None),
+        Err(error) if is_damage(&error) && token.is_some() => (None, Some(leave_damaged(&mut folder)?)),
+        Err(error) => return Err(error),
+    };
+    match (kept, token) {
+        (Some(_), Some(_)) => Err(EntryError::MemberAlready(place.data_dir.to_owned())),
+        (Some(kept), None) => come_back(place, folder, kept).await,
+        (None, None) => found(place, folder).await,
+        (None, Some(token)) => {
+            let entry = join(place, folder, token).await?;
+            if let Some(former) = replaced.flatten() {
+                take_the_place_of(former, &entry.state).await;
+            }
+            Ok(entry)
+        }
+    }
+}
+
+fn is_damage(error: &EntryError) -> bool {
+    matches!(error, EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_))
+}
+
+/// Gives who the node was, where its certificate still says so.
+fn leave_damaged(folder: &mut DataFolder) -> Result<Option<NodeId>, EntryError> {
+    let former = Identity::load(&folder.key(), &folder.chain());
+    let former = former.ok().and_then(|identity| identity.node());
+    let aside = folder.set_damaged_aside(clock::unix_secs())?;
+    tracing::warn!(aside = %aside.display(), "the damaged log was moved aside; this node joins as a new member");
+    Ok(former)
+}
+
+async fn take_the_place_of(former: NodeId, state: &NodeState) {
+    let remove = ClusterCommand::RemoveMember(Box::new(MemberIs { node: former }));
+    match state.commit(remove).await {
+        Ok(_) => tracing::info!(%former, "this node has taken the place of the one it was"),
+        Err(error) => tracing::warn!(%former, %error, "remove it yourself: `cluster node rm`"),
+    }
+}
+
+/// `None`: this folder has never held a member.
+fn kept_identity(folder: &DataFolder) -> Result<Option<NodeIdentity>, EntryError> {
+    let disk = Disk::open(folder.path())?;
+    let identity = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
+    Ok(identity.transpose()?)
+}
+
+async fn come_back(place: &Place<'_>, folder: DataFolder, kept: NodeIdentity) -> Result<Entry, EntryError> {
+    let ground = Ground {
+        identity: Arc::new(Identity::load(&folder.key(), &folder.chain())?),
+        bundle: Arc::new(Bundle::load(&folder.authorities())?),
+        custody: Custody::load(&folder)?,
+        folder: Arc::new(folder),
+    };
+    let entry = ground.open(place, kept, How::Returned)?.start(place).await?;
+    Ok(entry)
+}
+
+async fn found(place: &Place<'_>, folder: DataFolder) -> Result<Entry, EntryError> {
+    let now_secs = clock::unix_secs();
+    let identity = own_key(&folder)?;
+    let custody = Custody::load(&folder)?;
+    if custody.authority().is_none() {
+        let authority = Authority::make(now_secs)?;
+        authority.store(&folder.authority_certificate(), &folder.authority_key())?;
+        custody.hold(authority);
+    }
+    let authority = custody.authority().expect("it is held since just now");
+    let certificate = authority.sign(&identity.csr()?, FOUNDER, now_secs)?;
+    identity.set_chain(vec![certificate, authority.certificate().clone()])?;
+    identity.store_chain(&folder.chain())?;
+    let bundle = Bundle::new(vec![authority.certificate().clone()])?;
+    bundle.store(&folder.authorities())?;
+    let kept = NodeIdentity {
+        node: FOUNDER,
+        members: Vec::new(),
+    };
+    keep_identity(&folder, &kept)?;
+    let ground = Ground {
+        folder: Arc::new(folder),
+        identity: Arc::new(identity),
+        bundle: Arc::new(bundle),
+        custody,
+    };
+    ground.open(place, kept, How::Founded)?.start(place).await
+}
+
+/// The port is opened first, since the cluster is told where it is.
+async fn join(place: &Place<'_>, folder: DataFolder, token: &JoinToken) -> Result<Entry, EntryError> {
+    let identity = own_key(&folder)?;
+    let socket = UdpSocket::bind(place.quic).map_err(|error| BindError::Socket {
+        address: place.quic,
+        reason: error.to_string(),
+    })?;
+    let quic = socket.local_addr().unwrap_or(place.quic);
+    drop(socket);
+    let reachable = Reachable::of(place, quic, token.addresses.first().copied());
+    let request = JoinRequest::V1(Box::new(Joining {
+        token_id: token.id,
+        secret: token.secret,
+        csr: identity.csr()?,
+        quic_address: reachable.quic.clone(),
+        http_url: reachable.http.clone(),
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: FEATURE_LEVEL,
+    }));
+    let welcome = transport::join(token, &request).await?;
+    let authorities: Vec<CertificateDer<'static>> = welcome.authorities.into_iter().map(CertificateDer::from).collect();
+    let mut chain = vec![CertificateDer::from(welcome.certificate)];
+    chain.extend(authorities.iter().cloned());
+    identity.set_chain(chain)?;
+    identity.store_chain(&folder.chain())?;
+    let bundle = Bundle::new(authorities)?;
+    bundle.store(&folder.authorities())?;
+    let kept = NodeIdentity {
+        node: welcome.node,
+        members: welcome.members,
+    };
+    keep_identity(&folder, &kept)?;
+    let ground = Ground {
+        folder: Arc::new(folder),
+        identity: Arc::new(identity),
+        bundle: Arc::new(bundle),
+        custody: Custody::default(),
+    };
+    let place = Place { quic, ..*place };
+    ground.open(&place, kept, How::Joined)?.start(&place).await
+}
+
+/// One that was made before and not used up is used: the cluster may have let it in already.
+fn own_key(folder: &DataFolder) -> Result<Identity, EntryError> {
+    if folder.key().exists() {
+        return Ok(Identity::load(&folder.key(), &folder.chain())?);
+    }
+    let identity = Identity::make()?;
+    identity.store_key(&folder.key())?;
+    Ok(identity)
+}
+
+fn keep_identity(folder: &DataFolder, identity: &NodeIdentity) -> Result<(), EntryError> {
+    let mut disk = Disk::open(folder.path())?;
+    let bytes = wire::frame(Kind::NodeIdentity, 0, identity);
+    Ok(disk.commit(&[Change::Identity(bytes)])?)
+}
+
+/// A node with its port open, whose Raft has not begun.
+struct Opened {
+    ground: Ground,
+    kept: NodeIdentity,
+    how: How,
+    applied: AppliedState,
+    desk: Arc<Desk>,
+    peers: Peers,
+}
+
+impl Ground {
+    fn open(self, place: &Place<'_>, kept: NodeIdentity, how: How) -> Result<Opened, EntryError> {
+        // Before anybody is met: who may sign needs nobody's help with a certificate that has run out.
+        certificates::renew_own(&self.identity, &self.custody, &self.folder, kept.node)?;
+        let applied = AppliedState::default();
+        let desk = Arc::new(Desk::new(self.custody.clone()));
+        let membership = CommittedMembership {
+            applied: applied.clone(),
+            named: kept.members.clone(),
+        };
+        let peers = transport::bind(Settings {
+            address: place.quic,
+            identity: Arc::clone(&self.identity),
+            bundle: Arc::clone(&self.bundle),
+            membership: Arc::new(membership),
+            service: Arc::clone(&desk) as _,
+        })?;
+        for member in kept.members.iter().filter(|member| member.node != kept.node) {
+            set_address(&peers, member);
+        }
+        Ok(Opened {
+            ground: self,
+            kept,
+            how,
+            applied,
+            desk,
+            peers,
+        })
+    }
+}
+
+fn set_address(peers: &Peers, member: &MemberAddress) {
+    if let Ok(address) = member.quic_address.parse() {
+        peers.set_address(member.node, address);
+    }
+}
+
+impl Opened {
+    async fn start(self, place: &Place<'_>) -> Result<Entry, EntryError> {
+        let data_dir = self.ground.folder.path().to_owned();
+        let open: OpenDisk = Arc::new(move || Disk::open(&data_dir));
+        let links = PeerLinks::new(self.peers.clone());
+        let node = self.kept.node;
+        let (member, raft) = Member::start(node, self.applied.clone(), links, open).await?;
+        self.desk.open(member.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _ = raft.await;
+        });
+        tasks.spawn(directory::follow(node, self.applied.clone(), self.peers.clone()));
+        let state = Arc::new(NodeState { member });
+        let quic = self.peers.local_address().unwrap_or(place.quic);
+        let reachable = Reachable::of(place, quic, None);
+        match self.how {
+            How::Founded => self.found(&state, &reachable).await?,
+            // A founder that was killed before it had founded does so now.
+            How::Returned if node == FOUNDER && !state.applied().is_founded() => {
+                self.found(&state, &reachable).await?;
+            }
+            How::Returned => {}
+            How::Joined => self.hear(&state).await?,
+        }
+        tasks.spawn(tell_where(Arc::clone(&state), reachable));
+        tasks.spawn(certificates::keep(Renewal {
+            node,
+            identity: self.ground.identity,
+            bundle: self.ground.bundle,
+            custody: self.ground.custody,
+            folder: Arc::clone(&self.ground.folder),
+            applied: self.applied,
+            peers: self.peers.clone(),
+        }));
+        Ok(Entry {
+            state,
+            desk: self.desk,
+            peers: self.peers,
+            folder: self.ground.folder,
+            how: self.how,
+            tasks,
+        })
+    }
+
+    async fn found(&self, state: &NodeState, reachable: &Reachable) -> Result<(), EntryError> {
+        state.member.found().await.map_err(StateError::from)?;
+        let authority = self.ground.bundle.authorities();
+        let founding = Founding {
+            cluster: u128::from_le_bytes(random::bytes()).max(1),
+            spki: self.ground.identity.spki_hash(),
+            quic: reachable.quic.clone(),
+            http: reachable.http.clone(),
+            level: FEATURE_LEVEL,
+            at_secs: clock::unix_secs(),
+            authority: authority.first().map(|der| der.to_vec()).unwrap_or_default(),
+            salt: random::bytes(),
+        };
+        match state.commit(ClusterCommand::Found(Box::new(founding))).await {
+            Ok(_) | Err(StateError::Rejected(Rejected::Founded)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Until the leader has told this node what was agreed on so far.
+    async fn hear(&self, state: &NodeState) -> Result<(), EntryError> {
+        let node = state.node();
+        let mut changes = self.applied.changes();
+        let heard = async {
+            while self.applied.read().member(node).is_none() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(WELCOME_MAX, heard)
+            .await
+            .map_err(|_| EntryError::Unheard(node))
+    }
+}
+
+/// Where others reach this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Reachable {
+    quic: String,
+    http: String,
+}
+
+impl Reachable {
+    fn of(place: &Place<'_>, quic: SocketAddr, towards: Option<SocketAddr>) -> Reachable {
+        let quic = SocketAddr::new(reachable_ip(quic.ip(), towards), quic.port());
+        let http = SocketAddr::new(reachable_ip(place.http.ip(), towards), place.http.port());
+        Reachable {
+            quic: quic.to_string(),
+            http: format!("{}://{http}", place.http_scheme),
+        }
+    }
+}
+
+/// The address from which this host would speak to `towards`, where the port is open on all of them.
+fn reachable_ip(bound: IpAddr, towards: Option<SocketAddr>) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    let (any, somewhere): (IpAddr, SocketAddr) = match bound {
+        // Addresses for documentation (RFC 5737, RFC 3849): only the route there is asked for, nothing is sent.
+        IpAddr::V4(_) => (
+            Ipv4Addr::UNSPECIFIED.into(),
+            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+        ),
+        IpAddr::V6(_) => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
+        ),
+    };
+    let route = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(towards.unwrap_or(somewhere))?;
+        socket.local_addr()
+    };
+    route().map_or(bound, |address| address.ip())
+}
+
+/// Until the log says where this node is now and what it understands.
+async fn tell_where(state: Arc<NodeState>, reachable: Reachable) {
+    let node = state.node();
+    loop {
+        let is_known = state.applied().member(node).is_some_and(|member| {
+            member.quic == reachable.quic && member.http == reachable.http && member.level == FEATURE_LEVEL
+        });
+        if is_known {
+            return;
+        }
+        let at = MemberAt {
+            node,
+            quic: reachable.quic.clone(),
+            http: reachable.http.clone(),
+            level: FEATURE_LEVEL,
+        };
+        match state.commit(ClusterCommand::MoveMember(Box::new(at))).await {
+            Ok(_) => return,
+            Err(StateError::Commit(CommitError::NoLeader | CommitError::Unknown(_) | CommitError::Away(_))) => {}
+            Err(StateError::Rejected(error)) => {
+                tracing::error!(%error, "this node could not say where it is");
+                return;
+            }
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}

@@ -1,0 +1,96 @@
+//! What of a node's membership lies in its data folder.
+//!
+//! ```text
+//! lock                     held while a node runs on the folder
+//! identity/key.pem         the node's own key; made here, never sent
+//! identity/chain.pem       its certificate, renewed every 12 hours
+//! identity/authorities.pem whose signatures it believes
+//! authority/               the authority's certificate and key, on nodes that may vote
+//! raft/                    log, vote and snapshot
+//! ```
+
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+#[derive(thiserror::Error, Debug)]
+pub enum FolderError {
+    #[error("another node runs on {0}: stop it, or give this one a folder of its own with --data-dir")]
+    Locked(PathBuf),
+    #[error("{path}: {error}: check that the place exists and is yours, or choose another with --data-dir")]
+    Io { path: PathBuf, error: io::Error },
+}
+
+/// Locked for as long as this lives.
+pub struct DataFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder, readable by its owner only, where it is missing.
+    pub fn lock(path: &Path) -> Result<DataFolder, FolderError> {
+        make_private(path)?;
+        let io_error = |error| FolderError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        let lock = File::create(path.join("lock")).map_err(io_error)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| FolderError::Locked(path.to_owned()))?;
+        let folder = DataFolder {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        make_private(&folder.path.join("identity"))?;
+        make_private(&folder.path.join("authority"))?;
+        Ok(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.path.join("identity/key.pem")
+    }
+
+    pub fn chain(&self) -> PathBuf {
+        self.path.join("identity/chain.pem")
+    }
+
+    pub fn authorities(&self) -> PathBuf {
+        self.path.join("identity/authorities.pem")
+    }
+
+    pub fn authority_certificate(&self) -> PathBuf {
+        self.path.join("authority/certificate.pem")
+    }
+
+    pub fn authority_key(&self) -> PathBuf {
+        self.path.join("authority/key.pem")
+    }
+
+    /// Moves the damaged log out of the way, and the key with it: whoever loses his memory must not go on under his
+    /// old name. Gives where they are now.
+    pub fn set_damaged_aside(&self, at_secs: u64) -> Result<PathBuf, FolderError> {
+        let aside = self.path.join(format!("damaged-{at_secs}"));
+        make_private(&aside)?;
+        for name in ["raft", "identity"] {
+            let from = self.path.join(name);
+            fs::rename(&from, aside.join(name)).map_err(|error| FolderError::Io { path: from, error })?;
+        }
+        make_private(&self.path.join("identity"))?;
+        Ok(aside)
+    }
+}
+
+fn make_private(path: &Path) -> Result<(), FolderError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| FolderError::Io {
+        path: path.to_owned(),
+        error,
+    })
+}

@@ -1,0 +1,27 @@
+//! This node among the others: how it came into the cluster, whom it believes, what it answers and what it asks.
+//!
+//! `transport` carries messages and `raft` agrees; here they meet.
+//!
+//! * [`folder`]: what of all this lies in the data folder.
+//! * [`entry`]: how a node comes into its cluster: it founds it, joins it, or is a member already.
+//! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
+//! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
+//! * [`custody`]: who holds the authority's key, and how it gets there.
+//! * [`remote`]: replicas on other nodes, for the router of this one.
+
+mod certificates;
+mod custody;
+mod desk;
+mod directory;
+pub mod entry;
+mod folder;
+mod links;
+mod membership;
+mod remote;
+mod texts;
+
+pub use desk::Desk;
+pub use folder::DataFolder;
+pub use links::PeerLinks;
+pub use remote::{RemoteReplicas, Served};
+pub use texts::Texts;

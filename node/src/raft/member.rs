@@ -1,0 +1,437 @@
+//! This node as a member: one run of Raft after another, for as long as the node lives.
+//!
+//! openraft ends for good when its storage fails. Then the disk is opened and verified anew, and Raft starts from what is
+//! there. A disk that holds something else than what was written starts nothing any more: the node neither votes nor
+//! leads until its place is taken by a new member (see `docs/operations.md`).
+
+use super::disk::{Disk, DiskError};
+use super::journal::{Journal, Trouble};
+use super::link::{self, LinkError, LinkFactory, Links};
+use super::log_store::{LogRead, LogStore, OpenError};
+use super::state_machine::{AppliedState, KeptSnapshot, StateMachine};
+use super::types::Raft;
+use super::voting;
+use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
+use openraft::{Config, EmptyNode, SnapshotPolicy};
+use proto::NodeId;
+use proto::cluster::Proposal;
+use proto::raft::{self as ours, Committed, NotLeader, RaftAnswer, RaftRequest, ReadIndex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// A follower stands for election 500 to 600 ms after the last word of the leader.
+const HEARTBEAT_MILLIS: u64 = 50;
+const ELECTION_MILLIS: (u64, u64) = (200, 300);
+const SNAPSHOT_AFTER_ENTRIES: u64 = 1000;
+const ENTRIES_KEPT: u64 = 500;
+const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a command waits for a leader and its quorum before the caller hears of it.
+pub const AGREEMENT_MAX: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(25);
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+pub enum CommitError {
+    #[error(
+        "the cluster has no leader at the moment (fewer than half of its voters can reach each other): streams go on, \
+         changes have to wait; see `cluster status`"
+    )]
+    NoLeader,
+    #[error(
+        "whether this change counts is not known, because its leader was lost ({0}): look before you repeat it"
+    )]
+    Unknown(String),
+    #[error("this node takes no part in the cluster's agreement: {0}")]
+    Away(String),
+}
+
+/// Opens the disk, each time that Raft starts.
+pub type OpenDisk = Arc<dyn Fn() -> Result<Disk, DiskError> + Send + Sync>;
+
+/// Cheap to copy; all copies are the same member.
+#[derive(Clone)]
+pub struct Member<L> {
+    pub id: NodeId,
+    pub applied: AppliedState,
+    pub links: L,
+    run: Arc<RwLock<Run>>,
+    ended: Arc<Notify>,
+}
+
+/// How Raft is at the moment.
+enum Run {
+    Running {
+        raft: Raft,
+        trouble: Trouble,
+    },
+    /// It will be tried again.
+    Away(String),
+    /// Nothing will be tried.
+    Quarantined(String),
+}
+
+/// What a disk holds, all of it read.
+struct Kept {
+    disk: Disk,
+    log: LogRead,
+    snapshot: Option<KeptSnapshot>,
+}
+
+impl Kept {
+    fn read(mut disk: Disk) -> Result<Kept, OpenError> {
+        let log = LogStore::read(&mut disk)?;
+        let snapshot = disk.snapshot()?;
+        let snapshot = snapshot.map(|snapshot| KeptSnapshot::read(&snapshot.meta, snapshot.data));
+        Ok(Kept {
+            log,
+            snapshot: snapshot.transpose()?,
+            disk,
+        })
+    }
+}
+
+/// For status and metrics.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberView {
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub last_index: u64,
+    pub applied_index: u64,
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
+    /// What keeps this node from taking part, or from writing.
+    pub trouble: Option<String>,
+}
+
+impl<L: Links> Member<L> {
+    /// Starts Raft on what the disk holds. The handle is of the task that starts it again where it ends.
+    pub async fn start(
+        id: NodeId,
+        applied: AppliedState,
+        links: L,
+        open: OpenDisk,
+    ) -> Result<(Member<L>, JoinHandle<()>), OpenError> {
+        let member = Member {
+            id,
+            applied,
+            links,
+            run: Arc::new(RwLock::new(Run::Away("it is starting".to_owned()))),
+            ended: Arc::new(Notify::new()),
+        };
+        member.begin(&open).await?;
+        let supervised = tokio::spawn(member.clone().supervise(open));
+        Ok((member, supervised))
+    }
+
+    async fn begin(&self, open: &OpenDisk) -> Result<(), OpenError> {
+        let open = Arc::clone(open);
+        let read = tokio::task::spawn_blocking(move || Kept::read(open()?));
+        let kept = read
+            .await
+            .unwrap_or_else(|panic| Err(OpenError::Refused(panic.to_string())))?;
+        let journal = Journal::start(kept.disk)?;
+        let trouble = journal.trouble().clone();
+        let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
+        let links = LinkFactory(self.links.clone());
+        let raft = Raft::new(
+            self.id.0,
+            Arc::new(config()),
+            links,
+            kept.log.store(journal),
+            machine,
+        )
+        .await;
+        let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
+        self.set(Run::Running { raft, trouble });
+        Ok(())
+    }
+
+    async fn supervise(self, open: OpenDisk) {
+        while let Ok(raft) = self.raft() {
+            let voting = tokio::spawn(voting::keep(self.clone()));
+            let reason = tokio::select! {
+                reason = end_of(&raft) => Some(reason),
+                () = self.ended.notified() => None,
+            };
+            voting.abort();
+            let Some(reason) = reason else {
+                let _ = raft.shutdown().await;
+                return;
+            };
+            tracing::error!(reason, "Raft ended on this node; its disk is read anew");
+            self.set(Run::Away(reason));
+            drop(raft);
+            self.begin_again(&open).await;
+        }
+    }
+
+    /// Until Raft runs, or nothing gets better by itself.
+    async fn begin_again(&self, open: &OpenDisk) {
+        loop {
+            sleep(RESTART_AFTER).await;
+            match self.begin(open).await {
+                Ok(()) => return,
+                Err(error) if error.is_damage() => {
+                    tracing::error!(%error, "this node neither votes nor leads until it is repaired");
+                    self.set(Run::Quarantined(error.to_string()));
+                    return;
+                }
+                Err(error) => self.set(Run::Away(error.to_string())),
+            }
+        }
+    }
+
+    /// Takes no part any more. What was acknowledged is on the disk.
+    pub async fn stop(&self) {
+        self.ended.notify_one();
+        if let Ok(raft) = self.raft() {
+            let _ = raft.shutdown().await;
+        }
+    }
+
+    fn set(&self, run: Run) {
+        *self.run.write().unwrap_or_else(PoisonError::into_inner) = run;
+    }
+
+    pub(super) fn raft(&self) -> Result<Raft, CommitError> {
+        match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { raft, .. } => Ok(raft.clone()),
+            Run::Away(reason) | Run::Quarantined(reason) => Err(CommitError::Away(reason.clone())),
+        }
+    }
+
+    /// Makes this node a cluster of one. Does nothing where it has been one before.
+    pub async fn found(&self) -> Result<(), CommitError> {
+        let raft = self.raft()?;
+        let members = BTreeMap::from([(self.id.0, EmptyNode {})]);
+        match raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+            Err(RaftError::Fatal(error)) => Err(CommitError::Away(error.to_string())),
+        }
+    }
+
+    /// What this member says to a message of another one.
+    pub async fn answer(&self, request: RaftRequest) -> RaftAnswer {
+        match self.raft() {
+            Ok(raft) => link::answer(&raft, request).await,
+            Err(error) => RaftAnswer::Away(Box::new(away(error.to_string()))),
+        }
+    }
+
+    /// Durable on a quorum and applied here when it returns, whoever leads. Counts at most once.
+    pub async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+        let deadline = Instant::now() + AGREEMENT_MAX;
+        let mut doubt = None;
+        let committed = loop {
+            let Some(leader) = self.leader_by(deadline).await? else {
+                return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown));
+            };
+            let asked = async {
+                match leader == self.id {
+                    true => Ok(self.commit_here(proposal.clone()).await),
+                    false => self.links.command(leader, proposal.clone(), AGREEMENT_MAX).await,
+                }
+            };
+            match self.while_it_leads(leader, deadline, asked).await {
+                Asked::Answered(ours::CommandAnswer::Committed(committed)) => break *committed,
+                Asked::Answered(ours::CommandAnswer::NotLeader(_)) | Asked::Unreachable => {}
+                Asked::Answered(ours::CommandAnswer::Unknown(unknown)) => doubt = Some(unknown.reason),
+                Asked::Lost(reason) => doubt = Some(reason),
+            }
+            sleep(ASK_AGAIN).await;
+        };
+        let _ = timeout_at(deadline, self.applied.wait_for(committed.index)).await;
+        Ok(committed)
+    }
+
+    /// For this member as the leader.
+    pub async fn commit_here(&self, proposal: Proposal) -> ours::CommandAnswer {
+        let raft = match self.raft() {
+            Ok(raft) => raft,
+            Err(_) => return not_leader(None),
+        };
+        match timeout(AGREEMENT_MAX, raft.client_write(proposal)).await {
+            Ok(Ok(written)) => ours::CommandAnswer::Committed(Box::new(Committed {
+                index: written.log_id.index,
+                outcome: written.data,
+            })),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                not_leader(forward.leader_id.map(NodeId))
+            }
+            Ok(Err(error)) => unknown(error.to_string()),
+            Err(_) => unknown("no quorum agreed in time".to_owned()),
+        }
+    }
+
+    /// Everything that was acknowledged anywhere before this was called is in the applied state when it returns.
+    pub async fn linearize(&self) -> Result<(), CommitError> {
+        let deadline = Instant::now() + AGREEMENT_MAX;
+        let index = loop {
+            let Some(leader) = self.leader_by(deadline).await? else {
+                return Err(CommitError::NoLeader);
+            };
+            let asked = async {
+                match leader == self.id {
+                    true => Ok(self.read_index_here().await),
+                    false => self.links.read_index(leader, AGREEMENT_MAX).await,
+                }
+            };
+            if let Asked::Answered(ours::ReadAnswer::Index(read)) =
+                self.while_it_leads(leader, deadline, asked).await
+            {
+                break read.index;
+            }
+            sleep(ASK_AGAIN).await;
+        };
+        match timeout_at(deadline, self.applied.wait_for(index)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(CommitError::NoLeader),
+        }
+    }
+
+    /// For this member as the leader: it still leads a quorum (Raft, section 6.4 of Ongaro's thesis).
+    pub async fn read_index_here(&self) -> ours::ReadAnswer {
+        let Ok(raft) = self.raft() else {
+            return ours::ReadAnswer::NotLeader(Box::new(NotLeader { leader: None }));
+        };
+        match timeout(AGREEMENT_MAX, raft.get_read_log_id()).await {
+            Ok(Ok((read, _))) => ours::ReadAnswer::Index(Box::new(ReadIndex {
+                index: read.map_or(0, |id| id.index),
+            })),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
+                ours::ReadAnswer::NotLeader(Box::new(NotLeader {
+                    leader: forward.leader_id.map(NodeId),
+                }))
+            }
+            Ok(Err(error)) => ours::ReadAnswer::Unknown(Box::new(away(error.to_string()))),
+            Err(_) => ours::ReadAnswer::Unknown(Box::new(away("no quorum answered in time".to_owned()))),
+        }
+    }
+
+    /// `None`: the deadline has come.
+    async fn leader_by(&self, deadline: Instant) -> Result<Option<NodeId>, CommitError> {
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        let mut metrics = self.raft()?.metrics();
+        let found =
+            metrics.wait_for(|metrics| metrics.current_leader.is_some() || metrics.running_state.is_err());
+        match timeout_at(deadline, found).await {
+            Ok(Ok(metrics)) => match metrics.current_leader {
+                Some(leader) => Ok(Some(NodeId(leader))),
+                None => Err(CommitError::Away("it is being restarted".to_owned())),
+            },
+            Ok(Err(_)) => Err(CommitError::Away("it has ended".to_owned())),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// An answer that is still out when another leader is known will not come.
+    async fn while_it_leads<T>(
+        &self,
+        leader: NodeId,
+        deadline: Instant,
+        asked: impl Future<Output = Result<T, LinkError>>,
+    ) -> Asked<T> {
+        let changed = async {
+            match self.raft() {
+                Ok(raft) => {
+                    let mut metrics = raft.metrics();
+                    let _ = metrics
+                        .wait_for(|metrics| metrics.current_leader.is_some_and(|now| now != leader.0))
+                        .await;
+                }
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            answered = timeout_at(deadline, asked) => match answered {
+                Ok(Ok(answer)) => Asked::Answered(answer),
+                Ok(Err(LinkError::Unreachable { .. })) => Asked::Unreachable,
+                Ok(Err(error @ LinkError::Unanswered { .. })) => Asked::Lost(error.to_string()),
+                Err(_) => Asked::Lost("no answer in time".to_owned()),
+            },
+            () = changed => Asked::Lost("another node leads now".to_owned()),
+        }
+    }
+
+    /// As of now.
+    pub fn view(&self) -> MemberView {
+        let (raft, trouble) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { raft, trouble } => (raft.clone(), trouble.words()),
+            Run::Away(reason) | Run::Quarantined(reason) => return MemberView::away(reason.clone()),
+        };
+        let metrics = raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        MemberView {
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            trouble,
+        }
+    }
+}
+
+async fn end_of(raft: &Raft) -> String {
+    let mut metrics = raft.metrics();
+    let ended = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+    match ended.as_deref().map(|metrics| &metrics.running_state) {
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(())) | Err(_) => "it was dropped".to_owned(),
+    }
+}
+
+enum Asked<T> {
+    Answered(T),
+    Unreachable,
+    Lost(String),
+}
+
+impl MemberView {
+    fn away(reason: String) -> MemberView {
+        MemberView {
+            leader: None,
+            term: 0,
+            last_index: 0,
+            applied_index: 0,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            trouble: Some(reason),
+        }
+    }
+}
+
+fn config() -> Config {
+    let config = Config {
+        cluster_name: "cluster".to_owned(),
+        heartbeat_interval: HEARTBEAT_MILLIS,
+        election_timeout_min: ELECTION_MILLIS.0,
+        election_timeout_max: ELECTION_MILLIS.1,
+        install_snapshot_timeout: SNAPSHOT_WITHIN.as_millis() as u64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
+        replication_lag_threshold: SNAPSHOT_AFTER_ENTRIES + ENTRIES_KEPT,
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        ..Config::default()
+    };
+    config.validate().expect("these times stand in the right order")
+}
+
+fn away(reason: String) -> ours::Away {
+    ours::Away { reason }
+}
+
+fn not_leader(leader: Option<NodeId>) -> ours::CommandAnswer {
+    ours::CommandAnswer::NotLeader(Box::new(NotLeader { leader }))
+}
+
+fn unknown(reason: String) -> ours::CommandAnswer {
+    ours::CommandAnswer::Unknown(Box::new(away(reason)))
+}

@@ -1,0 +1,22 @@
+//! Agreement: openraft over our disk, our messages and our state.
+//!
+//! ```text
+//! types ── convert ── log_store ─┐
+//!                     state_machine ── journal ── disk
+//! member (one run of Raft, and its restarts) ── link ── other members
+//! ```
+
+pub mod disk;
+
+mod convert;
+mod journal;
+mod link;
+mod log_store;
+mod member;
+mod state_machine;
+mod types;
+mod voting;
+
+pub use link::{LinkError, Links};
+pub use member::{CommitError, Member, MemberView, OpenDisk};
+pub use state_machine::AppliedState;

@@ -1,0 +1,277 @@
+//! Between one replica's engine and all who use it: the router of this node, and those of others.
+//!
+//! The engine knows streams, not nodes. Who submitted a stream hears of it; what nobody submitted is dropped.
+
+use crate::actors::machine::Mailbox;
+use crate::actors::router::{ReplicaLink, RouterMessage};
+use proto::engine::{FromEngine, Load, ReplicaInfo, TokenBatch, ToEngine};
+use proto::wire::{self, Kind};
+use proto::{Attempt, Epoch, NodeId, ReplicaId, StreamId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// Messages that may wait for a gateway on another node. One that is further behind has lost its link: it submits anew
+/// what it still wants.
+const GATEWAY_MESSAGES: usize = 4096;
+
+/// Of one replica, over all its epochs. Cheap to copy.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    replica: ReplicaId,
+    model: String,
+    model_digest: [u8; 32],
+    router: Mailbox<RouterMessage>,
+    open: Mutex<Open>,
+}
+
+/// What is known of the present epoch.
+#[derive(Default)]
+struct Open {
+    engine: Option<EngineSide>,
+    load: Load,
+    gateways: BTreeMap<NodeId, mpsc::Sender<FromEngine>>,
+    /// Streams of gateways on other nodes.
+    owners: BTreeMap<StreamId, Owner>,
+}
+
+struct EngineSide {
+    info: ReplicaInfo,
+    frames: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+struct Owner {
+    gateway: NodeId,
+    attempt: Attempt,
+}
+
+impl Hub {
+    pub fn new(
+        replica: ReplicaId,
+        model: String,
+        model_digest: [u8; 32],
+        router: Mailbox<RouterMessage>,
+    ) -> Hub {
+        Hub(Arc::new(Shared {
+            replica,
+            model,
+            model_digest,
+            router,
+            open: Mutex::default(),
+        }))
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine can serve; frames for it go to `frames`, which the caller empties for as long as the epoch lives.
+    pub async fn ready(&self, info: ReplicaInfo, frames: mpsc::UnboundedSender<Vec<u8>>) {
+        {
+            let mut open = self.open();
+            open.engine = Some(EngineSide {
+                info: info.clone(),
+                frames: frames.clone(),
+            });
+            open.tell_all(&FromEngine::Ready(info.clone()));
+        }
+        let up = RouterMessage::ReplicaUp {
+            model: self.0.model.clone(),
+            link: ReplicaLink {
+                info,
+                model_digest: self.0.model_digest,
+                frames,
+            },
+        };
+        self.0.router.send(up).await;
+    }
+
+    /// The epoch has ended, and with it every stream.
+    pub async fn down(&self, epoch: Epoch) {
+        {
+            let mut open = self.open();
+            open.engine = None;
+            open.owners.clear();
+            // A gateway whose link ends takes the replica for lost, which it is.
+            open.gateways.clear();
+        }
+        let replica = self.0.replica;
+        self.0.router.send(RouterMessage::ReplicaDown { replica, epoch }).await;
+    }
+
+    pub async fn load(&self, epoch: Epoch, load: Load) {
+        {
+            let mut open = self.open();
+            open.load = load;
+            open.tell_all(&FromEngine::Load(load));
+        }
+        let replica = self.0.replica;
+        self.0.router.send(RouterMessage::Load { replica, epoch, load }).await;
+    }
+
+    pub async fn refused(&self, epoch: Epoch, refused: FromEngine) {
+        let FromEngine::Refused {
+            stream,
+            attempt,
+            refusal,
+        } = refused
+        else {
+            return;
+        };
+        let is_remote = {
+            let mut open = self.open();
+            let owner = open.owners.remove(&stream);
+            if let Some(owner) = owner {
+                let message = FromEngine::Refused {
+                    stream,
+                    attempt,
+                    refusal,
+                };
+                open.tell(owner.gateway, message);
+            }
+            owner.is_some()
+        };
+        if !is_remote {
+            let message = RouterMessage::Refused {
+                replica: self.0.replica,
+                epoch,
+                stream,
+                attempt,
+                refusal,
+            };
+            self.0.router.send(message).await;
+        }
+    }
+
+    pub async fn tokens(&self, epoch: Epoch, batch: TokenBatch) {
+        let local = self.open().hand_out(batch);
+        for delivery in local {
+            let message = RouterMessage::Delivered {
+                replica: self.0.replica,
+                epoch,
+                delivery,
+            };
+            self.0.router.send(message).await;
+        }
+    }
+
+    /// A gateway on another node wants to use the replica. What it receives begins with `Ready` as soon as the replica
+    /// is; the end of it is the end of the epoch, or of the gateway's patience.
+    pub fn attach(&self, gateway: NodeId) -> mpsc::Receiver<FromEngine> {
+        let (sender, receiver) = mpsc::channel(GATEWAY_MESSAGES);
+        let mut open = self.open();
+        open.cancel_all(gateway);
+        let known = open.engine.as_ref().map(|engine| engine.info.clone());
+        open.gateways.insert(gateway, sender);
+        if let Some(info) = known {
+            let load = open.load;
+            open.tell(gateway, FromEngine::Ready(info));
+            open.tell(gateway, FromEngine::Load(load));
+        }
+        receiver
+    }
+
+    /// What a gateway on another node says to the engine of `epoch`. Messages to another epoch are dropped.
+    pub fn take(&self, gateway: NodeId, epoch: Epoch, message: &ToEngine) {
+        let mut open = self.open();
+        if open.engine.as_ref().is_none_or(|engine| engine.info.epoch != epoch) {
+            return;
+        }
+        match message {
+            ToEngine::Submit(submit) => {
+                let owner = Owner {
+                    gateway,
+                    attempt: submit.ticket.attempt,
+                };
+                open.owners.insert(submit.ticket.stream, owner);
+            }
+            ToEngine::Cancel { stream, .. } => {
+                let is_its_own = open.owners.get(stream).is_some_and(|owner| owner.gateway == gateway);
+                if !is_its_own {
+                    return;
+                }
+                // What the engine still says of it falls to this node's router, which knows no such stream.
+                open.owners.remove(stream);
+            }
+            // Only the node that the replica lives on may end it.
+            ToEngine::Drain => return,
+        }
+        open.send(message);
+    }
+
+    /// The gateway has gone: nobody is left to hear of its streams.
+    pub fn detach(&self, gateway: NodeId) {
+        let mut open = self.open();
+        open.gateways.remove(&gateway);
+        open.cancel_all(gateway);
+    }
+}
+
+impl Open {
+    fn send(&self, message: &ToEngine) {
+        if let Some(engine) = &self.engine {
+            // A closed channel means that the epoch is ending.
+            let _ = engine
+                .frames
+                .send(wire::frame(Kind::ToEngine, engine.info.epoch.0, message));
+        }
+    }
+
+    fn tell_all(&mut self, message: &FromEngine) {
+        let gateways: Vec<NodeId> = self.gateways.keys().copied().collect();
+        for gateway in gateways {
+            self.tell(gateway, message.clone());
+        }
+    }
+
+    fn tell(&mut self, gateway: NodeId, message: FromEngine) {
+        let is_told = self
+            .gateways
+            .get(&gateway)
+            .is_some_and(|sender| sender.try_send(message).is_ok());
+        if !is_told && self.gateways.remove(&gateway).is_some() {
+            tracing::warn!(%gateway, "a gateway is too far behind; its link is cut");
+            self.cancel_all(gateway);
+        }
+    }
+
+    fn cancel_all(&mut self, gateway: NodeId) {
+        let (gone, kept) = std::mem::take(&mut self.owners)
+            .into_iter()
+            .partition(|(_, owner)| owner.gateway == gateway);
+        self.owners = kept;
+        let gone: BTreeMap<StreamId, Owner> = gone;
+        for (stream, Owner { attempt, .. }) in gone {
+            self.send(&ToEngine::Cancel { stream, attempt });
+        }
+    }
+
+    /// One batch for each gateway; what is left is this node's own.
+    fn hand_out(&mut self, batch: TokenBatch) -> Vec<proto::engine::Delivery> {
+        let (mut local, mut remote) = (Vec::new(), BTreeMap::<NodeId, Vec<_>>::new());
+        for delivery in batch.deliveries {
+            match self.owners.get(&delivery.stream).copied() {
+                None => local.push(delivery),
+                Some(owner) => {
+                    if delivery.finish.is_some() {
+                        self.owners.remove(&delivery.stream);
+                    }
+                    remote.entry(owner.gateway).or_default().push(delivery);
+                }
+            }
+        }
+        for (gateway, deliveries) in remote {
+            let batch = TokenBatch {
+                replica: batch.replica,
+                epoch: batch.epoch,
+                step: batch.step,
+                deliveries,
+            };
+            self.tell(gateway, FromEngine::Tokens(batch));
+        }
+        local
+    }
+}

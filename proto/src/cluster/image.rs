@@ -1,0 +1,34 @@
+//! The state of the cluster as it is written down: in snapshots and backups.
+
+use super::outcome::Outcome;
+use super::record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, TenantRecord, TokenRecord};
+use crate::NodeId;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// A program reads the versions it knows and writes the highest that the committed feature level allows.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum ClusterImage {
+    V1(Box<ImageV1>),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImageV1 {
+    /// 0: not founded yet.
+    pub cluster: u128,
+    pub version: u64,
+    pub level: u32,
+    pub authorities: Vec<Vec<u8>>,
+    pub members: Vec<MemberRecord>,
+    /// The highest id that was ever given.
+    pub node_max: NodeId,
+    pub tokens: Vec<TokenRecord>,
+    pub drained: Vec<NodeId>,
+    pub models: Vec<ModelRecord>,
+    pub replicas: Vec<ReplicaRecord>,
+    pub replica_next: u32,
+    pub tenants: Vec<TenantRecord>,
+    pub tenant_next: u32,
+    pub keys: Vec<KeyRecord>,
+    /// What became of the latest proposals, the oldest first.
+    pub recent: Vec<(u128, Outcome)>,
+}

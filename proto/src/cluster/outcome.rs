@@ -1,0 +1,60 @@
+//! What became of a command.
+
+use super::record::ReplicaRecord;
+use crate::{NodeId, TenantId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// What became of a command where it stands in the log.
+pub type Outcome = Result<Applied, Rejected>;
+
+/// What a command that counts has made.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum Applied {
+    Done,
+    Member(NodeId),
+    Tenant(TenantId),
+    /// In the order of the models.
+    Replicas(Vec<ReplicaRecord>),
+}
+
+/// Why a command changes nothing.
+#[derive(Archive, Serialize, Deserialize, thiserror::Error, Clone, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    #[error("this cluster has been founded already")]
+    Founded,
+    #[error(
+        "this command needs feature level {needed}, and the cluster is at {level}: upgrade every node first"
+    )]
+    LevelTooLow { needed: u32, level: u32 },
+    #[error(
+        "feature level {level} cannot be committed: a member understands less, or it is not above the present one"
+    )]
+    LevelUnfit { level: u32 },
+    #[error("there is no node {node} in this cluster; it may have been removed")]
+    MemberUnknown { node: NodeId },
+    #[error("node {node} is the last one that may vote; add another one first")]
+    LastVoter { node: NodeId },
+    #[error(
+        "the join token is unknown, was used already, or has expired: make another one with `cluster token create`"
+    )]
+    TokenUnfit,
+    #[error("a token with id `{token}` exists already; draw another one")]
+    TokenExists { token: String },
+    #[error(
+        "the model `{name}` is another file on other nodes of this cluster: serve this one under another name, as in \
+         --model NAME=FILE"
+    )]
+    ModelDiffers { name: String },
+    #[error("a tenant named `{name}` exists already; choose another name")]
+    TenantExists { name: String },
+    #[error("there is no tenant {id}; add the tenant before its keys")]
+    TenantUnknown { id: TenantId },
+    #[error("tenant {id} still has {keys} API key(s); revoke them first")]
+    TenantHasKeys { id: TenantId, keys: u64 },
+    #[error("a key with id `{key_id}` exists already; draw another one")]
+    KeyExists { key_id: String },
+    #[error("there is no key with id `{key_id}`; it may have been revoked already")]
+    KeyUnknown { key_id: String },
+    #[error("a cluster trusts one authority, or two while one takes over; {count} were named")]
+    AuthoritiesUnfit { count: u64 },
+}
