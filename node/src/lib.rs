@@ -16,6 +16,7 @@ pub mod actors;
 pub mod shard_host;
 
 pub mod control;
+pub mod raft;
 pub mod state;
 pub mod store;
 pub mod telemetry;

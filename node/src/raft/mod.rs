@@ -1,0 +1,3 @@
+//! Raft: what the nodes of a cluster agree upon, and where it is kept.
+
+pub mod disk;
