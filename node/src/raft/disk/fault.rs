@@ -16,7 +16,11 @@ impl Fault {
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         );
-        if full { Fault::Full(error) } else { Fault::Io(error) }
+        if full {
+            Fault::Full(error)
+        } else {
+            Fault::Io(error)
+        }
     }
 
     pub fn corrupt(what: impl Into<String>) -> Fault {

@@ -61,10 +61,7 @@ fn create(folder: &Path, place: &str) -> Result<(), DiskError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fails(error)),
         _ => {}
     }
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&unfinished)
-        .map_err(fails)?;
+    DirBuilder::new().mode(0o700).create(&unfinished).map_err(fails)?;
     let log = PlainFile::create(&unfinished.join(LOG)).map_err(fails)?;
     let witness = PlainFile::create(&unfinished.join(WITNESS)).map_err(fails)?;
     Files::new(place.to_owned(), log, witness).create(crate::random::bytes())?;

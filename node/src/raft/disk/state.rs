@@ -156,7 +156,11 @@ impl State {
     }
 
     fn append(&mut self, first: u64, entries: &[Vec<u8>], writes: &mut Vec<Write>) {
-        assert_eq!(first, self.log.end, "appended entries continue the log {:?}", self.log);
+        assert_eq!(
+            first, self.log.end,
+            "appended entries continue the log {:?}",
+            self.log
+        );
         for entry in entries {
             writes.push(put(Key::new(Kind::Entry, self.log.end), entry));
             self.log.end += 1;

@@ -52,7 +52,9 @@ fn twin(error: &io::Error) -> io::Error {
 
 impl StorageBackend for Watched {
     fn len(&self) -> io::Result<u64> {
-        self.inner()?.len().inspect_err(|error| self.remember(Fault::Io(twin(error))))
+        self.inner()?
+            .len()
+            .inspect_err(|error| self.remember(Fault::Io(twin(error))))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {

@@ -57,7 +57,9 @@ impl Witness {
             stores[0].or(stores[1]),
             stores[0].zip(stores[1]).is_none_or(|(a, b)| a == b),
         ) else {
-            return Err(Fault::corrupt("no slot of the witness is whole, or they disagree"));
+            return Err(Fault::corrupt(
+                "no slot of the witness is whole, or they disagree",
+            ));
         };
         Ok(Testimony {
             store,
@@ -67,9 +69,7 @@ impl Witness {
 
     fn read_slot(&self, number: u64) -> Result<Option<(StoreId, u64)>, Fault> {
         let mut bytes = [0; SLOT_BYTES];
-        self.0
-            .read(number * BLOCK_BYTES, &mut bytes)
-            .map_err(Fault::Io)?;
+        self.0.read(number * BLOCK_BYTES, &mut bytes).map_err(Fault::Io)?;
         Ok(decode(&bytes).filter(|(_, step)| step % 2 == number))
     }
 }
@@ -86,7 +86,9 @@ impl Testimony {
                 newest..=newest + 1
             }
             [Some(whole), None] | [None, Some(whole)] => whole + 1..=whole + 1,
-            [Some(_), Some(_)] | [None, None] => return Err(Fault::corrupt("the slots of the witness disagree")),
+            [Some(_), Some(_)] | [None, None] => {
+                return Err(Fault::corrupt("the slots of the witness disagree"));
+            }
         };
         if allowed.contains(&step) {
             return Ok(());
