@@ -18,5 +18,6 @@ mod types;
 mod voting;
 
 pub use link::{LinkError, Links};
+pub use log_store::OpenError;
 pub use member::{CommitError, Member, MemberView, OpenDisk};
 pub use state_machine::AppliedState;
