@@ -1,7 +1,7 @@
-//! What the replicas of this node are doing, for everybody who asks: health, metrics, `cluster status`.
+//! What the replicas that this node can use are doing, for everybody who asks: health, metrics, `cluster status`.
 
 use proto::engine::{Load, ReplicaInfo};
-use proto::{Epoch, ReplicaId};
+use proto::{Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +13,19 @@ pub struct Board {
 
 #[derive(Clone, Debug)]
 pub struct ReplicaView {
+    pub place: Where,
     pub model: String,
     pub epoch: Epoch,
     pub phase: Phase,
     /// As last reported in this epoch.
     pub load: Load,
+}
+
+/// Where a replica lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Where {
+    Here,
+    Elsewhere(NodeId),
 }
 
 #[derive(Clone, Debug)]
@@ -35,8 +43,9 @@ pub enum Phase {
 
 impl Board {
     /// A new epoch of a replica begins.
-    pub fn starting(&self, replica: ReplicaId, epoch: Epoch, model: &str) {
+    pub fn starting(&self, replica: ReplicaId, epoch: Epoch, model: &str, place: Where) {
         let view = ReplicaView {
+            place,
             model: model.to_owned(),
             epoch,
             phase: Phase::Starting,
@@ -57,6 +66,11 @@ impl Board {
         }
     }
 
+    /// It exists no more.
+    pub fn remove(&self, replica: ReplicaId) {
+        self.lock().remove(&replica);
+    }
+
     /// As of now.
     pub fn views(&self) -> BTreeMap<ReplicaId, ReplicaView> {
         self.lock().clone()
@@ -70,10 +84,10 @@ impl Board {
         }
         let reasons: Vec<String> = views
             .values()
-            .map(|view| format!("{}: {}", view.model, view.phase.in_words()))
+            .map(|view| format!("{}{}: {}", view.model, view.place.in_words(), view.phase.in_words()))
             .collect();
         Err(if reasons.is_empty() {
-            "no model has been started".to_owned()
+            "no model is served by this cluster yet".to_owned()
         } else {
             reasons.join("; ")
         })
@@ -81,6 +95,16 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, ReplicaView>> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Where {
+    /// Nothing to say of what is here.
+    pub fn in_words(self) -> String {
+        match self {
+            Where::Here => String::new(),
+            Where::Elsewhere(node) => format!(" on node {node}"),
+        }
     }
 }
 
@@ -102,11 +126,11 @@ mod tests {
     #[test]
     fn one_ready_replica_is_health_and_otherwise_the_reasons_are_told() {
         let board = Board::default();
-        assert_eq!(board.health().unwrap_err(), "no model has been started");
-        board.starting(ReplicaId(1), Epoch(1), "a");
-        board.starting(ReplicaId(2), Epoch(1), "b");
+        assert_eq!(board.health().unwrap_err(), "no model is served by this cluster yet");
+        board.starting(ReplicaId(1), Epoch(1), "a", Where::Here);
+        board.starting(ReplicaId(2), Epoch(1), "b", Where::Elsewhere(NodeId(2)));
         board.phase(ReplicaId(2), Phase::Loading { permille: 345 });
-        assert_eq!(board.health().unwrap_err(), "a: starting; b: loading, 34%");
+        assert_eq!(board.health().unwrap_err(), "a: starting; b on node 2: loading, 34%");
         let info = ReplicaInfo {
             replica: ReplicaId(2),
             epoch: Epoch(1),

@@ -6,10 +6,14 @@ use super::router::RouterMessage;
 use super::streams::OpenRequest;
 use crate::config::high::Auth;
 use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
+use crate::constraint::checker::Checker;
+use crate::peers::Served;
 use crate::state::NodeState;
 use crate::state::keys::{self, LocalKey};
-use crate::telemetry::{engine_metrics, request_metrics};
+use crate::telemetry::{cluster_metrics, engine_metrics, request_metrics};
 use metrics_exporter_prometheus::PrometheusHandle;
+use crate::text::TextModel;
+use proto::cluster::ModelRecord;
 use proto::request::Refusal;
 use proto::{RequestId, StreamId, TenantId};
 use std::collections::BTreeMap;
@@ -62,6 +66,7 @@ impl Gateway for RouterGateway {
         let mut page = self.recorded.render();
         page.push_str(&request_metrics::aliases(&page));
         page.push_str(&engine_metrics::page(&self.board.views()));
+        page.push_str(&cluster_metrics::page(&self.state));
         page
     }
 }
@@ -97,6 +102,33 @@ impl RouterGateway {
             // The router has ended, so the node is ending.
             Err(_) => Err(Refusal::Draining),
         }
+    }
+}
+
+/// Models that other nodes hold.
+impl Served for RouterGateway {
+    fn knows(&self, model: &str) -> bool {
+        let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
+        models.contains_key(model)
+    }
+
+    fn serve(&self, model: &ModelRecord, text: TextModel, context_tokens_max: u32) {
+        let grammars = Checker::start(text.vocabulary().clone(), text.end_tokens());
+        match grammars {
+            Ok(grammars) => self.add_model(ServedModel {
+                name: model.name.clone(),
+                added_at_secs: model.added_at_secs,
+                context_tokens_max,
+                text,
+                grammars,
+            }),
+            Err(error) => tracing::error!(model = model.name, %error, "a model of another node cannot be served"),
+        }
+    }
+
+    fn forget_all_but(&self, models: &[String]) {
+        let mut known = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name, _| models.contains(name));
     }
 }
 

@@ -35,6 +35,10 @@ pub enum RouterMessage {
         replica: ReplicaId,
         epoch: Epoch,
     },
+    /// It exists no more, whatever its epoch was.
+    ReplicaGone {
+        replica: ReplicaId,
+    },
     Delivered {
         replica: ReplicaId,
         epoch: Epoch,
@@ -134,6 +138,10 @@ impl World<Router> for RouterWorld {
             }
             RouterMessage::ReplicaUp { model, link } => Some(self.replica_up(model, link)),
             RouterMessage::ReplicaDown { replica, epoch } => self.replica_down(replica, epoch),
+            RouterMessage::ReplicaGone { replica } => {
+                let epoch = self.replicas.get(&replica)?.info.epoch;
+                self.replica_down(replica, epoch)
+            }
             RouterMessage::Delivered {
                 replica,
                 epoch,

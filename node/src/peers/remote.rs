@@ -59,8 +59,8 @@ impl<S: Served> RemoteReplicas<S> {
                 if !stays {
                     task.abort();
                     self.board.remove(*replica);
-                    let gone = RouterMessage::ReplicaLost { replica: *replica };
-                    self.router.send_owed(gone);
+                    // Owed to the link that was admitted when it came up.
+                    self.router.send_owed(RouterMessage::ReplicaGone { replica: *replica });
                 }
                 stays
             });
@@ -258,7 +258,7 @@ async fn write_all(
     mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
 ) -> Result<(), LinkError> {
     while let Some(frame) = outbox.recv().await {
-        sender.send_frame(&frame).await?;
+        sender.send_framed(Kind::ToEngine, frame).await?;
     }
     Ok(())
 }

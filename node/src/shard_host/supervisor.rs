@@ -6,7 +6,7 @@
 use super::hub::Hub;
 use super::process::ShardProcess;
 use super::setup::ShardSetup;
-use crate::actors::board::{Board, Phase};
+use crate::actors::board::{Board, Phase, Where};
 use crate::config::low::LogFormat;
 use proto::Epoch;
 use proto::engine::{FromEngine, Load, ReplicaInfo};
@@ -65,7 +65,7 @@ impl Supervisor {
         loop {
             let epoch = self.plan.setup.epoch;
             self.board
-                .starting(self.plan.setup.replica, epoch, &self.plan.model);
+                .starting(self.plan.setup.replica, epoch, &self.plan.model, Where::Here);
             let mut session = Session {
                 supervisor: &self,
                 epoch,

@@ -170,13 +170,13 @@ fn labels(replica: ReplicaId, view: &ReplicaView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::board::Board;
+    use crate::actors::board::{Board, Where};
     use proto::Epoch;
 
     #[test]
     fn each_number_stands_under_both_names_with_its_model() {
         let board = Board::default();
-        board.starting(ReplicaId(0), Epoch(1), "a\"b");
+        board.starting(ReplicaId(0), Epoch(1), "a\"b", Where::Here);
         let load = Load {
             running: 3,
             blocks_total: 10,

@@ -1,5 +1,6 @@
 //! What the node says about itself: logs on stderr, numbers on `/metrics`, spans to a collector that is asked for.
 
+pub mod cluster_metrics;
 pub mod engine_metrics;
 pub mod logs;
 pub mod otlp;
