@@ -15,6 +15,9 @@ pub mod text;
 pub mod actors;
 pub mod shard_host;
 
+pub mod transport;
+pub mod trust;
+
 pub mod control;
 pub mod raft;
 pub mod state;

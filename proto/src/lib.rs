@@ -2,13 +2,15 @@
 //!
 //! No IO, no clock, no decision. Read the modules in this order:
 //! ids and time, what a client asks for, what a step computes, what engine and gateway exchange, what the cluster
-//! agrees on, and how any of it looks on a wire.
+//! agrees on, what nodes say to each other and to who wants to be one, and how any of it looks on a wire.
 #![forbid(unsafe_code)]
 
 pub mod block_hash;
 pub mod cluster;
 pub mod engine;
 pub mod ids;
+pub mod join;
+pub mod peer;
 pub mod raft;
 pub mod request;
 pub mod step;

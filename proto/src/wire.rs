@@ -27,7 +27,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 const MAGIC: [u8; 4] = *b"CLST";
 
 /// Which type a payload is. Numbers are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Kind {
     ToEngine = 1,
@@ -35,6 +35,17 @@ pub enum Kind {
     LogEntry = 3,
     ShardSetup = 4,
     PackedIndex = 5,
+    /// A question of one node to another; `PeerAnswer` is due on the same stream.
+    PeerRequest = 16,
+    PeerAnswer = 17,
+    /// What a stream that stays open is for.
+    Hello = 18,
+    JoinRequest = 19,
+    JoinAnswer = 20,
+    RenewRequest = 21,
+    RenewAnswer = 22,
+    /// Raw bytes, not rkyv: a tensor or a part of a file, into a buffer that the receiver has sized.
+    Chunk = 23,
     RaftEntry = 40,
     RaftVote = 41,
     RaftLogId = 42,
@@ -42,26 +53,64 @@ pub enum Kind {
     ClusterImage = 44,
     NodeIdentity = 45,
     Backup = 46,
+    /// What a node has to know of a model whose weights another one holds.
+    ModelText = 47,
 }
 
 impl Kind {
+    pub const ALL: [Kind; 21] = [
+        Kind::ToEngine,
+        Kind::FromEngine,
+        Kind::LogEntry,
+        Kind::ShardSetup,
+        Kind::PackedIndex,
+        Kind::PeerRequest,
+        Kind::PeerAnswer,
+        Kind::Hello,
+        Kind::JoinRequest,
+        Kind::JoinAnswer,
+        Kind::RenewRequest,
+        Kind::RenewAnswer,
+        Kind::Chunk,
+        Kind::RaftEntry,
+        Kind::RaftVote,
+        Kind::RaftLogId,
+        Kind::SnapshotMeta,
+        Kind::ClusterImage,
+        Kind::NodeIdentity,
+        Kind::Backup,
+        Kind::ModelText,
+    ];
+
     fn from_number(number: u16) -> Option<Kind> {
-        [
-            Kind::ToEngine,
-            Kind::FromEngine,
-            Kind::LogEntry,
-            Kind::ShardSetup,
-            Kind::PackedIndex,
-            Kind::RaftEntry,
-            Kind::RaftVote,
-            Kind::RaftLogId,
-            Kind::SnapshotMeta,
-            Kind::ClusterImage,
-            Kind::NodeIdentity,
-            Kind::Backup,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u16 == number)
+        Kind::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+
+    /// No payload of this kind is longer; a header that says so is refused before anything is read into memory.
+    pub fn payload_bytes_max(self) -> usize {
+        match self {
+            Kind::ToEngine
+            | Kind::FromEngine
+            | Kind::LogEntry
+            | Kind::ShardSetup
+            | Kind::PackedIndex
+            | Kind::RaftEntry
+            | Kind::RaftVote
+            | Kind::RaftLogId
+            | Kind::SnapshotMeta
+            | Kind::ClusterImage
+            | Kind::NodeIdentity
+            | Kind::Backup
+            | Kind::ModelText => PAYLOAD_BYTES_MAX,
+            // A part of a snapshot or a batch of log entries; whoever sends more cuts it.
+            Kind::PeerRequest => 8 << 20,
+            // The largest vocabularies take some 20 MiB.
+            Kind::PeerAnswer => PAYLOAD_BYTES_MAX,
+            Kind::Hello => 4 << 10,
+            // Said by strangers, or to them: two certificates and a list of members.
+            Kind::JoinRequest | Kind::JoinAnswer | Kind::RenewRequest | Kind::RenewAnswer => 16 << 10,
+            Kind::Chunk => 16 << 20,
+        }
     }
 }
 
@@ -73,8 +122,10 @@ pub enum WireError {
     WrongVersion { found: u16 },
     #[error("message kind {found} where kind {expected} was due")]
     WrongKind { found: u16, expected: u16 },
-    #[error("payload of {length} bytes; at most {PAYLOAD_BYTES_MAX} are taken")]
-    TooLarge { length: u64 },
+    #[error("message kind {found} is not known to this program")]
+    UnknownKind { found: u16 },
+    #[error("payload of {length} bytes; at most {length_max} are taken")]
+    TooLarge { length: u64, length_max: u64 },
     #[error("checksum does not match")]
     BadChecksum,
     #[error("payload is not a valid message")]
@@ -91,7 +142,21 @@ pub struct Header {
 }
 
 impl Header {
+    /// Where only one kind may come.
     pub fn parse(bytes: &[u8; HEADER_BYTES], expected: Kind) -> Result<Header, WireError> {
+        let wrong = |found| WireError::WrongKind {
+            found,
+            expected: expected as u16,
+        };
+        match Header::parse_any(bytes) {
+            Ok(header) if header.kind != expected => Err(wrong(header.kind as u16)),
+            Err(WireError::UnknownKind { found }) => Err(wrong(found)),
+            parsed => parsed,
+        }
+    }
+
+    /// Where several kinds may come.
+    pub fn parse_any(bytes: &[u8; HEADER_BYTES]) -> Result<Header, WireError> {
         if bytes[..4] != MAGIC {
             return Err(WireError::BadMagic);
         }
@@ -100,17 +165,12 @@ impl Header {
             return Err(WireError::WrongVersion { found: version });
         }
         let number = u16::from_le_bytes([bytes[6], bytes[7]]);
-        let kind =
-            Kind::from_number(number)
-                .filter(|kind| *kind == expected)
-                .ok_or(WireError::WrongKind {
-                    found: number,
-                    expected: expected as u16,
-                })?;
+        let kind = Kind::from_number(number).ok_or(WireError::UnknownKind { found: number })?;
         let length = le_u32(&bytes[16..20]) as usize;
-        if length > PAYLOAD_BYTES_MAX {
+        if length > kind.payload_bytes_max() {
             return Err(WireError::TooLarge {
                 length: length as u64,
+                length_max: kind.payload_bytes_max() as u64,
             });
         }
         Ok(Header {
@@ -121,6 +181,14 @@ impl Header {
         })
     }
 
+    /// Whether this payload is the one that the header, whose bytes these are, was made for.
+    pub fn verify(&self, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> Result<(), WireError> {
+        match payload.len() == self.length && checksum(&bytes[..20], payload) == self.checksum {
+            true => Ok(()),
+            false => Err(WireError::BadChecksum),
+        }
+    }
+
     /// The message of a frame whose header was `bytes`.
     pub fn open<T>(&self, bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> Result<T, WireError>
     where
@@ -128,12 +196,8 @@ impl Header {
         T::Archived:
             for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
     {
-        if payload.len() != self.length || checksum(&bytes[..20], payload) != self.checksum {
-            return Err(WireError::BadChecksum);
-        }
-        let mut aligned = AlignedVec::<16>::with_capacity(payload.len());
-        aligned.extend_from_slice(payload);
-        rkyv::from_bytes::<T, RkyvError>(&aligned).map_err(|_| WireError::BadPayload)
+        self.verify(bytes, payload)?;
+        open_payload(payload)
     }
 }
 
@@ -148,27 +212,63 @@ where
     Header::parse(header_bytes, kind)?.open(header_bytes, payload)
 }
 
+/// The message in a payload that has been verified against its header.
+pub fn open_payload<T>(payload: &[u8]) -> Result<T, WireError>
+where
+    T: Archive,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+{
+    let mut aligned = AlignedVec::<16>::with_capacity(payload.len());
+    aligned.extend_from_slice(payload);
+    rkyv::from_bytes::<T, RkyvError>(&aligned).map_err(|_| WireError::BadPayload)
+}
+
 /// One whole frame: header and payload.
+///
+/// # Panics
+/// When the message is longer than its kind may be: whoever makes messages of that size cuts them, or asks
+/// [`try_frame`].
 pub fn frame<T>(kind: Kind, epoch: u64, message: &T) -> Vec<u8>
 where
     T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
 {
+    match try_frame(kind, epoch, message) {
+        Ok(frame) => frame,
+        Err(error) => panic!("a message of kind {kind:?}: {error}"),
+    }
+}
+
+/// One whole frame, or [`WireError::TooLarge`].
+pub fn try_frame<T>(kind: Kind, epoch: u64, message: &T) -> Result<Vec<u8>, WireError>
+where
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+{
     let payload = rkyv::to_bytes::<RkyvError>(message).expect("serialising into memory cannot fail");
-    assert!(
-        payload.len() <= PAYLOAD_BYTES_MAX,
-        "a message of {} bytes",
-        payload.len()
-    );
+    let header = try_header_bytes(kind, epoch, &payload)?;
     let mut frame = Vec::with_capacity(HEADER_BYTES + payload.len());
-    frame.extend_from_slice(&MAGIC);
-    frame.extend_from_slice(&WIRE_VERSION.to_le_bytes());
-    frame.extend_from_slice(&(kind as u16).to_le_bytes());
-    frame.extend_from_slice(&epoch.to_le_bytes());
-    frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    let checksum = checksum(&frame, &payload);
-    frame.extend_from_slice(&checksum.to_le_bytes());
+    frame.extend_from_slice(&header);
     frame.extend_from_slice(&payload);
-    frame
+    Ok(frame)
+}
+
+/// The header that belongs before `payload`, or [`WireError::TooLarge`].
+pub fn try_header_bytes(kind: Kind, epoch: u64, payload: &[u8]) -> Result<[u8; HEADER_BYTES], WireError> {
+    if payload.len() > kind.payload_bytes_max() {
+        return Err(WireError::TooLarge {
+            length: payload.len() as u64,
+            length_max: kind.payload_bytes_max() as u64,
+        });
+    }
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..6].copy_from_slice(&WIRE_VERSION.to_le_bytes());
+    header[6..8].copy_from_slice(&(kind as u16).to_le_bytes());
+    header[8..16].copy_from_slice(&epoch.to_le_bytes());
+    header[16..20].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    let checksum = checksum(&header[..20], payload);
+    header[20..].copy_from_slice(&checksum.to_le_bytes());
+    Ok(header)
 }
 
 fn checksum(header: &[u8], payload: &[u8]) -> u32 {

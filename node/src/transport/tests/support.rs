@@ -1,0 +1,276 @@
+//! Nodes of one cluster within this process, on loopback.
+
+use crate::clock;
+use crate::transport::*;
+use crate::trust::{Authority, Bundle, Identity, SpkiHash};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use proto::NodeId;
+use proto::join::*;
+use proto::peer::*;
+use proto::wire::Kind;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Who is a member, and what the service of every node has been asked.
+#[derive(Default)]
+pub struct Roster {
+    pub members: Mutex<BTreeMap<SpkiHash, (NodeId, Role)>>,
+}
+
+impl Roster {
+    pub fn add(&self, spki: SpkiHash, node: u64, role: Role) {
+        self.members.lock().unwrap().insert(spki, (NodeId(node), role));
+    }
+
+    pub fn remove(&self, spki: &SpkiHash) {
+        self.members.lock().unwrap().remove(spki);
+    }
+}
+
+impl Membership for Roster {
+    fn member(&self, spki: &SpkiHash) -> Option<(NodeId, Role)> {
+        self.members.lock().unwrap().get(spki).copied()
+    }
+}
+
+pub struct Cluster {
+    pub authority: Arc<Authority>,
+    pub roster: Arc<Roster>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub peers: Peers,
+    pub identity: Arc<Identity>,
+    pub bundle: Arc<Bundle>,
+    pub service: Arc<Recorder>,
+}
+
+impl Cluster {
+    pub fn new() -> Cluster {
+        Cluster {
+            authority: Arc::new(Authority::make(clock::unix_secs()).unwrap()),
+            roster: Arc::new(Roster::default()),
+        }
+    }
+
+    pub fn chain_at(&self, identity: &Identity, node: u64, now_secs: u64) {
+        let csr = identity.csr().unwrap();
+        let certificate = self.authority.sign(&csr, NodeId(node), now_secs).unwrap();
+        let chain = vec![certificate, self.authority.certificate().clone()];
+        identity.set_chain(chain).unwrap();
+    }
+
+    pub fn identity(&self, node: u64) -> Arc<Identity> {
+        let identity = Identity::make().unwrap();
+        self.chain_at(&identity, node, clock::unix_secs());
+        Arc::new(identity)
+    }
+
+    pub fn node(&self, id: u64) -> Node {
+        self.node_as(id, Role::Voter)
+    }
+
+    pub fn node_as(&self, id: u64, role: Role) -> Node {
+        let identity = self.identity(id);
+        self.roster.add(identity.spki_hash(), id, role);
+        self.node_with(id, identity, "127.0.0.1:0".parse().unwrap())
+    }
+
+    pub fn node_with(&self, id: u64, identity: Arc<Identity>, address: SocketAddr) -> Node {
+        let bundle = Arc::new(Bundle::new(vec![self.authority.certificate().clone()]).unwrap());
+        let service = Arc::new(Recorder::new(self.authority.clone(), self.roster.clone()));
+        let peers = bind(Settings {
+            address,
+            identity: identity.clone(),
+            bundle: bundle.clone(),
+            membership: self.roster.clone(),
+            service: service.clone(),
+        })
+        .unwrap();
+        Node {
+            id: NodeId(id),
+            peers,
+            identity,
+            bundle,
+            service,
+        }
+    }
+}
+
+impl Node {
+    pub fn address(&self) -> SocketAddr {
+        self.peers.local_address().unwrap()
+    }
+
+    pub fn knows(&self, other: &Node) {
+        self.peers.set_address(other.id, other.address());
+    }
+
+    pub async fn ping(&self, other: NodeId) -> Result<(), PeerError> {
+        let request = PeerRequest::Ping(Box::new(Nonce { nonce: 7 }));
+        let answer = self.peers.call(other, request).await?;
+        assert_eq!(answer, PeerAnswer::Pong(Box::new(Nonce { nonce: 7 })));
+        Ok(())
+    }
+
+    pub async fn echo_stream(&self, other: NodeId, class: Class) -> (FrameSender, FrameReceiver) {
+        self.peers.open(other, class, hello(class)).await.unwrap()
+    }
+}
+
+pub fn hello(class: Class) -> Hello {
+    match class {
+        Class::Control => Hello::Engine(Box::new(Replica {
+            replica: proto::ReplicaId(1),
+            epoch: proto::Epoch(2),
+        })),
+        Class::Bulk => Hello::Blob(Box::new(Blob {
+            name: "weights".to_owned(),
+        })),
+        Class::Activations => Hello::Stage(Box::new(Stage {
+            replica: proto::ReplicaId(1),
+            epoch: proto::Epoch(2),
+            stage: 0,
+        })),
+    }
+}
+
+pub fn opaque(bytes: &[u8]) -> Box<Opaque> {
+    Box::new(Opaque {
+        bytes: bytes.to_vec(),
+    })
+}
+
+/// Waits until it holds; fails after `wait_max`, and gives how long it took.
+pub async fn until(what: &str, wait_max: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < wait_max, "{what} within {wait_max:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    start.elapsed()
+}
+
+/// Echoes, and remembers what it was asked.
+pub struct Recorder {
+    authority: Arc<Authority>,
+    roster: Arc<Roster>,
+    pub calls: Mutex<Vec<(NodeId, PeerRequest)>>,
+    pub streams: Mutex<Vec<(NodeId, Class, Hello)>>,
+    pub joins: Mutex<Vec<JoinRequest>>,
+    pub renewals: Mutex<Vec<SpkiHash>>,
+    /// How many calls began and have neither ended nor been given up.
+    pub under_way: Arc<Mutex<usize>>,
+}
+
+struct UnderWay(Arc<Mutex<usize>>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() -= 1;
+    }
+}
+
+impl Recorder {
+    fn new(authority: Arc<Authority>, roster: Arc<Roster>) -> Recorder {
+        Recorder {
+            authority,
+            roster,
+            calls: Mutex::default(),
+            streams: Mutex::default(),
+            joins: Mutex::default(),
+            renewals: Mutex::default(),
+            under_way: Arc::default(),
+        }
+    }
+
+    fn under_way(&self) -> UnderWay {
+        *self.under_way.lock().unwrap() += 1;
+        UnderWay(self.under_way.clone())
+    }
+
+    fn signed(&self, csr: &[u8], node: NodeId) -> Vec<u8> {
+        let certificate = self.authority.sign(csr, node, clock::unix_secs()).unwrap();
+        certificate.to_vec()
+    }
+}
+
+impl Service for Recorder {
+    fn call(&self, from: NodeId, request: PeerRequest) -> BoxFuture<'_, PeerAnswer> {
+        Box::pin(async move {
+            let _under_way = self.under_way();
+            self.calls.lock().unwrap().push((from, request.clone()));
+            match request {
+                PeerRequest::Ping(nonce) => PeerAnswer::Pong(nonce),
+                PeerRequest::Raft(opaque) => PeerAnswer::Raft(opaque),
+                PeerRequest::Command(opaque) => {
+                    if opaque.bytes == b"never" {
+                        std::future::pending::<()>().await;
+                    }
+                    PeerAnswer::Command(opaque)
+                }
+                PeerRequest::ReadIndex(_) => PeerAnswer::ReadIndex(Box::new(LogIndex { index: 11 })),
+            }
+        })
+    }
+
+    fn stream(
+        &self,
+        from: NodeId,
+        class: Class,
+        hello: Hello,
+        mut sender: FrameSender,
+        mut receiver: FrameReceiver,
+    ) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.streams.lock().unwrap().push((from, class, hello));
+            while let Ok(Some(frame)) = receiver.next().await {
+                let (kind, epoch, payload) = (frame.kind, frame.epoch, Bytes::copy_from_slice(frame.payload));
+                let sent = match kind {
+                    Kind::ToEngine => {
+                        let message = proto::engine::FromEngine::Drained;
+                        sender.send(Kind::FromEngine, epoch, &message).await
+                    }
+                    _ => sender.send_chunk(epoch, payload).await,
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+            sender.finish();
+            sender.stopped().await;
+        })
+    }
+
+    fn join(&self, _from: SocketAddr, request: JoinRequest) -> BoxFuture<'_, JoinAnswer> {
+        Box::pin(async move {
+            self.joins.lock().unwrap().push(request.clone());
+            let JoinRequest::V1(joining) = request;
+            let node = NodeId(77);
+            let spki = crate::trust::authority::requested_spki(&joining.csr).unwrap();
+            self.roster.add(spki, node.0, Role::Worker);
+            JoinAnswer::Welcome(Box::new(Welcome {
+                node,
+                certificate: self.signed(&joining.csr, node),
+                authorities: vec![self.authority.certificate().to_vec()],
+                members: Vec::new(),
+            }))
+        })
+    }
+
+    fn renew(&self, spki: SpkiHash, request: RenewRequest) -> BoxFuture<'_, RenewAnswer> {
+        Box::pin(async move {
+            self.renewals.lock().unwrap().push(spki);
+            let RenewRequest::V1(renewing) = request;
+            let (node, _) = self.roster.member(&spki).unwrap();
+            RenewAnswer::Renewed(Box::new(Renewed {
+                certificate: self.signed(&renewing.csr, node),
+                authorities: vec![self.authority.certificate().to_vec()],
+            }))
+        })
+    }
+}

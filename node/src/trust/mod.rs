@@ -1,0 +1,47 @@
+//! Who is a node of this cluster: an authority that signs, keys that never leave their node, and what both sides of a
+//! connection verify about each other.
+//!
+//! Being signed is not enough to be let in: that is committed membership, which `transport` asks for.
+
+pub mod authority;
+pub mod bundle;
+pub mod identity;
+pub mod token;
+pub mod verify;
+
+mod certificate;
+mod pem_file;
+
+pub use authority::Authority;
+pub use bundle::Bundle;
+pub use identity::Identity;
+pub use token::JoinToken;
+pub use verify::PeerIdentity;
+
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// SHA-256 of a public key, as SubjectPublicKeyInfo in DER. It names a node's key, and pins an authority.
+pub type SpkiHash = [u8; 32];
+
+/// The name in every node's certificate that peers verify. It is no host: nodes are found by address.
+pub const SERVER_NAME: &str = "node.cluster.internal";
+
+/// Each says what is wrong with what, and what belongs there.
+#[derive(thiserror::Error, Debug)]
+pub enum TrustError {
+    #[error("{path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error("this certificate cannot be used: {0}")]
+    Certificate(String),
+    #[error("this request for a certificate is refused: {0}")]
+    Request(String),
+    #[error("this key cannot be used: {0}")]
+    Key(String),
+    #[error("this is no set of authorities: {0}")]
+    Bundle(String),
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

@@ -1,0 +1,108 @@
+//! What nodes of one cluster say to each other.
+//!
+//! Variants hold a box, so that one more at the end changes no size.
+
+use crate::cluster::Proposal;
+use crate::raft::{CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer};
+use crate::{Epoch, ReplicaId};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt;
+
+/// A question; the answer comes on the same stream.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum PeerRequest {
+    /// Whether the other is there; its nonce comes back.
+    Ping(Box<Nonce>),
+    Raft(Box<RaftRequest>),
+    /// A change that the leader is to have agreed on.
+    Command(Box<Proposal>),
+    /// Up to where somebody has to have applied the log for a read of now to be linearizable.
+    ReadIndex(Box<ReadRequest>),
+    /// What has to be known of a model to speak with an engine that has it.
+    ModelText(Box<ModelIs>),
+    /// From a node that may vote, to one that does.
+    AuthorityKey(Box<ReadRequest>),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum PeerAnswer {
+    Pong(Box<Nonce>),
+    Raft(Box<RaftAnswer>),
+    Command(Box<CommandAnswer>),
+    ReadIndex(Box<ReadAnswer>),
+    ModelText(Box<ModelText>),
+    AuthorityKey(Box<AuthorityKey>),
+    /// For people: what is wrong, and what to do.
+    Refused(Box<Refusal>),
+}
+
+/// What a stream that stays open is for. It is the first frame of the one who opens it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum Hello {
+    /// `ToEngine` one way, `FromEngine` the other.
+    Engine(Box<Replica>),
+    /// Activations from one stage to the next.
+    Stage(Box<Stage>),
+    /// The bytes of a file or of KV cache.
+    Blob(Box<Blob>),
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Nonce {
+    pub nonce: u64,
+}
+
+/// No fields yet; a struct, so that it can get some.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReadRequest {}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct ModelIs {
+    /// SHA-256 of its file.
+    pub digest: [u8; 32],
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct ModelText {
+    /// A frame of `Kind::ModelText`.
+    pub frame: Vec<u8>,
+}
+
+/// The authority of the cluster: whoever holds it can let in whom he likes.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct AuthorityKey {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// PKCS#8 in PEM.
+    pub key: String,
+}
+
+/// Without the key: it must not get into a log.
+impl fmt::Debug for AuthorityKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AuthorityKey").finish_non_exhaustive()
+    }
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub reason: String,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replica {
+    pub replica: ReplicaId,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stage {
+    pub replica: ReplicaId,
+    pub epoch: Epoch,
+    /// Of the one who sends.
+    pub stage: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Blob {
+    pub name: String,
+}
