@@ -15,12 +15,13 @@ pub mod text;
 pub mod actors;
 pub mod shard_host;
 
+pub mod peers;
+pub mod raft;
+pub mod state;
 pub mod transport;
 pub mod trust;
 
 pub mod control;
-pub mod raft;
-pub mod state;
 pub mod store;
 pub mod telemetry;
 

@@ -6,8 +6,11 @@
 
 mod accept;
 mod image;
+mod rebirth;
 #[cfg(test)]
 mod tests;
+
+pub use rebirth::Sole;
 
 pub use proto::cluster::{Applied, Outcome, Rejected};
 use proto::cluster::{

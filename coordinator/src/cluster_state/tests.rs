@@ -322,3 +322,30 @@ fn a_proposal_that_comes_twice_counts_once() {
     assert_eq!(log.state.apply(900, &proposal), forgotten);
     assert_eq!(ClusterState::of_image(log.state.image()), log.state);
 }
+
+#[test]
+fn a_state_reborn_keeps_tenants_and_keys_and_gives_no_id_twice() {
+    let mut log = Log::founded();
+    let other = log.joined(2, Role::Voter);
+    log.apply(serve(other, &[("a", 1)])).unwrap();
+    log.apply(key("k1", DEFAULT_TENANT)).unwrap();
+    log.token("t", Role::Voter);
+    let before = log.state.clone();
+    let node = before.id_above(3);
+    assert!(node > other);
+    let state = before.clone().reborn(&Sole {
+        node,
+        spki: [2; 32],
+        authority: vec![9],
+        level: 1,
+        at_secs: 0,
+    });
+    assert_eq!(
+        state.members().map(|member| member.node).collect::<Vec<_>>(),
+        [node]
+    );
+    assert_eq!((state.replicas().count(), state.token("t")), (0, None));
+    assert_eq!(state.key("k1"), before.key("k1"));
+    assert_eq!(state.tenants().count(), before.tenants().count());
+    assert_eq!(state.cluster(), before.cluster());
+}

@@ -84,7 +84,14 @@ impl Board {
         }
         let reasons: Vec<String> = views
             .values()
-            .map(|view| format!("{}{}: {}", view.model, view.place.in_words(), view.phase.in_words()))
+            .map(|view| {
+                format!(
+                    "{}{}: {}",
+                    view.model,
+                    view.place.in_words(),
+                    view.phase.in_words()
+                )
+            })
             .collect();
         Err(if reasons.is_empty() {
             "no model is served by this cluster yet".to_owned()
@@ -126,11 +133,17 @@ mod tests {
     #[test]
     fn one_ready_replica_is_health_and_otherwise_the_reasons_are_told() {
         let board = Board::default();
-        assert_eq!(board.health().unwrap_err(), "no model is served by this cluster yet");
+        assert_eq!(
+            board.health().unwrap_err(),
+            "no model is served by this cluster yet"
+        );
         board.starting(ReplicaId(1), Epoch(1), "a", Where::Here);
         board.starting(ReplicaId(2), Epoch(1), "b", Where::Elsewhere(NodeId(2)));
         board.phase(ReplicaId(2), Phase::Loading { permille: 345 });
-        assert_eq!(board.health().unwrap_err(), "a: starting; b on node 2: loading, 34%");
+        assert_eq!(
+            board.health().unwrap_err(),
+            "a: starting; b on node 2: loading, 34%"
+        );
         let info = ReplicaInfo {
             replica: ReplicaId(2),
             epoch: Epoch(1),

@@ -5,14 +5,14 @@ use super::machine::Mailbox;
 use super::router::RouterMessage;
 use super::streams::OpenRequest;
 use crate::config::high::Auth;
-use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
 use crate::constraint::checker::Checker;
+use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
 use crate::peers::Served;
 use crate::state::NodeState;
 use crate::state::keys::{self, LocalKey};
 use crate::telemetry::{cluster_metrics, engine_metrics, request_metrics};
-use metrics_exporter_prometheus::PrometheusHandle;
 use crate::text::TextModel;
+use metrics_exporter_prometheus::PrometheusHandle;
 use proto::cluster::ModelRecord;
 use proto::request::Refusal;
 use proto::{RequestId, StreamId, TenantId};
@@ -122,7 +122,9 @@ impl Served for RouterGateway {
                 text,
                 grammars,
             }),
-            Err(error) => tracing::error!(model = model.name, %error, "a model of another node cannot be served"),
+            Err(error) => {
+                tracing::error!(model = model.name, %error, "a model of another node cannot be served")
+            }
         }
     }
 

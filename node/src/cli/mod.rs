@@ -1,11 +1,13 @@
 //! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
 
+mod backup;
 mod bench;
 mod chat;
 mod completions;
 mod data_dir;
 mod key;
 mod man;
+mod node;
 mod pull;
 mod server;
 mod shard_host;
@@ -13,6 +15,7 @@ mod sim;
 mod status;
 mod store;
 mod tenant;
+mod token;
 mod top;
 mod up;
 mod watch;
@@ -45,6 +48,11 @@ enum Command {
     Status(status::Status),
     Top(top::Top),
     Chat(chat::Chat),
+    Token(token::Token),
+    Node(node::Node),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Recover(backup::Recover),
     Key(key::Key),
     Tenant(tenant::Tenant),
     Bench(bench::Bench),
@@ -81,6 +89,11 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Chat(chat) => chat.run(),
+        Command::Token(token) => token.run(),
+        Command::Node(node) => node.run(),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Recover(recover) => recover.run(),
         Command::Key(key) => key.run(),
         Command::Tenant(tenant) => tenant.run(),
         Command::Bench(bench) => bench.run(),

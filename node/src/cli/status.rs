@@ -1,8 +1,9 @@
 //! `cluster status`.
 
 use super::data_dir::DataDir;
+use super::node;
 use super::watch::{self, Format};
-use crate::control::report::{ReplicaStatus, StatusReport};
+use crate::control::report::{RaftStatus, ReplicaStatus, StatusReport};
 use crate::control::{ControlRequest, client};
 use clap::Args;
 use std::time::Duration;
@@ -51,18 +52,45 @@ impl Status {
 fn print(report: &StatusReport) {
     let health = report.reason.as_deref().unwrap_or("healthy");
     println!(
-        "node     {}, up {} s, process {}",
-        health, report.uptime_secs, report.pid
+        "node     {} {}, up {} s, process {}",
+        report.node, health, report.uptime_secs, report.pid
     );
     println!("http     {}", report.http);
+    println!("raft     {}", agreement(&report.raft));
+    if let Some(trouble) = &report.raft.trouble {
+        println!("         {trouble}");
+    }
+    if report.nodes.len() > 1 {
+        println!("{}", node::header());
+        report
+            .nodes
+            .iter()
+            .for_each(|other| println!("{}", node::line(other)));
+    }
     report.replicas.iter().for_each(print_replica);
     println!("tenants  {}, {} API key(s)", report.tenants, report.keys);
 }
 
+fn agreement(raft: &RaftStatus) -> String {
+    let leader = raft
+        .leader
+        .map_or("no leader: changes have to wait".to_owned(), |leader| {
+            format!("node {leader} leads")
+        });
+    format!(
+        "{leader}, term {}, {} voter(s), {} learner(s), applied {} of {}",
+        raft.term,
+        raft.voters.len(),
+        raft.learners.len(),
+        raft.applied_index,
+        raft.last_index
+    )
+}
+
 fn print_replica(replica: &ReplicaStatus) {
     println!(
-        "replica  {} of {}: {}, epoch {}",
-        replica.replica, replica.model, replica.state, replica.epoch
+        "replica  {} of {} on node {}: {}, epoch {}",
+        replica.replica, replica.model, replica.node, replica.state, replica.epoch
     );
     if let Some(description) = &replica.description {
         println!("         {description}");

@@ -367,7 +367,10 @@ fn listing(models: &[String]) -> String {
 }
 
 fn token(text: Setting<Option<String>>) -> Result<Setting<Option<JoinToken>>, ConfigError> {
-    let value = text.value.map(|text| text.trim().parse::<JoinToken>()).transpose()?;
+    let value = text
+        .value
+        .map(|text| text.trim().parse::<JoinToken>())
+        .transpose()?;
     Ok(Setting {
         value,
         origin: text.origin,

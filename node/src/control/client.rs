@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longer than the node takes to say that the cluster does not agree.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 
 #[derive(thiserror::Error, Debug)]
 pub enum ControlError {

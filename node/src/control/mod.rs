@@ -3,6 +3,7 @@
 //! One request, one answer, one line of JSON each. Who may open the socket may ask for anything.
 
 pub mod client;
+mod nodes;
 pub mod report;
 pub mod server;
 
@@ -28,6 +29,14 @@ pub enum ControlRequest {
     ListTenants,
     /// Answered with nothing.
     RemoveTenant { name: String },
+    /// Answered with a [`report::CreatedToken`].
+    CreateToken { role: String, ttl_secs: u64 },
+    /// Answered with [`report::Nodes`].
+    ListNodes,
+    /// Answered with nothing.
+    RemoveNode { node: u64 },
+    /// Answered with a [`report::Backup`].
+    Backup,
 }
 
 /// The answer, or in the node's words why there is none.

@@ -14,6 +14,10 @@ pub struct StatusReport {
     pub healthy: bool,
     /// Why not.
     pub reason: Option<String>,
+    pub node: u64,
+    pub quic: String,
+    pub raft: RaftStatus,
+    pub nodes: Vec<NodeStatus>,
     pub replicas: Vec<ReplicaStatus>,
     /// Of the last few hundred streams; `null` before the first.
     pub first_token_ms: Option<FirstToken>,
@@ -24,6 +28,8 @@ pub struct StatusReport {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct ReplicaStatus {
     pub replica: u32,
+    /// Where it lives.
+    pub node: u64,
     pub model: String,
     pub epoch: u64,
     /// `starting`, `loading, N%`, `ready`, `down: …`
@@ -43,6 +49,60 @@ pub struct ReplicaStatus {
     pub computed_tokens: u64,
     pub prefix_queried_tokens: u64,
     pub prefix_hit_tokens: u64,
+}
+
+/// How the cluster agrees, as this node sees it.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct RaftStatus {
+    /// `null`: none is known, and changes have to wait.
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    pub last_index: u64,
+    pub applied_index: u64,
+    pub feature_level: u32,
+    /// Why this node takes no part, or cannot write.
+    pub trouble: Option<String>,
+}
+
+/// What `cluster node list --json` prints.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Nodes {
+    pub nodes: Vec<NodeStatus>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct NodeStatus {
+    pub node: u64,
+    /// `voter` or `worker`: what it may become.
+    pub role: String,
+    /// `leader`, `voter`, `learner`, or `waiting` until it is one of them.
+    pub part: String,
+    pub quic: String,
+    pub http: String,
+    /// Is there a connection from the node that was asked? It is connected with itself.
+    pub connected: bool,
+    pub round_trip_ms: Option<f64>,
+    pub joined_at_secs: u64,
+}
+
+/// What `cluster token create --json` prints: the only time that the token is seen.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct CreatedToken {
+    pub token: String,
+    pub id: String,
+    pub role: String,
+    pub expires_at_secs: u64,
+}
+
+/// What `cluster backup` writes.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Hexadecimal digits of the file.
+    pub file: String,
+    /// The last entry of the log that is in it.
+    pub index: u64,
 }
 
 /// From admission to the first token, in milliseconds.

@@ -1,17 +1,18 @@
 //! The node's side of the socket.
 
+use super::nodes;
 use super::report::{
     Access, CreatedKey, FirstToken, KeyStatus, Keys, ReplicaStatus, StatusReport, TenantStatus, Tenants,
 };
 use super::{ControlAnswer, ControlRequest, socket};
-use crate::actors::board::{Board, Phase, ReplicaView};
+use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
 use coordinator::cluster_state::ClusterState;
 use proto::cluster::{KeyRecord, TenantRecord};
-use proto::{ReplicaId, TenantId};
+use proto::{NodeId, ReplicaId, TenantId};
 use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
@@ -21,9 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
-const REQUEST_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longer than the cluster takes to agree, or to find that it cannot.
+const REQUEST_WAIT_MAX: Duration = Duration::from_secs(15);
+const REQUESTS_MAX: usize = 64;
 
 pub struct ControlServer {
     /// `http` or `https`.
@@ -51,19 +56,25 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 }
 
 impl ControlServer {
-    /// For as long as the node lives. Requests are answered one by one: they are rare and small.
+    /// For as long as the node lives. Requests are answered side by side, since some wait for the cluster to agree.
     pub async fn serve(self, listener: UnixListener) {
+        let (server, seats) = (Arc::new(self), Arc::new(Semaphore::new(REQUESTS_MAX)));
         loop {
+            let seat = Arc::clone(&seats).acquire_owned().await;
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let answered = tokio::time::timeout(REQUEST_WAIT_MAX, self.answer(stream)).await;
-                    if let Ok(Err(error)) = answered {
-                        tracing::debug!(%error, "control socket");
-                    }
+                    let server = Arc::clone(&server);
+                    tokio::spawn(async move {
+                        let answered = timeout(REQUEST_WAIT_MAX, server.answer(stream)).await;
+                        if let Ok(Err(error)) = answered {
+                            tracing::debug!(%error, "control socket");
+                        }
+                        drop(seat);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "control socket");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -76,13 +87,12 @@ impl ControlServer {
             .read_line(&mut line)
             .await?;
         let request = serde_json::from_str::<ControlRequest>(&line)?;
-        // Commands wait for the disk.
-        let mut answer = tokio::task::block_in_place(|| self.handle(request))?;
+        let mut answer = self.handle(request).await?;
         answer.push(b'\n');
         writer.write_all(&answer).await
     }
 
-    fn handle(&self, request: ControlRequest) -> serde_json::Result<Vec<u8>> {
+    async fn handle(&self, request: ControlRequest) -> serde_json::Result<Vec<u8>> {
         match request {
             ControlRequest::Status => told(Ok(self.status())),
             ControlRequest::OpenAccess => told(Ok(Access {
@@ -90,21 +100,40 @@ impl ControlServer {
                 key: self.local_key.text().to_owned(),
                 certificate: self.certificate.clone(),
             })),
-            ControlRequest::CreateKey { tenant, name } => told(self.create_key(tenant, name)),
-            ControlRequest::ListKeys => told(Ok(key_list(&self.state.applied()))),
-            ControlRequest::RevokeKey { key } => told(keys::revoke(&self.state, &key).map_err(in_words)),
+            ControlRequest::CreateKey { tenant, name } => told(self.create_key(tenant, name).await),
+            ControlRequest::ListKeys => told(self.read(key_list).await),
+            ControlRequest::RevokeKey { key } => {
+                told(keys::revoke(&self.state, &key).await.map_err(in_words))
+            }
             ControlRequest::AddTenant { name } => {
-                told(tenants::add(&self.state, &name).map(|_| ()).map_err(in_words))
+                told(tenants::add(&self.state, &name).await.map_err(in_words))
             }
-            ControlRequest::ListTenants => told(Ok(tenant_list(&self.state.applied()))),
+            ControlRequest::ListTenants => told(self.read(tenant_list).await),
             ControlRequest::RemoveTenant { name } => {
-                told(tenants::remove(&self.state, &name).map_err(in_words))
+                told(tenants::remove(&self.state, &name).await.map_err(in_words))
             }
+            ControlRequest::CreateToken { role, ttl_secs } => {
+                told(nodes::create_token(&self.state, &role, ttl_secs).await)
+            }
+            ControlRequest::ListNodes => {
+                let read = self.state.linearize().await.map_err(in_words);
+                told(read.map(|()| nodes::list(&self.state)))
+            }
+            ControlRequest::RemoveNode { node } => told(nodes::remove(&self.state, NodeId(node)).await),
+            ControlRequest::Backup => told(nodes::backup(&self.state).await),
         }
     }
 
-    fn create_key(&self, tenant: String, name: Option<String>) -> ControlAnswer<CreatedKey> {
-        let key = keys::create(&self.state, &tenant, name.as_deref()).map_err(in_words)?;
+    /// What everybody was told before this was asked is in it.
+    async fn read<T>(&self, read: fn(&ClusterState) -> T) -> ControlAnswer<T> {
+        self.state.linearize().await.map_err(in_words)?;
+        Ok(read(&self.state.applied()))
+    }
+
+    async fn create_key(&self, tenant: String, name: Option<String>) -> ControlAnswer<CreatedKey> {
+        let key = keys::create(&self.state, &tenant, name.as_deref())
+            .await
+            .map_err(in_words)?;
         Ok(CreatedKey {
             key: key.text,
             id: key.record.key_id,
@@ -119,7 +148,6 @@ impl ControlServer {
 
     fn status(&self) -> StatusReport {
         let health = self.board.health();
-        let applied = self.state.applied();
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -127,15 +155,19 @@ impl ControlServer {
             http: self.url(),
             healthy: health.is_ok(),
             reason: health.err(),
+            node: self.state.node().0,
+            quic: nodes::quic(&self.state),
+            raft: nodes::raft(&self.state),
+            nodes: nodes::list(&self.state).nodes,
             replicas: self
                 .board
                 .views()
                 .iter()
-                .map(|(replica, view)| replica_status(*replica, view))
+                .map(|(replica, view)| replica_status(self.state.node(), *replica, view))
                 .collect(),
             first_token_ms: first_token_ms(),
-            tenants: applied.tenants().count(),
-            keys: applied.keys().count(),
+            tenants: self.state.applied().tenants().count(),
+            keys: self.state.applied().keys().count(),
         }
     }
 }
@@ -152,7 +184,7 @@ fn key_list(state: &ClusterState) -> Keys {
     let status = |key: &KeyRecord| KeyStatus {
         id: key.key_id.clone(),
         tenant: tenant_name(state, key.tenant),
-        name: state.key_name(&key.key_id).map(str::to_owned),
+        name: key.name.clone(),
         created_at_secs: key.created_at_secs,
     };
     let mut keys: Vec<KeyStatus> = state.keys().map(status).collect();
@@ -184,13 +216,17 @@ fn first_token_ms() -> Option<FirstToken> {
     })
 }
 
-fn replica_status(replica: ReplicaId, view: &ReplicaView) -> ReplicaStatus {
+fn replica_status(own: NodeId, replica: ReplicaId, view: &ReplicaView) -> ReplicaStatus {
     let info = match &view.phase {
         Phase::Ready(info) => Some(info),
         Phase::Starting | Phase::Loading { .. } | Phase::Down { .. } => None,
     };
     ReplicaStatus {
         replica: replica.0,
+        node: match view.place {
+            Where::Here => own.0,
+            Where::Elsewhere(node) => node.0,
+        },
         model: view.model.clone(),
         epoch: view.epoch.0,
         state: view.phase.in_words(),

@@ -62,7 +62,10 @@ impl Renewal {
     async fn look(&self) {
         self.follow_authorities();
         if self.may_hold() && self.custody.authority().is_none() {
-            let fetched = self.custody.fetch(&self.holders(), &self.peers, &self.folder).await;
+            let fetched = self
+                .custody
+                .fetch(&self.holders(), &self.peers, &self.folder)
+                .await;
             if let Err(reason) = fetched {
                 tracing::debug!(reason, "the authority's key is not here yet");
             }
@@ -100,7 +103,8 @@ impl Renewal {
 
     fn follow_authorities(&self) {
         let committed = self.applied.read().authorities().to_vec();
-        let committed: Vec<CertificateDer<'static>> = committed.into_iter().map(CertificateDer::from).collect();
+        let committed: Vec<CertificateDer<'static>> =
+            committed.into_iter().map(CertificateDer::from).collect();
         if committed.is_empty() || committed == self.bundle.authorities() {
             return;
         }
@@ -112,7 +116,9 @@ impl Renewal {
 
     fn may_hold(&self) -> bool {
         let state = self.applied.read();
-        state.member(self.node).is_some_and(|member| member.role == Role::Voter)
+        state
+            .member(self.node)
+            .is_some_and(|member| member.role == Role::Voter)
     }
 
     fn holders(&self) -> Vec<NodeId> {

@@ -64,7 +64,10 @@ impl Custody {
 
 async fn ask(holder: NodeId, peers: &Peers) -> Result<Authority, String> {
     let request = PeerRequest::AuthorityKey(Box::new(ReadRequest {}));
-    let answer = peers.call(holder, request).await.map_err(|error| error.to_string())?;
+    let answer = peers
+        .call(holder, request)
+        .await
+        .map_err(|error| error.to_string())?;
     match answer {
         PeerAnswer::AuthorityKey(key) => {
             let certificate = CertificateDer::from(key.certificate);

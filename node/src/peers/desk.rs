@@ -4,26 +4,27 @@ use super::PeerLinks;
 use super::custody::Custody;
 use super::texts::Texts;
 use crate::clock;
+use crate::hex;
 use crate::raft::Member;
 use crate::random;
 use crate::shard_host::hub::Hub;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
 use crate::trust::{SpkiHash, authority, token};
-use crate::hex;
 use coordinator::cluster_state::{Applied, ClusterState};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proto::cluster::{ClusterCommand, NewMember, Proposal, Role};
 use proto::engine::ToEngine;
 use proto::join::{
-    JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing, Welcome,
+    JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing,
+    Welcome,
 };
 use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica};
 use proto::wire::Kind;
 use proto::{NodeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 /// Answers from the moment it is told who this node is; before that, it refuses.
 #[derive(Default)]
@@ -93,7 +94,8 @@ impl Desk {
         let starting = "this node is still starting; try again in a moment";
         let member = self.member.get().ok_or(starting)?;
         let authority = self.custody.authority();
-        let authority = authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
+        let authority =
+            authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
         // Before the log is asked: a request that is wrong must not use up the token.
         let spki = authority::requested_spki(&joining.csr).map_err(|error| error.to_string())?;
         let now_secs = clock::unix_secs();

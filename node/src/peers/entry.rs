@@ -48,7 +48,9 @@ pub enum EntryError {
     Disk(#[from] DiskError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("what this node wrote down about itself does not read ({0}): restore the data folder, or join anew")]
+    #[error(
+        "what this node wrote down about itself does not read ({0}): restore the data folder, or join anew"
+    )]
     Identity(#[from] WireError),
     #[error(
         "{0} belongs to a node that is a member of a cluster already: start it without --join, or join with an empty \
@@ -100,10 +102,10 @@ struct Ground {
 
 /// Blocks as long as it takes to be let in.
 pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry, EntryError> {
-    let mut folder = DataFolder::lock(place.data_dir)?;
+    let folder = DataFolder::lock(place.data_dir)?;
     let (kept, replaced) = match kept_identity(&folder) {
         Ok(kept) => (kept, None),
-        Err(error) if is_damage(&error) && token.is_some() => (None, Some(leave_damaged(&mut folder)?)),
+        Err(error) if is_damage(&error) && token.is_some() => (None, Some(leave_damaged(&folder)?)),
         Err(error) => return Err(error),
     };
     match (kept, token) {
@@ -121,14 +123,17 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
 }
 
 fn is_damage(error: &EntryError) -> bool {
-    matches!(error, EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_))
+    matches!(
+        error,
+        EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_)
+    )
 }
 
 /// Gives who the node was, where its certificate still says so.
-fn leave_damaged(folder: &mut DataFolder) -> Result<Option<NodeId>, EntryError> {
+fn leave_damaged(folder: &DataFolder) -> Result<Option<NodeId>, EntryError> {
     let former = Identity::load(&folder.key(), &folder.chain());
     let former = former.ok().and_then(|identity| identity.node());
-    let aside = folder.set_damaged_aside(clock::unix_secs())?;
+    let aside = folder.set_aside(clock::unix_secs())?;
     tracing::warn!(aside = %aside.display(), "the damaged log was moved aside; this node joins as a new member");
     Ok(former)
 }
@@ -208,7 +213,11 @@ async fn join(place: &Place<'_>, folder: DataFolder, token: &JoinToken) -> Resul
         feature_level: FEATURE_LEVEL,
     }));
     let welcome = transport::join(token, &request).await?;
-    let authorities: Vec<CertificateDer<'static>> = welcome.authorities.into_iter().map(CertificateDer::from).collect();
+    let authorities: Vec<CertificateDer<'static>> = welcome
+        .authorities
+        .into_iter()
+        .map(CertificateDer::from)
+        .collect();
     let mut chain = vec![CertificateDer::from(welcome.certificate)];
     chain.extend(authorities.iter().cloned());
     identity.set_chain(chain)?;
@@ -231,7 +240,7 @@ async fn join(place: &Place<'_>, folder: DataFolder, token: &JoinToken) -> Resul
 }
 
 /// One that was made before and not used up is used: the cluster may have let it in already.
-fn own_key(folder: &DataFolder) -> Result<Identity, EntryError> {
+pub(super) fn own_key(folder: &DataFolder) -> Result<Identity, EntryError> {
     if folder.key().exists() {
         return Ok(Identity::load(&folder.key(), &folder.chain())?);
     }
@@ -434,7 +443,9 @@ async fn tell_where(state: Arc<NodeState>, reachable: Reachable) {
         };
         match state.commit(ClusterCommand::MoveMember(Box::new(at))).await {
             Ok(_) => return,
-            Err(StateError::Commit(CommitError::NoLeader | CommitError::Unknown(_) | CommitError::Away(_))) => {}
+            Err(StateError::Commit(
+                CommitError::NoLeader | CommitError::Unknown(_) | CommitError::Away(_),
+            )) => {}
             Err(StateError::Rejected(error)) => {
                 tracing::error!(%error, "this node could not say where it is");
                 return;

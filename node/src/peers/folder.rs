@@ -7,6 +7,7 @@
 //! identity/authorities.pem whose signatures it believes
 //! authority/               the authority's certificate and key, on nodes that may vote
 //! raft/                    log, vote and snapshot
+//! before-<time>/           what the node was before it was repaired or recovered
 //! ```
 
 use rustix::fs::{FlockOperation, flock};
@@ -73,10 +74,10 @@ impl DataFolder {
         self.path.join("authority/key.pem")
     }
 
-    /// Moves the damaged log out of the way, and the key with it: whoever loses his memory must not go on under his
-    /// old name. Gives where they are now.
-    pub fn set_damaged_aside(&self, at_secs: u64) -> Result<PathBuf, FolderError> {
-        let aside = self.path.join(format!("damaged-{at_secs}"));
+    /// Moves what this node was out of the way, so that it can become a new one: whoever loses his memory must not go on
+    /// under his old name. Gives where it is now.
+    pub fn set_aside(&self, at_secs: u64) -> Result<PathBuf, FolderError> {
+        let aside = self.path.join(format!("before-{at_secs}"));
         make_private(&aside)?;
         for name in ["raft", "identity"] {
             let from = self.path.join(name);

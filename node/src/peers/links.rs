@@ -26,7 +26,12 @@ impl PeerLinks {
         }
     }
 
-    async fn call(&self, to: NodeId, request: PeerRequest, within: Duration) -> Result<PeerAnswer, LinkError> {
+    async fn call(
+        &self,
+        to: NodeId,
+        request: PeerRequest,
+        within: Duration,
+    ) -> Result<PeerAnswer, LinkError> {
         let answer = self.peers.call_within(to, request, within).await;
         answer.map_err(|error| in_raft(to, &error))
     }
@@ -50,7 +55,12 @@ fn amiss(node: NodeId, answer: PeerAnswer) -> LinkError {
 }
 
 impl Links for PeerLinks {
-    async fn raft(&self, to: NodeId, request: RaftRequest, within: Duration) -> Result<RaftAnswer, LinkError> {
+    async fn raft(
+        &self,
+        to: NodeId,
+        request: RaftRequest,
+        within: Duration,
+    ) -> Result<RaftAnswer, LinkError> {
         let request = PeerRequest::Raft(Box::new(request));
         match self.call(to, request, within).await? {
             PeerAnswer::Raft(answer) => Ok(*answer),

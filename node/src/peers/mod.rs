@@ -7,6 +7,7 @@
 //! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
 //! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
 //! * [`custody`]: who holds the authority's key, and how it gets there.
+//! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
 mod certificates;
@@ -18,6 +19,7 @@ mod folder;
 mod links;
 mod membership;
 mod remote;
+pub mod reseed;
 mod texts;
 
 pub use desk::Desk;

@@ -60,7 +60,8 @@ impl<S: Served> RemoteReplicas<S> {
                     task.abort();
                     self.board.remove(*replica);
                     // Owed to the link that was admitted when it came up.
-                    self.router.send_owed(RouterMessage::ReplicaGone { replica: *replica });
+                    self.router
+                        .send_owed(RouterMessage::ReplicaGone { replica: *replica });
                 }
                 stays
             });
@@ -96,7 +97,12 @@ impl<S: Served> RemoteReplicas<S> {
     }
 
     fn forget_models(&self) {
-        let known: Vec<String> = self.applied.read().models().map(|model| model.name.clone()).collect();
+        let known: Vec<String> = self
+            .applied
+            .read()
+            .models()
+            .map(|model| model.name.clone())
+            .collect();
         self.served.forget_all_but(&known);
     }
 }
@@ -122,7 +128,9 @@ impl<S: Served> RemoteReplica<S> {
             let ended = self.converse(&mut heard).await;
             if let Some(epoch) = heard.epoch {
                 let replica = self.record.replica;
-                self.router.send(RouterMessage::ReplicaDown { replica, epoch }).await;
+                self.router
+                    .send(RouterMessage::ReplicaDown { replica, epoch })
+                    .await;
                 pause = TRY_AGAIN_MIN;
             }
             let reason = ended.map_or_else(|error| error.to_string(), |()| "it is not ready".to_owned());
@@ -193,7 +201,10 @@ impl<S: Served> RemoteReplica<S> {
                 self.router.send(refused).await;
             }
             FromEngine::Load(load) => self.load(epoch, load).await,
-            FromEngine::Ready(_) | FromEngine::Loading { .. } | FromEngine::Failed { .. } | FromEngine::Drained => {}
+            FromEngine::Ready(_)
+            | FromEngine::Loading { .. }
+            | FromEngine::Failed { .. }
+            | FromEngine::Drained => {}
         }
         Ok(())
     }
@@ -223,7 +234,9 @@ impl<S: Served> RemoteReplica<S> {
     async fn load(&self, epoch: Epoch, load: Load) {
         let replica = self.record.replica;
         self.board.load(replica, load);
-        self.router.send(RouterMessage::Load { replica, epoch, load }).await;
+        self.router
+            .send(RouterMessage::Load { replica, epoch, load })
+            .await;
     }
 
     async fn text(&self) -> Result<TextModel, PeerError> {

@@ -73,6 +73,11 @@ impl LogStore {
 pub struct LogRead(Known);
 
 impl LogRead {
+    /// In order.
+    pub fn entries_after(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        self.0.entries.range(index + 1..).map(|(_, entry)| entry)
+    }
+
     pub fn store(self, journal: Journal) -> LogStore {
         LogStore {
             known: Arc::new(RwLock::new(self.0)),

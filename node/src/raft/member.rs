@@ -6,9 +6,10 @@
 
 use super::disk::{Disk, DiskError};
 use super::journal::{Journal, Trouble};
+use super::kept::Kept;
 use super::link::{self, LinkError, LinkFactory, Links};
-use super::log_store::{LogRead, LogStore, OpenError};
-use super::state_machine::{AppliedState, KeptSnapshot, StateMachine};
+use super::log_store::OpenError;
+use super::state_machine::{AppliedState, StateMachine};
 use super::types::Raft;
 use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
@@ -73,26 +74,6 @@ enum Run {
     Away(String),
     /// Nothing will be tried.
     Quarantined(String),
-}
-
-/// What a disk holds, all of it read.
-struct Kept {
-    disk: Disk,
-    log: LogRead,
-    snapshot: Option<KeptSnapshot>,
-}
-
-impl Kept {
-    fn read(mut disk: Disk) -> Result<Kept, OpenError> {
-        let log = LogStore::read(&mut disk)?;
-        let snapshot = disk.snapshot()?;
-        let snapshot = snapshot.map(|snapshot| KeptSnapshot::read(&snapshot.meta, snapshot.data));
-        Ok(Kept {
-            log,
-            snapshot: snapshot.transpose()?,
-            disk,
-        })
-    }
 }
 
 /// For status and metrics.

@@ -10,6 +10,7 @@ pub mod disk;
 
 mod convert;
 mod journal;
+mod kept;
 mod link;
 mod log_store;
 mod member;
@@ -17,6 +18,7 @@ mod state_machine;
 mod types;
 mod voting;
 
+pub use kept::WrittenState;
 pub use link::{LinkError, Links};
 pub use log_store::OpenError;
 pub use member::{CommitError, Member, MemberView, OpenDisk};

@@ -76,6 +76,11 @@ impl KeptSnapshot {
         })
     }
 
+    pub fn state(&self) -> ClusterState {
+        let image = wire::read(Kind::ClusterImage, &self.data).expect("it was read before");
+        ClusterState::of_image(image)
+    }
+
     fn change(&self) -> Change {
         Change::Snapshot {
             meta: wire::frame(Kind::SnapshotMeta, 0, &convert::snapshot_meta(&self.meta)),
@@ -112,8 +117,7 @@ impl StateMachine {
         };
         match kept {
             Some(snapshot) => {
-                let image = wire::read(Kind::ClusterImage, &snapshot.data).expect("it was read before");
-                machine.become_snapshot(&snapshot.meta, image);
+                machine.become_snapshot(&snapshot.meta, snapshot.state());
                 *machine.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
             }
             None => machine
@@ -123,12 +127,11 @@ impl StateMachine {
         machine
     }
 
-    fn become_snapshot(&mut self, meta: &SnapshotMeta, image: ClusterImage) {
+    fn become_snapshot(&mut self, meta: &SnapshotMeta, snapshot: ClusterState) {
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let index = meta.last_log_id.map_or(0, |id| id.index);
-        self.applied
-            .change(index, |state| *state = ClusterState::of_image(image));
+        self.applied.change(index, |state| *state = snapshot);
     }
 
     fn apply_one(&mut self, entry: Entry) -> Outcome {
@@ -195,7 +198,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .write(vec![kept.change()])
             .await
             .map_err(|error| failed(AnyError::new(&error)))?;
-        self.become_snapshot(meta, image);
+        self.become_snapshot(meta, ClusterState::of_image(image));
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(())
     }

@@ -29,7 +29,7 @@ pub async fn keep<L: Links>(member: Member<L>) {
         if metrics.current_leader != Some(member.id.0) || metrics.replication.is_none() {
             continue;
         }
-        if metrics.membership_config.membership().is_in_joint_consensus() {
+        if metrics.membership_config.membership().get_joint_config().len() > 1 {
             continue;
         }
         let seen = assembly(&member, &metrics);

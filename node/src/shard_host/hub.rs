@@ -4,7 +4,7 @@
 
 use crate::actors::machine::Mailbox;
 use crate::actors::router::{ReplicaLink, RouterMessage};
-use proto::engine::{FromEngine, Load, ReplicaInfo, TokenBatch, ToEngine};
+use proto::engine::{FromEngine, Load, ReplicaInfo, ToEngine, TokenBatch};
 use proto::wire::{self, Kind};
 use proto::{Attempt, Epoch, NodeId, ReplicaId, StreamId};
 use std::collections::BTreeMap;
@@ -99,7 +99,10 @@ impl Hub {
             open.gateways.clear();
         }
         let replica = self.0.replica;
-        self.0.router.send(RouterMessage::ReplicaDown { replica, epoch }).await;
+        self.0
+            .router
+            .send(RouterMessage::ReplicaDown { replica, epoch })
+            .await;
     }
 
     pub async fn load(&self, epoch: Epoch, load: Load) {
@@ -109,7 +112,10 @@ impl Hub {
             open.tell_all(&FromEngine::Load(load));
         }
         let replica = self.0.replica;
-        self.0.router.send(RouterMessage::Load { replica, epoch, load }).await;
+        self.0
+            .router
+            .send(RouterMessage::Load { replica, epoch, load })
+            .await;
     }
 
     pub async fn refused(&self, epoch: Epoch, refused: FromEngine) {
@@ -128,7 +134,7 @@ impl Hub {
                 let message = FromEngine::Refused {
                     stream,
                     attempt,
-                    refusal,
+                    refusal: refusal.clone(),
                 };
                 open.tell(owner.gateway, message);
             }
@@ -177,7 +183,11 @@ impl Hub {
     /// What a gateway on another node says to the engine of `epoch`. Messages to another epoch are dropped.
     pub fn take(&self, gateway: NodeId, epoch: Epoch, message: &ToEngine) {
         let mut open = self.open();
-        if open.engine.as_ref().is_none_or(|engine| engine.info.epoch != epoch) {
+        if open
+            .engine
+            .as_ref()
+            .is_none_or(|engine| engine.info.epoch != epoch)
+        {
             return;
         }
         match message {
@@ -189,7 +199,10 @@ impl Hub {
                 open.owners.insert(submit.ticket.stream, owner);
             }
             ToEngine::Cancel { stream, .. } => {
-                let is_its_own = open.owners.get(stream).is_some_and(|owner| owner.gateway == gateway);
+                let is_its_own = open
+                    .owners
+                    .get(stream)
+                    .is_some_and(|owner| owner.gateway == gateway);
                 if !is_its_own {
                     return;
                 }

@@ -27,7 +27,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct ReplicaPlan {
     pub model: String,
-    pub model_digest: [u8; 32],
     /// Of the first epoch; the epoch is counted up from here.
     pub setup: ShardSetup,
     pub log_format: LogFormat,

@@ -6,9 +6,9 @@
 use super::tenants::{self, TenantError};
 use super::{NodeState, StateError};
 use crate::{clock, hex, random};
+use coordinator::cluster_state::ClusterState;
 /// The tenant of a fresh cluster's first key, and of everybody where there is no authentication.
 pub use coordinator::cluster_state::DEFAULT_TENANT;
-use coordinator::cluster_state::ClusterState;
 use proto::TenantId;
 use proto::cluster::{ClusterCommand, KeyId, KeyRecord};
 use sha2::{Digest, Sha256};
@@ -153,7 +153,11 @@ mod tests {
         let (mut state, key) = with_key();
         assert_eq!(tenant_of(&key, &state), Some(DEFAULT_TENANT));
         let key_id = key.split('_').nth(1).unwrap().to_owned();
-        apply(&mut state, 3, ClusterCommand::RevokeKey(Box::new(KeyId { key_id })));
+        apply(
+            &mut state,
+            3,
+            ClusterCommand::RevokeKey(Box::new(KeyId { key_id })),
+        );
         assert_eq!(tenant_of(&key, &state), None);
     }
 

@@ -11,14 +11,26 @@ pub fn page(state: &NodeState) -> String {
     let leads = view.leader == Some(state.node());
     let gauges = [
         ("raft_term", "The term that this node is in.", view.term as f64),
-        ("raft_is_leader", "1 on the node that leads.", f64::from(u8::from(leads))),
+        (
+            "raft_is_leader",
+            "1 on the node that leads.",
+            f64::from(u8::from(leads)),
+        ),
         (
             "raft_has_leader",
             "1 while this node knows of a leader.",
             f64::from(u8::from(view.leader.is_some())),
         ),
-        ("raft_last_index", "Index of the last entry in this node's log.", view.last_index as f64),
-        ("raft_applied_index", "Index of the last entry that was applied.", view.applied_index as f64),
+        (
+            "raft_last_index",
+            "Index of the last entry in this node's log.",
+            view.last_index as f64,
+        ),
+        (
+            "raft_applied_index",
+            "Index of the last entry that was applied.",
+            view.applied_index as f64,
+        ),
         ("raft_voters", "How many nodes vote.", view.voters.len() as f64),
         (
             "raft_in_trouble",
@@ -74,7 +86,11 @@ fn links(links: &[LinkView]) -> String {
     let mut page = String::new();
     for metric in &LINK_METRICS {
         let name = metric.name;
-        let _ = write!(page, "# HELP cluster_{name} {}\n# TYPE cluster_{name} {}\n", metric.help, metric.kind);
+        let _ = write!(
+            page,
+            "# HELP cluster_{name} {}\n# TYPE cluster_{name} {}\n",
+            metric.help, metric.kind
+        );
         for link in links {
             let (class, address) = (link.class.name(), link.address);
             let value = (metric.value)(link);

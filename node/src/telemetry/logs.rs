@@ -4,9 +4,12 @@ use crate::config::low::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+/// Of openraft only what somebody has to act upon: at `info` it tells of every step of every election.
+const DEFAULT: &str = "info,openraft=warn";
+
 /// Once, at the start of a process. `CLUSTER_LOG` selects what is logged (`info`, `node=debug`, …).
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("CLUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("CLUSTER_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(BoxMakeWriter::new(std::io::stderr))

@@ -6,7 +6,7 @@ use shard::gguf::{Gguf, GgufError};
 const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>"];
 
 /// The `tokenizer.…` metadata of a GGUF file, as found there.
-#[derive(Clone, Debug, Default)]
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct TokenizerSource {
     /// `tokenizer.ggml.model`: the kind of tokenizer.
     pub model: String,

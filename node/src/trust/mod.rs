@@ -42,6 +42,11 @@ pub enum TrustError {
     Bundle(String),
 }
 
+/// The hash of the public key in a certificate (DER).
+pub fn spki_of(certificate: &[u8]) -> Result<SpkiHash, TrustError> {
+    Ok(certificate::Facts::of(&certificate.into())?.spki)
+}
+
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }

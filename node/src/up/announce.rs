@@ -2,8 +2,11 @@
 
 use crate::config::Config;
 use crate::config::high::Auth;
+use crate::gateway::ServedModel;
+use crate::peers::entry::{Entry, How};
 use coordinator::cost::{StepCost, StepWork};
 use kernels::cpu::Level;
+use proto::NodeId;
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -18,6 +21,8 @@ pub enum Output {
 
 /// A node that serves.
 pub struct Ready<'a> {
+    pub node: NodeId,
+    pub quic: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
     pub http: SocketAddr,
@@ -30,6 +35,18 @@ pub struct Ready<'a> {
 pub struct ReadyModel {
     pub name: String,
     pub talks: Talks,
+}
+
+impl ReadyModel {
+    pub fn of(served: &ServedModel) -> ReadyModel {
+        ReadyModel {
+            name: served.name.clone(),
+            talks: match served.text.template() {
+                Some(_) => Talks::Chat,
+                None => Talks::Completions,
+            },
+        }
+    }
 }
 
 /// Which way a model is best tried.
@@ -53,6 +70,22 @@ impl Output {
             Output::Words => println!("{}", ready.words()),
             Output::Json => println!("{}", ready.json()),
         }
+    }
+}
+
+/// How the node came to be a member.
+pub fn entry_line(entry: &Entry) -> String {
+    let (node, members) = (entry.state.node(), entry.state.applied().members().count());
+    let quic = entry
+        .peers
+        .local_address()
+        .map_or("?".to_owned(), |address| address.to_string());
+    match entry.how {
+        How::Founded => format!(
+            "cluster  new, of this node alone (node {node}, QUIC {quic}); others join with `cluster token create`"
+        ),
+        How::Joined => format!("cluster  joined as node {node} (QUIC {quic}), {members} node(s) now"),
+        How::Returned => format!("cluster  node {node} of {members} (QUIC {quic})"),
     }
 }
 
@@ -116,6 +149,8 @@ impl Ready<'_> {
             "key": self.key,
             "model": names.first(),
             "models": names,
+            "node": self.node.0,
+            "quic": self.quic.to_string(),
             "pid": std::process::id(),
         })
     }
@@ -167,6 +202,8 @@ mod tests {
 
     fn ready(models: &[ReadyModel], key: Option<&'static str>, auth: Auth) -> String {
         Ready {
+            node: NodeId(1),
+            quic: "127.0.0.1:8001".parse().unwrap(),
             scheme: "http",
             http: "127.0.0.1:8000".parse().unwrap(),
             key,

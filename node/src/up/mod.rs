@@ -2,9 +2,9 @@
 
 mod announce;
 mod model;
+mod models;
 mod node;
 mod signals;
-mod tokenizer_source;
 
 pub use announce::Output;
 pub use model::open_store;

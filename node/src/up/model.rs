@@ -1,20 +1,17 @@
 //! A model on its way to being served: found, read as far as the node needs it, planned.
 
-use super::tokenizer_source;
 use crate::clock;
 use crate::config::Config;
 use crate::os;
 use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::setup::ShardSetup;
 use crate::shard_host::supervisor::ReplicaPlan;
-use crate::state::{NodeState, StateError};
 use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Stored, Use};
-use crate::text::TextModel;
+use crate::text::{TextModel, TokenizerSource};
 use anyhow::Context;
-use proto::cluster::{ClusterCommand, ModelRecord};
-use proto::{Epoch, ReplicaId};
+use proto::cluster::{ModelRecord, ReplicaRecord};
 use std::path::PathBuf;
 
 pub struct PreparedModel {
@@ -23,6 +20,8 @@ pub struct PreparedModel {
     pub in_use: Use,
     /// Where packed weights are kept.
     packed: PathBuf,
+    /// For nodes that do not hold it.
+    pub source: TokenizerSource,
     pub text: TextModel,
     pub memory: MemoryPlan,
 }
@@ -45,27 +44,37 @@ impl PreparedModel {
             model.context_tokens_max,
             available,
         )?;
-        let text = tokenizer_source::read(&gguf)
-            .map_err(anyhow::Error::from)
-            .and_then(|source| Ok(TextModel::from_source(source)?))
-            .with_context(|| format!("model file {}", stored.path.display()))?;
+        let of_file = || format!("model file {}", stored.path.display());
+        let source = TokenizerSource::from_gguf(&gguf).with_context(of_file)?;
+        let text = TextModel::from_source(source.clone()).with_context(of_file)?;
         Ok(PreparedModel {
             named: named.clone(),
             packed: store.packed(&stored.digest),
             stored,
             in_use,
+            source,
             text,
             memory,
         })
     }
 
-    pub fn replica(&self, config: &Config, replica: ReplicaId) -> ReplicaPlan {
+    /// As the cluster knows it from now on.
+    pub fn record(&self) -> ModelRecord {
+        ModelRecord {
+            name: self.named.name.clone(),
+            spec: self.named.spec.to_string(),
+            digest: self.stored.digest,
+            bytes: self.stored.bytes,
+            added_at_secs: clock::unix_secs(),
+        }
+    }
+
+    pub fn replica(&self, config: &Config, record: &ReplicaRecord) -> ReplicaPlan {
         ReplicaPlan {
             model: self.named.name.clone(),
-            model_digest: self.stored.digest,
             setup: ShardSetup {
-                replica,
-                epoch: Epoch(1),
+                replica: record.replica,
+                epoch: record.epoch,
                 model: self.named.name.clone(),
                 model_path: self.stored.path.to_string_lossy().into_owned(),
                 packed: self.packed.to_string_lossy().into_owned(),
@@ -76,25 +85,6 @@ impl PreparedModel {
             },
             log_format: config.log_format.value,
         }
-    }
-
-    /// In the cluster's state; a name that meant another file before means this one now.
-    pub fn commit(&self, state: &NodeState) -> Result<u64, StateError> {
-        let known = state.applied().model(&self.named.name).cloned();
-        match known {
-            Some(known) if known.digest == self.stored.digest => return Ok(known.added_at_secs),
-            Some(known) => state.commit(&ClusterCommand::RemoveModel { name: known.name })?,
-            None => {}
-        }
-        let added_at_secs = clock::unix_secs();
-        state.commit(&ClusterCommand::AddModel(ModelRecord {
-            name: self.named.name.clone(),
-            spec: self.named.spec.to_string(),
-            digest: self.stored.digest,
-            bytes: self.stored.bytes,
-            added_at_secs,
-        }))?;
-        Ok(added_at_secs)
     }
 
     /// For a person: what was chosen, and why.
@@ -118,11 +108,15 @@ impl PreparedModel {
     }
 }
 
-/// All models that were asked for, sharing the memory that is there.
-pub fn prepare_all(config: &Config, store: &Store) -> anyhow::Result<Vec<PreparedModel>> {
+/// All these models, sharing the memory that is there.
+pub fn prepare_all(
+    models: &[NamedSpec],
+    config: &Config,
+    store: &Store,
+) -> anyhow::Result<Vec<PreparedModel>> {
     let mut available = os::memory::available_bytes();
     let mut prepared = Vec::new();
-    for named in &config.models.value {
+    for named in models {
         let model = PreparedModel::prepare(store, named, config, available)?;
         let memory = &model.memory;
         available =

@@ -1,31 +1,35 @@
 //! A running node: everything started in order, and ended in order.
 
-use super::announce::{self, Output, Ready, ReadyModel, Talks};
+use super::announce::{self, Output, Ready, ReadyModel};
 use super::model::{self, PreparedModel};
+use super::models::{self, Models};
 use super::signals::Signals;
-use crate::actors::board::{Board, ReplicaView};
+use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::{self, Mailbox};
 use crate::actors::router::{RouterMessage, RouterWorld};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::config::byte_size::ByteSize;
 use crate::config::high::{Auth, CONNECTIONS_PER_ADDRESS_MAX};
 use crate::constraint::checker::Checker;
 use crate::control::server::{self, ControlServer};
-use crate::gateway::ServedModel;
+use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
 use crate::os::files;
+use crate::peers::RemoteReplicas;
+use crate::peers::entry::{self, Entry, Place};
+use crate::shard_host::hub::Hub;
 use crate::shard_host::supervisor::{FirstStart, Supervisor};
+use crate::state::StateError;
 use crate::state::keys::{self, LocalKey};
-use crate::state::{NodeState, StateError, tenants};
 use crate::store::error::StoreError;
 use crate::store::{Store, Use};
 use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
-use coordinator::router::{Router, RouterConfig};
-use proto::ReplicaId;
+use coordinator::router::{self, RouterConfig};
+use proto::cluster::ReplicaRecord;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,7 +38,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Messages that may wait for the router from producers that can wait.
 const ROUTER_CREDITS: usize = 4096;
@@ -43,6 +47,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(4);
 
 /// Open files that connections leave to the rest: the state's log, models, pipes to the shard hosts.
 const FILES_KEPT: u64 = 256;
+
+/// How long a node without a model of its own waits for others'.
+const OTHERS_MAX: Duration = Duration::from_secs(10);
 
 /// What a collector of spans may take at the end.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
@@ -63,6 +70,7 @@ struct Node {
     gateway: Arc<RouterGateway>,
     mailbox: Mailbox<RouterMessage>,
     router_ended: tokio::task::JoinHandle<()>,
+    entry: Entry,
     /// Models on their way up, with what clients will see of them.
     starting: JoinSet<(ServedModel, FirstStart)>,
     supervisors: JoinSet<()>,
@@ -75,37 +83,32 @@ struct Node {
 impl Node {
     /// What is quick and may fail comes first, so that nothing is fetched or loaded in vain.
     async fn start(config: &Config, output: Output) -> anyhow::Result<Node> {
-        let state = Arc::new(NodeState::open(&config.data_dir.value)?);
         let transport = transport(config)?;
         let exporter = config.otlp_endpoint.value.as_deref();
         let exporter = exporter.map(otlp::start).transpose()?;
         let http = bind(config.http.value).await?;
         let address = http.local_addr()?;
-        let prepared = prepare(config.clone(), output).await?;
+        let place = Place {
+            data_dir: &config.data_dir.value,
+            quic: config.quic.value,
+            http_scheme: transport.scheme(),
+            http: address,
+        };
+        let entry = entry::enter(&place, config.join.value.as_ref()).await?;
+        output.say(&announce::entry_line(&entry));
+        let models = models::of_node(config, &entry);
+        let prepared = prepare(models, config.clone(), output).await?;
         tell_plan(config, &prepared, output);
-        let key = first_key(config, &state, output)?;
-        let clock = Clock::start();
-        let board = Board::default();
-        let router = Router::new(RouterConfig::default());
-        let world = RouterWorld::new(Arc::clone(&state));
-        let (mailbox, router_ended) = machine::spawn(router, world, clock, ROUTER_CREDITS).await?;
-        let local_key = Arc::new(LocalKey::draw());
-        let gateway = Arc::new(RouterGateway {
-            mailbox: mailbox.clone(),
-            state: Arc::clone(&state),
-            board: board.clone(),
-            auth: config.auth.value,
-            local_key: Arc::clone(&local_key),
-            models: Default::default(),
-            recorded: recorder::install()?,
-        });
+        let key = first_key(config, &entry, output).await?;
+        let gateway = gateway(config, &entry).await?;
+        let (gateway, mailbox, router_ended, clock) = gateway;
         let control = ControlServer {
             scheme: transport.scheme(),
             http: address,
-            board: board.clone(),
-            state: Arc::clone(&state),
+            board: gateway.board.clone(),
+            state: Arc::clone(&entry.state),
             clock,
-            local_key,
+            local_key: Arc::clone(&gateway.local_key),
             certificate: own_certificate(config)?,
         };
         let mut supervisors = JoinSet::new();
@@ -120,39 +123,72 @@ impl Node {
             gateway,
             mailbox,
             router_ended,
+            entry,
             starting: JoinSet::new(),
             supervisors,
             in_use: Vec::new(),
             output,
             key,
         };
-        for (number, model) in (0..).zip(prepared) {
-            node.start_replica(config, &state, &board, ReplicaId(number), model)?;
-        }
+        node.follow_others();
+        node.start_replicas(config, prepared).await?;
         Ok(node)
+    }
+
+    /// Replicas on other nodes come and go as the log says.
+    fn follow_others(&mut self) {
+        let remote = RemoteReplicas {
+            own: self.entry.state.node(),
+            applied: self.entry.state.applied_state().clone(),
+            peers: self.entry.peers.clone(),
+            router: self.mailbox.clone(),
+            board: self.gateway.board.clone(),
+            served: Arc::clone(&self.gateway),
+        };
+        self.supervisors.spawn(remote.follow());
+    }
+
+    /// The cluster names the replicas, so it has to agree first.
+    async fn start_replicas(&mut self, config: &Config, prepared: Vec<PreparedModel>) -> anyhow::Result<()> {
+        let models = prepared.iter().map(PreparedModel::record).collect();
+        let records = models::serve(&self.entry.state, models).await?;
+        for (model, record) in prepared.into_iter().zip(records) {
+            self.start_replica(config, model, &record)?;
+        }
+        Ok(())
     }
 
     fn start_replica(
         &mut self,
         config: &Config,
-        state: &NodeState,
-        board: &Board,
-        replica: ReplicaId,
         model: PreparedModel,
+        record: &ReplicaRecord,
     ) -> anyhow::Result<()> {
-        let added_at_secs = model.commit(state)?;
-        let plan = model.replica(config, replica);
+        let hub = Hub::new(
+            record.replica,
+            model.named.name.clone(),
+            model.stored.digest,
+            self.mailbox.clone(),
+        );
+        self.entry.desk.texts.add(model.stored.digest, &model.source);
+        self.entry.desk.add_replica(record.replica, hub.clone());
         let supervisor = Supervisor {
-            plan,
-            mailbox: self.mailbox.clone(),
-            board: board.clone(),
+            plan: model.replica(config, record),
+            hub,
+            board: self.gateway.board.clone(),
         };
         let (sender, first) = oneshot::channel();
         self.supervisors.spawn(supervisor.run(sender));
         self.in_use.push(model.in_use);
+        let added_at_secs = self
+            .entry
+            .state
+            .applied()
+            .model(&model.named.name)
+            .map(|known| known.added_at_secs);
         let served = ServedModel {
             name: model.named.name,
-            added_at_secs,
+            added_at_secs: added_at_secs.unwrap_or_else(clock::unix_secs),
             context_tokens_max: model.memory.context_tokens_max,
             grammars: Checker::start(model.text.vocabulary().clone(), model.text.end_tokens())?,
             text: model.text,
@@ -179,8 +215,10 @@ impl Node {
         tokio::select! {
             models = ready => {
                 let models = models?;
-                self.gateway.board.views().values().for_each(|view| tell_speed(self.output, view));
-                let ready = Ready { scheme, http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models };
+                self.gateway.board.views().values().filter(|view| view.place == Where::Here).for_each(|view| tell_speed(self.output, view));
+                let node = self.entry.state.node();
+                let quic = nodes_quic(&self.entry);
+                let ready = Ready { node, quic, scheme, http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models };
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),
@@ -200,9 +238,42 @@ impl Node {
         }
         let _ = timeout(FLUSH_MAX, spans::flush()).await;
         self.supervisors.shutdown().await;
+        self.entry.state.member.stop().await;
+        self.entry.peers.close().await;
         drop(self.in_use);
         Ok(())
     }
+}
+
+fn nodes_quic(entry: &Entry) -> SocketAddr {
+    entry
+        .peers
+        .local_address()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+type Router = (
+    Arc<RouterGateway>,
+    Mailbox<RouterMessage>,
+    tokio::task::JoinHandle<()>,
+    Clock,
+);
+
+async fn gateway(config: &Config, entry: &Entry) -> anyhow::Result<Router> {
+    let clock = Clock::start();
+    let router = router::Router::new(RouterConfig::default());
+    let world = RouterWorld::new(Arc::clone(&entry.state));
+    let (mailbox, ended) = machine::spawn(router, world, clock, ROUTER_CREDITS).await?;
+    let gateway = Arc::new(RouterGateway {
+        mailbox: mailbox.clone(),
+        state: Arc::clone(&entry.state),
+        board: Board::default(),
+        auth: config.auth.value,
+        local_key: Arc::new(LocalKey::draw()),
+        models: Default::default(),
+        recorded: recorder::install()?,
+    });
+    Ok((gateway, mailbox, ended, clock))
 }
 
 fn tell_plan(config: &Config, prepared: &[PreparedModel], output: Output) {
@@ -212,12 +283,12 @@ fn tell_plan(config: &Config, prepared: &[PreparedModel], output: Output) {
     }
 }
 
-/// `Some` where one was made just now; then it is told.
-fn first_key(config: &Config, state: &NodeState, output: Output) -> Result<Option<String>, StateError> {
-    tenants::ensure_default(state)?;
+/// `Some` where one was made just now; then it is told. A node that joins finds the keys of its cluster.
+async fn first_key(config: &Config, entry: &Entry, output: Output) -> Result<Option<String>, StateError> {
+    let is_alone = entry.state.applied().members().count() == 1;
     let key = match config.auth.value {
-        Auth::Keys => keys::ensure_first_key(state)?,
-        Auth::Open => None,
+        Auth::Keys if is_alone => keys::ensure_first_key(&entry.state).await?,
+        Auth::Keys | Auth::Open => None,
     };
     if let (Some(key), Output::Words) = (&key, output) {
         output.say(&announce::key_lines(key));
@@ -243,30 +314,35 @@ async fn come_up(
     gateway: &RouterGateway,
     starting: &mut JoinSet<(ServedModel, FirstStart)>,
 ) -> anyhow::Result<Vec<ReadyModel>> {
-    let mut ready = Vec::new();
+    if starting.is_empty() {
+        others_models(gateway).await;
+    }
     while let Some(started) = starting.join_next().await {
         let (mut served, first) = started?;
         let info = first.map_err(anyhow::Error::msg)?;
         served.context_tokens_max = info.context_tokens_max;
-        let talks = if served.text.template().is_some() {
-            Talks::Chat
-        } else {
-            Talks::Completions
-        };
-        ready.push(ReadyModel {
-            name: served.name.clone(),
-            talks,
-        });
         gateway.add_model(served);
     }
-    ready.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(ready)
+    let models = gateway.models();
+    Ok(models.iter().map(|served| ReadyModel::of(served)).collect())
 }
 
-async fn prepare(config: Config, output: Output) -> anyhow::Result<Vec<PreparedModel>> {
+/// A node that holds no model is ready when it can serve what others hold, or when they take too long.
+async fn others_models(gateway: &RouterGateway) {
+    let any = async {
+        while gateway.models().is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if timeout(OTHERS_MAX, any).await.is_err() {
+        tracing::warn!("no other node serves a model yet; this one will as soon as one does");
+    }
+}
+
+async fn prepare(models: Models, config: Config, output: Output) -> anyhow::Result<Vec<PreparedModel>> {
     tokio::task::spawn_blocking(move || {
         let store = model::open_store(&config.store.value)?;
-        let prepared = model::prepare_all(&config, &store)?;
+        let prepared = models.prepare(&config, &store)?;
         if let Some(bytes_max) = config.store_max.value {
             tell_collected(output, bytes_max, &store)?;
         }

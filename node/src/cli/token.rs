@@ -1,0 +1,114 @@
+//! `cluster token`.
+
+use super::data_dir::DataDir;
+use crate::control::report::CreatedToken;
+use crate::control::{ControlRequest, client};
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Join tokens: each lets one node into the cluster
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Token {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Create(Create),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster token create
+  cluster token create --role worker --ttl 10m
+  ssh other-host cluster up --http 0.0.0.0:8000 --join \"$(cluster token create)\"";
+
+/// Make a token and print it, alone on stdout; it lets one node in, once
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+struct Create {
+    /// What the node may become: a voter takes part in agreement where it is needed, a worker never does
+    #[arg(long, value_enum, default_value_t = AsRole::Voter)]
+    role: AsRole,
+    /// How long it can be used, at most an hour: 90s, 10m, 1h
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = secs)]
+    ttl: u64,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON: {"token", "id", "role", "expires_at_secs"}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum AsRole {
+    Voter,
+    Worker,
+}
+
+impl AsRole {
+    fn name(self) -> &'static str {
+        match self {
+            AsRole::Voter => "voter",
+            AsRole::Worker => "worker",
+        }
+    }
+}
+
+fn secs(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let parsed = units.iter().find_map(|(unit, secs)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*secs)
+    });
+    match parsed {
+        Some(secs @ 1..=3600) => Ok(secs),
+        Some(_) => Err("a token lives for 1s to 1h".to_owned()),
+        None => Err("a time is a number with s, m or h, as in 10m".to_owned()),
+    }
+}
+
+impl Token {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.what {
+            What::Create(create) => create.run(),
+        }
+    }
+}
+
+impl Create {
+    fn run(self) -> anyhow::Result<()> {
+        let request = ControlRequest::CreateToken {
+            role: self.role.name().to_owned(),
+            ttl_secs: self.ttl,
+        };
+        let created: CreatedToken = client::ask(&self.data_dir.folder()?, &request)?;
+        if self.json {
+            println!("{}", serde_json::to_string(&created)?);
+        } else {
+            println!("{}", created.token);
+            eprintln!(
+                "for one {}, within {} min: cluster up --join TOKEN",
+                created.role,
+                self.ttl.div_ceil(60)
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secs;
+
+    #[test]
+    fn times_are_a_number_and_a_unit_within_an_hour() {
+        assert_eq!(secs("90s"), Ok(90));
+        assert_eq!(secs("10m"), Ok(600));
+        assert_eq!(secs("1h"), Ok(3600));
+        for unfit in ["", "10", "2h", "0s", "m", "-1m", "99999999999999999999h"] {
+            assert!(secs(unfit).is_err(), "{unfit}");
+        }
+    }
+}

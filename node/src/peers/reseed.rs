@@ -1,0 +1,162 @@
+//! A cluster of one out of a backup, or out of what one node still has when the majority is lost for good.
+//!
+//! Both begin a new log. The node gets an id that was never given, all others have to join anew, and whoever still belongs
+//! to the old cluster is refused: two halves that both believe to be the cluster cannot meet.
+
+use super::custody::Custody;
+use super::entry::{EntryError, FEATURE_LEVEL, own_key};
+use super::folder::{DataFolder, FolderError};
+use crate::clock;
+use crate::raft::disk::{Change, Disk, DiskError};
+use crate::raft::{OpenError, WrittenState};
+use crate::trust::{Authority, Bundle, TrustError};
+use coordinator::cluster_state::{ClusterState, Sole};
+use proto::NodeId;
+use proto::cluster::ClusterImage;
+use proto::join::NodeIdentity;
+use proto::raft::{LogId, Membership, SnapshotMeta, StoredMembership, Vote, VoteStanding};
+use proto::wire::{self, Kind, WireError};
+use std::path::{Path, PathBuf};
+
+#[derive(thiserror::Error, Debug)]
+pub enum ReseedError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error("{0} holds a node already: restore into an empty folder (--data-dir)")]
+    NotEmpty(PathBuf),
+    #[error("{0} has never been a member of a cluster: there is nothing to recover")]
+    Empty(PathBuf),
+    #[error("{path}: this is no backup of a cluster ({error})")]
+    Backup { path: PathBuf, error: WireError },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: std::io::Error },
+}
+
+/// What has come of it.
+pub struct Reseeded {
+    pub node: NodeId,
+    pub tenants: usize,
+    pub keys: usize,
+    /// What the folder held before.
+    pub aside: Option<PathBuf>,
+}
+
+/// Of a file that `cluster backup` wrote, into an empty folder.
+pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
+    let bytes = std::fs::read(file).map_err(|error| ReseedError::Io {
+        path: file.to_owned(),
+        error,
+    })?;
+    let image: ClusterImage = wire::read(Kind::Backup, &bytes).map_err(|error| ReseedError::Backup {
+        path: file.to_owned(),
+        error,
+    })?;
+    if data_dir.join("raft").exists() {
+        return Err(ReseedError::NotEmpty(data_dir.to_owned()));
+    }
+    let folder = DataFolder::lock(data_dir)?;
+    // Where the old log stood does not matter: nobody who has it can meet the new one.
+    seed(&folder, ClusterState::of_image(image), 0, None)
+}
+
+/// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
+/// lost.
+pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
+    if !data_dir.join("raft").exists() {
+        return Err(ReseedError::Empty(data_dir.to_owned()));
+    }
+    let folder = DataFolder::lock(data_dir)?;
+    let written = WrittenState::read(Disk::open(folder.path())?)?;
+    if !written.state.is_founded() {
+        return Err(ReseedError::Empty(data_dir.to_owned()));
+    }
+    let aside = folder.set_aside(clock::unix_secs())?;
+    seed(&folder, written.state, written.index, Some(aside))
+}
+
+fn seed(
+    folder: &DataFolder,
+    state: ClusterState,
+    index: u64,
+    aside: Option<PathBuf>,
+) -> Result<Reseeded, ReseedError> {
+    let now_secs = clock::unix_secs();
+    let identity = own_key(folder)?;
+    let custody = Custody::load(folder)?;
+    if custody.authority().is_none() {
+        let authority = Authority::make(now_secs)?;
+        authority.store(&folder.authority_certificate(), &folder.authority_key())?;
+        custody.hold(authority);
+    }
+    let authority = custody.authority().expect("it is held since just now");
+    let node = state.id_above(index);
+    let certificate = authority.sign(&identity.csr()?, node, now_secs)?;
+    identity.set_chain(vec![certificate, authority.certificate().clone()])?;
+    identity.store_chain(&folder.chain())?;
+    Bundle::new(vec![authority.certificate().clone()])?.store(&folder.authorities())?;
+    let state = state.reborn(&Sole {
+        node,
+        spki: identity.spki_hash(),
+        authority: authority.certificate().to_vec(),
+        level: FEATURE_LEVEL,
+        at_secs: now_secs,
+    });
+    let mut disk = Disk::open(folder.path())?;
+    disk.commit(&first_step(node, &state))?;
+    Ok(Reseeded {
+        node,
+        tenants: state.tenants().count(),
+        keys: state.keys().count(),
+        aside,
+    })
+}
+
+/// A log that begins with this state, and a node that leads because nobody else votes. The place of the state in the log
+/// is the node's id, so that every id to come is greater.
+fn first_step(node: NodeId, state: &ClusterState) -> Vec<Change> {
+    let place = LogId {
+        term: 1,
+        leader: node,
+        index: node.0,
+    };
+    let meta = SnapshotMeta {
+        last: Some(place),
+        membership: StoredMembership {
+            at: Some(place),
+            membership: Membership {
+                voters: vec![vec![node]],
+                nodes: vec![node],
+            },
+        },
+        name: format!("reborn-{}", place.index),
+    };
+    let vote = Vote {
+        term: 1,
+        candidate: node,
+        standing: VoteStanding::Granted,
+    };
+    let identity = NodeIdentity {
+        node,
+        members: Vec::new(),
+    };
+    vec![
+        Change::Snapshot {
+            meta: wire::frame(Kind::SnapshotMeta, 0, &meta),
+            data: wire::frame(Kind::ClusterImage, 0, &state.image()),
+        },
+        Change::PurgeThrough {
+            index: place.index,
+            marker: wire::frame(Kind::RaftLogId, 0, &place),
+        },
+        Change::Vote(wire::frame(Kind::RaftVote, 0, &vote)),
+        Change::Identity(wire::frame(Kind::NodeIdentity, 0, &identity)),
+    ]
+}

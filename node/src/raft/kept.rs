@@ -1,0 +1,58 @@
+//! What a disk holds, all of it read.
+
+use super::disk::Disk;
+use super::log_store::{LogRead, LogStore, OpenError};
+use super::state_machine::KeptSnapshot;
+use coordinator::cluster_state::ClusterState;
+use openraft::EntryPayload;
+
+/// For Raft to start from.
+pub(super) struct Kept {
+    pub disk: Disk,
+    pub log: LogRead,
+    pub snapshot: Option<KeptSnapshot>,
+}
+
+impl Kept {
+    pub fn read(mut disk: Disk) -> Result<Kept, OpenError> {
+        let log = LogStore::read(&mut disk)?;
+        let snapshot = disk.snapshot()?;
+        let snapshot = snapshot.map(|snapshot| KeptSnapshot::read(&snapshot.meta, snapshot.data));
+        Ok(Kept {
+            log,
+            snapshot: snapshot.transpose()?,
+            disk,
+        })
+    }
+}
+
+/// The state that the whole log leads to, agreed on or not.
+pub struct WrittenState {
+    pub state: ClusterState,
+    /// Of the last entry.
+    pub index: u64,
+}
+
+impl WrittenState {
+    pub fn read(disk: Disk) -> Result<WrittenState, OpenError> {
+        let kept = Kept::read(disk)?;
+        let mut written = match &kept.snapshot {
+            Some(snapshot) => WrittenState {
+                state: snapshot.state(),
+                index: snapshot.meta.last_log_id.map_or(0, |id| id.index),
+            },
+            None => WrittenState {
+                state: ClusterState::default(),
+                index: 0,
+            },
+        };
+        for entry in kept.log.entries_after(written.index) {
+            written.index = entry.log_id.index;
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                // What is rejected changes nothing, here as everywhere.
+                let _ = written.state.apply(written.index, proposal);
+            }
+        }
+        Ok(written)
+    }
+}
