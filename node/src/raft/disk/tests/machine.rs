@@ -37,7 +37,6 @@ struct Inner {
     journal: Vec<Event>,
     /// Writes until the disk is full.
     writes_left: Option<u64>,
-    writes: u64,
     /// Syncs until one fails. Like Linux, it fails once.
     syncs_left: Option<u64>,
     syncs: u64,
@@ -85,10 +84,6 @@ impl Machine {
         self.inner().live[file][byte] ^= 1 << bit;
     }
 
-    pub fn writes(&self) -> u64 {
-        self.inner().writes
-    }
-
     pub fn syncs(&self) -> u64 {
         self.inner().syncs
     }
@@ -106,7 +101,6 @@ impl Machine {
 impl Inner {
     /// Any write may need space: there are file systems that never overwrite.
     fn take_space(&mut self) -> io::Result<()> {
-        self.writes += 1;
         match &mut self.writes_left {
             Some(0) => Err(io::ErrorKind::StorageFull.into()),
             Some(left) => {
