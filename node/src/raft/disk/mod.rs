@@ -45,7 +45,8 @@
 //! `open` drops the file's pages from the page cache, lets redb verify the checksum of every page, and reads every
 //! record. A record's checksum covers which record it is, so one that lies in another's place is found. The manifest, a
 //! record itself, holds the step, the bounds of the log and the checksum of every record that exists once: entries must
-//! be there from first to last and nothing else beside them. A panic inside redb on damaged pages becomes `Corrupt`.
+//! be there from first to last and nothing else beside them. Afterwards a page that is not what it was when it was last
+//! read or written never reaches redb (`Sums`). A panic inside redb becomes `Corrupt`.
 //!
 //! # When it fails
 //!
@@ -63,6 +64,7 @@ mod record;
 mod records;
 mod state;
 mod store;
+mod sums;
 mod watched;
 mod witness;
 

@@ -1,15 +1,17 @@
 use super::fault::Fault;
+use super::sums::Sums;
 use redb::StorageBackend;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A file as redb sees it. It remembers the first fault of an operation, as redb's own errors may have lost it, and can
-/// be shut, after which nothing reaches the file. Clones are the same file.
+/// A file as redb sees it. It remembers the first fault of an operation, as redb's own errors may have lost it, keeps
+/// changed pages from redb, and can be shut, after which nothing reaches the file. Clones are the same file.
 #[derive(Clone, Debug)]
 pub struct Watched {
     inner: Arc<dyn StorageBackend>,
     fault: Arc<Mutex<Option<Fault>>>,
+    sums: Arc<Mutex<Sums>>,
     shut: Arc<AtomicBool>,
 }
 
@@ -18,12 +20,13 @@ impl Watched {
         Watched {
             inner,
             fault: Arc::default(),
+            sums: Arc::default(),
             shut: Arc::default(),
         }
     }
 
     pub fn take_fault(&self) -> Option<Fault> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(&self.fault).take()
     }
 
     pub fn shut(&self) {
@@ -31,10 +34,7 @@ impl Watched {
     }
 
     fn remember(&self, fault: Fault) {
-        self.fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(fault);
+        locked(&self.fault).get_or_insert(fault);
     }
 
     fn inner(&self) -> io::Result<&dyn StorageBackend> {
@@ -43,6 +43,11 @@ impl Watched {
         }
         Ok(&*self.inner)
     }
+}
+
+/// What a panicking redb left is still whole: each lock is held for one call.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two of what cannot be cloned: one to remember, one for redb.
@@ -67,10 +72,14 @@ impl StorageBackend for Watched {
             if !damaged {
                 self.remember(Fault::Io(twin(error)));
             }
-        })
+        })?;
+        locked(&self.sums)
+            .read(offset, out)
+            .inspect_err(|error| self.remember(Fault::corrupt(error.to_string())))
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        locked(&self.sums).resized(bytes);
         self.inner()?
             .set_len(bytes)
             .inspect_err(|error| self.remember(Fault::of_write(twin(error))))
@@ -83,8 +92,13 @@ impl StorageBackend for Watched {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner()?
-            .write(offset, data)
-            .inspect_err(|error| self.remember(Fault::of_write(twin(error))))
+        let written = self.inner()?.write(offset, data);
+        let mut sums = locked(&self.sums);
+        match written {
+            Ok(()) => sums.written(offset, data),
+            // A part of it may have arrived.
+            Err(_) => sums.forget(offset, data.len() as u64),
+        }
+        written.inspect_err(|error| self.remember(Fault::of_write(twin(error))))
     }
 }

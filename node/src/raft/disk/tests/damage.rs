@@ -69,7 +69,7 @@ impl Tally {
             Err(DiskError::Corrupt { .. }) => {
                 self.refused += 1;
                 // It stays refused: what redb rolled back is not taken for the truth the next time.
-                if self.refused % 16 == 0 {
+                if self.refused.is_multiple_of(16) {
                     let again = open(&machine, CACHE_BYTES).err();
                     assert!(
                         matches!(again, Some(DiskError::Corrupt { .. })),
@@ -87,24 +87,25 @@ impl Tally {
     }
 }
 
-/// Bytes that are not zero, and some that are: most of the file was never written.
-fn places(image: &[u8]) -> Vec<usize> {
-    let used = |byte: usize| {
-        image[byte..image.len().min(byte + 8)]
-            .iter()
-            .any(|value| *value != 0)
-    };
-    (0..image.len())
-        .filter(|byte| used(*byte) || byte % 61 == 0)
+/// Every byte that opening and reading the store looks at, and some of those that it does not.
+fn places(images: &Images, file: usize) -> Vec<usize> {
+    let machine = Machine::new(images.clone());
+    let mut disk = open(&machine, 0).unwrap();
+    Model::of(&mut disk).unwrap();
+    (0..images[file].len())
+        .filter(|byte| byte % 97 == 0 || machine.has_read(file, *byte))
         .collect()
 }
 
-fn flip_everywhere(images: &Images, model: &Model, file: usize) -> Tally {
+const HEADER_BYTES: usize = 320;
+
+/// All bits where redb decides what is the newest, and in the witness; elsewhere one of each byte, as checksums do not
+/// care which.
+fn flip(images: &Images, model: &Model, file: usize, places: impl Iterator<Item = usize>) -> Tally {
     let mut tally = Tally::default();
-    for byte in places(&images[file]) {
-        // All bits where redb decides what is the newest; elsewhere checksums do not care which.
-        let all = file == WITNESS || byte < 320;
-        for bit in (0..8).filter(|bit| all || *bit == byte as u32 % 8) {
+    for byte in places {
+        let all = file == WITNESS || byte < HEADER_BYTES;
+        for bit in (0..8).filter(|bit| all || *bit == (byte % 8) as u32) {
             let mut bad = images.clone();
             bad[file][byte] ^= 1 << bit;
             tally.count(bad, model, &format!("bit {bit} of byte {byte} of file {file}"));
@@ -116,21 +117,24 @@ fn flip_everywhere(images: &Images, model: &Model, file: usize) -> Tally {
 #[test]
 fn a_flipped_bit_in_the_log_of_a_killed_node_is_found_or_harmless() {
     let (images, model) = small();
-    let tally = flip_everywhere(&images, &model, LOG);
+    let tally = flip(&images, &model, LOG, places(&images, LOG).into_iter());
     assert!(tally.refused > 500 && tally.harmless > 500, "{tally:?}");
 }
 
 #[test]
 fn a_flipped_bit_in_the_log_of_a_stopped_node_is_found_or_harmless() {
     let (images, model) = small_and_closed();
-    let tally = flip_everywhere(&images, &model, LOG);
+    // What is new in such a store is the header; of the rest a third will do.
+    let places = places(&images, LOG).into_iter();
+    let places = places.filter(|byte| *byte < HEADER_BYTES || byte % 3 == 0);
+    let tally = flip(&images, &model, LOG, places);
     assert!(tally.refused > 500 && tally.harmless > 500, "{tally:?}");
 }
 
 #[test]
 fn a_flipped_bit_in_the_witness_is_found_or_harmless() {
     let (images, model) = small();
-    let tally = flip_everywhere(&images, &model, WITNESS);
+    let tally = flip(&images, &model, WITNESS, 0..images[WITNESS].len());
     // The older slot's bits are refused, the newer one's are healed.
     assert!(tally.refused >= 36 * 8 && tally.harmless >= 36 * 8, "{tally:?}");
 }
@@ -140,7 +144,7 @@ fn two_flipped_bits_one_in_each_file_are_found_or_harmless() {
     let (images, model) = small();
     let mut tally = Tally::default();
     let mut dice = Dice::new(5);
-    let (log, witness) = (places(&images[LOG]), places(&images[WITNESS]));
+    let (log, witness) = (places(&images, LOG), places(&images, WITNESS));
     for _ in 0..600 {
         let mut bad = images.clone();
         let byte = log[dice.below(log.len() as u64) as usize];
@@ -223,15 +227,62 @@ fn an_acknowledged_write_that_never_arrived_is_found() {
     }
 }
 
+/// Steps read pages, too, and write them anew with fresh checksums.
+#[test]
+fn a_bit_that_flips_under_an_open_store_is_not_written_on() {
+    let (images, model) = small();
+    let mut tally = Tally::default();
+    for byte in places(&images, LOG).into_iter().step_by(7) {
+        let machine = Machine::new(images.clone());
+        let mut disk = open(&machine, 0).unwrap();
+        let mut model = model.clone();
+        machine.flip(LOG, byte, (byte % 8) as u32);
+        for step in [
+            [Change::TruncateFrom(4)],
+            [Change::Vote(b"term 2".to_vec())],
+            [Change::Append {
+                first: 4,
+                entries: vec![vec![4; 20]],
+            }],
+        ] {
+            match disk.commit(&step) {
+                Ok(()) => model.apply(&step),
+                Err(DiskError::Corrupt { .. }) => break,
+                Err(error) => panic!("byte {byte}: {error}"),
+            }
+        }
+        drop(disk);
+        tally.count(machine.images(), &model, &format!("byte {byte}"));
+    }
+    assert!(tally.refused > 100 && tally.harmless > 100, "{tally:?}");
+}
+
+#[test]
+fn a_file_cut_under_an_open_store_is_found() {
+    let (images, model) = small();
+    let mut found = 0;
+    for bytes in (0..images[LOG].len()).step_by(4096) {
+        let machine = Machine::new(images.clone());
+        let mut disk = open(&machine, 0).unwrap();
+        machine.cut(LOG, bytes);
+        match Model::of(&mut disk) {
+            Ok(read) => assert_eq!(read, model, "cut to {bytes} bytes"),
+            Err(DiskError::Corrupt { .. }) => found += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(found > 3, "{found} found");
+}
+
 /// Nothing is cached, so that reads meet the damage.
 #[test]
 fn a_bit_that_flips_under_an_open_store_is_found_by_reads() {
     let (images, model) = small();
     let mut tally = Tally::default();
-    for byte in places(&images[LOG]) {
+    for byte in places(&images, LOG).into_iter().step_by(7) {
         let machine = Machine::new(images.clone());
         let mut disk = open(&machine, 0).unwrap();
-        machine.flip(LOG, byte, byte as u32 % 8);
+        machine.flip(LOG, byte, (byte % 8) as u32);
         match Model::of(&mut disk) {
             Ok(found) => {
                 assert_eq!(found, model, "byte {byte}");
@@ -248,5 +299,5 @@ fn a_bit_that_flips_under_an_open_store_is_found_by_reads() {
         drop(disk);
         tally.count(machine.images(), &model, &format!("byte {byte}, reopened"));
     }
-    assert!(tally.refused > 200 && tally.harmless > 200, "{tally:?}");
+    assert!(tally.refused > 100 && tally.harmless > 100, "{tally:?}");
 }

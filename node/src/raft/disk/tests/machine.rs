@@ -1,5 +1,6 @@
 use super::dice::Dice;
 use redb::StorageBackend;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -7,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub type Images = [Vec<u8>; 2];
 pub const LOG: usize = 0;
 pub const WITNESS: usize = 1;
+/// How closely it is watched what is read.
+const SEEN_BYTES: usize = 64;
 
 /// What happened to the files, in order.
 #[derive(Clone, Debug)]
@@ -37,10 +40,11 @@ struct Inner {
     journal: Vec<Event>,
     /// Writes until the disk is full.
     writes_left: Option<u64>,
-    writes: u64,
     /// Syncs until one fails. Like Linux, it fails once.
     syncs_left: Option<u64>,
     syncs: u64,
+    /// The blocks that were read, as (file, number).
+    seen: BTreeSet<(usize, usize)>,
 }
 
 impl Machine {
@@ -85,8 +89,13 @@ impl Machine {
         self.inner().live[file][byte] ^= 1 << bit;
     }
 
-    pub fn writes(&self) -> u64 {
-        self.inner().writes
+    /// Has this byte, or one beside it, been read?
+    pub fn has_read(&self, file: usize, byte: usize) -> bool {
+        self.inner().seen.contains(&(file, byte / SEEN_BYTES))
+    }
+
+    pub fn cut(&self, file: usize, bytes: usize) {
+        self.inner().live[file].truncate(bytes);
     }
 
     pub fn syncs(&self) -> u64 {
@@ -106,7 +115,6 @@ impl Machine {
 impl Inner {
     /// Any write may need space: there are file systems that never overwrite.
     fn take_space(&mut self) -> io::Result<()> {
-        self.writes += 1;
         match &mut self.writes_left {
             Some(0) => Err(io::ErrorKind::StorageFull.into()),
             Some(left) => {
@@ -130,7 +138,9 @@ impl StorageBackend for FakeFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = self.machine.inner();
+        let mut inner = self.machine.inner();
+        let blocks = offset as usize / SEEN_BYTES..(offset as usize + out.len()).div_ceil(SEEN_BYTES);
+        inner.seen.extend(blocks.map(|block| (self.file, block)));
         let rest = inner.live[self.file].get(offset as usize..).unwrap_or(&[]);
         let part = rest.get(..out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(part);
