@@ -33,10 +33,15 @@ impl Guard {
         error
     }
 
+    /// What a stream that has broken off is told of as: the connection's own reason, where it has one.
     pub fn closed(&self, reason: impl std::fmt::Display) -> LinkError {
+        let reason = match self.connection.close_reason() {
+            Some(closed) => closed.to_string(),
+            None => reason.to_string(),
+        };
         LinkError::Closed {
             node: self.node,
-            reason: reason.to_string(),
+            reason,
         }
     }
 }

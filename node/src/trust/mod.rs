@@ -50,3 +50,6 @@ pub fn spki_of(certificate: &[u8]) -> Result<SpkiHash, TrustError> {
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,76 @@ fn role_named(text: &str) -> Result<Role, TokenError> {
 fn digits<const N: usize>(part: &'static str, text: &str) -> Result<[u8; N], TokenError> {
     hex::decode(text).ok_or(TokenError::Digits { part, digits: 2 * N })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> JoinToken {
+        JoinToken {
+            role: Role::Worker,
+            authority: [0xab; 32],
+            id: [1, 2, 3, 4, 5, 6],
+            secret: [0xcd; 16],
+            addresses: vec![
+                "10.0.0.1:7600".parse().unwrap(),
+                "[fd00::1]:7600".parse().unwrap(),
+            ],
+        }
+    }
+
+    const TEXT: &str = "v1.worker.abababababababababababababababababababababababababababababababab.010203040506.\
+                        cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd@10.0.0.1:7600,[fd00::1]:7600";
+
+    #[test]
+    fn its_text_and_itself_are_the_same_thing() {
+        assert_eq!(token().to_string(), TEXT);
+        assert_eq!(TEXT.parse(), Ok(token()));
+        assert_eq!(format!("  {TEXT}\n").parse(), Ok(token()), "as people paste it");
+        let drawn = JoinToken::draw(Role::Voter, [9; 32], token().addresses).unwrap();
+        assert_eq!(drawn.to_string().parse(), Ok(drawn));
+    }
+
+    #[test]
+    fn no_beginning_of_a_token_is_a_token_of_another_cluster_or_secret() {
+        for end in 0..TEXT.len() {
+            if let Ok(found) = TEXT[..end].parse::<JoinToken>() {
+                let whole = token();
+                assert_eq!(
+                    (found.authority, found.id, found.secret),
+                    (whole.authority, whole.id, whole.secret)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let wrong = |from: &str, to: &str| TEXT.replacen(from, to, 1).parse::<JoinToken>().unwrap_err();
+        assert_eq!(wrong("v1", "v2"), TokenError::Version("v2".to_owned()));
+        assert_eq!(wrong("worker", "boss"), TokenError::Role("boss".to_owned()));
+        assert_eq!(wrong("@", "#"), TokenError::Shape("here the `@` is missing"));
+        assert_eq!(
+            wrong("10.0.0.1:7600", "host:1"),
+            TokenError::Address("host:1".to_owned())
+        );
+        let digits = |part, digits| TokenError::Digits { part, digits };
+        assert_eq!(wrong(".ab", "."), digits("authority", 64));
+        assert_eq!(wrong("010203", "0102"), digits("id", 12));
+        assert_eq!(wrong("cdcd@", "cdcz@"), digits("secret", 32));
+        let many = vec!["127.0.0.1:1"; 17].join(",");
+        assert_eq!(wrong("10.0.0.1:7600", &many), TokenError::Addresses);
+        assert_eq!(
+            "x".repeat(5000).parse::<JoinToken>(),
+            Err(TokenError::TooLong(5000))
+        );
+    }
+
+    #[test]
+    fn only_its_own_secret_opens_and_it_is_not_shown() {
+        let token = token();
+        assert!(secret_opens(&token.secret, &token.secret_hash()));
+        assert!(!secret_opens(&[0xcc; 16], &token.secret_hash()));
+        assert!(!format!("{token:?}").contains("cdcd") && !format!("{token:?}").contains("205"));
+    }
+}

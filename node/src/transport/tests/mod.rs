@@ -1,3 +1,7 @@
 mod support;
 
 mod calls;
+mod failure;
+mod hostile;
+mod joining;
+mod membership;

@@ -1,0 +1,262 @@
+//! What nodes say to each other: these bytes, and no damaged ones.
+
+use proto::join::*;
+use proto::peer::*;
+use proto::wire::{self, HEADER_BYTES, Header, Kind, WireError};
+use proto::{Epoch, NodeId, ReplicaId};
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Archived, Deserialize, Serialize};
+use std::fmt::Debug;
+
+/// One message of every kind and variant, as `check` sees it.
+trait Check {
+    fn check<T>(&mut self, name: &str, kind: Kind, message: T)
+    where
+        T: Archive
+            + PartialEq
+            + Debug
+            + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+        T::Archived:
+            for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>;
+}
+
+fn each(check: &mut impl Check) {
+    let opaque = || Box::new(Opaque { bytes: vec![1, 2, 3] });
+    let nonce = || Box::new(Nonce { nonce: 0x0102_0304 });
+    let reason = || "no".to_owned();
+    let asked = Kind::PeerRequest;
+    check.check("ping", asked, PeerRequest::Ping(nonce()));
+    check.check("raft", asked, PeerRequest::Raft(opaque()));
+    check.check("command", asked, PeerRequest::Command(opaque()));
+    check.check("read_index", asked, PeerRequest::ReadIndex(Box::default()));
+    let answered = Kind::PeerAnswer;
+    check.check("pong", answered, PeerAnswer::Pong(nonce()));
+    check.check("raft_answer", answered, PeerAnswer::Raft(opaque()));
+    check.check("command_answer", answered, PeerAnswer::Command(opaque()));
+    let index = LogIndex { index: 77 };
+    check.check(
+        "read_index_answer",
+        answered,
+        PeerAnswer::ReadIndex(Box::new(index)),
+    );
+    let refusal = Refusal { reason: reason() };
+    check.check("refusal", answered, PeerAnswer::Refused(Box::new(refusal)));
+    let (replica, epoch) = (ReplicaId(3), Epoch(4));
+    check.check(
+        "hello_engine",
+        Kind::Hello,
+        Hello::Engine(Box::new(Replica { replica, epoch })),
+    );
+    let stage = Stage {
+        replica,
+        epoch,
+        stage: 5,
+    };
+    check.check("hello_stage", Kind::Hello, Hello::Stage(Box::new(stage)));
+    let name = "blob".to_owned();
+    check.check("hello_blob", Kind::Hello, Hello::Blob(Box::new(Blob { name })));
+    each_of_joining(check);
+}
+
+fn each_of_joining(check: &mut impl Check) {
+    let joining = Joining {
+        token_id: [1; 6],
+        secret: [2; 16],
+        csr: vec![3; 4],
+        quic_address: "10.0.0.1:7".to_owned(),
+        http_url: "http://a".to_owned(),
+        program_version: "0.1.0".to_owned(),
+        feature_level: 1,
+    };
+    check.check("join", Kind::JoinRequest, JoinRequest::V1(Box::new(joining)));
+    let welcome = Welcome {
+        node: NodeId(9),
+        certificate: vec![4; 3],
+        authorities: vec![vec![5; 2], vec![6]],
+        members: vec![MemberAddress {
+            node: NodeId(8),
+            quic_address: "10.0.0.2:7".to_owned(),
+            spki: [7; 32],
+        }],
+    };
+    check.check(
+        "welcome",
+        Kind::JoinAnswer,
+        JoinAnswer::Welcome(Box::new(welcome)),
+    );
+    let refused = || {
+        Box::new(Refused {
+            reason: "no".to_owned(),
+        })
+    };
+    check.check("join_refused", Kind::JoinAnswer, JoinAnswer::Refused(refused()));
+    let renewing = Renewing { csr: vec![8; 5] };
+    check.check("renew", Kind::RenewRequest, RenewRequest::V1(Box::new(renewing)));
+    let renewed = Renewed {
+        certificate: vec![9; 3],
+        authorities: vec![vec![1]],
+    };
+    check.check(
+        "renewed",
+        Kind::RenewAnswer,
+        RenewAnswer::Renewed(Box::new(renewed)),
+    );
+    check.check(
+        "renew_refused",
+        Kind::RenewAnswer,
+        RenewAnswer::Refused(refused()),
+    );
+}
+
+fn open<T>(frame: &[u8], kind: Kind) -> Result<T, WireError>
+where
+    T: Archive,
+    T::Archived:
+        for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+{
+    let header_bytes = frame
+        .first_chunk::<HEADER_BYTES>()
+        .ok_or(WireError::BadChecksum)?;
+    Header::parse(header_bytes, kind)?.open(header_bytes, &frame[HEADER_BYTES..])
+}
+
+struct Damage;
+
+impl Check for Damage {
+    fn check<T>(&mut self, name: &str, kind: Kind, message: T)
+    where
+        T: Archive
+            + PartialEq
+            + Debug
+            + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+        T::Archived:
+            for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+    {
+        let good = wire::frame(kind, 6, &message);
+        assert_eq!(open(&good, kind), Ok(message), "{name}");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(open::<T>(&bad, kind).is_err(), "{name}, bit {bit}");
+        }
+        for end in 0..good.len() {
+            assert!(open::<T>(&good[..end], kind).is_err(), "{name}, cut at {end}");
+        }
+        // Behind a checksum that fits, nothing but bytecheck stands: it may accept other values, and must not crash.
+        for bit in 0..(good.len() - HEADER_BYTES) * 8 {
+            let mut payload = good[HEADER_BYTES..].to_vec();
+            payload[bit / 8] ^= 1 << (bit % 8);
+            let _ = wire::open_payload::<T>(&payload);
+        }
+        for end in HEADER_BYTES..good.len() {
+            let _ = wire::open_payload::<T>(&good[HEADER_BYTES..end]);
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_of_every_message_is_an_error() {
+    each(&mut Damage);
+}
+
+struct Golden(Vec<String>);
+
+impl Check for Golden {
+    fn check<T>(&mut self, name: &str, kind: Kind, message: T)
+    where
+        T: Archive
+            + PartialEq
+            + Debug
+            + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>,
+        T::Archived:
+            for<'a> CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>,
+    {
+        let frame = wire::frame(kind, 6, &message);
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.0.push(format!("{name} {hex}"));
+    }
+}
+
+/// N and N−1 must work together: these bytes may only change together with `WIRE_VERSION`; new ones come at the end of
+/// their kind.
+#[test]
+fn golden_bytes() {
+    let mut golden = Golden(Vec::new());
+    each(&mut golden);
+    let expected: Vec<&str> = include_str!("wire_types.golden").lines().collect();
+    assert_eq!(golden.0, expected);
+}
+
+#[test]
+fn one_more_variant_changes_no_size() {
+    // A tag and a relative pointer, whatever the variants hold.
+    const SIZE: usize = 8;
+    assert_eq!(size_of::<Archived<PeerRequest>>(), SIZE);
+    assert_eq!(size_of::<Archived<PeerAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<Hello>>(), SIZE);
+    assert_eq!(size_of::<Archived<JoinRequest>>(), SIZE);
+    assert_eq!(size_of::<Archived<JoinAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<RenewRequest>>(), SIZE);
+    assert_eq!(size_of::<Archived<RenewAnswer>>(), SIZE);
+}
+
+#[test]
+fn numbers_of_kinds_are_their_own_and_unknown_ones_are_refused() {
+    let mut numbers: Vec<u16> = Kind::ALL.iter().map(|kind| *kind as u16).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), Kind::ALL.len());
+    let known = wire::try_header_bytes(Kind::Chunk, 0, &[]).unwrap();
+    let parsed = (0..=u16::MAX).filter(|number| {
+        let mut header = known;
+        header[6..8].copy_from_slice(&number.to_le_bytes());
+        let parsed = Header::parse_any(&header);
+        let is_known = numbers.contains(number);
+        assert_eq!(parsed.is_ok(), is_known, "{number}");
+        is_known
+    });
+    assert_eq!(parsed.count(), numbers.len());
+}
+
+#[test]
+fn a_length_beyond_its_kind_is_refused_before_a_byte_of_it_is_there() {
+    for kind in Kind::ALL {
+        let mut header = wire::try_header_bytes(kind, 0, &[]).unwrap();
+        let mut parse = |length: usize| {
+            header[16..20].copy_from_slice(&(length as u32).to_le_bytes());
+            Header::parse_any(&header)
+        };
+        let length_max = kind.payload_bytes_max();
+        assert_eq!(parse(length_max).map(|header| header.length), Ok(length_max));
+        assert_eq!(
+            parse(length_max + 1),
+            Err(WireError::TooLarge {
+                length: length_max as u64 + 1,
+                length_max: length_max as u64
+            })
+        );
+        assert!(parse(u32::MAX as usize).is_err());
+    }
+    let long = Hello::Blob(Box::new(Blob {
+        name: "x".repeat(5000),
+    }));
+    assert!(wire::try_frame(Kind::Hello, 0, &long).is_err());
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let joining = Joining {
+        token_id: [0; 6],
+        secret: [201; 16],
+        csr: Vec::new(),
+        quic_address: String::new(),
+        http_url: String::new(),
+        program_version: String::new(),
+        feature_level: 0,
+    };
+    assert!(!format!("{joining:?}").contains("201"));
+}
