@@ -1,7 +1,9 @@
 //! What nodes say to each other: these bytes, and no damaged ones.
 
+use proto::cluster::{Applied, ClusterCommand, ClusterImage, ImageV1, KeyId, Proposal, Rejected};
 use proto::join::*;
 use proto::peer::*;
+use proto::raft::*;
 use proto::wire::{self, HEADER_BYTES, Header, Kind, WireError};
 use proto::{Epoch, NodeId, ReplicaId};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
@@ -25,31 +27,213 @@ trait Check {
 }
 
 fn each(check: &mut impl Check) {
-    let opaque = || Box::new(Opaque { bytes: vec![1, 2, 3] });
     let nonce = || Box::new(Nonce { nonce: 0x0102_0304 });
-    let reason = || "no".to_owned();
     let asked = Kind::PeerRequest;
     check.check("ping", asked, PeerRequest::Ping(nonce()));
-    check.check("raft", asked, PeerRequest::Raft(opaque()));
-    check.check("command", asked, PeerRequest::Command(opaque()));
     check.check("read_index", asked, PeerRequest::ReadIndex(Box::default()));
+    check.check("authority_key", asked, PeerRequest::AuthorityKey(Box::default()));
+    let model = ModelIs { digest: [8; 32] };
+    check.check("model_text", asked, PeerRequest::ModelText(Box::new(model)));
     let answered = Kind::PeerAnswer;
     check.check("pong", answered, PeerAnswer::Pong(nonce()));
-    check.check("raft_answer", answered, PeerAnswer::Raft(opaque()));
-    check.check("command_answer", answered, PeerAnswer::Command(opaque()));
-    let index = LogIndex { index: 77 };
+    let refusal = Refusal {
+        reason: "no".to_owned(),
+    };
+    check.check("refusal", answered, PeerAnswer::Refused(Box::new(refusal)));
+    let text = ModelText { frame: vec![1, 2] };
+    check.check(
+        "model_text_answer",
+        answered,
+        PeerAnswer::ModelText(Box::new(text)),
+    );
+    let key = AuthorityKey {
+        certificate: vec![3],
+        key: "key".to_owned(),
+    };
+    check.check(
+        "authority_key_answer",
+        answered,
+        PeerAnswer::AuthorityKey(Box::new(key)),
+    );
+    each_of_raft(check);
+    each_of_streams(check);
+    each_of_joining(check);
+    each_that_is_kept(check);
+}
+
+const PLACE: LogId = LogId {
+    term: 2,
+    leader: NodeId(1),
+    index: 7,
+};
+
+const VOTE: Vote = Vote {
+    term: 3,
+    candidate: NodeId(1),
+    standing: VoteStanding::Granted,
+};
+
+fn proposal() -> Proposal {
+    Proposal {
+        id: 5,
+        command: ClusterCommand::RevokeKey(Box::new(KeyId {
+            key_id: "k".to_owned(),
+        })),
+    }
+}
+
+fn snapshot_meta() -> SnapshotMeta {
+    SnapshotMeta {
+        last: Some(PLACE),
+        membership: StoredMembership {
+            at: None,
+            membership: Membership {
+                voters: vec![vec![NodeId(1)], vec![NodeId(1), NodeId(2)]],
+                nodes: vec![NodeId(1), NodeId(2)],
+            },
+        },
+        name: "s".to_owned(),
+    }
+}
+
+fn entry(payload: Payload) -> Entry {
+    Entry { id: PLACE, payload }
+}
+
+fn each_of_raft(check: &mut impl Check) {
+    let raft = |request| PeerRequest::Raft(Box::new(request));
+    let append = Append {
+        vote: VOTE,
+        previous: Some(PLACE),
+        entries: vec![
+            entry(Payload::Blank),
+            entry(Payload::Command(Box::new(proposal()))),
+            entry(Payload::Membership(Box::new(
+                snapshot_meta().membership.membership,
+            ))),
+        ],
+        committed: None,
+    };
+    check.check(
+        "append",
+        Kind::PeerRequest,
+        raft(RaftRequest::Append(Box::new(append))),
+    );
+    let vote = VoteRequest {
+        vote: VOTE,
+        last: None,
+    };
+    check.check("vote", Kind::PeerRequest, raft(RaftRequest::Vote(Box::new(vote))));
+    let part = SnapshotPart {
+        vote: VOTE,
+        meta: snapshot_meta(),
+        offset: 9,
+        data: vec![1, 2, 3],
+        place: PartPlace::Last,
+    };
+    check.check(
+        "snapshot",
+        Kind::PeerRequest,
+        raft(RaftRequest::Snapshot(Box::new(part))),
+    );
+    check.check(
+        "command",
+        Kind::PeerRequest,
+        PeerRequest::Command(Box::new(proposal())),
+    );
+    let answer = |answer| PeerAnswer::Raft(Box::new(answer));
+    let appended = RaftAnswer::Append(Box::new(AppendAnswer::HigherVote(VOTE)));
+    check.check("append_answer", Kind::PeerAnswer, answer(appended));
+    let voted = RaftAnswer::Vote(Box::new(VoteAnswer {
+        vote: VOTE,
+        verdict: Verdict::Refused,
+        last: Some(PLACE),
+    }));
+    check.check("vote_answer", Kind::PeerAnswer, answer(voted));
+    let mismatch = SnapshotAnswer::Mismatch {
+        expected: 1,
+        got: 2,
+        name: "s".to_owned(),
+    };
+    let taken = RaftAnswer::Snapshot(Box::new(mismatch));
+    check.check("snapshot_answer", Kind::PeerAnswer, answer(taken));
+    let away = || {
+        Box::new(Away {
+            reason: "no".to_owned(),
+        })
+    };
+    check.check("away", Kind::PeerAnswer, answer(RaftAnswer::Away(away())));
+    let outcomes = [
+        Ok(Applied::Member(NodeId(4))),
+        Err(Rejected::KeyUnknown {
+            key_id: "k".to_owned(),
+        }),
+    ];
+    for (name, outcome) in ["committed", "rejected"].into_iter().zip(outcomes) {
+        let committed = CommandAnswer::Committed(Box::new(Committed { index: 8, outcome }));
+        check.check(name, Kind::PeerAnswer, PeerAnswer::Command(Box::new(committed)));
+    }
+    let unknown = CommandAnswer::Unknown(away());
+    check.check(
+        "unknown",
+        Kind::PeerAnswer,
+        PeerAnswer::Command(Box::new(unknown)),
+    );
+    let index = ReadAnswer::Index(Box::new(ReadIndex { index: 77 }));
     check.check(
         "read_index_answer",
-        answered,
+        Kind::PeerAnswer,
         PeerAnswer::ReadIndex(Box::new(index)),
     );
-    let refusal = Refusal { reason: reason() };
-    check.check("refusal", answered, PeerAnswer::Refused(Box::new(refusal)));
+    let leader = Some(NodeId(2));
+    let elsewhere = ReadAnswer::NotLeader(Box::new(NotLeader { leader }));
+    check.check(
+        "not_leader",
+        Kind::PeerAnswer,
+        PeerAnswer::ReadIndex(Box::new(elsewhere)),
+    );
+}
+
+/// What lies on disks: an older program's must be readable by a newer one.
+fn each_that_is_kept(check: &mut impl Check) {
+    check.check(
+        "kept_entry",
+        Kind::RaftEntry,
+        entry(Payload::Command(Box::new(proposal()))),
+    );
+    check.check("kept_vote", Kind::RaftVote, VOTE);
+    check.check("kept_place", Kind::RaftLogId, PLACE);
+    check.check("kept_snapshot_meta", Kind::SnapshotMeta, snapshot_meta());
+    let image = ImageV1 {
+        cluster: 1,
+        version: 2,
+        level: 1,
+        authorities: vec![vec![3]],
+        node_max: NodeId(4),
+        drained: vec![NodeId(4)],
+        replica_next: 5,
+        tenant_next: 6,
+        recent: vec![(7, Ok(Applied::Done))],
+        ..ImageV1::default()
+    };
+    check.check(
+        "kept_image",
+        Kind::ClusterImage,
+        ClusterImage::V1(Box::new(image)),
+    );
+    let identity = NodeIdentity {
+        node: NodeId(9),
+        members: Vec::new(),
+    };
+    check.check("kept_identity", Kind::NodeIdentity, identity);
+}
+
+fn each_of_streams(check: &mut impl Check) {
     let (replica, epoch) = (ReplicaId(3), Epoch(4));
     check.check(
         "hello_engine",
         Kind::Hello,
-        Hello::Engine(Box::new(Replica { replica, epoch })),
+        Hello::Engine(Box::new(Replica { replica })),
     );
     let stage = Stage {
         replica,
@@ -59,7 +243,6 @@ fn each(check: &mut impl Check) {
     check.check("hello_stage", Kind::Hello, Hello::Stage(Box::new(stage)));
     let name = "blob".to_owned();
     check.check("hello_blob", Kind::Hello, Hello::Blob(Box::new(Blob { name })));
-    each_of_joining(check);
 }
 
 fn each_of_joining(check: &mut impl Check) {
@@ -188,7 +371,7 @@ fn golden_bytes() {
     let mut golden = Golden(Vec::new());
     each(&mut golden);
     let expected: Vec<&str> = include_str!("wire_types.golden").lines().collect();
-    assert_eq!(golden.0, expected);
+    assert_eq!(golden.0, expected, "as they are now:\n{}", golden.0.join("\n"));
 }
 
 #[test]
@@ -202,6 +385,13 @@ fn one_more_variant_changes_no_size() {
     assert_eq!(size_of::<Archived<JoinAnswer>>(), SIZE);
     assert_eq!(size_of::<Archived<RenewRequest>>(), SIZE);
     assert_eq!(size_of::<Archived<RenewAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<RaftRequest>>(), SIZE);
+    assert_eq!(size_of::<Archived<RaftAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<CommandAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<ReadAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<ClusterCommand>>(), SIZE);
+    assert_eq!(size_of::<Archived<Payload>>(), SIZE);
+    assert_eq!(size_of::<Archived<ClusterImage>>(), SIZE);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn cut(line: &str, columns: u16) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::control::report::ReplicaStatus;
+    use crate::control::report::{RaftStatus, ReplicaStatus};
     use std::time::{Duration, Instant};
 
     pub fn report() -> StatusReport {
@@ -137,8 +137,22 @@ pub mod tests {
             http: "http://127.0.0.1:8000".to_owned(),
             healthy: true,
             reason: None,
+            node: 1,
+            quic: "127.0.0.1:8001".to_owned(),
+            raft: RaftStatus {
+                leader: Some(1),
+                term: 1,
+                voters: vec![1],
+                learners: Vec::new(),
+                last_index: 4,
+                applied_index: 4,
+                feature_level: 1,
+                trouble: None,
+            },
+            nodes: Vec::new(),
             replicas: vec![ReplicaStatus {
                 replica: 0,
+                node: 1,
                 model: "a model".to_owned(),
                 epoch: 1,
                 state: "ready".to_owned(),

@@ -2,7 +2,6 @@ use super::support::*;
 use crate::transport::*;
 use bytes::Bytes;
 use proto::engine::{FromEngine, ToEngine};
-use proto::peer::*;
 use proto::wire::Kind;
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ async fn a_node_asks_another_and_is_answered() {
     let (one, two) = (cluster.node(1), cluster.node(2));
     one.knows(&two);
     one.ping(two.id).await.unwrap();
-    let request = PeerRequest::Raft(opaque(&[5; 100_000]));
+    let request = raft(&[5; 100_000]);
     let answer = one.peers.call(two.id, request.clone()).await.unwrap();
-    assert_eq!(answer, PeerAnswer::Raft(opaque(&[5; 100_000])));
+    assert_eq!(answer, echo(&[5; 100_000]));
     assert_eq!(two.service.calls.lock().unwrap().last(), Some(&(one.id, request)));
 }
 
@@ -82,7 +81,7 @@ async fn who_gives_up_is_worked_for_no_longer() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node(1), cluster.node(2));
     one.knows(&two);
-    let request = PeerRequest::Command(opaque(b"never"));
+    let request = never();
     let after = Duration::from_millis(100);
     let answer = one.peers.call_within(two.id, request, after).await;
     assert_eq!(answer, Err(PeerError::Deadline { node: two.id, after }));

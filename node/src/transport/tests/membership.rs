@@ -5,7 +5,6 @@ use crate::trust::{Bundle, Identity};
 use bytes::Bytes;
 use proto::NodeId;
 use proto::join::*;
-use proto::peer::*;
 use proto::wire::Kind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,7 +227,7 @@ async fn a_worker_may_not_lead_and_what_has_no_place_closes_the_connection() {
     let (worker, two) = (cluster.node_as(1, Role::Worker), cluster.node(2));
     worker.knows(&two);
     worker.ping(two.id).await.unwrap();
-    let request = PeerRequest::Raft(opaque(b"vote for me"));
+    let request = raft(b"I lead");
     let outcome = worker.peers.call(two.id, request).await;
     assert!(reason(outcome).contains("not how nodes speak"));
     assert_eq!(two.service.calls.lock().unwrap().len(), 1, "the ping");
@@ -289,6 +288,14 @@ fn the_table_of_what_may_stand_where() {
         "RenewRequest: RenewRequest",
         "RenewAnswer: RenewAnswer",
         "Chunk: Stream(Bulk, Opener) Stream(Bulk, Acceptor) Stream(Activations, Opener) Stream(Activations, Acceptor)",
+        "RaftEntry: ",
+        "RaftVote: ",
+        "RaftLogId: ",
+        "SnapshotMeta: ",
+        "ClusterImage: ",
+        "NodeIdentity: ",
+        "Backup: ",
+        "ModelText: ",
     ];
     assert_eq!(found, expected);
 }

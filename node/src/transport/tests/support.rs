@@ -6,8 +6,10 @@ use crate::trust::{Authority, Bundle, Identity, SpkiHash};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use proto::NodeId;
+use proto::cluster::{ClusterCommand, KeyId, Proposal};
 use proto::join::*;
 use proto::peer::*;
+use proto::raft::{PartPlace, RaftRequest, SnapshotMeta, SnapshotPart, StoredMembership, Vote, VoteStanding};
 use proto::wire::Kind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -126,7 +128,6 @@ pub fn hello(class: Class) -> Hello {
     match class {
         Class::Control => Hello::Engine(Box::new(Replica {
             replica: proto::ReplicaId(1),
-            epoch: proto::Epoch(2),
         })),
         Class::Bulk => Hello::Blob(Box::new(Blob {
             name: "weights".to_owned(),
@@ -139,10 +140,46 @@ pub fn hello(class: Class) -> Hello {
     }
 }
 
-pub fn opaque(bytes: &[u8]) -> Box<Opaque> {
-    Box::new(Opaque {
-        bytes: bytes.to_vec(),
-    })
+/// A message of the leader's that carries these bytes; [`Recorder`] sends them back.
+pub fn raft(bytes: &[u8]) -> PeerRequest {
+    let vote = Vote {
+        term: 1,
+        candidate: NodeId(1),
+        standing: VoteStanding::Granted,
+    };
+    PeerRequest::Raft(Box::new(RaftRequest::Snapshot(Box::new(SnapshotPart {
+        vote,
+        meta: SnapshotMeta {
+            last: None,
+            membership: StoredMembership::default(),
+            name: String::new(),
+        },
+        offset: 0,
+        data: bytes.to_vec(),
+        place: PartPlace::Last,
+    }))))
+}
+
+pub fn echo(bytes: &[u8]) -> PeerAnswer {
+    PeerAnswer::ModelText(Box::new(ModelText {
+        frame: bytes.to_vec(),
+    }))
+}
+
+fn refusal() -> PeerAnswer {
+    PeerAnswer::Refused(Box::new(Refusal {
+        reason: "not here".to_owned(),
+    }))
+}
+
+/// A change that nobody agrees on.
+pub fn never() -> PeerRequest {
+    PeerRequest::Command(Box::new(Proposal {
+        id: 1,
+        command: ClusterCommand::RevokeKey(Box::new(KeyId {
+            key_id: "never".to_owned(),
+        })),
+    }))
 }
 
 /// Waits until it holds; fails after `wait_max`, and gives how long it took.
@@ -206,14 +243,14 @@ impl Service for Recorder {
             self.calls.lock().unwrap().push((from, request.clone()));
             match request {
                 PeerRequest::Ping(nonce) => PeerAnswer::Pong(nonce),
-                PeerRequest::Raft(opaque) => PeerAnswer::Raft(opaque),
-                PeerRequest::Command(opaque) => {
-                    if opaque.bytes == b"never" {
-                        std::future::pending::<()>().await;
-                    }
-                    PeerAnswer::Command(opaque)
+                PeerRequest::Raft(message) => match *message {
+                    RaftRequest::Snapshot(part) => echo(&part.data),
+                    RaftRequest::Append(_) | RaftRequest::Vote(_) => refusal(),
+                },
+                PeerRequest::Command(_) => std::future::pending().await,
+                PeerRequest::ReadIndex(_) | PeerRequest::ModelText(_) | PeerRequest::AuthorityKey(_) => {
+                    refusal()
                 }
-                PeerRequest::ReadIndex(_) => PeerAnswer::ReadIndex(Box::new(LogIndex { index: 11 })),
             }
         })
     }
