@@ -96,11 +96,14 @@ impl DialSettings {
 /// Attempts for each node and class.
 #[derive(Default)]
 pub(super) struct Dials {
-    slots: Mutex<BTreeMap<(NodeId, Class), Arc<tokio::sync::Mutex<Pause>>>>,
+    slots: Mutex<BTreeMap<(NodeId, Class), Slot>>,
 }
 
+/// Held while an attempt is made.
+type Slot = Arc<tokio::sync::Mutex<Pause>>;
+
 impl Dials {
-    fn slot(&self, node: NodeId, class: Class) -> Arc<tokio::sync::Mutex<Pause>> {
+    fn slot(&self, node: NodeId, class: Class) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry((node, class)).or_default().clone()
     }

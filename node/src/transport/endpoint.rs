@@ -138,12 +138,15 @@ enum Seat {
 
 fn seat(shared: &Shared, incoming: &quinn::Incoming) -> Seat {
     let of_member = shared.addresses.knows_host(incoming.remote_address().ip());
-    let seats = match of_member {
-        true => &shared.handshakes_of_members,
-        false => &shared.handshakes_of_strangers,
+    let (seats, trusted) = match of_member {
+        true => {
+            let seats = &shared.handshakes_of_members;
+            let taken = HANDSHAKES_OF_MEMBERS_MAX.saturating_sub(seats.available_permits());
+            (seats, taken < HANDSHAKES_BEFORE_RETRY)
+        }
+        false => (&shared.handshakes_of_strangers, false),
     };
-    let busy = seats.available_permits() + HANDSHAKES_BEFORE_RETRY < HANDSHAKES_OF_MEMBERS_MAX;
-    if (!of_member || busy) && !incoming.remote_address_validated() && incoming.may_retry() {
+    if !trusted && !incoming.remote_address_validated() && incoming.may_retry() {
         return Seat::FirstShowAddress;
     }
     match seats.clone().try_acquire_owned() {

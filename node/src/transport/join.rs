@@ -1,6 +1,6 @@
 //! Becoming a node: the side that has only a token.
 
-use super::error::{BindError, CloseCode, JoinError};
+use super::error::{CloseCode, JoinError};
 use super::{question, tls, tuning};
 use crate::trust::{JoinToken, SERVER_NAME};
 use proto::join::{JoinAnswer, JoinRequest, Welcome};
@@ -19,10 +19,8 @@ pub async fn join(token: &JoinToken, request: &JoinRequest) -> Result<Welcome, J
     let mut failures = Vec::new();
     for address in &token.addresses {
         match connect(token, *address).await {
-            Ok((endpoint, connection)) => {
-                let answer = tokio::time::timeout(ANSWER_MAX, ask(&connection, request)).await;
-                CloseCode::Done.close(&connection);
-                let _ = tokio::time::timeout(CONNECT_MAX, endpoint.wait_idle()).await;
+            Ok(line) => {
+                let answer = tokio::time::timeout(ANSWER_MAX, line.ask(request)).await;
                 return read_answer(*address, answer.unwrap_or_else(|_| Err(too_slow())));
             }
             Err(reason) => failures.push((*address, reason)),
@@ -31,32 +29,59 @@ pub async fn join(token: &JoinToken, request: &JoinRequest) -> Result<Welcome, J
     Err(JoinError::NobodyAnswered(failures))
 }
 
-async fn connect(
-    token: &JoinToken,
-    address: SocketAddr,
-) -> Result<(quinn::Endpoint, quinn::Connection), String> {
+/// To somebody who belongs to the authority, and is ready to listen.
+struct Line {
+    endpoint: quinn::Endpoint,
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+}
+
+async fn connect(token: &JoinToken, address: SocketAddr) -> Result<Line, String> {
     let own: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let endpoint = quinn::Endpoint::client(own).map_err(|error| error.to_string())?;
-    let crypto = tls::joining(token.authority).map_err(|error: BindError| error.to_string())?;
+    let crypto = tls::joining(token.authority).map_err(|error| error.to_string())?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(tuning::asking()));
-    let connecting = endpoint
-        .connect_with(config, address, SERVER_NAME)
-        .map_err(|error| error.to_string())?;
-    match tokio::time::timeout(CONNECT_MAX, connecting).await {
-        Ok(Ok(connection)) => Ok((endpoint, connection)),
-        Ok(Err(error)) => Err(in_words(&error)),
-        Err(_) => Err(format!("no answer within {CONNECT_MAX:?}")),
-    }
+    let connecting = async {
+        let connecting = endpoint
+            .connect_with(config, address, SERVER_NAME)
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| in_words(&error))?;
+        // A stream can be opened only once the other side has decided to listen.
+        let (send, receive) = connection.open_bi().await.map_err(|error| in_words(&error))?;
+        Ok((connection, send, receive))
+    };
+    let connected = tokio::time::timeout(CONNECT_MAX, connecting).await;
+    let (connection, send, receive) =
+        connected.unwrap_or_else(|_| Err(format!("no answer within {CONNECT_MAX:?}")))?;
+    Ok(Line {
+        endpoint,
+        connection,
+        send,
+        receive,
+    })
 }
 
-async fn ask(connection: &quinn::Connection, request: &JoinRequest) -> Result<JoinAnswer, String> {
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| in_words(&error))?;
-    question::write(&mut send, Kind::JoinRequest, request).await?;
-    question::read(&mut receive, Kind::JoinAnswer).await
+impl Line {
+    async fn ask(mut self, request: &JoinRequest) -> Result<JoinAnswer, String> {
+        let answer = self.exchange(request).await;
+        let answer = answer.map_err(|reason| match self.connection.close_reason() {
+            Some(closed) => in_words(&closed),
+            None => reason,
+        });
+        CloseCode::Done.close(&self.connection);
+        let _ = tokio::time::timeout(CONNECT_MAX, self.endpoint.wait_idle()).await;
+        answer
+    }
+
+    async fn exchange(&mut self, request: &JoinRequest) -> Result<JoinAnswer, String> {
+        question::write(&mut self.send, Kind::JoinRequest, request).await?;
+        question::read(&mut self.receive, Kind::JoinAnswer).await
+    }
 }
 
 fn read_answer(address: SocketAddr, answer: Result<JoinAnswer, String>) -> Result<Welcome, JoinError> {

@@ -51,8 +51,10 @@ pub struct LinkView {
 
 #[derive(Default)]
 pub(super) struct Links {
-    of_nodes: Mutex<BTreeMap<(NodeId, Class), Vec<Arc<Link>>>>,
+    of_nodes: Mutex<OfNodes>,
 }
+
+type OfNodes = BTreeMap<(NodeId, Class), Vec<Arc<Link>>>;
 
 impl Links {
     /// The newest comes first when one is looked for: after a restart of the peer the older ones are dead.
@@ -101,7 +103,7 @@ impl Links {
         open.map(|link| view(link)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Class), Vec<Arc<Link>>>> {
+    fn lock(&self) -> MutexGuard<'_, OfNodes> {
         self.of_nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

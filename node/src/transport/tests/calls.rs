@@ -82,10 +82,11 @@ async fn who_gives_up_is_worked_for_no_longer() {
     let (one, two) = (cluster.node(1), cluster.node(2));
     one.knows(&two);
     let request = never();
-    let after = Duration::from_millis(100);
+    one.ping(two.id).await.unwrap();
+    let after = Duration::from_secs(1);
     let answer = one.peers.call_within(two.id, request, after).await;
     assert_eq!(answer, Err(PeerError::Deadline { node: two.id, after }));
-    assert_eq!(two.service.calls.lock().unwrap().len(), 1);
+    assert_eq!(two.service.calls.lock().unwrap().len(), 2);
     until("the call is given up", Duration::from_secs(2), || {
         *two.service.under_way.lock().unwrap() == 0
     })

@@ -139,5 +139,5 @@ async fn a_node_that_stops_says_so() {
     let (_sender, mut receiver) = one.echo_stream(two.id, Class::Control).await;
     two.peers.close().await;
     let error = receiver.next().await.unwrap_err();
-    assert!(error.to_string().contains("stopping"), "{error}");
+    assert_closed_with(&error.to_string(), "stopping");
 }

@@ -152,7 +152,7 @@ async fn what_has_no_place_on_a_stream_closes_the_connection() {
             .say(bytes, SOON)
             .await
             .unwrap_or_else(|| panic!("{what} was taken"));
-        assert!(reason.contains("not how nodes speak"), "{what}: {reason}");
+        assert_closed_with(&format!("{what}: {reason}"), "not how nodes speak");
     }
     assert!(two.service.calls.lock().unwrap().is_empty());
     one.ping(two.id).await.unwrap();
@@ -224,11 +224,11 @@ async fn a_stranger_can_say_one_short_thing() {
     long[16..20].copy_from_slice(&(17_u32 << 10).to_le_bytes());
     let rogue = Rogue::connect(&two, Protocol::Join.alpn(), None).await;
     let reason = rogue.say(&long, SOON).await.expect("it is closed");
-    assert!(reason.contains("not how nodes speak"), "{reason}");
+    assert_closed_with(&reason, "not how nodes speak");
 
     let rogue = Rogue::connect(&two, Protocol::Join.alpn(), None).await;
     let reason = rogue.say(&ping(), SOON).await.expect("it is closed");
-    assert!(reason.contains("not how nodes speak"), "{reason}");
+    assert_closed_with(&reason, "not how nodes speak");
 
     let rogue = Rogue::connect(&two, Protocol::Join.alpn(), None).await;
     let (mut send, _receive) = rogue.connection.open_bi().await.unwrap();

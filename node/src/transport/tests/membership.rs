@@ -36,7 +36,7 @@ async fn a_removed_node_is_cut_off_at_its_next_message() {
         two.peers.links().is_empty()
     })
     .await;
-    assert!(reason(one.ping(two.id).await).contains("no member"));
+    assert_closed_with(&reason(one.ping(two.id).await), "no member");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,13 +75,13 @@ async fn a_signed_key_that_is_no_member_is_refused_and_so_is_another_cluster() {
     let two = ours.node(2);
     let stranger = ours.node_with(1, ours.identity(1), "127.0.0.1:0".parse().unwrap());
     stranger.knows(&two);
-    assert!(reason(stranger.ping(two.id).await).contains("no member"));
+    assert_closed_with(&reason(stranger.ping(two.id).await), "no member");
 
     let foreign = theirs.node(1);
     theirs.roster.add(two.identity.spki_hash(), 2, Role::Voter);
     ours.roster.add(foreign.identity.spki_hash(), 1, Role::Voter);
     foreign.knows(&two);
-    assert!(reason(foreign.ping(two.id).await).contains("UnknownIssuer"));
+    assert_closed_with(&reason(foreign.ping(two.id).await), "UnknownIssuer");
     // Who is dialled looks as well.
     foreign.bundle.replace(two.bundle.authorities()).unwrap();
     until_refused(&foreign, two.id, "unknown").await;
@@ -105,7 +105,7 @@ async fn another_member_at_the_address_is_not_taken_for_the_one_that_was_meant()
     let cluster = Cluster::new();
     let (one, two, three) = (cluster.node(1), cluster.node(2), cluster.node(3));
     one.peers.set_address(two.id, three.address());
-    assert!(reason(one.ping(two.id).await).contains("another key"));
+    assert_closed_with(&reason(one.ping(two.id).await), "another key");
     assert!(three.service.calls.lock().unwrap().is_empty());
 }
 
@@ -129,7 +129,7 @@ async fn who_ran_out_may_renew_and_nothing_else() {
     assert!(two.service.renewals.lock().unwrap().is_empty());
 
     cluster.roster.add(one.identity.spki_hash(), 1, Role::Worker);
-    assert!(reason(one.ping(two.id).await).contains("does not hold"));
+    assert_closed_with(&reason(one.ping(two.id).await), "does not hold");
     assert!(two.service.calls.lock().unwrap().is_empty());
 
     // Also when the one who is asked has run out: the whole cluster was off.
@@ -214,11 +214,11 @@ async fn a_renewed_certificate_is_shown_by_new_connections_without_a_restart() {
     let outcome = one.peers.open(two.id, Class::Bulk, hello(Class::Bulk)).await;
     let (mut sender, mut receiver) = match outcome {
         Ok(both) => both,
-        Err(error) => return assert!(error.to_string().contains("does not hold"), "{error}"),
+        Err(error) => return assert_closed_with(&error.to_string(), "does not hold"),
     };
     let _ = sender.send_chunk(0, Bytes::from_static(b"x")).await;
     let error = receiver.next().await.unwrap_err();
-    assert!(error.to_string().contains("does not hold"), "{error}");
+    assert_closed_with(&error.to_string(), "does not hold");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,7 +229,7 @@ async fn a_worker_may_not_lead_and_what_has_no_place_closes_the_connection() {
     worker.ping(two.id).await.unwrap();
     let request = raft(b"I lead");
     let outcome = worker.peers.call(two.id, request).await;
-    assert!(reason(outcome).contains("not how nodes speak"));
+    assert_closed_with(&reason(outcome), "not how nodes speak");
     assert_eq!(two.service.calls.lock().unwrap().len(), 1, "the ping");
     // Activations have no place on a connection for bulk.
     let outcome = worker
@@ -238,7 +238,7 @@ async fn a_worker_may_not_lead_and_what_has_no_place_closes_the_connection() {
         .await;
     let (_, mut receiver) = outcome.unwrap();
     let error = receiver.next().await.unwrap_err();
-    assert!(error.to_string().contains("not how nodes speak"), "{error}");
+    assert_closed_with(&error.to_string(), "not how nodes speak");
     // Nor has an engine's answer in the hands of who asks; it does not even leave.
     let (mut sender, _receiver) = worker.echo_stream(two.id, Class::Control).await;
     let message = proto::engine::FromEngine::Drained;

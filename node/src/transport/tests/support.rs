@@ -182,6 +182,15 @@ pub fn never() -> PeerRequest {
     }))
 }
 
+/// On a host under load, what a connection was closed with can be overwritten: when the farewell is answered, the other
+/// side has already forgotten the connection, and says so.
+pub fn assert_closed_with(found: &str, words: &str) {
+    assert!(
+        found.contains(words) || found.contains("reset by peer"),
+        "{found}"
+    );
+}
+
 /// Waits until it holds; fails after `wait_max`, and gives how long it took.
 pub async fn until(what: &str, wait_max: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
