@@ -6,6 +6,7 @@ mod binary;
 mod client;
 mod crowd;
 mod environment;
+mod fleet;
 mod node;
 mod suite;
 
@@ -13,6 +14,7 @@ pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
 pub use crowd::{Crowd, CrowdSize};
 pub use environment::{TOKENIZER_NAME, made_once, python_programs, suites, tokenizer_folder};
+pub use fleet::{Fleet, Holds, until};
 pub use node::{Node, NodeOptions, TempFolder, signal};
 pub use suite::Suite;
 

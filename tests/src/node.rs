@@ -14,7 +14,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One node at a time: its compute threads spin, and two nodes on few cores would starve each other.
 static TURN: Mutex<()> = Mutex::new(());
-type Turn = MutexGuard<'static, ()>;
+pub(crate) type Turn = MutexGuard<'static, ()>;
+
+pub(crate) fn take_turn() -> Turn {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// How a node is to be started.
 pub struct NodeOptions {
@@ -49,14 +53,21 @@ impl NodeOptions {
     /// # Panics
     /// When it ends or does not come up in time; the message holds its log.
     pub fn start(self) -> Node {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = take_turn();
+        self.launch().ready(Some(turn))
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn launch(self) -> Launched {
         let folder = TempFolder::new();
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
         let mut command = Command::new(cluster_binary());
         command.args(["up", "--json", "--http", "127.0.0.1:0"]);
-        command
-            .arg("--model")
-            .arg(format!("{MODEL}={}", model_path().display()));
+        if !self.arguments.iter().any(|argument| argument == "--model") {
+            command
+                .arg("--model")
+                .arg(format!("{MODEL}={}", model_path().display()));
+        }
         command
             .arg("--data-dir")
             .arg(&data)
@@ -68,12 +79,33 @@ impl NodeOptions {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the cluster binary runs");
-        let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
-        let ready = match first_line(child.stdout.take().expect("stdout is a pipe")) {
-            Some(line) => line,
-            None => give_up(child, &log),
-        };
-        Node::new(child, log, folder, data, &ready, turn)
+        Launched {
+            log: Log::of(child.stderr.take().expect("stderr is a pipe")),
+            child,
+            folder,
+            data,
+        }
+    }
+}
+
+/// A node on its way up.
+pub(crate) struct Launched {
+    child: Child,
+    log: Log,
+    folder: TempFolder,
+    data: PathBuf,
+}
+
+impl Launched {
+    /// Waits until it serves. A node of a fleet has no turn of its own.
+    ///
+    /// # Panics
+    /// When it ends or does not come up in time; the message holds its log.
+    pub(crate) fn ready(mut self, turn: Option<Turn>) -> Node {
+        match first_line(self.child.stdout.take().expect("stdout is a pipe")) {
+            Some(line) => Node::new(self.child, self.log, self.folder, self.data, &line, turn),
+            None => give_up(self.child, &self.log),
+        }
     }
 }
 
@@ -90,12 +122,20 @@ pub struct Node {
     data: PathBuf,
     address: String,
     key: Option<String>,
+    number: u64,
     _folder: TempFolder,
-    _turn: Turn,
+    _turn: Option<Turn>,
 }
 
 impl Node {
-    fn new(child: Child, log: Log, folder: TempFolder, data: PathBuf, ready: &str, turn: Turn) -> Node {
+    fn new(
+        child: Child,
+        log: Log,
+        folder: TempFolder,
+        data: PathBuf,
+        ready: &str,
+        turn: Option<Turn>,
+    ) -> Node {
         let ready: Value =
             serde_json::from_str(ready).unwrap_or_else(|error| panic!("ready line {ready:?}: {error}"));
         let address = ready["http"]
@@ -112,6 +152,7 @@ impl Node {
             data,
             address,
             key,
+            number: ready["node"].as_u64().expect("a node has a number"),
             _folder: folder,
             _turn: turn,
         }
@@ -139,6 +180,11 @@ impl Node {
     /// The key that was shown at first start.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// Its id in the cluster.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     pub fn data_folder(&self) -> &Path {

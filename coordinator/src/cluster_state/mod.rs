@@ -152,6 +152,11 @@ impl ClusterState {
         self.members.get(&node)
     }
 
+    /// Did this id belong to a node at some time? Ids are given in ascending order.
+    pub fn was_given(&self, node: NodeId) -> bool {
+        node <= self.node_max
+    }
+
     /// The member that this public key belongs to.
     pub fn member_by_key(&self, spki: &[u8; 32]) -> Option<&MemberRecord> {
         self.members.values().find(|member| member.spki == *spki)

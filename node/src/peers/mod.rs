@@ -13,7 +13,7 @@
 mod certificates;
 mod custody;
 mod desk;
-mod directory;
+pub mod directory;
 pub mod entry;
 mod folder;
 mod links;

@@ -6,6 +6,7 @@
 use super::convert;
 use super::disk::{Change, Disk, DiskError};
 use super::journal::Journal;
+use super::state_machine::KeptIndex;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
@@ -26,6 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub struct LogStore {
     known: Arc<RwLock<Known>>,
     journal: Journal,
+    kept_index: KeptIndex,
 }
 
 #[derive(Default)]
@@ -78,10 +80,11 @@ impl LogRead {
         self.0.entries.range(index + 1..).map(|(_, entry)| entry)
     }
 
-    pub fn store(self, journal: Journal) -> LogStore {
+    pub fn store(self, journal: Journal, kept_index: KeptIndex) -> LogStore {
         LogStore {
             known: Arc::new(RwLock::new(self.0)),
             journal,
+            kept_index,
         }
     }
 }
@@ -227,6 +230,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, through: LogId) -> Result<(), StorageError> {
+        let covered = self.kept_index.covers(through.index).await;
+        covered.map_err(|error| written(error, |error| StorageIOError::write_logs(error)))?;
         {
             let mut known = self.known_mut();
             known.entries = known.entries.split_off(&(through.index + 1));

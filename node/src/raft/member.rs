@@ -13,7 +13,7 @@ use super::state_machine::{AppliedState, StateMachine};
 use super::types::Raft;
 use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use openraft::{Config, EmptyNode, SnapshotPolicy};
+use openraft::{Config, EmptyNode, RaftMetrics, SnapshotPolicy};
 use proto::NodeId;
 use proto::cluster::Proposal;
 use proto::raft::{self as ours, Committed, NotLeader, RaftAnswer, RaftRequest, ReadIndex};
@@ -27,6 +27,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 /// A follower stands for election 500 to 600 ms after the last word of the leader.
 const HEARTBEAT_MILLIS: u64 = 50;
 const ELECTION_MILLIS: (u64, u64) = (200, 300);
+/// Several times the longest election.
+const UNHEARD_MILLIS_MAX: u64 = 2000;
 const SNAPSHOT_AFTER_ENTRIES: u64 = 1000;
 const ENTRIES_KEPT: u64 = 500;
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
@@ -118,15 +120,9 @@ impl<L: Links> Member<L> {
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
         let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
+        let log = kept.log.store(journal, machine.kept_index());
         let links = LinkFactory(self.links.clone());
-        let raft = Raft::new(
-            self.id.0,
-            Arc::new(config()),
-            links,
-            kept.log.store(journal),
-            machine,
-        )
-        .await;
+        let raft = Raft::new(self.id.0, Arc::new(config()), links, log, machine).await;
         let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
         self.set(Run::Running { raft, trouble });
         Ok(())
@@ -350,7 +346,7 @@ impl<L: Links> Member<L> {
         let metrics = raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
         MemberView {
-            leader: metrics.current_leader.map(NodeId),
+            leader: leader_of(&metrics),
             term: metrics.current_term,
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
@@ -358,6 +354,18 @@ impl<L: Links> Member<L> {
             learners: membership.learner_ids().map(NodeId).collect(),
             trouble,
         }
+    }
+}
+
+/// A leader that its voters have not answered for a while leads nobody.
+fn leader_of(metrics: &RaftMetrics<u64, EmptyNode>) -> Option<NodeId> {
+    let is_alone = metrics.membership_config.voter_ids().count() == 1;
+    let is_stale = metrics
+        .millis_since_quorum_ack
+        .is_some_and(|millis| millis > UNHEARD_MILLIS_MAX);
+    match metrics.current_leader {
+        Some(leader) if leader == metrics.id && is_stale && !is_alone => None,
+        leader => leader.map(NodeId),
     }
 }
 

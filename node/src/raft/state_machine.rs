@@ -10,7 +10,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use proto::cluster::{ClusterImage, Outcome};
 use proto::wire::{self, Kind};
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
@@ -76,6 +76,10 @@ impl KeptSnapshot {
         })
     }
 
+    fn index(&self) -> u64 {
+        self.meta.last_log_id.map_or(0, |id| id.index)
+    }
+
     pub fn state(&self) -> ClusterState {
         let image = wire::read(Kind::ClusterImage, &self.data).expect("it was read before");
         ClusterState::of_image(image)
@@ -96,12 +100,67 @@ impl KeptSnapshot {
     }
 }
 
+/// Which snapshot is on the disk. The log may only be purged as far as one that is: openraft purges while a snapshot that
+/// was received is still being written, and a node that stops in between would begin again with neither.
+#[derive(Clone)]
+pub struct KeptIndex(watch::Sender<Kept>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kept {
+    index: u64,
+    receiving: Receiving,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receiving {
+    Nothing,
+    /// One is on its way to the disk, or was given up on the way to this node.
+    Begun,
+    /// It could not be written.
+    Failed,
+}
+
+impl KeptIndex {
+    fn new(kept: Option<&KeptSnapshot>) -> KeptIndex {
+        KeptIndex(watch::Sender::new(Kept {
+            index: kept.map_or(0, KeptSnapshot::index),
+            receiving: Receiving::Nothing,
+        }))
+    }
+
+    fn receiving(&self, receiving: Receiving) {
+        self.0.send_modify(|kept| kept.receiving = receiving);
+    }
+
+    fn kept(&self, snapshot: &KeptSnapshot) {
+        self.0.send_replace(Kept {
+            index: snapshot.index(),
+            receiving: Receiving::Nothing,
+        });
+    }
+
+    /// Until the entries up to `index` may go. `Err`: what would stand for them could not be written.
+    pub async fn covers(&self, index: u64) -> Result<(), io::Error> {
+        let mut changes = self.0.subscribe();
+        let is_settled = |kept: &Kept| kept.index >= index || kept.receiving != Receiving::Begun;
+        let settled = changes.wait_for(is_settled).await;
+        let settled = *settled.expect("the sender lives in self");
+        match settled.receiving == Receiving::Failed && settled.index < index {
+            true => Err(io::Error::other(
+                "the snapshot that was received could not be written",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
 pub struct StateMachine {
     applied: AppliedState,
     last: Option<LogId>,
     membership: StoredMembership,
     /// Shared with those who build snapshots.
     kept: Arc<RwLock<Option<KeptSnapshot>>>,
+    kept_index: KeptIndex,
     journal: Journal,
 }
 
@@ -113,6 +172,7 @@ impl StateMachine {
             last: None,
             membership: StoredMembership::default(),
             kept: Arc::default(),
+            kept_index: KeptIndex::new(kept.as_ref()),
             journal,
         };
         match kept {
@@ -125,6 +185,10 @@ impl StateMachine {
                 .change(0, |state| *state = ClusterState::default()),
         }
         machine
+    }
+
+    pub fn kept_index(&self) -> KeptIndex {
+        self.kept_index.clone()
     }
 
     fn become_snapshot(&mut self, meta: &SnapshotMeta, snapshot: ClusterState) {
@@ -171,11 +235,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             membership: self.membership.clone(),
             image: self.applied.read().image(),
             kept: Arc::clone(&self.kept),
+            kept_index: self.kept_index.clone(),
             journal: self.journal.clone(),
         }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        self.kept_index.receiving(Receiving::Begun);
         Ok(Box::default())
     }
 
@@ -188,16 +254,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             source: StorageIOError::read_snapshot(Some(meta.signature()), error),
         };
         let data = snapshot.into_inner();
-        let image: ClusterImage =
-            wire::read(Kind::ClusterImage, &data).map_err(|error| failed(AnyError::new(&error)))?;
+        let read = wire::read::<ClusterImage>(Kind::ClusterImage, &data);
         let kept = KeptSnapshot {
             meta: meta.clone(),
             data: Arc::new(data),
         };
-        self.journal
-            .write(vec![kept.change()])
-            .await
-            .map_err(|error| failed(AnyError::new(&error)))?;
+        let written = match read {
+            Ok(image) => self.journal.write(vec![kept.change()]).await.map(|()| image),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        let image = written.map_err(|error| {
+            self.kept_index.receiving(Receiving::Failed);
+            failed(AnyError::new(&error))
+        })?;
+        self.kept_index.kept(&kept);
         self.become_snapshot(meta, ClusterState::of_image(image));
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(())
@@ -215,6 +285,7 @@ pub struct SnapshotBuilder {
     membership: StoredMembership,
     image: ClusterImage,
     kept: Arc<RwLock<Option<KeptSnapshot>>>,
+    kept_index: KeptIndex,
     journal: Journal,
 }
 
@@ -236,6 +307,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             source: StorageIOError::write_snapshot(Some(kept.meta.signature()), AnyError::new(&error)),
         })?;
         let snapshot = kept.open();
+        self.kept_index.kept(&kept);
         *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(snapshot)
     }

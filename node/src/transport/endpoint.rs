@@ -12,12 +12,14 @@ use super::service::{Membership, Service};
 use super::{question, serve, socket, tls, tuning};
 use crate::clock;
 use crate::trust::{Bundle, Identity, PeerIdentity};
+use proto::NodeId;
 use proto::join::{JoinAnswer, Refused, RenewAnswer};
 use proto::wire::Kind;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{EndpointConfig, TokioRuntime};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -59,6 +61,14 @@ pub(super) struct Shared {
     handshakes_of_strangers: Arc<Semaphore>,
     questions: Arc<Semaphore>,
     gate: Mutex<Gate>,
+    /// Nodes that have closed a connection because this one is no member, and have said nothing else since.
+    refused_by: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Shared {
+    pub fn refusals(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.refused_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Opens the port and serves it until [`Peers::close`]. Within a tokio runtime.
@@ -98,6 +108,7 @@ pub fn bind(settings: Settings) -> Result<Peers, BindError> {
         handshakes_of_strangers: Arc::new(Semaphore::new(HANDSHAKES_OF_STRANGERS_MAX)),
         questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         gate: Mutex::new(Gate::new(Instant::now())),
+        refused_by: Mutex::default(),
     });
     tokio::spawn(accept(shared.clone()));
     Ok(Peers::new(shared))

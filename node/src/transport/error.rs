@@ -92,6 +92,16 @@ impl CloseCode {
         connection.close(quinn::VarInt::from_u32(self as u32), self.words().as_bytes());
     }
 
+    /// Did the other side close with this code?
+    pub fn is_why(self, end: &quinn::ConnectionError) -> bool {
+        match end {
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                close.error_code == quinn::VarInt::from_u32(self as u32)
+            }
+            _ => false,
+        }
+    }
+
     fn words(self) -> &'static str {
         match self {
             CloseCode::Done => "done",

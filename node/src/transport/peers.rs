@@ -108,6 +108,12 @@ impl Peers {
         });
     }
 
+    /// Nodes that say that this one is no member, and have answered nothing since. A node that has just joined may hear so
+    /// from one that has not heard of it yet.
+    pub fn refused_by(&self) -> Vec<NodeId> {
+        self.shared.refusals().iter().copied().collect()
+    }
+
     /// The connections that there are now.
     pub fn links(&self) -> Vec<LinkView> {
         self.shared.links.views()
@@ -130,6 +136,7 @@ impl Peers {
         sender.send(Kind::PeerRequest, 0, &request).await?;
         sender.finish();
         let answer = receiver.next_message(Kind::PeerAnswer).await?;
+        self.shared.refusals().remove(&node);
         answer.ok_or_else(|| link.guard.closed("it ended without an answer").into())
     }
 

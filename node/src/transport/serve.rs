@@ -16,13 +16,21 @@ const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(10);
 
 /// Until the connection ends. As many streams as the class allows, each in a task of its own.
 pub(super) async fn peer(shared: Arc<Shared>, link: Arc<Link>) {
-    while let Ok((send, receive)) = link.guard.connection.accept_bi().await {
-        let (shared, link) = (shared.clone(), link.clone());
-        tokio::spawn(async move {
-            if let Err(error) = stream(&shared, &link, send, receive).await {
-                tracing::debug!(node = %link.guard.node, class = link.class.name(), %error, "a stream ended");
+    let end = loop {
+        match link.guard.connection.accept_bi().await {
+            Ok((send, receive)) => {
+                let (shared, link) = (shared.clone(), link.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = stream(&shared, &link, send, receive).await {
+                        tracing::debug!(node = %link.guard.node, class = link.class.name(), %error, "a stream ended");
+                    }
+                });
             }
-        });
+            Err(end) => break end,
+        }
+    };
+    if CloseCode::NotAMember.is_why(&end) {
+        shared.refusals().insert(link.guard.node);
     }
     shared.links.remove(&link);
 }

@@ -17,8 +17,8 @@ use crate::control::server::{self, ControlServer};
 use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
 use crate::os::files;
-use crate::peers::RemoteReplicas;
 use crate::peers::entry::{self, Entry, Place};
+use crate::peers::{RemoteReplicas, directory};
 use crate::shard_host::hub::Hub;
 use crate::shard_host::supervisor::{FirstStart, Supervisor};
 use crate::state::StateError;
@@ -226,6 +226,10 @@ impl Node {
         tokio::select! {
             () = signals.next() => {}
             ended = &mut serving => bail!("the HTTP listener failed: {:?}", ended),
+            () = directory::removed(self.entry.state.member.clone()) => bail!(
+                "this node has been removed from its cluster; to let it in again, start it with an empty --data-dir and a new \
+                 token"
+            ),
             _ = &mut self.router_ended => bail!("the router ended by a fault of its own: please report it"),
         }
         tracing::info!("draining: running streams may end, nothing new is taken");

@@ -11,8 +11,8 @@ pub enum DiskError {
     )]
     Full { place: String, error: io::Error },
     #[error(
-        "{place} is damaged ({what}): this node must not vote or lead with it; copy it if it is the last one, then \
-         move it away and let the node join anew"
+        "{place} is damaged ({what}): this node must not vote or lead with it. To repair it from the other nodes, start it \
+         with --join and a token of theirs (`cluster token create`); if there are none, restore a backup"
     )]
     Corrupt { place: String, what: String },
     #[error("{place} is in use by another process: stop that one first, or choose another data folder")]

@@ -1,0 +1,228 @@
+//! Several nodes that are one cluster.
+
+use crate::node::{Launched, Turn, take_turn};
+use crate::{Client, Node, NodeOptions, TempFolder, run_to_end};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+/// What a node serves itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    TheModel,
+    /// It asks others.
+    Nothing,
+}
+
+/// Ports stay the same over restarts, as on real hosts.
+struct Seat {
+    http: String,
+    quic: String,
+    data: PathBuf,
+    holds: Holds,
+    node: Option<Node>,
+}
+
+impl Seat {
+    fn options(&self) -> NodeOptions {
+        let options = NodeOptions::new()
+            .with(&["--http", &self.http, "--quic", &self.quic])
+            .data(&self.data);
+        match self.holds {
+            Holds::TheModel => options,
+            Holds::Nothing => options.with(&["--model", "none"]),
+        }
+    }
+}
+
+/// Nodes by their order of joining; the first one has founded the cluster. All are killed on drop.
+pub struct Fleet {
+    seats: Vec<Seat>,
+    key: String,
+    folder: TempFolder,
+    _turn: Turn,
+}
+
+impl Fleet {
+    /// A cluster of one that holds the model.
+    pub fn found() -> Fleet {
+        Fleet::found_with(Holds::TheModel)
+    }
+
+    pub fn found_with(holds: Holds) -> Fleet {
+        let turn = take_turn();
+        let mut fleet = Fleet {
+            seats: Vec::new(),
+            key: String::new(),
+            folder: TempFolder::new(),
+            _turn: turn,
+        };
+        fleet.add(holds, &[]);
+        fleet.key = fleet.node(0).key().expect("the founder makes a key").to_owned();
+        fleet
+    }
+
+    /// A founder that holds the model and two more nodes that hold nothing, all of which vote.
+    pub fn of_three() -> Fleet {
+        let mut fleet = Fleet::found();
+        fleet.join(Holds::Nothing);
+        fleet.join(Holds::Nothing);
+        fleet.until_voters(3);
+        fleet
+    }
+
+    /// One more node, let in by a token of the first one that runs. Gives its place.
+    pub fn join(&mut self, holds: Holds) -> usize {
+        let token = self.token();
+        self.add(holds, &["--join", &token])
+    }
+
+    /// One more node that holds nothing, let in by this token.
+    pub fn join_by(&mut self, token: &str) -> usize {
+        self.add(Holds::Nothing, &["--join", token])
+    }
+
+    fn add(&mut self, holds: Holds, arguments: &[&str]) -> usize {
+        let place = self.seats.len();
+        self.seats.push(Seat {
+            http: free_address(),
+            quic: free_address(),
+            data: self.folder.path().join(format!("node-{place}")),
+            holds,
+            node: None,
+        });
+        self.start_with(place, arguments);
+        place
+    }
+
+    /// Starts a node that does not run, where it was before.
+    pub fn start(&mut self, place: usize) {
+        self.start_with(place, &[]);
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(&mut self, place: usize, arguments: &[&str]) {
+        let options = self.seats[place].options().with(arguments);
+        self.seats[place].node = Some(options.launch().ready(None));
+    }
+
+    /// All that do not run, side by side: none may come up before the others are there.
+    pub fn start_all(&mut self) {
+        let launched: Vec<(usize, Launched)> = self
+            .seats
+            .iter()
+            .enumerate()
+            .filter(|(_, seat)| seat.node.is_none())
+            .map(|(place, seat)| (place, seat.options().launch()))
+            .collect();
+        for (place, launched) in launched {
+            self.seats[place].node = Some(launched.ready(None));
+        }
+    }
+
+    pub fn node(&self, place: usize) -> &Node {
+        self.seats[place].node.as_ref().expect("this node runs")
+    }
+
+    /// Takes a node out of the fleet's hands; [`Fleet::start`] brings a new one in its place.
+    pub fn take(&mut self, place: usize) -> Node {
+        self.seats[place].node.take().expect("this node runs")
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, place: usize) {
+        drop(self.take(place));
+    }
+
+    pub fn data_folder(&self, place: usize) -> &std::path::Path {
+        &self.seats[place].data
+    }
+
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// A client of this node that holds the cluster's first key.
+    pub fn client(&self, place: usize) -> Client {
+        Client::new(self.node(place).address(), Some(self.key.clone()))
+    }
+
+    /// Runs `cluster WORDS --data-dir …` on the host of a node.
+    pub fn command(&self, place: usize, words: &[&str]) -> Output {
+        let data = self.seats[place].data.to_str().expect("a readable path");
+        run_to_end(&[words, &["--data-dir", data]].concat())
+    }
+
+    /// What a command prints that must succeed.
+    pub fn says(&self, place: usize, words: &[&str]) -> String {
+        let output = self.command(place, words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cluster {words:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    pub fn json(&self, place: usize, words: &[&str]) -> Value {
+        let text = self.says(place, &[words, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?} says {text}: {error}"))
+    }
+
+    pub fn token(&self) -> String {
+        self.says(self.any(), &["token", "create"])
+    }
+
+    /// The first node that runs.
+    pub fn any(&self) -> usize {
+        let running = self.seats.iter().position(|seat| seat.node.is_some());
+        running.expect("some node runs")
+    }
+
+    /// The place of the node that leads, as a node sees it that runs.
+    pub fn leader(&self) -> usize {
+        let leader = self.json(self.any(), &["status"])["raft"]["leader"].clone();
+        let place = self.seats.iter().position(|seat| {
+            let number = seat.node.as_ref().map(Node::number);
+            number.is_some() && number == leader.as_u64()
+        });
+        place.expect("a node leads")
+    }
+
+    pub fn voters(&self) -> BTreeSet<u64> {
+        let status = self.json(self.any(), &["status"]);
+        let voters = status["raft"]["voters"].as_array().expect("a list").clone();
+        voters.iter().filter_map(Value::as_u64).collect()
+    }
+
+    pub fn until_voters(&self, count: usize) {
+        until("nodes vote", Duration::from_secs(30), || {
+            self.voters().len() == count
+        });
+    }
+}
+
+/// Asks again until it holds. Gives how long that took.
+///
+/// # Panics
+/// When it takes longer than `wait_max`.
+pub fn until(what: &str, wait_max: Duration, holds: impl Fn() -> bool) -> Duration {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < wait_max, "{what}: not within {wait_max:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    began.elapsed()
+}
+
+/// Free for TCP and UDP when it was looked for.
+fn free_address() -> String {
+    for _ in 0..100 {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = tcp.local_addr().expect("an address");
+        if UdpSocket::bind(address).is_ok() {
+            return address.to_string();
+        }
+    }
+    panic!("no port is free for both");
+}

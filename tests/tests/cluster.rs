@@ -1,0 +1,353 @@
+//! Several nodes: how they become one cluster, what they survive, and what they refuse.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::process::Output;
+use std::time::{Duration, Instant};
+use tests::{Fleet, Holds, MODEL, TempFolder, run_to_end, until};
+
+fn prompt() -> Value {
+    json!({"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0})
+}
+
+fn text_of(answer: &Value) -> &str {
+    answer["choices"][0]["text"].as_str().expect("a text")
+}
+
+fn errors(output: &Output) -> String {
+    assert!(!output.status.success(), "it succeeded");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn three_nodes_are_one_cluster() {
+    let began = Instant::now();
+    let fleet = Fleet::of_three();
+    println!(
+        "three nodes of empty folders serve and vote after {:?}",
+        began.elapsed()
+    );
+    let texts: Vec<String> = (0..3)
+        .map(|place| text_of(&fleet.client(place).complete(prompt())).to_owned())
+        .collect();
+    assert!(texts[0].contains("Paris"), "{texts:?}");
+    assert!(
+        texts.iter().all(|text| *text == texts[0]),
+        "the same whoever is asked: {texts:?}"
+    );
+    for place in 0..3 {
+        assert_eq!(fleet.client(place).get("/health").status, 200);
+        assert_eq!(fleet.client(place).get("/v1/models").ok()["data"][0]["id"], MODEL);
+        let page = fleet.client(place).get("/metrics").text;
+        assert!(page.contains("cluster_raft_voters 3"), "{page}");
+        assert!(page.contains("cluster_link_round_trip_seconds{node="), "{page}");
+    }
+    // Said on one node, it counts on all others at once.
+    let key = fleet.says(1, &["key", "create"]);
+    fleet.says(2, &["tenant", "add", "research"]);
+    let tenants = fleet.json(0, &["tenant", "list"]);
+    assert_eq!(tenants["tenants"].as_array().map(Vec::len), Some(2), "{tenants}");
+    let client = fleet.node(2).client_with_key(Some(&key));
+    assert_eq!(client.get("/v1/models").status, 200);
+    fleet.says(0, &["key", "revoke", &key]);
+    until("the key is refused everywhere", Duration::from_secs(5), || {
+        client.get("/v1/models").status == 401
+    });
+    let nodes = fleet.json(1, &["node", "list"])["nodes"].clone();
+    assert_eq!(nodes.as_array().map(Vec::len), Some(3), "{nodes}");
+    let words = fleet.says(1, &["status"]);
+    assert!(words.contains("3 voter(s)") && words.contains("LINK"), "{words}");
+}
+
+#[test]
+fn a_token_lets_one_node_in_and_wrong_ones_none() {
+    let mut fleet = Fleet::found();
+    let token = fleet.token();
+    let folder = fleet.data_folder(0).parent().expect("a parent").join("stranger");
+    let folder = folder.to_str().expect("a readable path").to_owned();
+    let up = |token: &str| {
+        let common = [
+            "up",
+            "--http",
+            "127.0.0.1:0",
+            "--model",
+            "none",
+            "--data-dir",
+            &folder,
+        ];
+        run_to_end(&[&common, ["--join", token].as_slice()].concat())
+    };
+    let (head, addresses) = token.split_once('@').expect("a token names addresses");
+    let mut parts: Vec<String> = head.split('.').map(str::to_owned).collect();
+    // Another secret.
+    parts[4] = parts[4].chars().rev().collect();
+    let wrong = format!("{}@{addresses}", parts.join("."));
+    assert!(errors(&up(&wrong)).contains("token"), "refused by the cluster");
+    // Another authority: the secret must not be told.
+    let mut pinned: Vec<&str> = head.split('.').collect();
+    let other = "ab".repeat(32);
+    pinned[2] = &other;
+    let elsewhere = format!("{}@{addresses}", pinned.join("."));
+    assert!(errors(&up(&elsewhere)).contains("does not belong to the cluster"));
+    assert_eq!(up("v1.nonsense").status.code(), Some(1));
+    // The right one, once.
+    let place = fleet.join_by(&token);
+    assert_eq!(
+        fleet.node(place).key(),
+        None,
+        "the founder's key is the cluster's"
+    );
+    assert!(errors(&up(&token)).contains("used already"));
+}
+
+#[test]
+fn the_loss_of_the_leader_stops_nothing_for_long() {
+    let mut fleet = Fleet::found_with(Holds::Nothing);
+    fleet.join(Holds::TheModel);
+    fleet.join(Holds::Nothing);
+    fleet.until_voters(3);
+    assert_eq!(fleet.leader(), 0, "nobody else has had a reason to lead");
+    let number = fleet.node(0).number();
+    let mut stream = fleet.client(2).stream(
+        "/v1/completions",
+        json!({"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0, "ignore_eos": true}),
+    );
+    assert!(stream.next().is_some());
+    let killed = Instant::now();
+    fleet.kill(0);
+    fleet.says(1, &["tenant", "add", "after"]);
+    println!("leader killed, next write after {:?}", killed.elapsed());
+    let mut events = 0;
+    while stream.next().is_some() {
+        events += 1;
+    }
+    assert!(events >= 59, "the stream went on: {events}");
+    assert!(text_of(&fleet.client(2).complete(prompt())).contains("Paris"));
+    // It comes back as the one that it was, and is told what it missed.
+    fleet.start(0);
+    assert_eq!(fleet.node(0).number(), number);
+    let tenants = fleet.says(0, &["tenant", "list"]);
+    assert!(tenants.contains("after"), "{tenants}");
+}
+
+#[test]
+fn without_a_quorum_streams_go_on_and_changes_wait() {
+    let mut fleet = Fleet::of_three();
+    let mut stream = fleet.client(0).stream(
+        "/v1/completions",
+        json!({"prompt": "Once upon a time", "max_tokens": 80, "temperature": 0, "ignore_eos": true}),
+    );
+    assert!(stream.next().is_some());
+    fleet.kill(1);
+    fleet.kill(2);
+    let refused = errors(&fleet.command(0, &["tenant", "add", "lost"]));
+    assert!(
+        refused.contains("no leader") || refused.contains("not known"),
+        "{refused}"
+    );
+    let mut events = 0;
+    while stream.next().is_some() {
+        events += 1;
+    }
+    assert!(events >= 79, "the stream was not touched: {events}");
+    assert!(
+        text_of(&fleet.client(0).complete(prompt())).contains("Paris"),
+        "new ones are served"
+    );
+    until("it knows that nobody leads", Duration::from_secs(5), || {
+        fleet.json(0, &["status"])["raft"]["leader"] == Value::Null
+    });
+    fleet.start_all();
+    until("changes are agreed on again", Duration::from_secs(20), || {
+        fleet.command(0, &["tenant", "add", "found"]).status.success()
+    });
+}
+
+#[test]
+fn a_power_cycle_of_all_nodes_needs_nobody() {
+    let mut fleet = Fleet::of_three();
+    let key = fleet.says(1, &["key", "create"]);
+    (0..3).for_each(|place| fleet.kill(place));
+    let began = Instant::now();
+    fleet.start_all();
+    println!("all nodes serve again after {:?}", began.elapsed());
+    for place in 0..3 {
+        let client = fleet.node(place).client_with_key(Some(&key));
+        let answer = client.post("/v1/completions", &with_model(prompt())).ok();
+        assert!(text_of(&answer).contains("Paris"));
+    }
+    assert_eq!(fleet.voters().len(), 3);
+}
+
+fn with_model(mut body: Value) -> Value {
+    body["model"] = json!(MODEL);
+    body
+}
+
+#[test]
+fn a_removed_node_is_cut_off_and_ends() {
+    let mut fleet = Fleet::of_three();
+    let number = fleet.node(2).number();
+    let removed_at = Instant::now();
+    fleet.says(0, &["node", "rm", &number.to_string()]);
+    until("it is cut off", Duration::from_secs(2), || {
+        let nodes = fleet.json(0, &["node", "list"])["nodes"].clone();
+        nodes
+            .as_array()
+            .is_some_and(|nodes| nodes.iter().all(|node| node["node"] != number))
+    });
+    let mut node = fleet.take(2);
+    let status = node.wait(Duration::from_secs(15)).expect("it ends by itself");
+    println!("removed node ended after {:?}", removed_at.elapsed());
+    assert_eq!(status.code(), Some(1));
+    assert!(node.log().contains("removed from its cluster"), "{}", node.log());
+    drop(node);
+    assert_eq!(fleet.voters().len(), 1, "two would stand fewer losses than one");
+    assert!(text_of(&fleet.client(1).complete(prompt())).contains("Paris"));
+    let last = fleet.command(0, &["node", "rm", "99999"]);
+    assert!(
+        errors(&last).contains("there is no node"),
+        "an id that nobody has"
+    );
+}
+
+#[test]
+fn a_backup_brings_tenants_and_keys_back() {
+    let fleet = Fleet::found();
+    fleet.says(0, &["tenant", "add", "kept"]);
+    let folder = TempFolder::new();
+    let (file, data) = (
+        folder.path().join("cluster.backup"),
+        folder.path().join("restored"),
+    );
+    let (file, data) = (file.to_str().expect("a path"), data.to_str().expect("a path"));
+    fleet.says(0, &["backup", file]);
+    assert!(
+        errors(&fleet.command(0, &["backup", file])).contains("exists"),
+        "nothing is overwritten"
+    );
+    let key = fleet.key().to_owned();
+    let founder = fleet.node(0).number();
+    drop(fleet);
+    let restored = run_to_end(&["restore", file, "--data-dir", data, "--json"]);
+    let told: Value = serde_json::from_slice(&restored.stdout).expect("JSON");
+    assert_eq!(told["tenants"], 2, "{told}");
+    assert!(
+        told["node"].as_u64() > Some(founder),
+        "ids are never given twice: {told}"
+    );
+    let again = run_to_end(&["restore", file, "--data-dir", data]);
+    assert!(errors(&again).contains("holds a node already"));
+    let node = tests::NodeOptions::new().data(data.as_ref()).start();
+    let client = node.client_with_key(Some(&key));
+    let answer = client.post("/v1/completions", &with_model(prompt())).ok();
+    assert!(text_of(&answer).contains("Paris"));
+    assert_eq!(node.key(), None, "the keys are there already");
+}
+
+#[test]
+fn what_is_left_of_a_lost_majority_can_be_recovered() {
+    let mut fleet = Fleet::of_three();
+    let key = fleet.says(0, &["key", "create"]);
+    (0..3).for_each(|place| fleet.kill(place));
+    let unsaid = fleet.command(0, &["recover"]);
+    assert!(errors(&unsaid).contains("--the-other-voters-are-lost"));
+    let told = fleet.json(0, &["recover", "--the-other-voters-are-lost"]);
+    assert!(told["aside"].is_string(), "{told}");
+    fleet.start(0);
+    let client = fleet.node(0).client_with_key(Some(&key));
+    let answer = client.post("/v1/completions", &with_model(prompt())).ok();
+    assert!(text_of(&answer).contains("Paris"));
+    fleet.says(0, &["tenant", "add", "alone"]);
+    assert_eq!(fleet.voters().len(), 1);
+    let place = fleet.join(Holds::Nothing);
+    assert!(text_of(&fleet.client(place).complete(prompt())).contains("Paris"));
+}
+
+#[test]
+fn a_damaged_log_is_told_and_repaired_from_the_others() {
+    let mut fleet = Fleet::of_three();
+    fleet.says(0, &["tenant", "add", "kept"]);
+    let number = fleet.node(2).number();
+    fleet.kill(2);
+    damage(&fleet.data_folder(2).join("raft/log.redb"));
+    let data = fleet.data_folder(2).to_str().expect("a path").to_owned();
+    let arguments = [
+        "up",
+        "--http",
+        "127.0.0.1:0",
+        "--model",
+        "none",
+        "--data-dir",
+        &data,
+    ];
+    let told = errors(&run_to_end(&arguments));
+    assert!(told.contains("damaged") && told.contains("--join"), "{told}");
+    let token = fleet.token();
+    fleet.start_with(2, &["--join", &token]);
+    assert!(
+        fleet.node(2).number() > number,
+        "a new one, not the one without a memory"
+    );
+    fleet.until_voters(3);
+    assert!(!fleet.voters().contains(&number));
+    let tenants = fleet.says(2, &["tenant", "list"]);
+    assert!(tenants.contains("kept"), "{tenants}");
+}
+
+/// Flips a bit in every fourth page: some of it is in use.
+fn damage(path: &std::path::Path) {
+    let mut file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("the log");
+    let length = file.metadata().expect("a length").len();
+    for place in (0..length).step_by(4 * 4096) {
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(place + 100)).expect("a place in it");
+        file.read_exact(&mut byte).expect("a byte");
+        file.seek(SeekFrom::Start(place + 100)).expect("a place in it");
+        file.write_all(&[byte[0] ^ 1]).expect("a byte");
+    }
+}
+
+#[test]
+fn nodes_restart_one_by_one_and_no_request_fails() {
+    let mut fleet = Fleet::found();
+    fleet.join(Holds::TheModel);
+    fleet.join(Holds::Nothing);
+    fleet.until_voters(3);
+    let client = fleet.client(2);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let served = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut served = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert!(text_of(&client.complete(prompt())).contains("Paris"));
+                served += 1;
+            }
+            served
+        });
+        for place in 0..2 {
+            let mut node = fleet.take(place);
+            node.signal("TERM");
+            let status = node
+                .wait(Duration::from_secs(20))
+                .expect("it ends when it is told to");
+            assert!(status.success(), "{}", node.log());
+            drop(node);
+            fleet.start(place);
+            until("the replica is back", Duration::from_secs(30), || {
+                let status = fleet.json(2, &["status"]);
+                let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+                replicas.len() == 2 && replicas.iter().all(|replica| replica["state"] == "ready")
+            });
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        asking.join().expect("no request has failed")
+    });
+    println!("{served} requests were served meanwhile, none failed");
+    assert!(served > 5, "{served}");
+}
