@@ -53,7 +53,7 @@
 //! *Full disk*: nothing acknowledged is lost; the store reopens itself, and steps go on once there is space. *Failed
 //! sync*: the kernel may have dropped what it could not write and yet show it to readers, so nothing that this handle
 //! knows is to be trusted: it refuses everything until the store is opened anew, which verifies what the disk holds.
-//! *Damage*: the same, and the files are left as they are for whoever repairs them.
+//! *Damage*: the same, and nothing more is written. (redb's own repair, tried while opening, may have been.)
 
 mod change;
 mod error;

@@ -38,7 +38,7 @@ fn describe(crash: &Crash, loss: Loss, seed: u64) -> String {
     )
 }
 
-/// Three of the six losses at every sync, in turns, each time with another seed; the next test has all.
+/// Two of the six losses at every sync, in turns, each time with another seed; the next test has all.
 #[test]
 fn a_kill_at_every_sync_loses_nothing_acknowledged() {
     let trace = Trace::new(1000, &mut Dice::new(1));
@@ -48,7 +48,7 @@ fn a_kill_at_every_sync_loses_nothing_acknowledged() {
     trace.run(&machine);
     let mut kills = 0;
     each_crash(&start, &machine.take_journal(), |crash| {
-        for _ in 0..3 {
+        for _ in 0..2 {
             let seed = kills;
             let loss = LOSSES[(seed as usize + crash.number / 2) % LOSSES.len()];
             let images = crash.image(loss, &mut Dice::new(seed));
@@ -56,7 +56,7 @@ fn a_kill_at_every_sync_loses_nothing_acknowledged() {
             kills += 1;
         }
     });
-    assert!(kills > 2500, "{kills} kills");
+    assert!(kills > 1500, "{kills} kills");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_kill_at_every_sync_with_every_loss_and_several_seeds() {
     trace.run(&machine);
     each_crash(&start, &machine.take_journal(), |crash| {
         for loss in LOSSES {
-            for seed in 0..4 {
+            for seed in 0..3 {
                 let images = crash.image(loss, &mut Dice::new(seed));
                 check(&trace, images, crash.acknowledged, &describe(&crash, loss, seed));
             }

@@ -90,6 +90,7 @@ impl Tally {
 /// Every byte that opening and reading the store looks at, and some of those that it does not.
 fn places(images: &Images, file: usize) -> Vec<usize> {
     let machine = Machine::new(images.clone());
+    machine.watch_reads();
     let mut disk = open(&machine, 0).unwrap();
     Model::of(&mut disk).unwrap();
     (0..images[file].len())
@@ -193,6 +194,18 @@ fn files_that_do_not_belong_together_are_refused() {
     }
 }
 
+/// redb closes by a commit; not over a store that is not to be trusted.
+#[test]
+fn a_refused_store_is_not_closed_as_if_it_were_sound() {
+    let machine = created();
+    let older = machine.images();
+    Trace::new(20, &mut Dice::new(6)).run(&machine);
+    let machine = Machine::new([machine.images()[LOG].clone(), older[WITNESS].clone()]);
+    assert!(open(&machine, CACHE_BYTES).is_err());
+    let unclean = machine.images()[LOG][9] & 2 != 0;
+    assert!(unclean, "redb's flag of a store in use");
+}
+
 /// The pages of an older step in the place of newer ones: a write that the disk lost after it had been synced.
 #[test]
 fn an_acknowledged_write_that_never_arrived_is_found() {
@@ -232,7 +245,7 @@ fn an_acknowledged_write_that_never_arrived_is_found() {
 fn a_bit_that_flips_under_an_open_store_is_not_written_on() {
     let (images, model) = small();
     let mut tally = Tally::default();
-    for byte in places(&images, LOG).into_iter().step_by(7) {
+    for byte in places(&images, LOG).into_iter().step_by(11) {
         let machine = Machine::new(images.clone());
         let mut disk = open(&machine, 0).unwrap();
         let mut model = model.clone();
@@ -279,7 +292,7 @@ fn a_file_cut_under_an_open_store_is_found() {
 fn a_bit_that_flips_under_an_open_store_is_found_by_reads() {
     let (images, model) = small();
     let mut tally = Tally::default();
-    for byte in places(&images, LOG).into_iter().step_by(7) {
+    for byte in places(&images, LOG).into_iter().step_by(11) {
         let machine = Machine::new(images.clone());
         let mut disk = open(&machine, 0).unwrap();
         machine.flip(LOG, byte, (byte % 8) as u32);

@@ -43,8 +43,8 @@ struct Inner {
     /// Syncs until one fails. Like Linux, it fails once.
     syncs_left: Option<u64>,
     syncs: u64,
-    /// The blocks that were read, as (file, number).
-    seen: BTreeSet<(usize, usize)>,
+    /// The blocks that were read, as (file, number), while somebody wants to know.
+    seen: Option<BTreeSet<(usize, usize)>>,
 }
 
 impl Machine {
@@ -89,9 +89,15 @@ impl Machine {
         self.inner().live[file][byte] ^= 1 << bit;
     }
 
+    pub fn watch_reads(&self) {
+        self.inner().seen = Some(BTreeSet::new());
+    }
+
     /// Has this byte, or one beside it, been read?
     pub fn has_read(&self, file: usize, byte: usize) -> bool {
-        self.inner().seen.contains(&(file, byte / SEEN_BYTES))
+        let inner = self.inner();
+        let seen = inner.seen.as_ref().expect("reads are watched");
+        seen.contains(&(file, byte / SEEN_BYTES))
     }
 
     pub fn cut(&self, file: usize, bytes: usize) {
@@ -139,8 +145,10 @@ impl StorageBackend for FakeFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut inner = self.machine.inner();
-        let blocks = offset as usize / SEEN_BYTES..(offset as usize + out.len()).div_ceil(SEEN_BYTES);
-        inner.seen.extend(blocks.map(|block| (self.file, block)));
+        if let Some(seen) = &mut inner.seen {
+            let blocks = offset as usize / SEEN_BYTES..(offset as usize + out.len()).div_ceil(SEEN_BYTES);
+            seen.extend(blocks.map(|block| (self.file, block)));
+        }
         let rest = inner.live[self.file].get(offset as usize..).unwrap_or(&[]);
         let part = rest.get(..out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(part);

@@ -10,6 +10,7 @@ mod machine;
 mod model;
 mod property;
 mod steps;
+mod tamper;
 mod trace;
 
 use super::store::Files;
