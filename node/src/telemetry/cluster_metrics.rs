@@ -84,7 +84,9 @@ static LINK_METRICS: [LinkMetric; 4] = [
 
 fn links(links: &[LinkView]) -> String {
     let mut page = String::new();
-    for metric in &LINK_METRICS {
+    // A family without samples is of no use to anybody.
+    let metrics = LINK_METRICS.iter().filter(|_| !links.is_empty());
+    for metric in metrics {
         let name = metric.name;
         let _ = write!(
             page,
