@@ -22,6 +22,8 @@ pub enum PeerRequest {
     ModelText(Box<ModelIs>),
     /// From a node that may vote, to one that does.
     AuthorityKey(Box<ReadRequest>),
+    /// Which authority has signed the certificate that the other shows now.
+    SignedBy(Box<ReadRequest>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -34,6 +36,7 @@ pub enum PeerAnswer {
     AuthorityKey(Box<AuthorityKey>),
     /// For people: what is wrong, and what to do.
     Refused(Box<Refusal>),
+    SignedBy(Box<SignedBy>),
 }
 
 /// What a stream that stays open is for. It is the first frame of the one who opens it.
@@ -66,6 +69,12 @@ pub struct ModelIs {
 pub struct ModelText {
     /// A frame of `Kind::ModelText`.
     pub frame: Vec<u8>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignedBy {
+    /// SHA-256 of the authority's public key; zeros: of none that the node knows.
+    pub authority: [u8; 32],
 }
 
 /// The authority of the cluster: whoever holds it can let in whom he likes.

@@ -32,6 +32,7 @@ fn each(check: &mut impl Check) {
     check.check("ping", asked, PeerRequest::Ping(nonce()));
     check.check("read_index", asked, PeerRequest::ReadIndex(Box::default()));
     check.check("authority_key", asked, PeerRequest::AuthorityKey(Box::default()));
+    check.check("signed_by", asked, PeerRequest::SignedBy(Box::default()));
     let model = ModelIs { digest: [8; 32] };
     check.check("model_text", asked, PeerRequest::ModelText(Box::new(model)));
     let answered = Kind::PeerAnswer;
@@ -40,6 +41,12 @@ fn each(check: &mut impl Check) {
         reason: "no".to_owned(),
     };
     check.check("refusal", answered, PeerAnswer::Refused(Box::new(refusal)));
+    let signed = SignedBy { authority: [6; 32] };
+    check.check(
+        "signed_by_answer",
+        answered,
+        PeerAnswer::SignedBy(Box::new(signed)),
+    );
     let text = ModelText { frame: vec![1, 2] };
     check.check(
         "model_text_answer",

@@ -314,6 +314,43 @@ fn damage(path: &std::path::Path) {
 }
 
 #[test]
+fn a_worker_learns_and_a_new_authority_takes_over() {
+    let mut fleet = Fleet::of_three();
+    let token = fleet.says(1, &["token", "create", "--role", "worker"]);
+    let worker = fleet.join_by(&token);
+    let number = fleet.node(worker).number();
+    assert!(!fleet.voters().contains(&number), "workers never vote");
+    let authority = |place: usize| fleet.data_folder(place).join("authority/key.pem").exists();
+    until(
+        "all that may vote hold the authority",
+        Duration::from_secs(10),
+        || (0..3).all(authority),
+    );
+    assert!(!authority(worker), "a worker never does");
+    assert!(errors(&fleet.command(0, &["authority", "rotate", "--finish"])).contains("no rotation"));
+    fleet.says(0, &["authority", "rotate"]);
+    assert!(errors(&fleet.command(1, &["authority", "rotate"])).contains("under way"));
+    until("all nodes have renewed", Duration::from_secs(30), || {
+        fleet
+            .command(1, &["authority", "rotate", "--finish"])
+            .status
+            .success()
+    });
+    // The old one is believed no more, and nobody has missed it.
+    let late = fleet.says(2, &["token", "create"]);
+    assert_ne!(
+        late.split('.').nth(2),
+        token.split('.').nth(2),
+        "tokens pin the new one"
+    );
+    fleet.kill(worker);
+    fleet.start(worker);
+    assert!(text_of(&fleet.client(worker).complete(prompt())).contains("Paris"));
+    let place = fleet.join_by(&late);
+    assert!(text_of(&fleet.client(place).complete(prompt())).contains("Paris"));
+}
+
+#[test]
 fn nodes_restart_one_by_one_and_no_request_fails() {
     let mut fleet = Fleet::found();
     fleet.join(Holds::TheModel);

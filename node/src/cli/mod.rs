@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
 
+mod authority;
 mod backup;
 mod bench;
 mod chat;
@@ -50,6 +51,7 @@ enum Command {
     Chat(chat::Chat),
     Token(token::Token),
     Node(node::Node),
+    Authority(authority::Authority),
     Backup(backup::Backup),
     Restore(backup::Restore),
     Recover(backup::Recover),
@@ -91,6 +93,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Chat(chat) => chat.run(),
         Command::Token(token) => token.run(),
         Command::Node(node) => node.run(),
+        Command::Authority(authority) => authority.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Recover(recover) => recover.run(),

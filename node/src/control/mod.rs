@@ -35,6 +35,10 @@ pub enum ControlRequest {
     ListNodes,
     /// Answered with nothing.
     RemoveNode { node: u64 },
+    /// Answered with nothing.
+    BeginRotation,
+    /// Answered with nothing.
+    FinishRotation,
     /// Answered with a [`report::Backup`].
     Backup,
 }

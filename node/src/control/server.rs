@@ -7,6 +7,8 @@ use super::report::{
 use super::{ControlAnswer, ControlRequest, socket};
 use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
+use crate::peers::custody::Custody;
+use crate::peers::{DataFolder, rotation};
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
@@ -38,6 +40,8 @@ pub struct ControlServer {
     pub state: Arc<NodeState>,
     pub clock: Clock,
     pub local_key: Arc<LocalKey>,
+    pub custody: Custody,
+    pub folder: Arc<DataFolder>,
     /// Absolute, since commands run elsewhere.
     pub certificate: Option<PathBuf>,
 }
@@ -120,6 +124,11 @@ impl ControlServer {
                 told(read.map(|()| nodes::list(&self.state)))
             }
             ControlRequest::RemoveNode { node } => told(nodes::remove(&self.state, NodeId(node)).await),
+            ControlRequest::BeginRotation => {
+                let begun = rotation::begin(&self.state, &self.custody, &self.folder).await;
+                told(begun)
+            }
+            ControlRequest::FinishRotation => told(rotation::finish(&self.state).await),
             ControlRequest::Backup => told(nodes::backup(&self.state).await),
         }
     }

@@ -5,7 +5,7 @@ use super::folder::DataFolder;
 use crate::clock;
 use crate::raft::AppliedState;
 use crate::transport::Peers;
-use crate::trust::{Bundle, Identity, TrustError};
+use crate::trust::{Authority, Bundle, Identity, TrustError};
 use proto::NodeId;
 use proto::cluster::Role;
 use proto::join::{RenewAnswer, RenewRequest, Renewing};
@@ -46,9 +46,18 @@ pub fn renew_own(
     folder: &DataFolder,
     node: NodeId,
 ) -> Result<(), TrustError> {
-    let Some(authority) = custody.authority().filter(|_| is_due(identity)) else {
-        return Ok(());
-    };
+    match custody.authority().filter(|_| is_due(identity)) {
+        Some(authority) => sign_own(identity, &authority, folder, node),
+        None => Ok(()),
+    }
+}
+
+fn sign_own(
+    identity: &Identity,
+    authority: &Authority,
+    folder: &DataFolder,
+    node: NodeId,
+) -> Result<(), TrustError> {
     let certificate = authority.sign(&identity.csr()?, node, clock::unix_secs())?;
     identity.set_chain(vec![certificate, authority.certificate().clone()])?;
     identity.store_chain(&folder.chain())
@@ -61,16 +70,18 @@ fn is_due(identity: &Identity) -> bool {
 impl Renewal {
     async fn look(&self) {
         self.follow_authorities();
-        if self.may_hold() && self.custody.authority().is_none() {
-            let fetched = self
-                .custody
-                .fetch(&self.holders(), &self.peers, &self.folder)
-                .await;
-            if let Err(reason) = fetched {
+        let Some(signing) = self.bundle.authorities().into_iter().next() else {
+            return;
+        };
+        if self.may_hold() && !self.custody.is(&signing) {
+            let holders = self.holders();
+            let fetched = self.custody.fetch(&signing, &holders, &self.peers, &self.folder);
+            if let Err(reason) = fetched.await {
                 tracing::debug!(reason, "the authority's key is not here yet");
             }
         }
-        if is_due(&self.identity)
+        let is_of_another = self.identity.signed_by(std::slice::from_ref(&signing)).is_none();
+        if (is_due(&self.identity) || is_of_another)
             && let Err(reason) = self.renew().await
         {
             tracing::warn!(reason, "the certificate could not be renewed; it is tried again");
@@ -78,9 +89,9 @@ impl Renewal {
     }
 
     async fn renew(&self) -> Result<(), String> {
-        if self.custody.authority().is_some() {
-            let renewed = renew_own(&self.identity, &self.custody, &self.folder, self.node);
-            return renewed.map_err(|error| error.to_string());
+        if let Some(authority) = self.custody.authority() {
+            let signed = sign_own(&self.identity, &authority, &self.folder, self.node);
+            return signed.map_err(|error| error.to_string());
         }
         let csr = self.identity.csr().map_err(|error| error.to_string())?;
         let mut reason = "no node that may sign is known".to_owned();

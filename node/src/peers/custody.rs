@@ -35,6 +35,12 @@ impl Custody {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Is it this one?
+    pub fn is(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.authority()
+            .is_some_and(|held| held.certificate() == certificate)
+    }
+
     /// For a member that may vote.
     pub fn hand_over(&self) -> Option<AuthorityKey> {
         let authority = self.authority()?;
@@ -44,11 +50,20 @@ impl Custody {
         })
     }
 
-    /// Asks one of `holders` for it and keeps it for good.
-    pub async fn fetch(&self, holders: &[NodeId], peers: &Peers, folder: &DataFolder) -> Result<(), String> {
+    /// Asks `holders` until one has the authority with this certificate, and keeps it for good.
+    pub async fn fetch(
+        &self,
+        wanted: &CertificateDer<'_>,
+        holders: &[NodeId],
+        peers: &Peers,
+        folder: &DataFolder,
+    ) -> Result<(), String> {
         let mut reason = "no node that may vote is known".to_owned();
         for holder in holders {
             match ask(*holder, peers).await {
+                Ok(authority) if authority.certificate() != wanted => {
+                    reason = format!("node {holder} holds another one");
+                }
                 Ok(authority) => {
                     let stored = authority.store(&folder.authority_certificate(), &folder.authority_key());
                     stored.map_err(|error| error.to_string())?;

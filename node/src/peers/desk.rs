@@ -9,26 +9,30 @@ use crate::raft::Member;
 use crate::random;
 use crate::shard_host::hub::Hub;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
-use crate::trust::{SpkiHash, authority, token};
+use crate::trust::{Identity, SpkiHash, authority, spki_of, token};
 use coordinator::cluster_state::{Applied, ClusterState};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use proto::cluster::{ClusterCommand, NewMember, Proposal, Role};
+use proto::cluster::{ClusterCommand, MemberRecord, NewMember, Proposal, Role};
 use proto::engine::ToEngine;
 use proto::join::{
     JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing,
     Welcome,
 };
-use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica};
+use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica, SignedBy};
 use proto::wire::Kind;
 use proto::{NodeId, ReplicaId};
+use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// As many as an answer to a stranger holds.
+const NAMED_MAX: usize = 32;
 
 /// Answers from the moment it is told who this node is; before that, it refuses.
-#[derive(Default)]
 pub struct Desk {
+    identity: Arc<Identity>,
     member: OnceLock<Member<PeerLinks>>,
     pub custody: Custody,
     pub texts: Texts,
@@ -37,10 +41,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(custody: Custody) -> Desk {
+    pub fn new(identity: Arc<Identity>, custody: Custody) -> Desk {
         Desk {
+            identity,
+            member: OnceLock::new(),
             custody,
-            ..Desk::default()
+            texts: Texts::default(),
+            hubs: RwLock::default(),
         }
     }
 
@@ -78,6 +85,7 @@ impl Desk {
                 None => refused("this node does not hold that model"),
             },
             PeerRequest::AuthorityKey(_) => self.authority_key(from, member),
+            PeerRequest::SignedBy(_) => PeerAnswer::SignedBy(Box::new(self.signed_by(member))),
         }
     }
 
@@ -87,6 +95,20 @@ impl Desk {
             (Some(Role::Voter), Some(key)) => PeerAnswer::AuthorityKey(Box::new(key)),
             (Some(Role::Voter), None) => refused("this node does not hold the authority's key"),
             (Some(Role::Worker) | None, _) => refused("the authority's key is for nodes that may vote"),
+        }
+    }
+
+    fn signed_by(&self, member: &Member<PeerLinks>) -> SignedBy {
+        let authorities = member.applied.read().authorities().to_vec();
+        let authorities: Vec<CertificateDer<'static>> =
+            authorities.into_iter().map(CertificateDer::from).collect();
+        let signer = self
+            .identity
+            .signed_by(&authorities)
+            .map(|place| &authorities[place]);
+        let spki = signer.and_then(|signer| spki_of(signer).ok());
+        SignedBy {
+            authority: spki.unwrap_or_default(),
         }
     }
 
@@ -185,12 +207,15 @@ impl Desk {
 }
 
 fn addresses(state: &ClusterState) -> Vec<MemberAddress> {
-    let address = |member: &proto::cluster::MemberRecord| MemberAddress {
+    let address = |member: &MemberRecord| MemberAddress {
         node: member.node,
         quic_address: member.quic.clone(),
         spki: member.spki,
     };
-    state.members().map(address).collect()
+    let mut members: Vec<&MemberRecord> = state.members().collect();
+    // Those who vote have the rest of what there is to know.
+    members.sort_by_key(|member| member.role);
+    members.into_iter().take(NAMED_MAX).map(address).collect()
 }
 
 fn refused(reason: &str) -> PeerAnswer {

@@ -270,7 +270,7 @@ impl Ground {
         // Before anybody is met: who may sign needs nobody's help with a certificate that has run out.
         certificates::renew_own(&self.identity, &self.custody, &self.folder, kept.node)?;
         let applied = AppliedState::default();
-        let desk = Arc::new(Desk::new(self.custody.clone()));
+        let desk = Arc::new(Desk::new(Arc::clone(&self.identity), self.custody.clone()));
         let membership = CommittedMembership {
             applied: applied.clone(),
             named: kept.members.clone(),

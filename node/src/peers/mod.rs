@@ -6,20 +6,21 @@
 //! * [`entry`]: how a node comes into its cluster: it founds it, joins it, or is a member already.
 //! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
 //! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
-//! * [`custody`]: who holds the authority's key, and how it gets there.
+//! * [`custody`]: who holds the authority's key, and how it gets there. [`rotation`]: a new one takes over.
 //! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
 mod certificates;
-mod custody;
+pub mod custody;
 mod desk;
 pub mod directory;
 pub mod entry;
-mod folder;
+pub mod folder;
 mod links;
 mod membership;
 mod remote;
 pub mod reseed;
+pub mod rotation;
 mod texts;
 
 pub use desk::Desk;

@@ -13,7 +13,7 @@ use crate::text::TextModel;
 use crate::transport::{Class, FrameSender, LinkError, PeerError, Peers};
 use proto::cluster::{ModelRecord, ReplicaRecord};
 use proto::engine::{FromEngine, Load, ReplicaInfo};
-use proto::peer::{Hello, ModelIs, PeerAnswer, PeerRequest, Replica};
+use proto::peer::{Hello, ModelIs, Nonce, PeerAnswer, PeerRequest, Replica};
 use proto::wire::Kind;
 use proto::{Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+const SUSPECT_AFTER: Duration = Duration::from_millis(350);
 const TRY_AGAIN_MIN: Duration = Duration::from_millis(50);
 const TRY_AGAIN_MAX: Duration = Duration::from_secs(1);
 
@@ -155,6 +157,7 @@ impl<S: Served> RemoteReplica<S> {
         };
         let ended = tokio::select! {
             ended = listening => ended,
+            silent = self.until_silent() => Err(silent),
             written = &mut writing => match written {
                 Ok(Err(error)) => Err(error.into()),
                 Ok(Ok(())) | Err(_) => Ok(()),
@@ -162,6 +165,21 @@ impl<S: Served> RemoteReplica<S> {
         };
         writing.abort();
         ended
+    }
+
+    /// Sooner than QUIC gives a connection up: to submit anew elsewhere is harmless also where the node was only slow.
+    async fn until_silent(&self) -> PeerError {
+        loop {
+            sleep(BEAT_EVERY).await;
+            let ping = PeerRequest::Ping(Box::new(Nonce { nonce: 0 }));
+            if let Err(error) = self
+                .peers
+                .call_within(self.record.node, ping, SUSPECT_AFTER)
+                .await
+            {
+                return error;
+            }
+        }
     }
 
     async fn take(

@@ -53,7 +53,8 @@ pub fn role_may_ask(role: Role, request: &PeerRequest) -> bool {
         PeerRequest::Ping(_)
         | PeerRequest::Command(_)
         | PeerRequest::ReadIndex(_)
-        | PeerRequest::ModelText(_) => true,
+        | PeerRequest::ModelText(_)
+        | PeerRequest::SignedBy(_) => true,
         // A worker is told what was agreed on; it votes for nobody, tells nobody, and lets nobody in.
         PeerRequest::Raft(_) | PeerRequest::AuthorityKey(_) => role == Role::Voter,
     }

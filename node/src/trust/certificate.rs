@@ -41,6 +41,21 @@ impl Facts {
     }
 }
 
+/// Does the certificate name this authority as the one that signed it? Authorities have names of their own, so no other
+/// is meant; whether the signature is good is for the verifiers to say.
+pub fn is_issued_by(certificate: &CertificateDer<'_>, authority: &CertificateDer<'_>) -> bool {
+    let parsed = (
+        X509Certificate::from_der(certificate),
+        X509Certificate::from_der(authority),
+    );
+    match parsed {
+        (Ok((_, certificate)), Ok((_, authority))) => {
+            certificate.issuer().as_raw() == authority.subject().as_raw()
+        }
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
 fn node_named(certificate: &X509Certificate<'_>) -> Result<Option<NodeId>, TrustError> {
     let names = certificate
         .subject_alternative_name()

@@ -109,6 +109,8 @@ impl Node {
             state: Arc::clone(&entry.state),
             clock,
             local_key: Arc::clone(&gateway.local_key),
+            custody: entry.desk.custody.clone(),
+            folder: Arc::clone(&entry.folder),
             certificate: own_certificate(config)?,
         };
         let mut supervisors = JoinSet::new();

@@ -257,9 +257,10 @@ impl Service for Recorder {
                     RaftRequest::Append(_) | RaftRequest::Vote(_) => refusal(),
                 },
                 PeerRequest::Command(_) => std::future::pending().await,
-                PeerRequest::ReadIndex(_) | PeerRequest::ModelText(_) | PeerRequest::AuthorityKey(_) => {
-                    refusal()
-                }
+                PeerRequest::ReadIndex(_)
+                | PeerRequest::ModelText(_)
+                | PeerRequest::AuthorityKey(_)
+                | PeerRequest::SignedBy(_) => refusal(),
             }
         })
     }

@@ -1,0 +1,70 @@
+//! `cluster authority`.
+
+use super::data_dir::DataDir;
+use crate::control::{ControlRequest, client};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+/// The authority that signs the certificates of nodes
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Authority {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Rotate(Rotate),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster authority rotate             # a new one signs; both are believed
+  cluster authority rotate --finish    # when all nodes have renewed: the old one is believed no more";
+
+/// Let a new authority take over from the present one
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+struct Rotate {
+    /// Believe the old one no more; refused while a node still shows a certificate of it
+    #[arg(long)]
+    finish: bool,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON: {"rotation": "begun"|"finished"}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Authority {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.what {
+            What::Rotate(rotate) => rotate.run(),
+        }
+    }
+}
+
+impl Rotate {
+    fn run(self) -> anyhow::Result<()> {
+        let (request, name, words) = match self.finish {
+            false => (
+                ControlRequest::BeginRotation,
+                "begun",
+                "a new authority signs now, and nodes renew their certificates; then: cluster authority rotate --finish",
+            ),
+            true => (
+                ControlRequest::FinishRotation,
+                "finished",
+                "the old authority is believed no more; join tokens that were made before are void",
+            ),
+        };
+        let (): () = client::ask(&self.data_dir.folder()?, &request)?;
+        if self.json {
+            println!("{}", json!({"rotation": name}));
+        } else {
+            println!("{words}");
+        }
+        Ok(())
+    }
+}
