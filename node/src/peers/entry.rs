@@ -3,6 +3,7 @@
 use super::certificates::{self, Renewal};
 use super::custody::Custody;
 use super::folder::{DataFolder, FolderError};
+use super::legacy::{self, LegacyError};
 use super::membership::CommittedMembership;
 use super::{Desk, PeerLinks, directory};
 use crate::clock;
@@ -14,7 +15,7 @@ use crate::transport::{self, BindError, JoinError, Peers, Settings};
 use crate::trust::{Authority, Bundle, Identity, JoinToken, TrustError};
 use coordinator::cluster_state::{FOUNDER, Rejected};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Founding, MemberAt, MemberIs};
+use proto::cluster::{ClusterCommand, Founding, MemberAt, MemberIs, NewTenant};
 use proto::join::{JoinRequest, Joining, MemberAddress, NodeIdentity};
 use proto::wire::{self, Kind, WireError};
 use rustls::pki_types::CertificateDer;
@@ -46,6 +47,8 @@ pub enum EntryError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error(
@@ -324,6 +327,8 @@ impl Opened {
             How::Returned if node == FOUNDER && !state.applied().is_founded() => {
                 self.found(&state, &reachable).await?;
             }
+            // One that was killed while it took over goes on with it.
+            How::Returned if node == FOUNDER => take_over(&state, &self.ground.folder).await?,
             How::Returned => {}
             How::Joined => self.hear(&state).await?,
         }
@@ -361,9 +366,10 @@ impl Opened {
             salt: random::bytes(),
         };
         match state.commit(ClusterCommand::Found(Box::new(founding))).await {
-            Ok(_) | Err(StateError::Rejected(Rejected::Founded)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(StateError::Rejected(Rejected::Founded)) => {}
+            Err(error) => return Err(error.into()),
         }
+        take_over(state, &self.ground.folder).await
     }
 
     /// Until the leader has told this node what was agreed on so far.
@@ -381,6 +387,38 @@ impl Opened {
             .await
             .map_err(|_| EntryError::Unheard(node))
     }
+}
+
+/// Tenants and keys of a node that knew no others.
+async fn take_over(state: &NodeState, folder: &DataFolder) -> Result<(), EntryError> {
+    let path = folder.path().join("log");
+    let Some(legacy) = legacy::read(&path)? else {
+        return Ok(());
+    };
+    // What was taken over before the node was killed is refused now, and is there.
+    let commit = async |command| match state.commit(command).await {
+        Ok(_) | Err(StateError::Rejected(_)) => Ok(()),
+        Err(error) => Err(EntryError::from(error)),
+    };
+    for (name, salt) in legacy.tenants {
+        commit(ClusterCommand::AddTenant(Box::new(NewTenant { name, salt }))).await?;
+    }
+    let count = legacy.keys.len();
+    for (tenant, mut key) in legacy.keys {
+        if let Some(tenant) = tenant {
+            let known = state
+                .applied()
+                .tenants()
+                .find(|known| known.name == tenant)
+                .map(|known| known.id);
+            key.tenant = known.unwrap_or(key.tenant);
+        }
+        commit(ClusterCommand::AddKey(Box::new(key))).await?;
+    }
+    tracing::info!(keys = count, "took over the keys of an earlier version");
+    let aside = folder.path().join("log.taken-over");
+    std::fs::rename(&path, aside).map_err(|error| FolderError::Io { path, error })?;
+    Ok(())
 }
 
 /// Where others reach this node.

@@ -7,6 +7,7 @@
 //! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
 //! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
 //! * [`custody`]: who holds the authority's key, and how it gets there. [`rotation`]: a new one takes over.
+//! * [`legacy`]: the log of nodes that knew no others.
 //! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
@@ -16,6 +17,7 @@ mod desk;
 pub mod directory;
 pub mod entry;
 pub mod folder;
+mod legacy;
 mod links;
 mod membership;
 mod remote;
