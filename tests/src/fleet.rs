@@ -123,6 +123,21 @@ impl Fleet {
         }
     }
 
+    /// `cluster up` of a node that is expected to be refused.
+    pub fn up_of(&self, place: usize, arguments: &[&str]) -> Output {
+        let data = self.seats[place].data.to_str().expect("a readable path");
+        let common = [
+            "up",
+            "--http",
+            "127.0.0.1:0",
+            "--model",
+            "none",
+            "--data-dir",
+            data,
+        ];
+        run_to_end(&[&common, arguments].concat())
+    }
+
     pub fn node(&self, place: usize) -> &Node {
         self.seats[place].node.as_ref().expect("this node runs")
     }

@@ -99,6 +99,12 @@ fn a_token_lets_one_node_in_and_wrong_ones_none() {
         "the founder's key is the cluster's"
     );
     assert!(errors(&up(&token)).contains("used already"));
+    // It may stay in a service's settings; one of another cluster may not.
+    fleet.kill(place);
+    let strange = errors(&fleet.up_of(place, &["--join", &elsewhere]));
+    assert!(strange.contains("another cluster"), "{strange}");
+    fleet.start_with(place, &["--join", &token]);
+    assert!(text_of(&fleet.client(place).complete(prompt())).contains("Paris"));
 }
 
 #[test]

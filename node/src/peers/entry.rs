@@ -56,8 +56,8 @@ pub enum EntryError {
     )]
     Identity(#[from] WireError),
     #[error(
-        "{0} belongs to a node that is a member of a cluster already: start it without --join, or join with an empty \
-         --data-dir"
+        "{0} belongs to a member of another cluster than the one that the token is for: start it without --join, or join \
+         with an empty --data-dir"
     )]
     MemberAlready(std::path::PathBuf),
     #[error(
@@ -112,8 +112,11 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
         Err(error) => return Err(error),
     };
     match (kept, token) {
-        (Some(_), Some(_)) => Err(EntryError::MemberAlready(place.data_dir.to_owned())),
-        (Some(kept), None) => come_back(place, folder, kept).await,
+        (Some(_), Some(token)) if !is_of_own_cluster(&folder, token) => {
+            Err(EntryError::MemberAlready(place.data_dir.to_owned()))
+        }
+        // A token that lets into this same cluster may stay in a service's settings.
+        (Some(kept), Some(_) | None) => come_back(place, folder, kept).await,
         (None, None) => found(place, folder).await,
         (None, Some(token)) => {
             let entry = join(place, folder, token).await?;
@@ -123,6 +126,11 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
             Ok(entry)
         }
     }
+}
+
+fn is_of_own_cluster(folder: &DataFolder, token: &JoinToken) -> bool {
+    let believed = Bundle::load(&folder.authorities()).map(|bundle| bundle.spki_hashes());
+    believed.is_ok_and(|believed| believed.contains(&token.authority))
 }
 
 fn is_damage(error: &EntryError) -> bool {
