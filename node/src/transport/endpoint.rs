@@ -176,15 +176,15 @@ async fn welcome(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSe
     };
     drop(permit);
     let protocol = protocol_of(&connection);
-    let identity = PeerIdentity::of_connection(&connection);
-    let outcome = match (protocol, identity) {
+    let outcome = match (protocol, PeerIdentity::of_connection(&connection)) {
+        (None, _) | (_, Err(_)) => refuse(&connection, CloseCode::Protocol),
         (Some(Protocol::Peer(class)), Ok(Some(identity))) => member(&shared, connection, class, identity),
-        (Some(Protocol::Join), Ok(None)) => join(&shared, &connection, from).await,
         (Some(Protocol::Renew), Ok(Some(identity))) => renew(&shared, &connection, identity).await,
-        (Some(_), Ok(None)) => refuse(&connection, CloseCode::NoCertificate),
-        (Some(Protocol::Join), Ok(Some(_))) | (None, _) | (_, Err(_)) => {
-            refuse(&connection, CloseCode::Protocol)
+        (Some(Protocol::Peer(_) | Protocol::Renew), Ok(None)) => {
+            refuse(&connection, CloseCode::NoCertificate)
         }
+        (Some(Protocol::Join), Ok(None)) => join(&shared, &connection, from).await,
+        (Some(Protocol::Join), Ok(Some(_))) => refuse(&connection, CloseCode::Protocol),
     };
     if let Err(reason) = outcome {
         tracing::info!(%from, ?protocol, reason, "a connection was refused");

@@ -63,10 +63,20 @@ async fn stream(
             receiver.go_on(Place::Stream(link.class, Side::Opener));
             converse(shared, link, hello, sender, receiver).await
         }
-        kind => Err(guard.wrong(LinkError::NotAllowed {
-            node: guard.node,
-            kind,
-        })),
+        kind @ (Kind::ToEngine
+        | Kind::FromEngine
+        | Kind::LogEntry
+        | Kind::ShardSetup
+        | Kind::PackedIndex
+        | Kind::PeerAnswer
+        | Kind::JoinRequest
+        | Kind::JoinAnswer
+        | Kind::RenewRequest
+        | Kind::RenewAnswer
+        | Kind::Chunk) => {
+            let node = guard.node;
+            Err(guard.wrong(LinkError::NotAllowed { node, kind }))
+        }
     }
 }
 

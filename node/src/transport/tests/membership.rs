@@ -18,7 +18,12 @@ fn reason<T: std::fmt::Debug>(outcome: Result<T, PeerError>) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_cut_off_at_its_next_message() {
     let cluster = Cluster::new();
-    let (one, two) = (cluster.node(1), cluster.node(2));
+    let two = cluster.node(2);
+    let identity = cluster.identity(1);
+    cluster.roster.add(identity.spki_hash(), 1, Role::Voter);
+    // It does not hear of its removal.
+    let unaware = cluster.as_it_is_now();
+    let one = unaware.node_with(1, identity, "127.0.0.1:0".parse().unwrap());
     one.knows(&two);
     let (mut sender, mut receiver) = one.echo_stream(two.id, Class::Bulk).await;
     sender.send_chunk(0, Bytes::from_static(b"before")).await.unwrap();
@@ -27,9 +32,9 @@ async fn a_removed_node_is_cut_off_at_its_next_message() {
     let calls = two.service.calls.lock().unwrap().len();
 
     cluster.roster.remove(&one.identity.spki_hash());
-    // Node 1 has not heard of it: what it sends is not listened to.
-    let _ = sender.send_chunk(0, Bytes::from_static(b"after")).await;
+    sender.send_chunk(0, Bytes::from_static(b"after")).await.unwrap();
     assert!(receiver.next().await.is_err());
+    assert_eq!(*two.service.heard.lock().unwrap(), ["before"]);
     assert!(one.ping(two.id).await.is_err());
     assert_eq!(two.service.calls.lock().unwrap().len(), calls);
     until("its connections are closed", SOON, || {

@@ -82,6 +82,17 @@ impl Cluster {
         self.node_with(id, identity, "127.0.0.1:0".parse().unwrap())
     }
 
+    /// The same cluster, as somebody sees it who has not heard of later changes.
+    pub fn as_it_is_now(&self) -> Cluster {
+        let members = self.roster.members.lock().unwrap().clone();
+        Cluster {
+            authority: self.authority.clone(),
+            roster: Arc::new(Roster {
+                members: Mutex::new(members),
+            }),
+        }
+    }
+
     pub fn node_with(&self, id: u64, identity: Arc<Identity>, address: SocketAddr) -> Node {
         let bundle = Arc::new(Bundle::new(vec![self.authority.certificate().clone()]).unwrap());
         let service = Arc::new(Recorder::new(self.authority.clone(), self.roster.clone()));
@@ -114,7 +125,11 @@ impl Node {
 
     pub async fn ping(&self, other: NodeId) -> Result<(), PeerError> {
         let request = PeerRequest::Ping(Box::new(Nonce { nonce: 7 }));
-        let answer = self.peers.call(other, request).await?;
+        // Long: on a host under load, handshakes of unoptimised code are slow.
+        let answer = self
+            .peers
+            .call_within(other, request, Duration::from_secs(10))
+            .await?;
         assert_eq!(answer, PeerAnswer::Pong(Box::new(Nonce { nonce: 7 })));
         Ok(())
     }
@@ -207,6 +222,8 @@ pub struct Recorder {
     roster: Arc<Roster>,
     pub calls: Mutex<Vec<(NodeId, PeerRequest)>>,
     pub streams: Mutex<Vec<(NodeId, Class, Hello)>>,
+    /// Payloads of streams.
+    pub heard: Mutex<Vec<Bytes>>,
     pub joins: Mutex<Vec<JoinRequest>>,
     pub renewals: Mutex<Vec<SpkiHash>>,
     /// How many calls began and have neither ended nor been given up.
@@ -228,6 +245,7 @@ impl Recorder {
             roster,
             calls: Mutex::default(),
             streams: Mutex::default(),
+            heard: Mutex::default(),
             joins: Mutex::default(),
             renewals: Mutex::default(),
             under_way: Arc::default(),
@@ -277,6 +295,7 @@ impl Service for Recorder {
             self.streams.lock().unwrap().push((from, class, hello));
             while let Ok(Some(frame)) = receiver.next().await {
                 let (kind, epoch, payload) = (frame.kind, frame.epoch, Bytes::copy_from_slice(frame.payload));
+                self.heard.lock().unwrap().push(payload.clone());
                 let sent = match kind {
                     Kind::ToEngine => {
                         let message = proto::engine::FromEngine::Drained;
