@@ -73,7 +73,15 @@ async fn stream(
         | Kind::JoinAnswer
         | Kind::RenewRequest
         | Kind::RenewAnswer
-        | Kind::Chunk) => {
+        | Kind::Chunk
+        | Kind::RaftEntry
+        | Kind::RaftVote
+        | Kind::RaftLogId
+        | Kind::SnapshotMeta
+        | Kind::ClusterImage
+        | Kind::NodeIdentity
+        | Kind::Backup
+        | Kind::ModelText) => {
             let node = guard.node;
             Err(guard.wrong(LinkError::NotAllowed { node, kind }))
         }
