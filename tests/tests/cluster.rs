@@ -357,6 +357,56 @@ fn a_worker_learns_and_a_new_authority_takes_over() {
 }
 
 #[test]
+fn what_runs_on_a_drained_node_goes_on_elsewhere() {
+    let mut fleet = Fleet::found();
+    let other = fleet.join(Holds::TheModel);
+    let gateway = fleet.join(Holds::Nothing);
+    let replicas = |states: &[&str]| {
+        let status = fleet.json(gateway, &["status"]);
+        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+        let mut found: Vec<String> = replicas
+            .iter()
+            .map(|replica| replica["state"].to_string())
+            .collect();
+        found.sort();
+        found == states
+    };
+    until("both are ready", Duration::from_secs(30), || {
+        replicas(&["\"ready\"", "\"ready\""])
+    });
+    let body = json!({"prompt": "Once upon a time", "max_tokens": 120, "temperature": 0, "ignore_eos": true});
+    let whole = text_of(&fleet.client(0).complete(body.clone())).to_owned();
+    let streams: Vec<_> = (0..2)
+        .map(|_| fleet.client(gateway).stream("/v1/completions", body.clone()))
+        .collect();
+    let numbers = [
+        fleet.node(0).number().to_string(),
+        fleet.node(other).number().to_string(),
+    ];
+    // Whichever of the two has them: both leave one node, then the other.
+    fleet.says(0, &["drain", &numbers[0]]);
+    until("one is left", Duration::from_secs(10), || {
+        replicas(&["\"ready\""])
+    });
+    fleet.says(0, &["drain", &numbers[0], "--resume"]);
+    until("both are back", Duration::from_secs(10), || {
+        replicas(&["\"ready\"", "\"ready\""])
+    });
+    fleet.says(0, &["drain", &numbers[1]]);
+    for mut stream in streams {
+        let mut text = String::new();
+        while let Some(event) = stream.next() {
+            text.push_str(event["choices"][0]["text"].as_str().unwrap_or_default());
+        }
+        assert_eq!(text, whole, "the same tokens, wherever they came from");
+    }
+    assert!(
+        text_of(&fleet.client(other).complete(prompt())).contains("Paris"),
+        "it is still a gateway"
+    );
+}
+
+#[test]
 fn nodes_restart_one_by_one_and_no_request_fails() {
     let mut fleet = Fleet::found();
     fleet.join(Holds::TheModel);

@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod completions;
 mod data_dir;
+mod drain;
 mod key;
 mod man;
 mod node;
@@ -51,6 +52,7 @@ enum Command {
     Chat(chat::Chat),
     Token(token::Token),
     Node(node::Node),
+    Drain(drain::Drain),
     Authority(authority::Authority),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -93,6 +95,7 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Chat(chat) => chat.run(),
         Command::Token(token) => token.run(),
         Command::Node(node) => node.run(),
+        Command::Drain(drain) => drain.run(),
         Command::Authority(authority) => authority.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),

@@ -35,7 +35,7 @@ Examples:
 struct List {
     #[command(flatten)]
     data_dir: DataDir,
-    /// Print JSON: {"nodes": [{"node", "role", "part", "quic", "http", "connected", "round_trip_ms", "joined_at_secs"}]}
+    /// Print JSON: {"nodes": [{"node", "role", "part", "drained", "quic", "http", "connected", "round_trip_ms", "joined_at_secs"}]}
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,7 @@ impl List {
 /// Above lines of [`line`].
 pub fn header() -> String {
     format!(
-        "{:<6} {:<8} {:<8} {:<22} {:<28} LINK",
+        "{:<6} {:<8} {:<16} {:<22} {:<28} LINK",
         "NODE", "ROLE", "PART", "QUIC", "HTTP"
     )
 }
@@ -89,9 +89,13 @@ pub fn line(node: &NodeStatus) -> String {
         (true, None) => "this node".to_owned(),
         (false, _) => "none".to_owned(),
     };
+    let part = match node.drained {
+        true => format!("{}, drained", node.part),
+        false => node.part.clone(),
+    };
     format!(
-        "{:<6} {:<8} {:<8} {:<22} {:<28} {link}",
-        node.node, node.role, node.part, node.quic, node.http
+        "{:<6} {:<8} {part:<16} {:<22} {:<28} {link}",
+        node.node, node.role, node.quic, node.http
     )
 }
 

@@ -36,6 +36,10 @@ pub enum ControlRequest {
     /// Answered with nothing.
     RemoveNode { node: u64 },
     /// Answered with nothing.
+    DrainNode { node: u64 },
+    /// Answered with nothing.
+    ResumeNode { node: u64 },
+    /// Answered with nothing.
     BeginRotation,
     /// Answered with nothing.
     FinishRotation,

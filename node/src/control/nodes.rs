@@ -9,7 +9,7 @@ use crate::state::NodeState;
 use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, MemberIs, MemberRecord, Role, TokenRecord};
+use proto::cluster::{ClusterCommand, Drain, MemberIs, MemberRecord, Resume, Role, TokenRecord};
 use proto::wire::{self, Kind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -82,7 +82,10 @@ pub fn list(state: &NodeState) -> Nodes {
         let link = links
             .iter()
             .find(|link| link.node == member.node && link.class == Class::Control);
-        node_status(member, &view, link, state.node())
+        NodeStatus {
+            drained: applied.is_drained(member.node),
+            ..node_status(member, &view, link, state.node())
+        }
     };
     Nodes {
         nodes: applied.members().map(status).collect(),
@@ -103,6 +106,7 @@ fn node_status(member: &MemberRecord, view: &MemberView, link: Option<&LinkView>
         node: member.node.0,
         role: member.role.name().to_owned(),
         part: part.to_owned(),
+        drained: false,
         quic: member.quic.clone(),
         http: member.http.clone(),
         connected: link.is_some() || member.node == own,
@@ -152,6 +156,19 @@ pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
             "node {node} is no member any more, but still counts in votes: see `cluster status`, and wait"
         )
     })
+}
+
+/// Nothing new runs on its replicas, and what runs there goes on elsewhere.
+pub async fn drain(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
+    let command = ClusterCommand::Drain(Box::new(Drain { node }));
+    state.commit(command).await.map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+pub async fn resume(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
+    let command = ClusterCommand::Resume(Box::new(Resume { node }));
+    state.commit(command).await.map_err(|error| error.to_string())?;
+    Ok(())
 }
 
 /// Everything that was agreed on before this was asked. Without the authority's key: see `docs/operations.md`.

@@ -79,6 +79,8 @@ pub struct NodeStatus {
     pub role: String,
     /// `leader`, `voter`, `learner`, or `waiting` until it is one of them.
     pub part: String,
+    /// Nothing new runs on its replicas.
+    pub drained: bool,
     pub quic: String,
     pub http: String,
     /// Is there a connection from the node that was asked? It is connected with itself.

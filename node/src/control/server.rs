@@ -124,6 +124,8 @@ impl ControlServer {
                 told(read.map(|()| nodes::list(&self.state)))
             }
             ControlRequest::RemoveNode { node } => told(nodes::remove(&self.state, NodeId(node)).await),
+            ControlRequest::DrainNode { node } => told(nodes::drain(&self.state, NodeId(node)).await),
+            ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
             ControlRequest::BeginRotation => {
                 let begun = rotation::begin(&self.state, &self.custody, &self.folder).await;
                 told(begun)

@@ -5,7 +5,7 @@ use super::custody::Custody;
 use super::texts::Texts;
 use crate::clock;
 use crate::hex;
-use crate::raft::Member;
+use crate::raft::{AppliedState, Member};
 use crate::random;
 use crate::shard_host::hub::Hub;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
@@ -60,6 +60,27 @@ impl Desk {
     pub fn add_replica(&self, replica: ReplicaId, hub: Hub) {
         let mut hubs = self.hubs.write().unwrap_or_else(PoisonError::into_inner);
         hubs.insert(replica, hub);
+    }
+
+    /// Offers this node's replicas to routers while the node is not drained, for as long as it lives.
+    pub async fn follow_drains(&self, own: NodeId, applied: AppliedState) {
+        let mut changes = applied.changes();
+        loop {
+            let hubs: Vec<Hub> = {
+                let hubs = self.hubs.read().unwrap_or_else(PoisonError::into_inner);
+                hubs.values().cloned().collect()
+            };
+            let is_drained = applied.read().is_drained(own);
+            for hub in hubs {
+                match is_drained {
+                    true => hub.withdraw().await,
+                    false => hub.offer().await,
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn hub(&self, replica: ReplicaId) -> Option<Hub> {

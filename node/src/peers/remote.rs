@@ -89,7 +89,9 @@ impl<S: Served> RemoteReplicas<S> {
 
     fn wanted(&self) -> BTreeMap<ReplicaId, (ReplicaRecord, ModelRecord)> {
         let state = self.applied.read();
-        let remote = state.replicas().filter(|replica| replica.node != self.own);
+        let remote = state
+            .replicas()
+            .filter(|replica| replica.node != self.own && !state.is_drained(replica.node));
         remote
             .filter_map(|replica| {
                 let model = state.model(&replica.model)?;

@@ -31,10 +31,20 @@ struct Shared {
 #[derive(Default)]
 struct Open {
     engine: Option<EngineSide>,
+    offer: Offer,
     load: Load,
     gateways: BTreeMap<NodeId, mpsc::Sender<FromEngine>>,
     /// Streams of gateways on other nodes.
     owners: BTreeMap<StreamId, Owner>,
+}
+
+/// May routers use it?
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Offer {
+    #[default]
+    Open,
+    /// Its node is drained.
+    Withdrawn,
 }
 
 struct EngineSide {
@@ -70,23 +80,60 @@ impl Hub {
 
     /// The engine can serve; frames for it go to `frames`, which the caller empties for as long as the epoch lives.
     pub async fn ready(&self, info: ReplicaInfo, frames: mpsc::UnboundedSender<Vec<u8>>) {
-        {
+        let up = {
             let mut open = self.open();
-            open.engine = Some(EngineSide {
-                info: info.clone(),
-                frames: frames.clone(),
-            });
-            open.tell_all(&FromEngine::Ready(info.clone()));
+            open.engine = Some(EngineSide { info, frames });
+            open.announce();
+            self.up(&open)
+        };
+        if let Some(up) = up {
+            self.0.router.send(up).await;
         }
-        let up = RouterMessage::ReplicaUp {
+    }
+
+    /// What this node's router has to hear; `None` where there is nothing to use.
+    fn up(&self, open: &Open) -> Option<RouterMessage> {
+        let engine = open.engine.as_ref().filter(|_| open.offer == Offer::Open)?;
+        Some(RouterMessage::ReplicaUp {
             model: self.0.model.clone(),
             link: ReplicaLink {
-                info,
+                info: engine.info.clone(),
                 model_digest: self.0.model_digest,
-                frames,
+                frames: engine.frames.clone(),
             },
+        })
+    }
+
+    /// No router uses it from now on; what ran here is submitted anew elsewhere.
+    pub async fn withdraw(&self) {
+        {
+            let mut open = self.open();
+            if open.offer == Offer::Withdrawn {
+                return;
+            }
+            open.offer = Offer::Withdrawn;
+            let gateways: Vec<NodeId> = open.gateways.keys().copied().collect();
+            gateways.into_iter().for_each(|gateway| open.cancel_all(gateway));
+            open.gateways.clear();
+        }
+        let replica = self.0.replica;
+        self.0.router.send(RouterMessage::ReplicaGone { replica }).await;
+    }
+
+    /// Routers may use it again.
+    pub async fn offer(&self) {
+        let up = {
+            let mut open = self.open();
+            if open.offer == Offer::Open {
+                return;
+            }
+            open.offer = Offer::Open;
+            open.announce();
+            self.up(&open)
         };
-        self.0.router.send(up).await;
+        if let Some(up) = up {
+            self.0.router.send(up).await;
+        }
     }
 
     /// The epoch has ended, and with it every stream.
@@ -170,13 +217,8 @@ impl Hub {
         let (sender, receiver) = mpsc::channel(GATEWAY_MESSAGES);
         let mut open = self.open();
         open.cancel_all(gateway);
-        let known = open.engine.as_ref().map(|engine| engine.info.clone());
         open.gateways.insert(gateway, sender);
-        if let Some(info) = known {
-            let load = open.load;
-            open.tell(gateway, FromEngine::Ready(info));
-            open.tell(gateway, FromEngine::Load(load));
-        }
+        open.greet(gateway);
         receiver
     }
 
@@ -230,6 +272,21 @@ impl Open {
             let _ = engine
                 .frames
                 .send(wire::frame(Kind::ToEngine, engine.info.epoch.0, message));
+        }
+    }
+
+    /// To all gateways on other nodes.
+    fn announce(&mut self) {
+        let gateways: Vec<NodeId> = self.gateways.keys().copied().collect();
+        gateways.into_iter().for_each(|gateway| self.greet(gateway));
+    }
+
+    fn greet(&mut self, gateway: NodeId) {
+        let engine = self.engine.as_ref().filter(|_| self.offer == Offer::Open);
+        if let Some(info) = engine.map(|engine| engine.info.clone()) {
+            let load = self.load;
+            self.tell(gateway, FromEngine::Ready(info));
+            self.tell(gateway, FromEngine::Load(load));
         }
     }
 

@@ -157,6 +157,11 @@ impl Node {
         for (model, record) in prepared.into_iter().zip(records) {
             self.start_replica(config, model, &record)?;
         }
+        let (desk, state) = (Arc::clone(&self.entry.desk), Arc::clone(&self.entry.state));
+        self.supervisors.spawn(async move {
+            desk.follow_drains(state.node(), state.applied_state().clone())
+                .await;
+        });
         Ok(())
     }
 
