@@ -15,6 +15,8 @@ pub const SILENCE_MAX: Span = Span::from_millis(15_000);
 /// What the leader knows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Assembly {
+    /// Who asks. It stays a voter where it may be one: its leaving would cost an election.
+    pub leader: NodeId,
     /// The committed members.
     pub members: BTreeMap<NodeId, Standing>,
     pub voters: BTreeSet<NodeId>,
@@ -64,7 +66,7 @@ pub fn next_step(assembly: &Assembly) -> Option<Step> {
     newcomer.map(|node| Step::Learn(*node))
 }
 
-/// Voters stay where they can; the rest are the ready ones that joined first.
+/// The leader first, then voters where they can stay; the rest are the ready ones that joined first.
 fn best_voters(assembly: &Assembly) -> BTreeSet<NodeId> {
     let stay = || {
         assembly.voters.iter().filter(|node| {
@@ -81,7 +83,8 @@ fn best_voters(assembly: &Assembly) -> BTreeSet<NodeId> {
                 && (assembly.voters.contains(node) || standing.progress == Progress::CaughtUp)
         })
     };
-    let (alive, silent): (Vec<NodeId>, Vec<NodeId>) = stay().copied().partition(is_ready);
+    let (mut alive, silent): (Vec<NodeId>, Vec<NodeId>) = stay().copied().partition(is_ready);
+    alive.sort_by_key(|node| *node != assembly.leader);
     let spare = assembly.learners.iter().copied().filter(is_ready);
     let ranked: Vec<NodeId> = alive.into_iter().chain(spare).chain(silent).collect();
     let count = odd_at_most(ranked.len()).min(VOTERS_MAX);
@@ -112,6 +115,7 @@ mod tests {
 
     fn assembly(members: &[u64], voters: &[u64], learners: &[u64]) -> Assembly {
         Assembly {
+            leader: NodeId(voters[0]),
             members: members.iter().map(|node| (NodeId(*node), HERE)).collect(),
             voters: set(voters),
             learners: set(learners),
@@ -187,8 +191,10 @@ mod tests {
         let (settled, steps) = settled(assembly(&[1, 3, 4], &[1, 2, 3], &[4]));
         assert_eq!((settled.voters, settled.learners), (set(&[1, 3, 4]), set(&[])));
         assert_eq!(steps, 2);
-        let two = assembly(&[1, 3], &[1, 2, 3], &[]);
+        let mut two = assembly(&[1, 3], &[1, 2, 3], &[]);
         assert_eq!(next_step(&two), Some(Step::Vote(set(&[1]))));
+        two.leader = NodeId(3);
+        assert_eq!(next_step(&two), Some(Step::Vote(set(&[3]))), "the leader stays");
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn assembly<L: Links>(member: &Member<L>, metrics: &RaftMetrics<u64, EmptyNode>)
     };
     let state = member.applied.read();
     Assembly {
+        leader: member.id,
         members: state
             .members()
             .map(|record| (record.node, standing(record.node, record.role)))
