@@ -395,7 +395,7 @@ fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     fleet.says(0, &["drain", &numbers[1]]);
     for mut stream in streams {
         let mut text = String::new();
-        while let Some(event) = stream.next() {
+        for event in stream.by_ref() {
             text.push_str(event["choices"][0]["text"].as_str().unwrap_or_default());
         }
         assert_eq!(text, whole, "the same tokens, wherever they came from");

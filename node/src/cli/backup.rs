@@ -92,10 +92,7 @@ impl Backup {
 impl Restore {
     pub fn run(self) -> anyhow::Result<()> {
         let reseeded = reseed::restore(&self.file, &self.data_dir.folder()?)?;
-        tell(
-            &reseeded,
-            self.json.then_some(Format::Json).unwrap_or(Format::Words),
-        );
+        tell(&reseeded, if self.json { Format::Json } else { Format::Words });
         Ok(())
     }
 }
@@ -109,10 +106,7 @@ impl Recover {
             );
         }
         let reseeded = reseed::recover(&self.data_dir.folder()?)?;
-        tell(
-            &reseeded,
-            self.json.then_some(Format::Json).unwrap_or(Format::Words),
-        );
+        tell(&reseeded, if self.json { Format::Json } else { Format::Words });
         Ok(())
     }
 }

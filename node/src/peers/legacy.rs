@@ -201,7 +201,7 @@ mod tests {
         };
         for (golden, command) in GOLDEN.into_iter().zip([tenant(3, "a"), key("k1", 1), name]) {
             let bytes = crate::hex::decode_all(golden).unwrap();
-            assert_eq!(commands(&bytes).unwrap(), [command.clone()]);
+            assert_eq!(commands(&bytes).unwrap(), std::slice::from_ref(&command));
             assert_eq!(written(&[command]), bytes);
         }
     }

@@ -8,7 +8,9 @@ use crate::text::TokenizerSource;
 
 /// Of the models that this node holds, by digest, as they are sent. Cheap to copy.
 #[derive(Clone, Default)]
-pub struct Texts(Arc<RwLock<BTreeMap<[u8; 32], Arc<Vec<u8>>>>>);
+pub struct Texts(Arc<RwLock<Frames>>);
+
+type Frames = BTreeMap<[u8; 32], Arc<Vec<u8>>>;
 
 impl Texts {
     pub fn add(&self, digest: [u8; 32], source: &TokenizerSource) {

@@ -175,7 +175,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![Change::Vote(bytes)])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_vote(error)))?;
+            .map_err(|error| written(error, StorageIOError::write_vote))?;
         self.known_mut().vote = Some(*vote);
         Ok(())
     }
@@ -226,12 +226,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![Change::TruncateFrom(from.index)])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_logs(error)))
+            .map_err(|error| written(error, StorageIOError::write_logs))
     }
 
     async fn purge(&mut self, through: LogId) -> Result<(), StorageError> {
         let covered = self.kept_index.covers(through.index).await;
-        covered.map_err(|error| written(error, |error| StorageIOError::write_logs(error)))?;
+        covered.map_err(|error| written(error, StorageIOError::write_logs))?;
         {
             let mut known = self.known_mut();
             known.entries = known.entries.split_off(&(through.index + 1));
@@ -245,6 +245,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![purge])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_logs(error)))
+            .map_err(|error| written(error, StorageIOError::write_logs))
     }
 }
