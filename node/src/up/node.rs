@@ -325,7 +325,7 @@ async fn come_up(
     gateway: &RouterGateway,
     starting: &mut JoinSet<(ServedModel, FirstStart)>,
 ) -> anyhow::Result<Vec<ReadyModel>> {
-    if starting.is_empty() {
+    if starting.is_empty() && gateway.state.applied().models().next().is_some() {
         others_models(gateway).await;
     }
     while let Some(started) = starting.join_next().await {
