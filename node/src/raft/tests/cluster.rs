@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep};
 
 /// Longer than anything here may take once nothing is in its way.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// So often that no state is missed that lasts as long as a message is under way.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Some nodes, what holds them together, and the hand that breaks it.
 pub struct Cluster {
@@ -189,7 +191,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < deadline, "never: {what}; {:#?}", self.views());
-            sleep(Duration::from_millis(10)).await;
+            sleep(LOOK_EVERY).await;
         }
     }
 

@@ -10,5 +10,7 @@ mod client;
 mod cluster;
 mod drive;
 mod history;
+mod membership;
 mod network;
 mod suite;
+mod written;

@@ -15,8 +15,9 @@ use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
-/// Our store, for a suite that in places begins a log at an index above 0 and cuts it beyond its end without a snapshot.
-/// Raft does neither and our disk panics at both (a hole is never right), so what is missing is put in front here.
+/// Our store, for a suite that in places begins a log at an index above 0, cuts it beyond its end without a snapshot, and
+/// appends what was cut. Raft does none of it and our disk panics at all three (a hole is never right), so here what is
+/// missing is put in front and what was cut is left out.
 struct Filled {
     store: LogStore,
     journal: Journal,
@@ -65,6 +66,9 @@ impl RaftLogStorage<TypeConfig> for Filled {
     {
         let mut entries: Vec<Entry> = entries.into_iter().collect();
         let state = self.store.get_log_state().await?;
+        if let Some(purged) = state.last_purged_log_id {
+            entries.retain(|entry| entry.log_id.index > purged.index);
+        }
         if state.last_log_id.is_none() {
             let blank = |index| Entry {
                 log_id: LogId::new(CommittedLeaderId::new(0, 0), index),
