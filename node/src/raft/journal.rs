@@ -8,11 +8,13 @@ use super::disk::{Change, Disk, DiskError};
 use super::types::TypeConfig;
 use openraft::storage::LogFlushed;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 /// Writes that may share one sync.
 const BATCH_MAX: usize = 256;
@@ -25,7 +27,7 @@ const FULL_RETRY: Duration = Duration::from_millis(500);
 pub struct Journal {
     // Without a bound of its own: Raft waits for votes and truncations, and what it appends comes from writers and a
     // leader that are bounded themselves.
-    work: Sender<Work>,
+    work: UnboundedSender<Work>,
     trouble: Trouble,
 }
 
@@ -48,15 +50,13 @@ enum Done {
 
 impl Journal {
     pub fn start(disk: Disk) -> io::Result<Journal> {
-        let (work, queue) = channel();
+        let (work, queue) = unbounded_channel();
         let trouble = Trouble::default();
         let writer = Writer {
             disk,
             trouble: trouble.clone(),
         };
-        thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || writer.run(&queue))?;
+        writer.start(queue)?;
         Ok(Journal { work, trouble })
     }
 
@@ -131,17 +131,33 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, queue: &Receiver<Work>) {
+    /// On a thread of its own, because a sync blocks. In tests the thread that owns the clock writes too: another one
+    /// would not be waited for by a clock that is stopped, and would make two runs differ.
+    fn start(self, queue: UnboundedReceiver<Work>) -> io::Result<()> {
+        let shares_its_thread =
+            cfg!(test) && Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+        if shares_its_thread {
+            tokio::spawn(self.run(queue));
+            return Ok(());
+        }
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        thread::Builder::new()
+            .name("raft-log".to_owned())
+            .spawn(move || runtime.block_on(self.run(queue)))?;
+        Ok(())
+    }
+
+    async fn run(mut self, mut queue: UnboundedReceiver<Work>) {
         let mut lazy: Vec<Change> = Vec::new();
         loop {
             let next = match lazy.is_empty() {
-                true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => queue.recv_timeout(LAZY_MAX),
+                true => Ok(queue.recv().await),
+                false => timeout(LAZY_MAX, queue.recv()).await,
             };
             let (mut batch, last) = match next {
-                Ok(first) => (gather(first, queue), false),
-                Err(RecvTimeoutError::Timeout) => (Vec::new(), false),
-                Err(RecvTimeoutError::Disconnected) => (Vec::new(), true),
+                Ok(Some(first)) => (gather(first, &mut queue), false),
+                Ok(None) => (Vec::new(), true),
+                Err(_) => (Vec::new(), false),
             };
             for work in &mut batch {
                 lazy.append(&mut work.changes);
@@ -152,7 +168,7 @@ impl Writer {
             }
             let result = match lazy.is_empty() {
                 true => Ok(()),
-                false => self.commit(&std::mem::take(&mut lazy)),
+                false => self.commit(&std::mem::take(&mut lazy)).await,
             };
             let result = result.map_err(|error| Failed::Disk(Arc::new(error)));
             for work in batch {
@@ -165,7 +181,7 @@ impl Writer {
     }
 
     /// Tries again for as long as the disk is full.
-    fn commit(&mut self, changes: &[Change]) -> Result<(), DiskError> {
+    async fn commit(&mut self, changes: &[Change]) -> Result<(), DiskError> {
         loop {
             match self.disk.commit(changes) {
                 Err(error @ DiskError::Full { .. }) => {
@@ -173,7 +189,7 @@ impl Writer {
                         tracing::error!(%error, "nothing can be written until there is space");
                     }
                     self.trouble.set(Some(error.to_string()));
-                    thread::sleep(FULL_RETRY);
+                    sleep(FULL_RETRY).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the log could not be written");
@@ -189,8 +205,11 @@ impl Writer {
     }
 }
 
-fn gather(first: Work, queue: &Receiver<Work>) -> Vec<Work> {
+fn gather(first: Work, queue: &mut UnboundedReceiver<Work>) -> Vec<Work> {
     let mut batch = vec![first];
-    batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+    while batch.len() < BATCH_MAX {
+        let Ok(work) = queue.try_recv() else { break };
+        batch.push(work);
+    }
     batch
 }

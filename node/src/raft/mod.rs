@@ -15,6 +15,8 @@ mod link;
 mod log_store;
 mod member;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod types;
 mod voting;
 

@@ -74,4 +74,4 @@ pub use state::Purged;
 pub use store::{Disk, Snapshot};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

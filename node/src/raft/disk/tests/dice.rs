@@ -1,4 +1,5 @@
 /// Splitmix64.
+#[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {

@@ -291,7 +291,7 @@ pub fn each_crash(start: &Images, journal: &[Event], mut visit: impl FnMut(Crash
 }
 
 /// Applies a write to this file; false: it is to another one.
-fn applied(images: &mut Images, synced_file: usize, event: &Event) -> bool {
+pub fn applied(images: &mut Images, synced_file: usize, event: &Event) -> bool {
     match event {
         Event::Write { file, offset, bytes } if *file == synced_file => {
             let end = offset + bytes.len();

@@ -3,10 +3,10 @@
 
 mod crash;
 mod damage;
-mod dice;
+pub mod dice;
 mod folder;
 mod full;
-mod machine;
+pub mod machine;
 mod model;
 mod property;
 mod steps;

@@ -1,0 +1,16 @@
+//! The second ring: real members, openraft and its store, over a network and disks in memory that a seed breaks, with a
+//! clock that goes on when nothing is left to do.
+//!
+//! A seed decides every fault, every delay and everything that clients want. It does not decide the order of what is ready
+//! at the same instant, nor the election timeouts: openraft and tokio draw those from the operating system, which can be
+//! given a seed only by replacing libc's `getrandom` (unsafe) or with `--cfg tokio_unstable`. So a seed that fails repeats
+//! its faults, not its every step; run it some times.
+
+mod client;
+mod cluster;
+mod drive;
+mod history;
+mod membership;
+mod network;
+mod suite;
+mod written;
