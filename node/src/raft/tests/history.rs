@@ -99,9 +99,7 @@ impl History {
         for deed in self.deeds() {
             registers.entry(deed.register.clone()).or_default().push(deed);
         }
-        registers
-            .into_iter()
-            .find(|(_, deeds)| !is_linearizable(deeds))
+        registers.into_iter().find(|(_, deeds)| !is_linearizable(deeds))
     }
 }
 
@@ -230,7 +228,14 @@ mod tests {
         let saw = |at, value| (at, at + 1, Action::Look, Answer::Seen(value));
         assert!(check(&[filled, unheard, emptied, saw(6, Some(8))]));
         let again = (8, 9, Action::Empty, Answer::Done);
-        assert!(!check(&[filled, unheard, emptied, saw(6, Some(8)), again, saw(10, Some(8))]));
+        assert!(!check(&[
+            filled,
+            unheard,
+            emptied,
+            saw(6, Some(8)),
+            again,
+            saw(10, Some(8))
+        ]));
     }
 
     #[test]

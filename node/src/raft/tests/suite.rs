@@ -101,7 +101,7 @@ fn stores(disk: Disk) -> (Filled, StateMachine) {
     let kept = Kept::read(disk).unwrap();
     let journal = Journal::start(kept.disk).unwrap();
     let machine = StateMachine::start(AppliedState::default(), kept.snapshot, journal.clone());
-    let store = kept.log.store(journal.clone());
+    let store = kept.log.store(journal.clone(), machine.kept_index());
     (Filled { store, journal }, machine)
 }
 
