@@ -209,8 +209,11 @@ impl<L: Links> Member<L> {
         let deadline = Instant::now() + AGREEMENT_MAX;
         let mut doubt = None;
         let committed = loop {
-            let Some(leader) = self.leader_by(deadline).await? else {
-                return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown));
+            let leader = match self.leader_by(deadline).await {
+                Ok(Some(leader)) => leader,
+                Ok(None) => return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown)),
+                // What was asked before may count all the same.
+                Err(error) => return Err(doubt.map_or(error, CommitError::Unknown)),
             };
             let asked = async {
                 match leader == self.id {

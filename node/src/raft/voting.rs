@@ -29,7 +29,12 @@ pub async fn keep<L: Links>(member: Member<L>) {
         if metrics.current_leader != Some(member.id.0) || metrics.replication.is_none() {
             continue;
         }
-        let step = match metrics.membership_config.membership().get_joint_config().as_slice() {
+        let step = match metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .as_slice()
+        {
             // The leader that began this change did not live to finish it, and nobody else will.
             [_, begun] => Some(Step::Vote(begun.iter().copied().map(NodeId).collect())),
             _ => voters::next_step(&assembly(&member, &metrics)),
