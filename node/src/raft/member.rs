@@ -123,7 +123,7 @@ impl<L: Links> Member<L> {
             self.id.0,
             Arc::new(config()),
             links,
-            kept.log.store(journal),
+            kept.log.standing_down(self.id).store(journal),
             machine,
         )
         .await;
