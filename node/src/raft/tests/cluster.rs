@@ -5,9 +5,7 @@ use crate::raft::disk::tests::machine::Loss;
 use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
 use coordinator::cluster_state::{Applied, ClusterState, FOUNDER, Outcome};
 use proto::NodeId;
-use proto::cluster::{
-    ClusterCommand, Founding, MemberIs, NewMember, NewTenant, Proposal, Role, TokenRecord,
-};
+use proto::cluster::{ClusterCommand, Founding, MemberIs, NewMember, NewTenant, Proposal, Role, TokenRecord};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,8 +4,8 @@ use super::cluster::Cluster;
 use super::drive::some_loss;
 use crate::raft::disk::tests::machine::Loss;
 use coordinator::cluster_state::{Applied, FOUNDER};
-use proto::cluster::{ClusterCommand, MemberAt, Role};
 use proto::NodeId;
+use proto::cluster::{ClusterCommand, MemberAt, Role};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -19,7 +19,10 @@ async fn one_votes_then_three_then_five() {
         assert_eq!(cluster.network.nodes().len(), count);
     }
     let memberships = cluster.assert_orderly_memberships(FOUNDER);
-    assert!(memberships >= 9, "five learn, and two changes of two steps: {memberships}");
+    assert!(
+        memberships >= 9,
+        "five learn, and two changes of two steps: {memberships}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +56,12 @@ async fn a_removed_voter_is_replaced_and_its_id_never_comes_back() {
 async fn a_leader_that_is_removed_hands_over() {
     let mut cluster = Cluster::of(3, 4).await;
     let leader = cluster.wait_for_leader().await;
-    let other = *cluster.network.nodes().iter().find(|node| **node != leader).unwrap();
+    let other = *cluster
+        .network
+        .nodes()
+        .iter()
+        .find(|node| **node != leader)
+        .unwrap();
     assert_eq!(cluster.remove(other, leader).await, Ok(Applied::Done));
     let removed = leader;
     cluster
@@ -105,7 +113,11 @@ async fn the_feature_level_rises_when_all_understand() {
         cluster.commit(*node, at(*node)).await.unwrap().unwrap();
     }
     sleep(Duration::from_secs(2)).await;
-    assert_eq!(cluster.state(nodes[0]).feature_level(), 1, "one does not understand it");
+    assert_eq!(
+        cluster.state(nodes[0]).feature_level(),
+        1,
+        "one does not understand it"
+    );
     cluster.commit(nodes[0], at(nodes[2])).await.unwrap().unwrap();
     for node in &nodes {
         let raised = || cluster.state(*node).feature_level() == 2;

@@ -231,11 +231,7 @@ impl MemoryLinks {
     }
 
     /// `None`: the message or its answer was lost.
-    async fn carry_there<T, F>(
-        &self,
-        to: NodeId,
-        serve: impl FnOnce(Member<MemoryLinks>) -> F,
-    ) -> Option<T>
+    async fn carry_there<T, F>(&self, to: NodeId, serve: impl FnOnce(Member<MemoryLinks>) -> F) -> Option<T>
     where
         F: Future<Output = T>,
     {
