@@ -10,6 +10,7 @@ use super::state_machine::KeptIndex;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
+use proto::NodeId;
 use proto::raft as ours;
 use proto::wire::{self, Kind, WireError};
 use rkyv::api::high::{HighDeserializer, HighValidator};
@@ -78,6 +79,17 @@ impl LogRead {
     /// In order.
     pub fn entries_after(&self, index: u64) -> impl Iterator<Item = &Entry> {
         self.0.entries.range(index + 1..).map(|(_, entry)| entry)
+    }
+
+    /// openraft takes a leader that starts again for one that never stopped, and lets reads miss what it had committed in
+    /// its term, which it does not remember. So it stands for election anew. Its vote for itself holds.
+    pub fn standing_down(mut self, node: NodeId) -> LogRead {
+        if let Some(vote) = &mut self.0.vote
+            && vote.leader_id.node_id == node.0
+        {
+            vote.committed = false;
+        }
+        self
     }
 
     pub fn store(self, journal: Journal, kept_index: KeptIndex) -> LogStore {

@@ -120,10 +120,12 @@ impl<L: Links> Member<L> {
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
         let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
-        let log = kept.log.store(journal, machine.kept_index());
+        let log = kept.log.standing_down(self.id);
+        let log = log.store(journal, machine.kept_index());
         let links = LinkFactory(self.links.clone());
         let raft = Raft::new(self.id.0, Arc::new(config()), links, log, machine).await;
         let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
+        stand_at_once_if_alone(&raft, self.id).await;
         self.set(Run::Running { raft, trouble });
         Ok(())
     }
@@ -205,8 +207,11 @@ impl<L: Links> Member<L> {
         let deadline = Instant::now() + AGREEMENT_MAX;
         let mut doubt = None;
         let committed = loop {
-            let Some(leader) = self.leader_by(deadline).await? else {
-                return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown));
+            let leader = match self.leader_by(deadline).await {
+                Ok(Some(leader)) => leader,
+                Ok(None) => return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown)),
+                // What was asked before may count all the same.
+                Err(error) => return Err(doubt.map_or(error, CommitError::Unknown)),
             };
             let asked = async {
                 match leader == self.id {
@@ -354,6 +359,17 @@ impl<L: Links> Member<L> {
             learners: membership.learner_ids().map(NodeId).collect(),
             trouble,
         }
+    }
+}
+
+/// Nobody else could be elected, so there is nobody to wait for.
+async fn stand_at_once_if_alone(raft: &Raft, id: NodeId) {
+    let is_alone = raft
+        .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id.0]))
+        .await;
+    if is_alone.is_ok_and(|is_alone| is_alone) {
+        // Fails only where Raft has ended already, which whoever supervises it sees.
+        let _ = raft.trigger().elect().await;
     }
 }
 

@@ -74,27 +74,6 @@ impl TileFormat for Q8 {
     }
 }
 
-/// Nibbles, of which `ZERO` (0 or 8) stands for 0.
-pub struct Q4<const ZERO: i8>;
-
-impl<const ZERO: i8> TileFormat for Q4<ZERO> {
-    const BYTES: usize = 256;
-
-    #[inline(always)]
-    unsafe fn weights(from: *const u8, room: *mut Weights) -> *const Weights {
-        // SAFETY: the caller promises a packed block and room for an unpacked one.
-        unsafe {
-            let packed = &*from.cast::<[u8; 256]>();
-            let halves = &mut *room.cast::<[[MaybeUninit<i8>; 256]; 2]>();
-            for (i, packed) in packed.iter().enumerate() {
-                halves[0][i].write((packed & 15) as i8 - ZERO);
-                halves[1][i].write((packed >> 4) as i8 - ZERO);
-            }
-        }
-        room
-    }
-}
-
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows. Tiles of fewer than 16 rows
 /// are left to `D`.
 ///
@@ -295,23 +274,11 @@ mod tests {
 
     #[test]
     fn tiles_have_the_bits_of_single_rows() {
-        let kernels: [(WeightFormat, Kernel, Kernel); 3] = [
-            (
-                WeightFormat::Q8_0,
-                quantised::multiply::<scalar::Q8, 1>,
-                multiply::<Loops, Q8, scalar::Q8, 1>,
-            ),
-            (
-                WeightFormat::Q4_0,
-                quantised::multiply::<scalar::Q4<8>, 1>,
-                multiply::<Loops, Q4<8>, scalar::Q4<8>, 1>,
-            ),
-            (
-                WeightFormat::Q4_1,
-                quantised::multiply::<scalar::Q4<0>, 2>,
-                multiply::<Loops, Q4<0>, scalar::Q4<0>, 2>,
-            ),
-        ];
+        let kernels: [(WeightFormat, Kernel, Kernel); 1] = [(
+            WeightFormat::Q8_0,
+            quantised::multiply::<scalar::Q8, 1>,
+            multiply::<Loops, Q8, scalar::Q8, 1>,
+        )];
         for (format, single, tiled) in kernels {
             for (outputs, inputs) in [(1, 32), (16, 64), (37, 160)] {
                 let bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)

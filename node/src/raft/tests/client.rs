@@ -126,7 +126,9 @@ impl Client {
             Ok(Ok(_)) => self.history.heard(invoked, Answer::Done),
             Ok(Err(_)) => self.history.heard(invoked, Answer::Refused),
             Err(CommitError::Unknown(_)) => {}
-            Err(CommitError::NoLeader | CommitError::Away(_)) => self.history.did_not_happen(invoked),
+            Err(error @ (CommitError::NoLeader | CommitError::Away(_))) => {
+                self.history.did_not_happen(invoked, &error.to_string());
+            }
         }
     }
 
@@ -145,9 +147,12 @@ impl Client {
             () = drive.turned_off() => return,
             read = self.read(&member) => read,
         };
-        if read.is_ok() {
-            let seen = value(&member.applied.read(), register);
-            self.history.heard(invoked, Answer::Seen(seen));
+        match read {
+            Ok(()) => {
+                let seen = value(&member.applied.read(), register);
+                self.history.heard(invoked, Answer::Seen(seen));
+            }
+            Err(error) => self.history.did_not_happen(invoked, &error.to_string()),
         }
     }
 

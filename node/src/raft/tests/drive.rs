@@ -2,16 +2,15 @@ use crate::raft::disk::tests::dice::Dice;
 use crate::raft::disk::tests::machine::{Crash, Event, Images, LOG, Loss, WITNESS, applied};
 use crate::raft::disk::{Disk, DiskError};
 use redb::StorageBackend;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fmt, io};
 use tokio::sync::watch;
 
 /// The disk of one run of a node. Whoever holds it after its power was cut can do nothing with it any more; what a
 /// restarted node finds is on the drive that [`Drive::after_cut`] gives. Clones are the same drive.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Drive(Arc<Mutex<Inner>>);
 
-#[derive(Debug)]
 struct Inner {
     /// What is read.
     live: Images,
@@ -26,7 +25,6 @@ struct Inner {
     is_off: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
 struct PlannedCut {
     syncs_left: u64,
     loss: Loss,
@@ -83,6 +81,10 @@ impl Drive {
         *self.inner().is_off.borrow()
     }
 
+    pub fn is(&self, other: &Drive) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub async fn turned_off(&self) {
         let mut is_off = self.inner().is_off.subscribe();
         is_off
@@ -115,6 +117,13 @@ impl Drive {
     /// Once; what it should have made durable is gone for whoever opens the files anew, as with Linux.
     pub fn fail_next_sync(&self) {
         self.inner().sync_fails = true;
+    }
+
+    /// What was planned does not happen.
+    pub fn forget_plans(&self) {
+        let mut inner = self.inner();
+        inner.cut = None;
+        inner.sync_fails = false;
     }
 
     /// One bit of the log in the middle of what is used of it.
@@ -179,6 +188,12 @@ impl Inner {
         let synced = &mut self.synced;
         self.pending.retain(|event| !applied(synced, file, event));
         Ok(())
+    }
+}
+
+impl fmt::Debug for Drive {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Drive").finish_non_exhaustive()
     }
 }
 

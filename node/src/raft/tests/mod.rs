@@ -6,11 +6,15 @@
 //! given a seed only by replacing libc's `getrandom` (unsafe) or with `--cfg tokio_unstable`. So a seed that fails repeats
 //! its faults, not its every step; run it some times.
 
+mod chaos;
 mod client;
 mod cluster;
 mod drive;
+mod histories;
 mod history;
 mod membership;
 mod network;
+mod restarts;
 mod suite;
+mod watch;
 mod written;

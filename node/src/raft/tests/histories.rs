@@ -1,0 +1,99 @@
+//! What clients see while everything goes wrong.
+
+use super::chaos::Chaos;
+use super::client::{Care, Client};
+use super::cluster::Cluster;
+use super::history::History;
+use super::watch::Watch;
+use crate::raft::disk::tests::dice::Dice;
+use std::collections::BTreeMap;
+use tokio::task::JoinSet;
+
+const ROUNDS: u32 = 14;
+const CLIENTS: u64 = 4;
+
+/// How many seeds are run: some, or as many as asked for in `SHELL_SEEDS`.
+pub fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("SHELL_SEEDS")
+        .ok()
+        .map(|seeds| seeds.parse().unwrap());
+    let first = std::env::var("SHELL_FIRST_SEED")
+        .ok()
+        .map_or(0, |seed| seed.parse().unwrap());
+    first..first + asked.unwrap_or(usual)
+}
+
+/// The clients' history, everything that was done to the nodes, and what is left.
+async fn run(seed: u64, nodes: usize, care: Care) -> (History, Chaos) {
+    let cluster = Cluster::of(nodes, seed).await;
+    let history = History::default();
+    let mut dice = Dice::new(!seed);
+    let mut client = || Client {
+        network: cluster.network.clone(),
+        history: history.clone(),
+        dice: Dice::new(dice.roll()),
+        care,
+    };
+    let mut last = client();
+    let mut busy = JoinSet::new();
+    for _ in 0..CLIENTS {
+        busy.spawn(client().run());
+    }
+    busy.spawn(Watch::of(&cluster.network).run());
+    let voters = cluster.member(cluster.network.nodes()[0]).view().voters.len();
+    let mut chaos = Chaos::over(cluster);
+    tokio::select! {
+        () = chaos.reign(ROUNDS) => {}
+        ended = busy.join_next() => panic!("{:?}", ended.expect("there are some").err()),
+    }
+    chaos.end().await;
+    busy.shutdown().await;
+    chaos.cluster.wait_for_leader().await;
+    chaos.cluster.settle(voters).await;
+    last.care = Care::Linearized;
+    for node in chaos.cluster.network.nodes() {
+        last.look_at_all(node).await;
+    }
+    (history, chaos)
+}
+
+async fn check(seeds: std::ops::Range<u64>, nodes: usize) {
+    let (mut heard, mut tally) = (0, BTreeMap::<&str, u32>::new());
+    for seed in seeds {
+        eprintln!("seed {seed}, {nodes} nodes");
+        let (history, chaos) = run(seed, nodes, Care::Linearized).await;
+        history.assert_linearizable(&format!("seed {seed}"));
+        heard += history.heard_count();
+        for (what, count) in chaos.tally {
+            *tally.entry(what).or_default() += count;
+        }
+    }
+    eprintln!("{heard} answers of {nodes} nodes explained; {tally:?}");
+    assert!(heard > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_nodes_are_linearizable_whatever_happens() {
+    check(seeds(12), 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_nodes_are_linearizable_whatever_happens() {
+    check(seeds(6), 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_is_linearizable_whatever_happens() {
+    check(seeds(6), 1).await;
+}
+
+/// The checker and the faults are good enough to find a fault of ours.
+#[tokio::test(start_paused = true)]
+async fn reading_without_asking_the_leader_is_found_out() {
+    let mut found = 0;
+    for seed in 0..4 {
+        let (history, _) = run(seed, 3, Care::AsApplied).await;
+        found += u32::from(history.unexplained().is_some());
+    }
+    assert!(found > 0);
+}
