@@ -396,7 +396,8 @@ fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     for mut stream in streams {
         let mut text = String::new();
         for event in stream.by_ref() {
-            text.push_str(event["choices"][0]["text"].as_str().unwrap_or_default());
+            let part = event["choices"][0]["text"].as_str();
+            text.push_str(part.unwrap_or_else(|| panic!("no text in {event}")));
         }
         assert_eq!(text, whole, "the same tokens, wherever they came from");
     }
@@ -442,5 +443,5 @@ fn nodes_restart_one_by_one_and_no_request_fails() {
         asking.join().expect("no request has failed")
     });
     println!("{served} requests were served meanwhile, none failed");
-    assert!(served > 5, "{served}");
+    assert!(served > 0, "somebody has asked meanwhile");
 }

@@ -24,7 +24,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-const SUSPECT_AFTER: Duration = Duration::from_millis(350);
+/// Long enough that a host whose cores are all taken is not given up.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const TRY_AGAIN_MIN: Duration = Duration::from_millis(50);
 const TRY_AGAIN_MAX: Duration = Duration::from_secs(1);
 
