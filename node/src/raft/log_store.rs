@@ -79,15 +79,14 @@ impl LogRead {
         self.0.entries.range(index + 1..).map(|(_, entry)| entry)
     }
 
-    /// openraft takes a leader that starts again for one that never stopped, and lets reads miss what it had committed in
-    /// its term, which it does not remember. So it stands for election anew. Its vote for itself holds.
-    pub fn standing_down(mut self, node: NodeId) -> LogRead {
-        if let Some(vote) = &mut self.0.vote
-            && vote.leader_id.node_id == node.0
-        {
-            vote.committed = false;
-        }
-        self
+    /// `Some`: as far as this disk knows, this node still leads.
+    pub fn reign(&self, node: NodeId) -> Option<Reign> {
+        let vote = self.0.vote.filter(|vote| vote.committed)?;
+        let (last, _) = self.0.entries.last_key_value()?;
+        (vote.leader_id.node_id == node.0).then_some(Reign {
+            term: vote.leader_id.term,
+            last_index: *last,
+        })
     }
 
     pub fn store(self, journal: Journal) -> LogStore {
@@ -96,6 +95,13 @@ impl LogRead {
             journal,
         }
     }
+}
+
+/// A leader's term, and how far its log went when it started again. What it had acknowledged lies within.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reign {
+    pub term: u64,
+    pub last_index: u64,
 }
 
 /// Why Raft cannot start from what the disk holds.

@@ -8,9 +8,9 @@ use super::disk::{Disk, DiskError};
 use super::journal::{Journal, Trouble};
 use super::kept::Kept;
 use super::link::{self, LinkError, LinkFactory, Links};
-use super::log_store::OpenError;
+use super::log_store::{OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
-use super::types::Raft;
+use super::types::{LogId, Raft};
 use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{Config, EmptyNode, SnapshotPolicy};
@@ -69,6 +69,8 @@ enum Run {
     Running {
         raft: Raft,
         trouble: Trouble,
+        /// That it came back to. openraft restores a leader that starts again, but not what it knew to be committed.
+        reign: Option<Reign>,
     },
     /// It will be tried again.
     Away(String),
@@ -117,18 +119,19 @@ impl<L: Links> Member<L> {
             .unwrap_or_else(|panic| Err(OpenError::Refused(panic.to_string())))?;
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
+        let reign = kept.log.reign(self.id);
         let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
         let links = LinkFactory(self.links.clone());
         let raft = Raft::new(
             self.id.0,
             Arc::new(config()),
             links,
-            kept.log.standing_down(self.id).store(journal),
+            kept.log.store(journal),
             machine,
         )
         .await;
         let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
-        self.set(Run::Running { raft, trouble });
+        self.set(Run::Running { raft, trouble, reign });
         Ok(())
     }
 
@@ -280,12 +283,15 @@ impl<L: Links> Member<L> {
 
     /// For this member as the leader: it still leads a quorum (Raft, section 6.4 of Ongaro's thesis).
     pub async fn read_index_here(&self) -> ours::ReadAnswer {
-        let Ok(raft) = self.raft() else {
-            return ours::ReadAnswer::NotLeader(Box::new(NotLeader { leader: None }));
+        let (raft, reign) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { raft, reign, .. } => (raft.clone(), *reign),
+            Run::Away(_) | Run::Quarantined(_) => {
+                return ours::ReadAnswer::NotLeader(Box::new(NotLeader { leader: None }));
+            }
         };
         match timeout(AGREEMENT_MAX, raft.get_read_log_id()).await {
             Ok(Ok((read, _))) => ours::ReadAnswer::Index(Box::new(ReadIndex {
-                index: read.map_or(0, |id| id.index),
+                index: read.map_or(0, |id| id.index).max(missed(read, reign)),
             })),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
                 ours::ReadAnswer::NotLeader(Box::new(NotLeader {
@@ -347,7 +353,7 @@ impl<L: Links> Member<L> {
     /// As of now.
     pub fn view(&self) -> MemberView {
         let (raft, trouble) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
-            Run::Running { raft, trouble } => (raft.clone(), trouble.words()),
+            Run::Running { raft, trouble, .. } => (raft.clone(), trouble.words()),
             Run::Away(reason) | Run::Quarantined(reason) => return MemberView::away(reason.clone()),
         };
         let metrics = raft.metrics().borrow().clone();
@@ -362,6 +368,14 @@ impl<L: Links> Member<L> {
             trouble,
         }
     }
+}
+
+/// Up to where entries of a restored leader may be acknowledged, though it has not seen again that they are committed.
+fn missed(read: Option<LogId>, reign: Option<Reign>) -> u64 {
+    // A leader's read index is in its own term, in which its first entry is.
+    let term = read.map(|id| id.leader_id.term);
+    let same = reign.filter(|reign| Some(reign.term) == term);
+    same.map_or(0, |reign| reign.last_index)
 }
 
 async fn end_of(raft: &Raft) -> String {
