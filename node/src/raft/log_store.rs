@@ -6,6 +6,7 @@
 use super::convert;
 use super::disk::{Change, Disk, DiskError};
 use super::journal::Journal;
+use super::state_machine::KeptSnapshot;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
@@ -21,12 +22,15 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
 
 /// Cheap to copy; all copies read the same log. Raft alone writes.
 #[derive(Clone)]
 pub struct LogStore {
     known: Arc<RwLock<Known>>,
     journal: Journal,
+    /// What stands for the entries that are cut off.
+    kept: watch::Receiver<Option<KeptSnapshot>>,
 }
 
 #[derive(Default)]
@@ -89,10 +93,11 @@ impl LogRead {
         })
     }
 
-    pub fn store(self, journal: Journal) -> LogStore {
+    pub fn store(self, journal: Journal, kept: watch::Receiver<Option<KeptSnapshot>>) -> LogStore {
         LogStore {
             known: Arc::new(RwLock::new(self.0)),
             journal,
+            kept,
         }
     }
 }
@@ -244,7 +249,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .map_err(|error| written(error, |error| StorageIOError::write_logs(error)))
     }
 
+    /// Raft asks for this while the snapshot that it was sent is still on its way to the disk, where the entries stay until
+    /// that has arrived.
     async fn purge(&mut self, through: LogId) -> Result<(), StorageError> {
+        let arrived = self.kept.wait_for(|kept| {
+            let last = kept.as_ref().and_then(|kept| kept.meta.last_log_id);
+            last.is_some_and(|last| last.index >= through.index)
+        });
+        if arrived.await.is_err() {
+            let error = io::Error::other("no snapshot has come to stand for these entries");
+            return Err(written(error, |error| StorageIOError::write_logs(error)));
+        }
         {
             let mut known = self.known_mut();
             known.entries = known.entries.split_off(&(through.index + 1));

@@ -126,7 +126,7 @@ impl<L: Links> Member<L> {
             self.id.0,
             Arc::new(config()),
             links,
-            kept.log.store(journal),
+            kept.log.store(journal, machine.kept()),
             machine,
         )
         .await;

@@ -101,7 +101,7 @@ pub struct StateMachine {
     last: Option<LogId>,
     membership: StoredMembership,
     /// Shared with those who build snapshots.
-    kept: Arc<RwLock<Option<KeptSnapshot>>>,
+    kept: watch::Sender<Option<KeptSnapshot>>,
     journal: Journal,
 }
 
@@ -112,19 +112,21 @@ impl StateMachine {
             applied,
             last: None,
             membership: StoredMembership::default(),
-            kept: Arc::default(),
+            kept: watch::Sender::new(kept.clone()),
             journal,
         };
         match kept {
-            Some(snapshot) => {
-                machine.become_snapshot(&snapshot.meta, snapshot.state());
-                *machine.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
-            }
+            Some(snapshot) => machine.become_snapshot(&snapshot.meta, snapshot.state()),
             None => machine
                 .applied
                 .change(0, |state| *state = ClusterState::default()),
         }
         machine
+    }
+
+    /// The latest snapshot that is on the disk.
+    pub fn kept(&self) -> watch::Receiver<Option<KeptSnapshot>> {
+        self.kept.subscribe()
     }
 
     fn become_snapshot(&mut self, meta: &SnapshotMeta, snapshot: ClusterState) {
@@ -170,7 +172,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             last: self.last,
             membership: self.membership.clone(),
             image: self.applied.read().image(),
-            kept: Arc::clone(&self.kept),
+            kept: self.kept.clone(),
             journal: self.journal.clone(),
         }
     }
@@ -199,13 +201,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .await
             .map_err(|error| failed(AnyError::new(&error)))?;
         self.become_snapshot(meta, ClusterState::of_image(image));
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        self.kept.send_replace(Some(kept));
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(kept.as_ref().map(KeptSnapshot::open))
+        Ok(self.kept.borrow().as_ref().map(KeptSnapshot::open))
     }
 }
 
@@ -214,7 +215,7 @@ pub struct SnapshotBuilder {
     last: Option<LogId>,
     membership: StoredMembership,
     image: ClusterImage,
-    kept: Arc<RwLock<Option<KeptSnapshot>>>,
+    kept: watch::Sender<Option<KeptSnapshot>>,
     journal: Journal,
 }
 
@@ -236,7 +237,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             source: StorageIOError::write_snapshot(Some(kept.meta.signature()), AnyError::new(&error)),
         })?;
         let snapshot = kept.open();
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        self.kept.send_replace(Some(kept));
         Ok(snapshot)
     }
 }
