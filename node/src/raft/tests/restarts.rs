@@ -28,7 +28,10 @@ async fn a_leader_that_comes_back_at_once_lets_no_read_miss_what_it_had_acknowle
             ReadAnswer::Unknown(unknown) => panic!("{unknown:?}"),
         }
         member.linearize().await.unwrap();
-        assert_eq!(tenant_value(&member.applied.read(), &number.to_string()), Some(number));
+        assert_eq!(
+            tenant_value(&member.applied.read(), &number.to_string()),
+            Some(number)
+        );
     }
 }
 
@@ -54,7 +57,10 @@ async fn what_was_acknowledged_survives_a_power_cut_of_all() {
             cluster.member(node).linearize().await.unwrap();
             let state = cluster.state(node);
             for name in &acknowledged {
-                assert!(state.tenants().any(|tenant| tenant.name == *name), "{name} on {node}");
+                assert!(
+                    state.tenants().any(|tenant| tenant.name == *name),
+                    "{name} on {node}"
+                );
             }
         }
     }
@@ -89,7 +95,12 @@ async fn a_minority_that_dies_takes_nothing_along() {
         let survivor = cluster.network.nodes()[0];
         cluster.wait_for_leader().await;
         cluster.member(survivor).linearize().await.unwrap();
-        assert!(cluster.state(survivor).tenants().any(|tenant| tenant.name == name));
+        assert!(
+            cluster
+                .state(survivor)
+                .tenants()
+                .any(|tenant| tenant.name == name)
+        );
         for victim in victims {
             cluster.start(victim).await.unwrap();
         }
@@ -120,7 +131,10 @@ async fn a_proposal_counts_once_however_often_it_is_made() {
         outcomes.push(committed.outcome);
     }
     assert!(outcomes[0].is_ok(), "{outcomes:?}");
-    assert!(outcomes.iter().all(|outcome| *outcome == outcomes[0]), "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| *outcome == outcomes[0]),
+        "{outcomes:?}"
+    );
     let state = cluster.state(FOUNDER);
     assert_eq!(state.tenants().filter(|tenant| tenant.name == "a").count(), 1);
 }
