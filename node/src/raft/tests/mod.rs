@@ -16,6 +16,7 @@ mod histories;
 mod history;
 mod membership;
 mod network;
+mod partitions;
 mod restarts;
 mod snapshots;
 mod suite;
