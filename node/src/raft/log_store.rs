@@ -6,7 +6,7 @@
 use super::convert;
 use super::disk::{Change, Disk, DiskError};
 use super::journal::Journal;
-use super::state_machine::KeptIndex;
+use super::state_machine::KeptSnapshot;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
@@ -22,13 +22,15 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
 
 /// Cheap to copy; all copies read the same log. Raft alone writes.
 #[derive(Clone)]
 pub struct LogStore {
     known: Arc<RwLock<Known>>,
     journal: Journal,
-    kept_index: KeptIndex,
+    /// What stands for the entries that are cut off.
+    kept: watch::Receiver<Option<KeptSnapshot>>,
 }
 
 #[derive(Default)]
@@ -81,24 +83,30 @@ impl LogRead {
         self.0.entries.range(index + 1..).map(|(_, entry)| entry)
     }
 
-    /// openraft takes a leader that starts again for one that never stopped, and lets reads miss what it had committed in
-    /// its term, which it does not remember. So it stands for election anew. Its vote for itself holds.
-    pub fn standing_down(mut self, node: NodeId) -> LogRead {
-        if let Some(vote) = &mut self.0.vote
-            && vote.leader_id.node_id == node.0
-        {
-            vote.committed = false;
-        }
-        self
+    /// `Some`: as far as this disk knows, this node still leads.
+    pub fn reign(&self, node: NodeId) -> Option<Reign> {
+        let vote = self.0.vote.filter(|vote| vote.committed)?;
+        let (last, _) = self.0.entries.last_key_value()?;
+        (vote.leader_id.node_id == node.0).then_some(Reign {
+            term: vote.leader_id.term,
+            last_index: *last,
+        })
     }
 
-    pub fn store(self, journal: Journal, kept_index: KeptIndex) -> LogStore {
+    pub fn store(self, journal: Journal, kept: watch::Receiver<Option<KeptSnapshot>>) -> LogStore {
         LogStore {
             known: Arc::new(RwLock::new(self.0)),
             journal,
-            kept_index,
+            kept,
         }
     }
+}
+
+/// A leader's term, and how far its log went when it started again. What it had acknowledged lies within.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reign {
+    pub term: u64,
+    pub last_index: u64,
 }
 
 /// Why Raft cannot start from what the disk holds.
@@ -241,9 +249,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .map_err(|error| written(error, StorageIOError::write_logs))
     }
 
+    /// Raft asks for this while the snapshot that it was sent is still on its way to the disk, where the entries stay until
+    /// that has arrived.
     async fn purge(&mut self, through: LogId) -> Result<(), StorageError> {
-        let covered = self.kept_index.covers(through.index).await;
-        covered.map_err(|error| written(error, StorageIOError::write_logs))?;
+        let arrived = self.kept.wait_for(|kept| {
+            let last = kept.as_ref().and_then(|kept| kept.meta.last_log_id);
+            last.is_some_and(|last| last.index >= through.index)
+        });
+        if arrived.await.is_err() {
+            let error = io::Error::other("no snapshot has come to stand for these entries");
+            return Err(written(error, StorageIOError::write_logs));
+        }
         {
             let mut known = self.known_mut();
             known.entries = known.entries.split_off(&(through.index + 1));

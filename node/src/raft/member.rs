@@ -8,9 +8,9 @@ use super::disk::{Disk, DiskError};
 use super::journal::{Journal, Trouble};
 use super::kept::Kept;
 use super::link::{self, LinkError, LinkFactory, Links};
-use super::log_store::OpenError;
+use super::log_store::{OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
-use super::types::Raft;
+use super::types::{LogId, Raft};
 use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{Config, EmptyNode, RaftMetrics, SnapshotPolicy};
@@ -71,6 +71,8 @@ enum Run {
     Running {
         raft: Raft,
         trouble: Trouble,
+        /// That it came back to. openraft restores a leader that starts again, but not what it knew to be committed.
+        reign: Option<Reign>,
     },
     /// It will be tried again.
     Away(String),
@@ -119,14 +121,19 @@ impl<L: Links> Member<L> {
             .unwrap_or_else(|panic| Err(OpenError::Refused(panic.to_string())))?;
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
+        let reign = kept.log.reign(self.id);
         let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
-        let log = kept.log.standing_down(self.id);
-        let log = log.store(journal, machine.kept_index());
         let links = LinkFactory(self.links.clone());
-        let raft = Raft::new(self.id.0, Arc::new(config()), links, log, machine).await;
+        let raft = Raft::new(
+            self.id.0,
+            Arc::new(config()),
+            links,
+            kept.log.store(journal, machine.kept()),
+            machine,
+        )
+        .await;
         let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
-        stand_at_once_if_alone(&raft, self.id).await;
-        self.set(Run::Running { raft, trouble });
+        self.set(Run::Running { raft, trouble, reign });
         Ok(())
     }
 
@@ -278,12 +285,15 @@ impl<L: Links> Member<L> {
 
     /// For this member as the leader: it still leads a quorum (Raft, section 6.4 of Ongaro's thesis).
     pub async fn read_index_here(&self) -> ours::ReadAnswer {
-        let Ok(raft) = self.raft() else {
-            return ours::ReadAnswer::NotLeader(Box::new(NotLeader { leader: None }));
+        let (raft, reign) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { raft, reign, .. } => (raft.clone(), *reign),
+            Run::Away(_) | Run::Quarantined(_) => {
+                return ours::ReadAnswer::NotLeader(Box::new(NotLeader { leader: None }));
+            }
         };
         match timeout(AGREEMENT_MAX, raft.get_read_log_id()).await {
             Ok(Ok((read, _))) => ours::ReadAnswer::Index(Box::new(ReadIndex {
-                index: read.map_or(0, |id| id.index),
+                index: read.map_or(0, |id| id.index).max(missed(read, reign)),
             })),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
                 ours::ReadAnswer::NotLeader(Box::new(NotLeader {
@@ -345,7 +355,7 @@ impl<L: Links> Member<L> {
     /// As of now.
     pub fn view(&self) -> MemberView {
         let (raft, trouble) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
-            Run::Running { raft, trouble } => (raft.clone(), trouble.words()),
+            Run::Running { raft, trouble, .. } => (raft.clone(), trouble.words()),
             Run::Away(reason) | Run::Quarantined(reason) => return MemberView::away(reason.clone()),
         };
         let metrics = raft.metrics().borrow().clone();
@@ -362,15 +372,12 @@ impl<L: Links> Member<L> {
     }
 }
 
-/// Nobody else could be elected, so there is nobody to wait for.
-async fn stand_at_once_if_alone(raft: &Raft, id: NodeId) {
-    let is_alone = raft
-        .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id.0]))
-        .await;
-    if is_alone.is_ok_and(|is_alone| is_alone) {
-        // Fails only where Raft has ended already, which whoever supervises it sees.
-        let _ = raft.trigger().elect().await;
-    }
+/// Up to where entries of a restored leader may be acknowledged, though it has not seen again that they are committed.
+fn missed(read: Option<LogId>, reign: Option<Reign>) -> u64 {
+    // A leader's read index is in its own term, in which its first entry is.
+    let term = read.map(|id| id.leader_id.term);
+    let same = reign.filter(|reign| Some(reign.term) == term);
+    same.map_or(0, |reign| reign.last_index)
 }
 
 /// A leader that its voters have not answered for a while leads nobody.

@@ -10,7 +10,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use proto::cluster::{ClusterImage, Outcome};
 use proto::wire::{self, Kind};
-use std::io::{self, Cursor};
+use std::io::Cursor;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
@@ -76,10 +76,6 @@ impl KeptSnapshot {
         })
     }
 
-    fn index(&self) -> u64 {
-        self.meta.last_log_id.map_or(0, |id| id.index)
-    }
-
     pub fn state(&self) -> ClusterState {
         let image = wire::read(Kind::ClusterImage, &self.data).expect("it was read before");
         ClusterState::of_image(image)
@@ -100,67 +96,12 @@ impl KeptSnapshot {
     }
 }
 
-/// Which snapshot is on the disk. The log may only be purged as far as one that is: openraft purges while a snapshot that
-/// was received is still being written, and a node that stops in between would begin again with neither.
-#[derive(Clone)]
-pub struct KeptIndex(watch::Sender<Kept>);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Kept {
-    index: u64,
-    receiving: Receiving,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Receiving {
-    Nothing,
-    /// One is on its way to the disk, or was given up on the way to this node.
-    Begun,
-    /// It could not be written.
-    Failed,
-}
-
-impl KeptIndex {
-    fn new(kept: Option<&KeptSnapshot>) -> KeptIndex {
-        KeptIndex(watch::Sender::new(Kept {
-            index: kept.map_or(0, KeptSnapshot::index),
-            receiving: Receiving::Nothing,
-        }))
-    }
-
-    fn receiving(&self, receiving: Receiving) {
-        self.0.send_modify(|kept| kept.receiving = receiving);
-    }
-
-    fn kept(&self, snapshot: &KeptSnapshot) {
-        self.0.send_replace(Kept {
-            index: snapshot.index(),
-            receiving: Receiving::Nothing,
-        });
-    }
-
-    /// Until the entries up to `index` may go. `Err`: what would stand for them could not be written.
-    pub async fn covers(&self, index: u64) -> Result<(), io::Error> {
-        let mut changes = self.0.subscribe();
-        let is_settled = |kept: &Kept| kept.index >= index || kept.receiving != Receiving::Begun;
-        let settled = changes.wait_for(is_settled).await;
-        let settled = *settled.expect("the sender lives in self");
-        match settled.receiving == Receiving::Failed && settled.index < index {
-            true => Err(io::Error::other(
-                "the snapshot that was received could not be written",
-            )),
-            false => Ok(()),
-        }
-    }
-}
-
 pub struct StateMachine {
     applied: AppliedState,
     last: Option<LogId>,
     membership: StoredMembership,
     /// Shared with those who build snapshots.
-    kept: Arc<RwLock<Option<KeptSnapshot>>>,
-    kept_index: KeptIndex,
+    kept: watch::Sender<Option<KeptSnapshot>>,
     journal: Journal,
 }
 
@@ -171,15 +112,11 @@ impl StateMachine {
             applied,
             last: None,
             membership: StoredMembership::default(),
-            kept: Arc::default(),
-            kept_index: KeptIndex::new(kept.as_ref()),
+            kept: watch::Sender::new(kept.clone()),
             journal,
         };
         match kept {
-            Some(snapshot) => {
-                machine.become_snapshot(&snapshot.meta, snapshot.state());
-                *machine.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
-            }
+            Some(snapshot) => machine.become_snapshot(&snapshot.meta, snapshot.state()),
             None => machine
                 .applied
                 .change(0, |state| *state = ClusterState::default()),
@@ -187,8 +124,9 @@ impl StateMachine {
         machine
     }
 
-    pub fn kept_index(&self) -> KeptIndex {
-        self.kept_index.clone()
+    /// The latest snapshot that is on the disk.
+    pub fn kept(&self) -> watch::Receiver<Option<KeptSnapshot>> {
+        self.kept.subscribe()
     }
 
     fn become_snapshot(&mut self, meta: &SnapshotMeta, snapshot: ClusterState) {
@@ -234,14 +172,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             last: self.last,
             membership: self.membership.clone(),
             image: self.applied.read().image(),
-            kept: Arc::clone(&self.kept),
-            kept_index: self.kept_index.clone(),
+            kept: self.kept.clone(),
             journal: self.journal.clone(),
         }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
-        self.kept_index.receiving(Receiving::Begun);
         Ok(Box::default())
     }
 
@@ -254,28 +190,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             source: StorageIOError::read_snapshot(Some(meta.signature()), error),
         };
         let data = snapshot.into_inner();
-        let read = wire::read::<ClusterImage>(Kind::ClusterImage, &data);
+        let image: ClusterImage =
+            wire::read(Kind::ClusterImage, &data).map_err(|error| failed(AnyError::new(&error)))?;
         let kept = KeptSnapshot {
             meta: meta.clone(),
             data: Arc::new(data),
         };
-        let written = match read {
-            Ok(image) => self.journal.write(vec![kept.change()]).await.map(|()| image),
-            Err(error) => Err(io::Error::other(error)),
-        };
-        let image = written.map_err(|error| {
-            self.kept_index.receiving(Receiving::Failed);
-            failed(AnyError::new(&error))
-        })?;
-        self.kept_index.kept(&kept);
+        self.journal
+            .write(vec![kept.change()])
+            .await
+            .map_err(|error| failed(AnyError::new(&error)))?;
         self.become_snapshot(meta, ClusterState::of_image(image));
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        self.kept.send_replace(Some(kept));
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(kept.as_ref().map(KeptSnapshot::open))
+        Ok(self.kept.borrow().as_ref().map(KeptSnapshot::open))
     }
 }
 
@@ -284,8 +215,7 @@ pub struct SnapshotBuilder {
     last: Option<LogId>,
     membership: StoredMembership,
     image: ClusterImage,
-    kept: Arc<RwLock<Option<KeptSnapshot>>>,
-    kept_index: KeptIndex,
+    kept: watch::Sender<Option<KeptSnapshot>>,
     journal: Journal,
 }
 
@@ -307,8 +237,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             source: StorageIOError::write_snapshot(Some(kept.meta.signature()), AnyError::new(&error)),
         })?;
         let snapshot = kept.open();
-        self.kept_index.kept(&kept);
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        self.kept.send_replace(Some(kept));
         Ok(snapshot)
     }
 }

@@ -21,13 +21,14 @@ pub struct Client {
     pub care: Care,
 }
 
-/// How a client reads.
+/// Two of these are wrong, and there to be found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Care {
-    /// What was agreed on before it asked.
-    Linearized,
-    /// Whatever the node has applied: wrong, and there to be found out.
-    AsApplied,
+    Proper,
+    /// Reads whatever the node has applied.
+    ReadsAsApplied,
+    /// Proposes what it wants a second time, as something new.
+    ProposesTwice,
 }
 
 impl Client {
@@ -111,6 +112,14 @@ impl Client {
             return;
         };
         let id = u128::from(self.dice.roll()) << 64 | u128::from(self.dice.roll());
+        if self.care == Care::ProposesTwice {
+            let (member, command) = (member.clone(), command.clone());
+            let (id, delay) = (u128::from(self.dice.roll()), self.dice.below(1_000));
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(delay)).await;
+                let _ = member.commit(Proposal { id, command }).await;
+            });
+        }
         let invoked = self.history.invoke(register, action);
         let committed = tokio::select! {
             biased;
@@ -158,8 +167,8 @@ impl Client {
 
     async fn read(&self, member: &Member<MemoryLinks>) -> Result<(), CommitError> {
         match self.care {
-            Care::Linearized => member.linearize().await,
-            Care::AsApplied => Ok(()),
+            Care::Proper | Care::ProposesTwice => member.linearize().await,
+            Care::ReadsAsApplied => Ok(()),
         }
     }
 

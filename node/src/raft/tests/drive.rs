@@ -126,13 +126,22 @@ impl Drive {
         inner.sync_fails = false;
     }
 
-    /// One bit of the log in the middle of what is used of it.
+    /// One bit, somewhere where it is noticed: much of the file is not in use.
     pub fn flip_a_bit(&self) {
+        let bytes = self.inner().live[LOG].len() as u64;
+        loop {
+            let byte = self.inner().dice.below(bytes) as usize;
+            let copy = self.copy();
+            copy.flip(byte);
+            if copy.open().is_err() {
+                self.flip(byte);
+                return;
+            }
+        }
+    }
+
+    fn flip(&self, byte: usize) {
         let mut inner = self.inner();
-        let used: Vec<usize> = (0..inner.live[LOG].len())
-            .filter(|byte| inner.live[LOG][*byte] != 0)
-            .collect();
-        let byte = used[used.len() / 2];
         inner.live[LOG][byte] ^= 1;
         inner.synced[LOG][byte] ^= 1;
     }

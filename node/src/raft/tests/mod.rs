@@ -9,12 +9,16 @@
 mod chaos;
 mod client;
 mod cluster;
+mod disks;
 mod drive;
+mod failover;
 mod histories;
 mod history;
 mod membership;
 mod network;
+mod partitions;
 mod restarts;
+mod snapshots;
 mod suite;
 mod watch;
 mod written;

@@ -6,21 +6,24 @@ use crate::raft::disk::{Change, Disk};
 use crate::raft::journal::Journal;
 use crate::raft::kept::Kept;
 use crate::raft::log_store::LogStore;
-use crate::raft::state_machine::StateMachine;
-use crate::raft::types::{Entry, LogId, StorageError, TypeConfig, Vote};
+use crate::raft::state_machine::{KeptSnapshot, StateMachine};
+use crate::raft::types::{Entry, LogId, SnapshotMeta, StorageError, TypeConfig, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, EntryPayload, LogState, OptionalSend, RaftLogReader};
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Our store, for a suite that in places begins a log at an index above 0, cuts it beyond its end without a snapshot, and
-/// appends what was cut. Raft does none of it and our disk panics at all three (a hole is never right), so here what is
-/// missing is put in front and what was cut is left out.
+/// appends what was cut. Raft does none of it, and our store is right not to (a hole is never right), so here what is
+/// missing is put in front, what was cut is left out, and a snapshot comes before each cut.
 struct Filled {
     store: LogStore,
     journal: Journal,
+    kept: watch::Sender<Option<KeptSnapshot>>,
 }
 
 impl RaftLogReader<TypeConfig> for Filled {
@@ -85,14 +88,18 @@ impl RaftLogStorage<TypeConfig> for Filled {
     }
 
     async fn purge(&mut self, through: LogId) -> Result<(), StorageError> {
-        let state = self.store.get_log_state().await?;
-        if state.last_log_id.is_none_or(|last| last.index < through.index) {
-            let snapshot = Change::Snapshot {
-                meta: Vec::new(),
-                data: Vec::new(),
-            };
-            self.journal.write(vec![snapshot]).await.unwrap();
-        }
+        let snapshot = Change::Snapshot {
+            meta: Vec::new(),
+            data: Vec::new(),
+        };
+        self.journal.write(vec![snapshot]).await.unwrap();
+        self.kept.send_replace(Some(KeptSnapshot {
+            meta: SnapshotMeta {
+                last_log_id: Some(through),
+                ..SnapshotMeta::default()
+            },
+            data: Arc::default(),
+        }));
         self.store.purge(through).await
     }
 }
@@ -101,8 +108,13 @@ fn stores(disk: Disk) -> (Filled, StateMachine) {
     let kept = Kept::read(disk).unwrap();
     let journal = Journal::start(kept.disk).unwrap();
     let machine = StateMachine::start(AppliedState::default(), kept.snapshot, journal.clone());
-    let store = kept.log.store(journal.clone(), machine.kept_index());
-    (Filled { store, journal }, machine)
+    let kept_now = watch::Sender::new(None);
+    let filled = Filled {
+        store: kept.log.store(journal.clone(), kept_now.subscribe()),
+        journal,
+        kept: kept_now,
+    };
+    (filled, machine)
 }
 
 struct InMemory;

@@ -11,20 +11,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Looks at all nodes all the time, and panics when what must never be is.
 pub struct Watch {
     network: Network,
-    /// By term.
-    leaders: BTreeMap<u64, NodeId>,
     /// The state after the entry of this index: a checksum of its image.
     states: BTreeMap<u64, u32>,
     keys: BTreeMap<NodeId, [u8; 32]>,
-    /// By node: its present run, that run's term and applied index.
-    progress: BTreeMap<NodeId, (Drive, u64, u64)>,
+    progress: BTreeMap<NodeId, Progress>,
+}
+
+/// What never goes back while a node runs.
+#[derive(Clone, Debug)]
+struct Progress {
+    drive: Drive,
+    /// Term, candidate, and whether it was elected: who votes for a later one of the same term has taken a vote back.
+    vote: (u64, u64, bool),
+    applied: u64,
 }
 
 impl Watch {
     pub fn of(network: &Network) -> Watch {
         Watch {
             network: network.clone(),
-            leaders: BTreeMap::new(),
             states: BTreeMap::new(),
             keys: BTreeMap::new(),
             progress: BTreeMap::new(),
@@ -56,19 +61,20 @@ impl Watch {
             return;
         };
         let metrics = raft.metrics().borrow().clone();
-        if metrics.current_leader == Some(node.0) && metrics.vote.committed {
-            let leader = *self.leaders.entry(metrics.current_term).or_insert(node);
-            assert_eq!(leader, node, "two lead in term {}", metrics.current_term);
-        }
         for voters in metrics.membership_config.membership().get_joint_config() {
             assert!(voters.len() % 2 == 1, "{voters:?} vote");
         }
         let applied = *member.applied.changes().borrow();
-        let now = (drive, metrics.current_term, applied);
+        let vote = metrics.vote;
+        let now = Progress {
+            drive,
+            vote: (vote.leader_id.term, vote.leader_id.node_id, vote.committed),
+            applied,
+        };
         let before = self.progress.insert(node, now.clone());
-        if let Some(before) = before.filter(|before| before.0.is(&now.0)) {
-            let is_forward = now.1 >= before.1 && now.2 >= before.2;
-            assert!(is_forward, "{node} went back: {:?}, {:?}", before, now);
+        if let Some(before) = before.filter(|before| before.drive.is(&now.drive)) {
+            let is_forward = now.vote >= before.vote && now.applied >= before.applied;
+            assert!(is_forward, "{node} went back from {before:?} to {now:?}");
         }
         self.look_at_state(node, applied);
     }

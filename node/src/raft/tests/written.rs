@@ -5,13 +5,25 @@ use crate::raft::kept::Kept;
 use crate::raft::types::{Entry, Membership};
 use openraft::EntryPayload;
 use proto::NodeId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Cluster {
     /// The log of a node, from index 1 or from behind its snapshot.
     pub fn log(&self, node: NodeId) -> Vec<Entry> {
         let kept = Kept::read(self.drives[&node].copy().open().unwrap()).unwrap();
         kept.log.entries_after(0).cloned().collect()
+    }
+
+    /// Where two logs hold an entry of one index, it is the same one.
+    pub fn assert_logs_match(&self) {
+        let mut known: BTreeMap<u64, (NodeId, Entry)> = BTreeMap::new();
+        for node in self.drives.keys() {
+            for entry in self.log(*node) {
+                let index = entry.log_id.index;
+                let (other, same) = known.entry(index).or_insert_with(|| (*node, entry.clone()));
+                assert_eq!(*same, entry, "index {index} of {other} and {node}");
+            }
+        }
     }
 
     /// Each change of who votes goes through both sets at once, no other one begins in between, and the number that vote
