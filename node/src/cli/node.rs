@@ -75,7 +75,7 @@ impl List {
     }
 }
 
-/// Above lines of [`line`].
+/// Above lines of [`line()`].
 pub fn header() -> String {
     format!(
         "{:<6} {:<8} {:<16} {:<22} {:<28} LINK",
