@@ -195,7 +195,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![Change::Vote(bytes)])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_vote(error)))?;
+            .map_err(|error| written(error, StorageIOError::write_vote))?;
         self.known_mut().vote = Some(*vote);
         Ok(())
     }
@@ -246,7 +246,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![Change::TruncateFrom(from.index)])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_logs(error)))
+            .map_err(|error| written(error, StorageIOError::write_logs))
     }
 
     /// Raft asks for this while the snapshot that it was sent is still on its way to the disk, where the entries stay until
@@ -258,7 +258,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         });
         if arrived.await.is_err() {
             let error = io::Error::other("no snapshot has come to stand for these entries");
-            return Err(written(error, |error| StorageIOError::write_logs(error)));
+            return Err(written(error, StorageIOError::write_logs));
         }
         {
             let mut known = self.known_mut();
@@ -273,6 +273,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.journal
             .write(vec![purge])
             .await
-            .map_err(|error| written(error, |error| StorageIOError::write_logs(error)))
+            .map_err(|error| written(error, StorageIOError::write_logs))
     }
 }
