@@ -244,11 +244,16 @@ impl<L: Links> Member<L> {
             Ok(raft) => raft,
             Err(_) => return not_leader(None),
         };
+        let leads = raft.metrics().borrow().current_leader == Some(self.id.0);
         match timeout(AGREEMENT_MAX, raft.client_write(proposal)).await {
             Ok(Ok(written)) => ours::CommandAnswer::Committed(Box::new(Committed {
                 index: written.log_id.index,
                 outcome: written.data,
             })),
+            // It was logged, and cut off again: a node that has not been heard since may hold it, and lead one day.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if leads => {
+                unknown("another node has come to lead".to_owned())
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 not_leader(forward.leader_id.map(NodeId))
             }

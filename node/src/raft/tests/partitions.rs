@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use super::network::Weather;
 use crate::raft::CommitError;
 use proto::NodeId;
+use proto::raft::CommandAnswer;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,34 @@ async fn a_leader_in_a_minority_acknowledges_nothing_and_answers_no_reads() {
             "its log was overruled"
         );
     }
+}
+
+/// It may stand in the log of somebody who has not been heard since, and come back from there.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_logged_and_overruled_here_is_not_called_never_logged() {
+    let mut cluster = Cluster::of(3, 8).await;
+    let leader = cluster.wait_for_leader().await;
+    let others: Vec<NodeId> = cluster
+        .network
+        .nodes()
+        .into_iter()
+        .filter(|node| *node != leader)
+        .collect();
+    cluster.network.part(&[leader], &others);
+    let (member, proposal) = (
+        cluster.member(leader),
+        cluster.proposal(super::cluster::tenant("a", 0)),
+    );
+    let asked = tokio::spawn(async move { member.commit_here(proposal).await });
+    cluster.add_tenant(others[0], "b").await.unwrap().unwrap();
+    cluster.network.heal();
+    let answer = asked.await.unwrap();
+    assert!(matches!(answer, CommandAnswer::Unknown(_)), "{answer:?}");
+    assert_ne!(
+        cluster.wait_for_leader().await,
+        leader,
+        "it was overruled, not timed out"
+    );
 }
 
 fn split(cluster: &Cluster, leader: NodeId) -> (NodeId, Vec<NodeId>) {
