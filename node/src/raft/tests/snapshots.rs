@@ -6,8 +6,6 @@ use crate::raft::disk::tests::machine::Loss;
 use coordinator::cluster_state::FOUNDER;
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Role, TenantIs};
-use std::time::Duration;
-use tokio::time::sleep;
 
 /// More than a snapshot's distance and what is kept beyond it.
 const MANY: u64 = 1_700;
@@ -111,21 +109,25 @@ async fn a_leader_that_was_overtaken_by_a_snapshot_can_still_let_nodes_vote() {
     cluster.settle(5).await;
 }
 
-/// Takes the leadership from whoever has it until this node has it.
+/// Nobody else stands for election.
 async fn make_lead(cluster: &mut Cluster, node: NodeId) {
-    for _ in 0..40 {
-        let leader = cluster.wait_for_leader().await;
-        if leader == node {
-            return;
-        }
-        let mut others = cluster.network.nodes();
-        others.retain(|other| *other != leader);
-        cluster.network.part(&[leader], &others);
-        sleep(Duration::from_secs(3)).await;
-        cluster.network.heal();
-        sleep(Duration::from_millis(500)).await;
+    let leader = cluster.wait_for_leader().await;
+    if leader == node {
+        return;
     }
-    panic!("{node} never leads");
+    for other in cluster.network.nodes().into_iter().filter(|other| *other != node) {
+        cluster
+            .member(other)
+            .raft()
+            .unwrap()
+            .runtime_config()
+            .elect(false);
+    }
+    cluster.kill(leader, Loss::None);
+    cluster.until("it leads", || cluster.leader() == Some(node)).await;
+    cluster.start(leader).await.unwrap();
+    cluster.settle(3).await;
+    assert_eq!(cluster.wait_for_leader().await, node);
 }
 
 /// The log of the only node is cut while it is written.
