@@ -81,15 +81,13 @@ impl Chaos {
                 "a bridge"
             }
             8 => {
-                for other in others {
-                    self.cluster.network.cut(victim, other);
-                }
+                let network = &self.cluster.network;
+                others.iter().for_each(|other| network.cut(victim, *other));
                 "a node that is not heard"
             }
             9 => {
-                for other in others {
-                    self.cluster.network.cut(other, victim);
-                }
+                let network = &self.cluster.network;
+                others.iter().for_each(|other| network.cut(*other, victim));
                 "a node that does not hear"
             }
             10 => {
