@@ -39,6 +39,22 @@ pub enum PeerAnswer {
     SignedBy(Box<SignedBy>),
 }
 
+impl PeerAnswer {
+    /// For whoever asked something that this is no answer to: why, in words.
+    pub fn amiss(self) -> String {
+        match self {
+            PeerAnswer::Refused(refusal) => refusal.reason,
+            PeerAnswer::Pong(_)
+            | PeerAnswer::Raft(_)
+            | PeerAnswer::Command(_)
+            | PeerAnswer::ReadIndex(_)
+            | PeerAnswer::ModelText(_)
+            | PeerAnswer::AuthorityKey(_)
+            | PeerAnswer::SignedBy(_) => "an answer to another question".to_owned(),
+        }
+    }
+}
+
 /// What a stream that stays open is for. It is the first frame of the one who opens it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum Hello {

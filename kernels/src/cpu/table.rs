@@ -174,6 +174,6 @@ mod amx {
 
     kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = tiled::multiply::<Amx, tiled::Q8, vnni::Q8, 1>;
+            = tiled::multiply::<Amx, vnni::Q8>;
     }
 }

@@ -16,7 +16,7 @@ pub struct Tuned {
 
 pub fn listen(here: Here, address: SocketAddr) -> Peers {
     bind(Settings {
-        address,
+        socket: node::transport::listen(address).unwrap(),
         identity: here.identity,
         bundle: here.bundle,
         membership: here.members,

@@ -8,6 +8,7 @@ use crate::raft::MemberView;
 use crate::state::NodeState;
 use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
+use coordinator::cluster_state::ClusterState;
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Drain, MemberIs, MemberRecord, Resume, Role, TokenRecord};
 use proto::wire::{self, Kind};
@@ -22,15 +23,8 @@ const TOKEN_ADDRESSES_MAX: usize = 5;
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
 
 pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> ControlAnswer<CreatedToken> {
-    let role = match role {
-        "voter" => Role::Voter,
-        "worker" => Role::Worker,
-        other => {
-            return Err(format!(
-                "`{other}` is no role: a node joins as a `voter` or as a `worker`"
-            ));
-        }
-    };
+    let role = Role::named(role)
+        .ok_or_else(|| format!("`{role}` is no role: a node joins as a `voter` or as a `worker`"))?;
     if ttl_secs == 0 || ttl_secs > TOKEN_TTL_SECS_MAX {
         return Err("a join token lives for at least a second and at most an hour".to_owned());
     }
@@ -82,17 +76,20 @@ pub fn list(state: &NodeState) -> Nodes {
         let link = links
             .iter()
             .find(|link| link.node == member.node && link.class == Class::Control);
-        NodeStatus {
-            drained: applied.is_drained(member.node),
-            ..node_status(member, &view, link, state.node())
-        }
+        node_status(&applied, member, &view, link, state.node())
     };
     Nodes {
         nodes: applied.members().map(status).collect(),
     }
 }
 
-fn node_status(member: &MemberRecord, view: &MemberView, link: Option<&LinkView>, own: NodeId) -> NodeStatus {
+fn node_status(
+    state: &ClusterState,
+    member: &MemberRecord,
+    view: &MemberView,
+    link: Option<&LinkView>,
+    own: NodeId,
+) -> NodeStatus {
     let part = if view.leader == Some(member.node) {
         "leader"
     } else if view.voters.contains(&member.node) {
@@ -106,7 +103,7 @@ fn node_status(member: &MemberRecord, view: &MemberView, link: Option<&LinkView>
         node: member.node.0,
         role: member.role.name().to_owned(),
         part: part.to_owned(),
-        drained: false,
+        drained: state.is_drained(member.node),
         quic: member.quic.clone(),
         http: member.http.clone(),
         connected: link.is_some() || member.node == own,

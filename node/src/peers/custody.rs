@@ -88,7 +88,6 @@ async fn ask(holder: NodeId, peers: &Peers) -> Result<Authority, String> {
             let certificate = CertificateDer::from(key.certificate);
             Authority::from_parts(certificate, &key.key).map_err(|error| error.to_string())
         }
-        PeerAnswer::Refused(refusal) => Err(refusal.reason),
-        _ => Err(format!("node {holder} answered another question")),
+        answer => Err(answer.amiss()),
     }
 }

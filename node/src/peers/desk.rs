@@ -5,15 +5,14 @@ use super::custody::Custody;
 use super::texts::Texts;
 use crate::clock;
 use crate::hex;
-use crate::raft::{AppliedState, Member};
-use crate::random;
+use crate::raft::{AppliedState, Member, propose};
 use crate::shard_host::hub::Hub;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
 use crate::trust::{Identity, SpkiHash, authority, spki_of, token};
 use coordinator::cluster_state::{Applied, ClusterState};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use proto::cluster::{ClusterCommand, MemberRecord, NewMember, Proposal, Role};
+use proto::cluster::{ClusterCommand, MemberRecord, NewMember, Role};
 use proto::engine::ToEngine;
 use proto::join::{
     JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing,
@@ -151,11 +150,8 @@ impl Desk {
             level: joining.feature_level,
             at_secs: now_secs,
         };
-        let proposal = Proposal {
-            id: u128::from_le_bytes(random::bytes()),
-            command: ClusterCommand::Join(Box::new(new)),
-        };
-        let committed = member.commit(proposal).await.map_err(|error| error.to_string())?;
+        let join = propose(ClusterCommand::Join(Box::new(new)));
+        let committed = member.commit(join).await.map_err(|error| error.to_string())?;
         let applied = committed.outcome.map_err(|error| error.to_string())?;
         let Applied::Member(node) = applied else {
             return Err("the cluster did something else than asked; please report it".to_owned());

@@ -20,8 +20,8 @@ use proto::join::{JoinRequest, Joining, MemberAddress, NodeIdentity};
 use proto::wire::{self, Kind, WireError};
 use rustls::pki_types::CertificateDer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -59,7 +59,7 @@ pub enum EntryError {
         "{0} belongs to a member of another cluster than the one that the token is for: start it without --join, or join \
          with an empty --data-dir"
     )]
-    MemberAlready(std::path::PathBuf),
+    MemberAlready(PathBuf),
     #[error(
         "node {0} was let in, but its cluster has not spoken to it within {max} s: see on another node whether \
          `cluster status` shows a leader, and whether UDP reaches this node",
@@ -95,32 +95,47 @@ pub enum How {
     Returned,
 }
 
-/// The parts that exist before the node knows who it is.
+/// What a node has taken for itself before it knows who it is. All of it is held from here on.
+struct Seat {
+    folder: DataFolder,
+    disk: Disk,
+    /// The port, since the cluster is told where it is.
+    socket: UdpSocket,
+}
+
+/// The parts of a node that is somebody.
 struct Ground {
-    folder: Arc<DataFolder>,
+    seat: Seat,
     identity: Arc<Identity>,
     bundle: Arc<Bundle>,
     custody: Custody,
+    kept: NodeIdentity,
 }
 
 /// Blocks as long as it takes to be let in.
 pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry, EntryError> {
     let folder = DataFolder::lock(place.data_dir)?;
-    let (kept, replaced) = match kept_identity(&folder) {
-        Ok(kept) => (kept, None),
-        Err(error) if is_damage(&error) && token.is_some() => (None, Some(leave_damaged(&folder)?)),
+    let socket = transport::listen(place.quic)?;
+    let (disk, kept, former) = match open_disk(&folder) {
+        Ok((disk, kept)) => (disk, kept, None),
+        Err(error) if is_damage(&error) && token.is_some() => {
+            let former = leave_damaged(&folder)?;
+            let (disk, kept) = open_disk(&folder)?;
+            (disk, kept, former)
+        }
         Err(error) => return Err(error),
     };
+    let seat = Seat { folder, disk, socket };
     match (kept, token) {
-        (Some(_), Some(token)) if !is_of_own_cluster(&folder, token) => {
+        (Some(_), Some(token)) if !is_of_own_cluster(&seat.folder, token) => {
             Err(EntryError::MemberAlready(place.data_dir.to_owned()))
         }
         // A token that lets into this same cluster may stay in a service's settings.
-        (Some(kept), Some(_) | None) => come_back(place, folder, kept).await,
-        (None, None) => found(place, folder).await,
+        (Some(kept), Some(_) | None) => come_back(place, seat, kept).await,
+        (None, None) => found(place, seat).await,
         (None, Some(token)) => {
-            let entry = join(place, folder, token).await?;
-            if let Some(former) = replaced.flatten() {
+            let entry = join(place, seat, token).await?;
+            if let Some(former) = former {
                 take_the_place_of(former, &entry.state).await;
             }
             Ok(entry)
@@ -157,28 +172,31 @@ async fn take_the_place_of(former: NodeId, state: &NodeState) {
     }
 }
 
-/// `None`: this folder has never held a member.
-fn kept_identity(folder: &DataFolder) -> Result<Option<NodeIdentity>, EntryError> {
+/// Without an identity: this folder has never held a member.
+fn open_disk(folder: &DataFolder) -> Result<(Disk, Option<NodeIdentity>), EntryError> {
     let disk = Disk::open(folder.path())?;
     let identity = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
-    Ok(identity.transpose()?)
+    let identity = identity.transpose()?;
+    Ok((disk, identity))
 }
 
-async fn come_back(place: &Place<'_>, folder: DataFolder, kept: NodeIdentity) -> Result<Entry, EntryError> {
+async fn come_back(place: &Place<'_>, seat: Seat, kept: NodeIdentity) -> Result<Entry, EntryError> {
+    let folder = &seat.folder;
     let ground = Ground {
         identity: Arc::new(Identity::load(&folder.key(), &folder.chain())?),
         bundle: Arc::new(Bundle::load(&folder.authorities())?),
-        custody: Custody::load(&folder)?,
-        folder: Arc::new(folder),
+        custody: Custody::load(folder)?,
+        kept,
+        seat,
     };
-    let entry = ground.open(place, kept, How::Returned)?.start(place).await?;
-    Ok(entry)
+    ground.open(How::Returned)?.start(place).await
 }
 
-async fn found(place: &Place<'_>, folder: DataFolder) -> Result<Entry, EntryError> {
+async fn found(place: &Place<'_>, mut seat: Seat) -> Result<Entry, EntryError> {
+    let folder = &seat.folder;
     let now_secs = clock::unix_secs();
-    let identity = own_key(&folder)?;
-    let custody = Custody::load(&folder)?;
+    let identity = own_key(folder)?;
+    let custody = Custody::load(folder)?;
     if custody.authority().is_none() {
         let authority = Authority::make(now_secs)?;
         authority.store(&folder.authority_certificate(), &folder.authority_key())?;
@@ -194,41 +212,34 @@ async fn found(place: &Place<'_>, folder: DataFolder) -> Result<Entry, EntryErro
         node: FOUNDER,
         members: Vec::new(),
     };
-    keep_identity(&folder, &kept)?;
+    seat.keep(&kept)?;
     let ground = Ground {
-        folder: Arc::new(folder),
+        seat,
         identity: Arc::new(identity),
         bundle: Arc::new(bundle),
         custody,
+        kept,
     };
-    ground.open(place, kept, How::Founded)?.start(place).await
+    ground.open(How::Founded)?.start(place).await
 }
 
-/// The port is opened first, since the cluster is told where it is.
-async fn join(place: &Place<'_>, folder: DataFolder, token: &JoinToken) -> Result<Entry, EntryError> {
-    let identity = own_key(&folder)?;
-    let socket = UdpSocket::bind(place.quic).map_err(|error| BindError::Socket {
-        address: place.quic,
-        reason: error.to_string(),
-    })?;
-    let quic = socket.local_addr().unwrap_or(place.quic);
-    drop(socket);
+async fn join(place: &Place<'_>, mut seat: Seat, token: &JoinToken) -> Result<Entry, EntryError> {
+    let folder = &seat.folder;
+    let identity = own_key(folder)?;
+    let quic = seat.socket.local_addr().unwrap_or(place.quic);
     let reachable = Reachable::of(place, quic, token.addresses.first().copied());
     let request = JoinRequest::V1(Box::new(Joining {
         token_id: token.id,
         secret: token.secret,
         csr: identity.csr()?,
-        quic_address: reachable.quic.clone(),
-        http_url: reachable.http.clone(),
+        quic_address: reachable.quic,
+        http_url: reachable.http,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         feature_level: FEATURE_LEVEL,
     }));
     let welcome = transport::join(token, &request).await?;
-    let authorities: Vec<CertificateDer<'static>> = welcome
-        .authorities
-        .into_iter()
-        .map(CertificateDer::from)
-        .collect();
+    let authorities = welcome.authorities.into_iter().map(CertificateDer::from);
+    let authorities: Vec<CertificateDer<'static>> = authorities.collect();
     let mut chain = vec![CertificateDer::from(welcome.certificate)];
     chain.extend(authorities.iter().cloned());
     identity.set_chain(chain)?;
@@ -239,15 +250,15 @@ async fn join(place: &Place<'_>, folder: DataFolder, token: &JoinToken) -> Resul
         node: welcome.node,
         members: welcome.members,
     };
-    keep_identity(&folder, &kept)?;
+    seat.keep(&kept)?;
     let ground = Ground {
-        folder: Arc::new(folder),
+        seat,
         identity: Arc::new(identity),
         bundle: Arc::new(bundle),
         custody: Custody::default(),
+        kept,
     };
-    let place = Place { quic, ..*place };
-    ground.open(&place, kept, How::Joined)?.start(&place).await
+    ground.open(How::Joined)?.start(place).await
 }
 
 /// One that was made before and not used up is used: the cluster may have let it in already.
@@ -260,16 +271,22 @@ pub(super) fn own_key(folder: &DataFolder) -> Result<Identity, EntryError> {
     Ok(identity)
 }
 
-fn keep_identity(folder: &DataFolder, identity: &NodeIdentity) -> Result<(), EntryError> {
-    let mut disk = Disk::open(folder.path())?;
-    let bytes = wire::frame(Kind::NodeIdentity, 0, identity);
-    Ok(disk.commit(&[Change::Identity(bytes)])?)
+impl Seat {
+    /// From now on the folder holds this member.
+    fn keep(&mut self, identity: &NodeIdentity) -> Result<(), EntryError> {
+        let bytes = wire::frame(Kind::NodeIdentity, 0, identity);
+        Ok(self.disk.commit(&[Change::Identity(bytes)])?)
+    }
 }
 
-/// A node with its port open, whose Raft has not begun.
+/// A node whose port is served and whose Raft has not begun.
 struct Opened {
-    ground: Ground,
-    kept: NodeIdentity,
+    folder: Arc<DataFolder>,
+    open: OpenDisk,
+    identity: Arc<Identity>,
+    bundle: Arc<Bundle>,
+    custody: Custody,
+    node: NodeId,
     how: How,
     applied: AppliedState,
     desk: Arc<Desk>,
@@ -277,34 +294,49 @@ struct Opened {
 }
 
 impl Ground {
-    fn open(self, place: &Place<'_>, kept: NodeIdentity, how: How) -> Result<Opened, EntryError> {
+    fn open(self, how: How) -> Result<Opened, EntryError> {
+        let Seat { folder, disk, socket } = self.seat;
+        let NodeIdentity { node, members } = self.kept;
         // Before anybody is met: who may sign needs nobody's help with a certificate that has run out.
-        certificates::renew_own(&self.identity, &self.custody, &self.folder, kept.node)?;
+        certificates::renew_own(&self.identity, &self.custody, &folder, node)?;
         let applied = AppliedState::default();
         let desk = Arc::new(Desk::new(Arc::clone(&self.identity), self.custody.clone()));
         let membership = CommittedMembership {
             applied: applied.clone(),
-            named: kept.members.clone(),
+            named: members.clone(),
         };
         let peers = transport::bind(Settings {
-            address: place.quic,
+            socket,
             identity: Arc::clone(&self.identity),
             bundle: Arc::clone(&self.bundle),
             membership: Arc::new(membership),
             service: Arc::clone(&desk) as _,
         })?;
-        for member in kept.members.iter().filter(|member| member.node != kept.node) {
+        for member in members.iter().filter(|member| member.node != node) {
             set_address(&peers, member);
         }
         Ok(Opened {
-            ground: self,
-            kept,
+            open: this_one_first(disk, folder.path().to_owned()),
+            folder: Arc::new(folder),
+            identity: self.identity,
+            bundle: self.bundle,
+            custody: self.custody,
+            node,
             how,
             applied,
             desk,
             peers,
         })
     }
+}
+
+/// The disk that was verified just now serves the first run of Raft; each further one opens and verifies it anew.
+fn this_one_first(disk: Disk, data_dir: PathBuf) -> OpenDisk {
+    let first = Mutex::new(Some(disk));
+    Arc::new(move || {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| Disk::open(&data_dir), Ok)
+    })
 }
 
 fn set_address(peers: &Peers, member: &MemberAddress) {
@@ -315,10 +347,9 @@ fn set_address(peers: &Peers, member: &MemberAddress) {
 
 impl Opened {
     async fn start(self, place: &Place<'_>) -> Result<Entry, EntryError> {
-        let data_dir = self.ground.folder.path().to_owned();
-        let open: OpenDisk = Arc::new(move || Disk::open(&data_dir));
+        let node = self.node;
         let links = PeerLinks::new(self.peers.clone());
-        let node = self.kept.node;
+        let open = Arc::clone(&self.open);
         let (member, raft) = Member::start(node, self.applied.clone(), links, open).await?;
         self.desk.open(member.clone());
         let mut tasks = JoinSet::new();
@@ -336,17 +367,18 @@ impl Opened {
                 self.found(&state, &reachable).await?;
             }
             // One that was killed while it took over goes on with it.
-            How::Returned if node == FOUNDER => take_over(&state, &self.ground.folder).await?,
-            How::Returned => {}
-            How::Joined => self.hear(&state).await?,
+            How::Returned if node == FOUNDER => take_over(&state, &self.folder).await?,
+            How::Returned if state.applied().is_founded() => {}
+            // Or it was killed before it had heard anything.
+            How::Returned | How::Joined => self.hear(&state).await?,
         }
         tasks.spawn(tell_where(Arc::clone(&state), reachable));
         tasks.spawn(certificates::keep(Renewal {
             node,
-            identity: self.ground.identity,
-            bundle: self.ground.bundle,
-            custody: self.ground.custody,
-            folder: Arc::clone(&self.ground.folder),
+            identity: self.identity,
+            bundle: self.bundle,
+            custody: self.custody,
+            folder: Arc::clone(&self.folder),
             applied: self.applied,
             peers: self.peers.clone(),
         }));
@@ -354,7 +386,7 @@ impl Opened {
             state,
             desk: self.desk,
             peers: self.peers,
-            folder: self.ground.folder,
+            folder: self.folder,
             how: self.how,
             tasks,
         })
@@ -362,10 +394,10 @@ impl Opened {
 
     async fn found(&self, state: &NodeState, reachable: &Reachable) -> Result<(), EntryError> {
         state.member.found().await.map_err(StateError::from)?;
-        let authority = self.ground.bundle.authorities();
+        let authority = self.bundle.authorities();
         let founding = Founding {
             cluster: u128::from_le_bytes(random::bytes()).max(1),
-            spki: self.ground.identity.spki_hash(),
+            spki: self.identity.spki_hash(),
             quic: reachable.quic.clone(),
             http: reachable.http.clone(),
             level: FEATURE_LEVEL,
@@ -377,7 +409,7 @@ impl Opened {
             Ok(_) | Err(StateError::Rejected(Rejected::Founded)) => {}
             Err(error) => return Err(error.into()),
         }
-        take_over(state, &self.ground.folder).await
+        take_over(state, &self.folder).await
     }
 
     /// Until the leader has told this node what was agreed on so far.

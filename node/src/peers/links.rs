@@ -47,10 +47,7 @@ fn in_raft(node: NodeId, error: &PeerError) -> LinkError {
 }
 
 fn amiss(node: NodeId, answer: PeerAnswer) -> LinkError {
-    let reason = match answer {
-        PeerAnswer::Refused(refusal) => refusal.reason,
-        _ => "an answer to another question".to_owned(),
-    };
+    let reason = answer.amiss();
     LinkError::Unreachable { node, reason }
 }
 

@@ -274,8 +274,7 @@ impl<S: Served> RemoteReplica<S> {
                 let built = built.map_err(|error| wrong(error.to_string()))?;
                 built.map_err(|error| wrong(error.to_string()))
             }
-            PeerAnswer::Refused(refusal) => Err(wrong(refusal.reason)),
-            _ => Err(wrong("an answer to another question".to_owned())),
+            answer => Err(wrong(answer.amiss())),
         }
     }
 }

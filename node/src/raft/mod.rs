@@ -14,6 +14,7 @@ mod kept;
 mod link;
 mod log_store;
 mod member;
+mod proposal;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -24,4 +25,5 @@ pub use kept::WrittenState;
 pub use link::{LinkError, Links};
 pub use log_store::OpenError;
 pub use member::{CommitError, Member, MemberView, OpenDisk};
+pub use proposal::propose;
 pub use state_machine::AppliedState;

@@ -2,11 +2,11 @@
 
 use super::link::Links;
 use super::member::Member;
+use super::proposal::propose;
 use super::types::Raft;
-use crate::random;
 use coordinator::voters::{self, Assembly, Progress, Standing, Step};
 use openraft::{ChangeMembers, EmptyNode, RaftMetrics};
-use proto::cluster::{ClusterCommand, FeatureLevel, Proposal};
+use proto::cluster::{ClusterCommand, FeatureLevel};
 use proto::{NodeId, Span};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -100,11 +100,8 @@ async fn raise_level<L: Links>(member: &Member<L>) {
         (state.feature_level(), understood)
     };
     if let Some(level) = understood.filter(|level| *level > committed) {
-        let proposal = Proposal {
-            id: u128::from_le_bytes(random::bytes()),
-            command: ClusterCommand::SetFeatureLevel(Box::new(FeatureLevel { level })),
-        };
-        let answer = member.commit_here(proposal).await;
+        let raise = propose(ClusterCommand::SetFeatureLevel(Box::new(FeatureLevel { level })));
+        let answer = member.commit_here(raise).await;
         tracing::info!(level, ?answer, "feature level");
     }
 }

@@ -4,11 +4,10 @@ pub mod keys;
 pub mod tenants;
 
 use crate::peers::PeerLinks;
-use crate::raft::{AppliedState, CommitError, Member};
-use crate::random;
+use crate::raft::{AppliedState, CommitError, Member, propose};
 use coordinator::cluster_state::{Applied, ClusterState, Rejected};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Proposal};
+use proto::cluster::ClusterCommand;
 use std::sync::RwLockReadGuard;
 
 #[derive(thiserror::Error, Debug)]
@@ -32,11 +31,7 @@ impl NodeState {
     /// Agreed on, durable on a quorum and visible here when it returns. Waits some seconds for a leader where there is
     /// none.
     pub async fn commit(&self, command: ClusterCommand) -> Result<Applied, StateError> {
-        let proposal = Proposal {
-            id: u128::from_le_bytes(random::bytes()),
-            command,
-        };
-        Ok(self.member.commit(proposal).await?.outcome?)
+        Ok(self.member.commit(propose(command)).await?.outcome?)
     }
 
     /// What was acknowledged on any node before this was called is in [`NodeState::applied`] when it returns.

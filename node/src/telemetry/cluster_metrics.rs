@@ -85,8 +85,10 @@ static LINK_METRICS: [LinkMetric; 4] = [
 fn links(links: &[LinkView]) -> String {
     let mut page = String::new();
     // A family without samples is of no use to anybody.
-    let metrics = LINK_METRICS.iter().filter(|_| !links.is_empty());
-    for metric in metrics {
+    if links.is_empty() {
+        return page;
+    }
+    for metric in &LINK_METRICS {
         let name = metric.name;
         let _ = write!(
             page,

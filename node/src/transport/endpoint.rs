@@ -18,7 +18,7 @@ use proto::wire::Kind;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{EndpointConfig, TokioRuntime};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,7 +42,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// What a node's port needs to know.
 pub struct Settings {
-    pub address: SocketAddr,
+    /// As [`listen`] gives it.
+    pub socket: UdpSocket,
     pub identity: Arc<Identity>,
     pub bundle: Arc<Bundle>,
     pub membership: Arc<dyn Membership>,
@@ -71,13 +72,24 @@ impl Shared {
     }
 }
 
-/// Opens the port and serves it until [`Peers::close`]. Within a tokio runtime.
+/// Takes the port, so that it can be named before it is served.
+pub fn listen(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    UdpSocket::bind(address).map_err(|error| BindError::Socket {
+        address: address.to_string(),
+        reason: error.to_string(),
+    })
+}
+
+/// Serves the port until [`Peers::close`]. Within a tokio runtime.
 pub fn bind(settings: Settings) -> Result<Peers, BindError> {
+    let address = settings.socket.local_addr();
     let bad_socket = |error: std::io::Error| BindError::Socket {
-        address: settings.address,
+        address: address
+            .as_ref()
+            .map_or_else(|error| error.to_string(), SocketAddr::to_string),
         reason: error.to_string(),
     };
-    let bound = socket::bind(settings.address).map_err(bad_socket)?;
+    let bound = socket::wrap(settings.socket).map_err(bad_socket)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::accepting(
         settings.identity.clone(),
         settings.bundle.clone(),

@@ -46,8 +46,8 @@ pub enum PeerError {
 /// Of binding the port.
 #[derive(thiserror::Error, Debug)]
 pub enum BindError {
-    #[error("the QUIC port {address} cannot be opened: {reason}")]
-    Socket { address: SocketAddr, reason: String },
+    #[error("the QUIC port {address} cannot be opened ({reason}): choose another one with --quic")]
+    Socket { address: String, reason: String },
     #[error("QUIC cannot be set up: {0}")]
     Tls(String),
 }

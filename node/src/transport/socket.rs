@@ -26,8 +26,7 @@ pub(super) struct Bound {
     pub packet_bytes_max: u16,
 }
 
-pub(super) fn bind(address: SocketAddr) -> io::Result<Bound> {
-    let socket = UdpSocket::bind(address)?;
+pub(super) fn wrap(socket: UdpSocket) -> io::Result<Bound> {
     let buffer_bytes = enlarge(&socket);
     let packet_bytes_max = match buffer_bytes >= BUFFER_BYTES_FOR_LARGE_PACKETS {
         true => super::tuning::PACKET_BYTES_MAX,

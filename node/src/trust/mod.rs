@@ -11,6 +11,7 @@ pub mod verify;
 
 mod certificate;
 mod pem_file;
+pub(crate) mod signatures;
 
 pub use authority::Authority;
 pub use bundle::Bundle;

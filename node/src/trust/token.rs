@@ -113,7 +113,7 @@ impl FromStr for JoinToken {
             return Err(TokenError::Addresses);
         }
         Ok(JoinToken {
-            role: role_named(role)?,
+            role: Role::named(role).ok_or_else(|| TokenError::Role(role.to_owned()))?,
             authority: digits("authority", authority)?,
             id: digits("id", id)?,
             secret: digits("secret", secret)?,
@@ -128,7 +128,7 @@ impl fmt::Display for JoinToken {
         write!(
             formatter,
             "v1.{}.{}.{}.{}@{}",
-            role_name(self.role),
+            self.role.name(),
             hex::encode(&self.authority),
             hex::encode(&self.id),
             hex::encode(&self.secret),
@@ -147,20 +147,6 @@ impl fmt::Debug for JoinToken {
             .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
-}
-
-pub fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Voter => "voter",
-        Role::Worker => "worker",
-    }
-}
-
-fn role_named(text: &str) -> Result<Role, TokenError> {
-    [Role::Voter, Role::Worker]
-        .into_iter()
-        .find(|role| role_name(*role) == text)
-        .ok_or_else(|| TokenError::Role(text.to_owned()))
 }
 
 fn digits<const N: usize>(part: &'static str, text: &str) -> Result<[u8; N], TokenError> {

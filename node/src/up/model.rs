@@ -108,20 +108,26 @@ impl PreparedModel {
     }
 }
 
-/// All these models, sharing the memory that is there.
-pub fn prepare_all(
-    models: &[NamedSpec],
+/// These models one after the other, sharing the memory that is there. What cannot be had goes to `failed`, which says
+/// whether to go on without it.
+pub fn prepare_all<'a>(
+    models: impl Iterator<Item = &'a NamedSpec>,
     config: &Config,
     store: &Store,
+    failed: impl Fn(&NamedSpec, anyhow::Error) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<PreparedModel>> {
     let mut available = os::memory::available_bytes();
     let mut prepared = Vec::new();
     for named in models {
-        let model = PreparedModel::prepare(store, named, config, available)?;
-        let memory = &model.memory;
-        available =
-            available.saturating_sub(memory.weight_bytes + memory.workspace_bytes + memory.cache_bytes);
-        prepared.push(model);
+        match PreparedModel::prepare(store, named, config, available) {
+            Ok(model) => {
+                let memory = &model.memory;
+                let taken = memory.weight_bytes + memory.workspace_bytes + memory.cache_bytes;
+                available = available.saturating_sub(taken);
+                prepared.push(model);
+            }
+            Err(error) => failed(named, error)?,
+        }
     }
     Ok(prepared)
 }

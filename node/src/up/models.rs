@@ -20,44 +20,58 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 pub enum Models {
     /// Somebody asked for these: what cannot be had is an error.
     Asked(Vec<NamedSpec>),
-    /// What the cluster serves, as far as this node can have it.
-    Shared(Vec<NamedSpec>),
+    /// What the cluster serves, as far as this node can have it: the same files, with their digests.
+    Shared(Vec<(NamedSpec, [u8; 32])>),
 }
 
 /// A node that was told nothing shares the load of its cluster.
 pub fn of_node(config: &Config, entry: &Entry) -> Models {
-    let is_told = config.models.origin != Origin::Default || entry.state.node() == FOUNDER;
-    if is_told {
+    let applied = entry.state.applied();
+    // The founder, or the only node of a cluster that was restored: there is nothing to share.
+    let begins = entry.state.node() == FOUNDER || applied.members().count() == 1;
+    if config.models.origin != Origin::Default || begins {
         return Models::Asked(config.models.value.clone());
     }
-    let applied = entry.state.applied();
-    let named = |model: &ModelRecord| format!("{}={}", model.name, model.spec).parse().ok();
-    let shared: Vec<NamedSpec> = applied.models().filter_map(named).collect();
-    match shared.is_empty() {
-        // The only member of a cluster that was restored.
-        true if applied.members().count() == 1 => Models::Asked(config.models.value.clone()),
-        true | false => Models::Shared(shared),
-    }
+    let shared = applied.models().filter_map(|model| {
+        let named = format!("{}={}", model.name, model.spec).parse().ok()?;
+        Some((named, model.digest))
+    });
+    Models::Shared(shared.collect())
 }
 
 impl Models {
     pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Vec<PreparedModel>> {
         match self {
-            Models::Asked(models) => model::prepare_all(models, config, store),
+            Models::Asked(models) => model::prepare_all(models.iter(), config, store, |_, error| Err(error)),
             Models::Shared(models) => {
-                let can_have = |named: &&NamedSpec| match store.take(&named.spec, crate::store::Check::Length)
-                {
-                    Ok(_) => true,
-                    Err(error) => {
-                        tracing::warn!(model = named.name, %error, "left to other nodes: it cannot be had here");
-                        false
-                    }
-                };
-                let here: Vec<NamedSpec> = models.iter().filter(can_have).cloned().collect();
-                model::prepare_all(&here, config, store)
+                let names = models.iter().map(|(named, _)| named);
+                let mut prepared = model::prepare_all(names, config, store, |named, error| {
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        model = named.name,
+                        error,
+                        "left to other nodes: it cannot be had here"
+                    );
+                    Ok(())
+                })?;
+                prepared.retain(|model| is_the_same(model, models));
+                Ok(prepared)
             }
         }
     }
+}
+
+/// A path may lead to another file on another host.
+fn is_the_same(model: &PreparedModel, shared: &[(NamedSpec, [u8; 32])]) -> bool {
+    let wanted = shared.iter().find(|(named, _)| named.name == model.named.name);
+    let is_the_same = wanted.is_some_and(|(_, digest)| *digest == model.stored.digest);
+    if !is_the_same {
+        tracing::warn!(
+            model = model.named.name,
+            "left to other nodes: it is another file here"
+        );
+    }
+    is_the_same
 }
 
 /// Says what this node serves from now on, and learns by which names its replicas go. Waits for as long as the cluster

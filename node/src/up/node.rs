@@ -28,7 +28,7 @@ use crate::store::{Store, Use};
 use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
-use coordinator::router::{self, RouterConfig};
+use coordinator::router::{Router, RouterConfig};
 use proto::cluster::ReplicaRecord;
 use std::io;
 use std::net::SocketAddr;
@@ -100,8 +100,12 @@ impl Node {
         let prepared = prepare(models, config.clone(), output).await?;
         tell_plan(config, &prepared, output);
         let key = first_key(config, &entry, output).await?;
-        let gateway = gateway(config, &entry).await?;
-        let (gateway, mailbox, router_ended, clock) = gateway;
+        let Routing {
+            gateway,
+            mailbox,
+            ended: router_ended,
+            clock,
+        } = Routing::start(config, &entry).await?;
         let control = ControlServer {
             scheme: transport.scheme(),
             http: address,
@@ -263,28 +267,36 @@ fn nodes_quic(entry: &Entry) -> SocketAddr {
         .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-type Router = (
-    Arc<RouterGateway>,
-    Mailbox<RouterMessage>,
-    tokio::task::JoinHandle<()>,
-    Clock,
-);
+/// The router, and all that HTTP sees of it.
+struct Routing {
+    gateway: Arc<RouterGateway>,
+    mailbox: Mailbox<RouterMessage>,
+    ended: tokio::task::JoinHandle<()>,
+    clock: Clock,
+}
 
-async fn gateway(config: &Config, entry: &Entry) -> anyhow::Result<Router> {
-    let clock = Clock::start();
-    let router = router::Router::new(RouterConfig::default());
-    let world = RouterWorld::new(Arc::clone(&entry.state));
-    let (mailbox, ended) = machine::spawn(router, world, clock, ROUTER_CREDITS).await?;
-    let gateway = Arc::new(RouterGateway {
-        mailbox: mailbox.clone(),
-        state: Arc::clone(&entry.state),
-        board: Board::default(),
-        auth: config.auth.value,
-        local_key: Arc::new(LocalKey::draw()),
-        models: Default::default(),
-        recorded: recorder::install()?,
-    });
-    Ok((gateway, mailbox, ended, clock))
+impl Routing {
+    async fn start(config: &Config, entry: &Entry) -> anyhow::Result<Routing> {
+        let clock = Clock::start();
+        let router = Router::new(RouterConfig::default());
+        let world = RouterWorld::new(Arc::clone(&entry.state));
+        let (mailbox, ended) = machine::spawn(router, world, clock, ROUTER_CREDITS).await?;
+        let gateway = Arc::new(RouterGateway {
+            mailbox: mailbox.clone(),
+            state: Arc::clone(&entry.state),
+            board: Board::default(),
+            auth: config.auth.value,
+            local_key: Arc::new(LocalKey::draw()),
+            models: Default::default(),
+            recorded: recorder::install()?,
+        });
+        Ok(Routing {
+            gateway,
+            mailbox,
+            ended,
+            clock,
+        })
+    }
 }
 
 fn tell_plan(config: &Config, prepared: &[PreparedModel], output: Output) {

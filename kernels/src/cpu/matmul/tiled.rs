@@ -1,4 +1,4 @@
-//! Products with quantised weights for many rows, on a unit that multiplies a tile of 16 terms at a time. The same numbers
+//! Products with weights in Q8_0 for many rows, on a unit that multiplies a tile of 16 terms at a time. The same numbers
 //! in the same order as in [`quantised`]: what is exact is the integer product, wherever it is made.
 
 use std::mem::MaybeUninit;
@@ -50,29 +50,8 @@ pub trait TileUnit {
     unsafe fn load(dots: *const [i32; 16]) -> Self::Lanes;
 }
 
-/// A weight format.
-pub trait TileFormat {
-    /// Of a packed block of 16 rows.
-    const BYTES: usize;
-
-    /// Where the block's weights are, perhaps unpacked into `room`, which may be uninitialised.
-    ///
-    /// # Safety
-    /// `from` points to a packed block; `room` can be written.
-    unsafe fn weights(from: *const u8, room: *mut Weights) -> *const Weights;
-}
-
-/// Lie as the unit wants them.
-pub struct Q8;
-
-impl TileFormat for Q8 {
-    const BYTES: usize = 512;
-
-    #[inline(always)]
-    unsafe fn weights(from: *const u8, _room: *mut Weights) -> *const Weights {
-        from.cast()
-    }
-}
+/// Of a packed block of 16 rows in Q8_0, which lies as the unit wants it.
+const BLOCK_BYTES: usize = size_of::<Weights>();
 
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows. Tiles of fewer than 16 rows
 /// are left to `D`.
@@ -80,7 +59,7 @@ impl TileFormat for Q8 {
 /// # Safety
 /// As [`quantised::multiply`], and the CPU must have the unit `U`, which this thread does not hold.
 #[inline(always)]
-pub unsafe fn multiply<U: TileUnit, F: TileFormat, D: BlockDot<Lanes = U::Lanes>, const HALVES: usize>(
+pub unsafe fn multiply<U: TileUnit, D: BlockDot<Lanes = U::Lanes>>(
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
@@ -91,29 +70,25 @@ pub unsafe fn multiply<U: TileUnit, F: TileFormat, D: BlockDot<Lanes = U::Lanes>
         if !full.is_empty() {
             let unit = U::take();
             match task.x.precision() {
-                InputPrecision::OneTerm => {
-                    multiply_terms::<U, F, HALVES, 1>(&unit, task, groups.clone(), full.clone())
-                }
-                InputPrecision::TwoTerms => {
-                    multiply_terms::<U, F, HALVES, 2>(&unit, task, groups.clone(), full.clone())
-                }
+                InputPrecision::OneTerm => multiply_terms::<U, 1>(&unit, task, groups.clone(), full.clone()),
+                InputPrecision::TwoTerms => multiply_terms::<U, 2>(&unit, task, groups.clone(), full.clone()),
             }
         }
         if full.end < rows.end {
-            quantised::multiply::<D, HALVES>(task, groups, full.end..rows.end);
+            quantised::multiply::<D, 1>(task, groups, full.end..rows.end);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_terms<U: TileUnit, const TERMS: usize>(
     unit: &U,
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
     for group in groups {
-        let group = Group::<HALVES>::new(task.weights, group, F::BYTES);
+        let group = Group::<1>::new(task.weights, group, BLOCK_BYTES);
         for row in rows.clone().step_by(TILE) {
             let tile = task.x.tile(row..row + TILE);
             assert_eq!(
@@ -122,7 +97,7 @@ unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const 
                 "activations of these inputs"
             );
             // SAFETY: passed on to the caller; the tile has all blocks of the group.
-            unsafe { multiply_tile::<U, F, HALVES, TERMS>(unit, &group, &tile, task, row) };
+            unsafe { multiply_tile::<U, TERMS>(unit, &group, &tile, task, row) };
         }
     }
 }
@@ -132,15 +107,14 @@ unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const 
 /// # Safety
 /// As [`multiply`]; the tile has 16 rows and all blocks of the group, in `TERMS`.
 #[inline(always)]
-unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_tile<U: TileUnit, const TERMS: usize>(
     unit: &U,
-    group: &Group<HALVES>,
+    group: &Group<1>,
     tile: &Tile<'_>,
     task: &Task<'_>,
     row: usize,
 ) {
     // Written before it is read, block by block: filling it first would take as long as scaling a block.
-    let mut room = MaybeUninit::<Weights>::uninit();
     let mut dots = [const { MaybeUninit::<[Dots; TERMS]>::uninit() }; 2];
     // SAFETY: the caller promises the unit; blocks and rows are within the matrix and the tile; the products of a block
     // are written one turn before they are scaled.
@@ -148,13 +122,13 @@ unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const HALVES: usize, const T
         let mut acc = [U::Lanes::splat(0.0); TILE];
         for block in 0..=group.blocks {
             if block < group.blocks {
-                let weights = F::weights(group.quants(block, F::BYTES), room.as_mut_ptr());
+                let weights = group.quants(block, BLOCK_BYTES).cast();
                 let q = tile.q.as_ptr().add(block * TILE * TERMS * BLOCK);
                 unit.multiply(weights, q, dots[block % 2].as_mut_ptr());
             }
             if let Some(last) = block.checked_sub(1) {
                 let dots = dots[last % 2].as_ptr().cast();
-                scale::<U, HALVES, TERMS>(group, tile, last, dots, &mut acc);
+                scale::<U, TERMS>(group, tile, last, dots, &mut acc);
             }
         }
         for (r, acc) in acc.iter().enumerate() {
@@ -169,28 +143,22 @@ unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const HALVES: usize, const T
 /// # Safety
 /// The CPU must have the instructions of `U`; the tile has the block, and `dots` points to a product of each term.
 #[inline(always)]
-unsafe fn scale<U: TileUnit, const HALVES: usize, const TERMS: usize>(
-    group: &Group<HALVES>,
+unsafe fn scale<U: TileUnit, const TERMS: usize>(
+    group: &Group<1>,
     tile: &Tile<'_>,
     block: usize,
     dots: *const [i32; 16],
     acc: &mut [U::Lanes; TILE],
 ) {
-    let first = block * TILE * TERMS;
-    let (d, offset) = (
-        &tile.d[first..][..TILE * TERMS],
-        &tile.offset[first..][..TILE * TERMS],
-    );
+    let d = &tile.d[block * TILE * TERMS..][..TILE * TERMS];
     // SAFETY: passed on to the caller.
     unsafe {
-        let (scale, minimum) = group.scales::<U::Lanes>(block, 0);
+        // Q8_0 has no minima.
+        let (scale, _) = group.scales::<U::Lanes>(block, 0);
         for (r, acc) in acc.iter_mut().enumerate() {
-            for i in r * TERMS..(r + 1) * TERMS {
-                let dot = U::load(dots.add(i));
-                *acc = dot.fma(scale.mul(U::Lanes::splat(d[i])), *acc);
-                if HALVES == 2 {
-                    *acc = minimum.fma(U::Lanes::splat(offset[i]), *acc);
-                }
+            for (term, d) in d[r * TERMS..][..TERMS].iter().enumerate() {
+                let dot = U::load(dots.add(r * TERMS + term));
+                *acc = dot.fma(scale.mul(U::Lanes::splat(*d)), *acc);
             }
         }
     }
@@ -274,26 +242,22 @@ mod tests {
 
     #[test]
     fn tiles_have_the_bits_of_single_rows() {
-        let kernels: [(WeightFormat, Kernel, Kernel); 1] = [(
-            WeightFormat::Q8_0,
-            quantised::multiply::<scalar::Q8, 1>,
-            multiply::<Loops, Q8, scalar::Q8, 1>,
-        )];
-        for (format, single, tiled) in kernels {
-            for (outputs, inputs) in [(1, 32), (16, 64), (37, 160)] {
-                let bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)
-                    // Scales and minima stay finite: no byte is one of a great exponent.
-                    .map(|i| ((i * 89 + i / 7) % 256) as u8 & 0xbf)
-                    .collect();
-                let matrix = Matrix::pack(format, &bytes, outputs, inputs).unwrap();
-                for rows in [1, 15, 16, 17, 48, 50] {
-                    for precision in [InputPrecision::OneTerm, InputPrecision::TwoTerms] {
-                        assert_eq!(
-                            product(tiled, &matrix, precision, rows),
-                            product(single, &matrix, precision, rows),
-                            "{format:?} {outputs} × {inputs}, {rows} rows, {precision:?}"
-                        );
-                    }
+        let format = WeightFormat::Q8_0;
+        let single: Kernel = quantised::multiply::<scalar::Q8, 1>;
+        let tiled: Kernel = multiply::<Loops, scalar::Q8>;
+        for (outputs, inputs) in [(1, 32), (16, 64), (37, 160)] {
+            let bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)
+                // Scales and minima stay finite: no byte is one of a great exponent.
+                .map(|i| ((i * 89 + i / 7) % 256) as u8 & 0xbf)
+                .collect();
+            let matrix = Matrix::pack(format, &bytes, outputs, inputs).unwrap();
+            for rows in [1, 15, 16, 17, 48, 50] {
+                for precision in [InputPrecision::OneTerm, InputPrecision::TwoTerms] {
+                    assert_eq!(
+                        product(tiled, &matrix, precision, rows),
+                        product(single, &matrix, precision, rows),
+                        "{format:?} {outputs} × {inputs}, {rows} rows, {precision:?}"
+                    );
                 }
             }
         }

@@ -97,7 +97,7 @@ impl Cluster {
         let bundle = Arc::new(Bundle::new(vec![self.authority.certificate().clone()]).unwrap());
         let service = Arc::new(Recorder::new(self.authority.clone(), self.roster.clone()));
         let peers = bind(Settings {
-            address,
+            socket: listen(address).unwrap(),
             identity: identity.clone(),
             bundle: bundle.clone(),
             membership: self.roster.clone(),
