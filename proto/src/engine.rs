@@ -1,6 +1,7 @@
 //! What a gateway and an engine say to each other.
 
 use crate::request::{Finish, Refusal, Submit};
+use crate::stage::{StageAddress, StageAddresses};
 use crate::{Attempt, Epoch, Position, ReplicaId, Span, StepId, StreamId};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ pub enum ToEngine {
     },
     /// Take nothing new; `Drained` is the answer once nothing runs.
     Drain,
+    /// From the node alone, and only to the head of a pipeline: where its stages are, itself included.
+    Stages(Box<StageAddresses>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
@@ -35,6 +38,32 @@ pub enum FromEngine {
     },
     Load(Load),
     Drained,
+    /// To the node alone: the process has this port for the other stages of its pipeline.
+    Listening(Box<StageAddress>),
+    /// How well a pipeline is used. Comes with `Load`.
+    Pipeline(Box<PipelineUse>),
+}
+
+/// Of a replica in several stages, since its epoch began.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PipelineUse {
+    pub stages: u32,
+    /// While at least one plan was under way.
+    pub occupied: Span,
+    /// Sum of what all stages computed.
+    pub computed: Span,
+}
+
+impl PipelineUse {
+    /// The part of the stages' time that none of them computed in while there was work: 0 to 1.
+    pub fn bubble(&self) -> f64 {
+        let available = self.occupied.as_secs_f64() * f64::from(self.stages);
+        if available == 0.0 {
+            0.0
+        } else {
+            (1.0 - self.computed.as_secs_f64() / available).max(0.0)
+        }
+    }
 }
 
 /// What a replica is, once it is known.

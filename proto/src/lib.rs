@@ -13,6 +13,7 @@ pub mod join;
 pub mod peer;
 pub mod raft;
 pub mod request;
+pub mod stage;
 pub mod step;
 pub mod time;
 pub mod wire;

@@ -4,6 +4,7 @@
 
 use crate::cluster::Proposal;
 use crate::raft::{CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer};
+use crate::stage::StageAddress;
 use crate::{Epoch, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -24,6 +25,8 @@ pub enum PeerRequest {
     AuthorityKey(Box<ReadRequest>),
     /// Which authority has signed the certificate that the other shows now.
     SignedBy(Box<ReadRequest>),
+    /// Where the process is that computes the asked node's stage of this replica.
+    StageAt(Box<Replica>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -37,6 +40,7 @@ pub enum PeerAnswer {
     /// For people: what is wrong, and what to do.
     Refused(Box<Refusal>),
     SignedBy(Box<SignedBy>),
+    StageAt(Box<StageAddress>),
 }
 
 impl PeerAnswer {
@@ -50,7 +54,8 @@ impl PeerAnswer {
             | PeerAnswer::ReadIndex(_)
             | PeerAnswer::ModelText(_)
             | PeerAnswer::AuthorityKey(_)
-            | PeerAnswer::SignedBy(_) => "an answer to another question".to_owned(),
+            | PeerAnswer::SignedBy(_)
+            | PeerAnswer::StageAt(_) => "an answer to another question".to_owned(),
         }
     }
 }

@@ -46,6 +46,11 @@ pub enum Kind {
     RenewAnswer = 22,
     /// Raw bytes, not rkyv: a tensor or a part of a file, into a buffer that the receiver has sized.
     Chunk = 23,
+    /// A pipeline's head to a stage: the beginning of an epoch, and its answer.
+    StageBegin = 25,
+    StageReady = 26,
+    /// A plan for one stage.
+    StageStep = 27,
     RaftEntry = 40,
     RaftVote = 41,
     RaftLogId = 42,
@@ -58,7 +63,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 24] = [
         Kind::ToEngine,
         Kind::FromEngine,
         Kind::LogEntry,
@@ -72,6 +77,9 @@ impl Kind {
         Kind::RenewRequest,
         Kind::RenewAnswer,
         Kind::Chunk,
+        Kind::StageBegin,
+        Kind::StageReady,
+        Kind::StageStep,
         Kind::RaftEntry,
         Kind::RaftVote,
         Kind::RaftLogId,
@@ -106,7 +114,9 @@ impl Kind {
             Kind::PeerRequest => 8 << 20,
             // The largest vocabularies take some 20 MiB.
             Kind::PeerAnswer => PAYLOAD_BYTES_MAX,
-            Kind::Hello => 4 << 10,
+            // A plan for a whole batch: every slice with its new pages.
+            Kind::StageStep => 8 << 20,
+            Kind::Hello | Kind::StageBegin | Kind::StageReady => 4 << 10,
             // Said by strangers, or to them: two certificates and a list of members.
             Kind::JoinRequest | Kind::JoinAnswer | Kind::RenewRequest | Kind::RenewAnswer => 16 << 10,
             Kind::Chunk => 16 << 20,

@@ -1,11 +1,14 @@
 //! What nodes say to each other: these bytes, and no damaged ones.
 
 use proto::cluster::{Applied, ClusterCommand, ClusterImage, ImageV1, KeyId, Proposal, Rejected};
+use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::join::*;
 use proto::peer::*;
 use proto::raft::*;
+use proto::stage::*;
+use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::wire::{self, HEADER_BYTES, Header, Kind, WireError};
-use proto::{Epoch, NodeId, ReplicaId};
+use proto::{AdapterId, BlockId, Epoch, GroupId, NodeId, ReplicaId, SequenceId, Span, StepId};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -64,6 +67,7 @@ fn each(check: &mut impl Check) {
     );
     each_of_raft(check);
     each_of_streams(check);
+    each_of_stages(check);
     each_of_joining(check);
     each_that_is_kept(check);
 }
@@ -250,6 +254,55 @@ fn each_of_streams(check: &mut impl Check) {
     check.check("hello_stage", Kind::Hello, Hello::Stage(Box::new(stage)));
     let name = "blob".to_owned();
     check.check("hello_blob", Kind::Hello, Hello::Blob(Box::new(Blob { name })));
+}
+
+fn each_of_stages(check: &mut impl Check) {
+    let address = StageAddress {
+        node: NodeId(7),
+        quic: "10.0.0.7:4000".to_owned(),
+    };
+    let next = address.clone();
+    check.check("stage_begin", Kind::StageBegin, StageBegin { next });
+    let ready = StageReady {
+        numerics: 5,
+        fixed_secs: 1e-3,
+        per_token_secs: 2e-4,
+        per_context_secs: 3e-8,
+    };
+    check.check("stage_ready", Kind::StageReady, ready);
+    let slice = Slice {
+        sequence: SequenceId(3),
+        adapter: AdapterId(0),
+        start: 16,
+        count: 2,
+        new_blocks: vec![(GroupId(0), BlockId(9))],
+        output: SliceOutput::Sample,
+    };
+    let plan = StepPlan {
+        epoch: Epoch(2),
+        step: StepId(8),
+        slices: vec![slice],
+        ..StepPlan::default()
+    };
+    let tokens = vec![11, 12];
+    check.check("stage_step", Kind::StageStep, StageStep { plan, tokens });
+    let asked = PeerRequest::StageAt(Box::new(Replica {
+        replica: ReplicaId(4),
+    }));
+    check.check("stage_at", Kind::PeerRequest, asked);
+    let found = PeerAnswer::StageAt(Box::new(address.clone()));
+    check.check("stage_at_answer", Kind::PeerAnswer, found);
+    let stages = vec![address.clone()];
+    let stages = ToEngine::Stages(Box::new(StageAddresses { stages }));
+    check.check("stages", Kind::ToEngine, stages);
+    let listening = FromEngine::Listening(Box::new(address));
+    check.check("listening", Kind::FromEngine, listening);
+    let used = PipelineUse {
+        stages: 2,
+        occupied: Span(30),
+        computed: Span(50),
+    };
+    check.check("pipeline", Kind::FromEngine, FromEngine::Pipeline(Box::new(used)));
 }
 
 fn each_of_joining(check: &mut impl Check) {

@@ -3,8 +3,19 @@ use crate::kv::KvPool;
 use crate::model::decoder::LOGIT_ROWS_MAX;
 use crate::model::{Cut, Decoder, LoadError, ModelConfig, Room, WeightSource, Weights};
 use crate::sample::{Sampler, score};
+use crate::stage::Stage;
 use crate::step::{LogitRow, Pass, Purpose, StepInput, StepOutput};
 use kernels::Ops;
+
+/// What a rank is to hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Share {
+    pub stage: Stage,
+    /// Pages of KV cache in every layer of the stage.
+    pub blocks: u32,
+    /// Positions in a page.
+    pub block_tokens: u32,
+}
 
 /// One rank of a replica: its part of the weights and of the KV bytes. Told what to compute; it never chooses.
 pub struct Rank<O: Ops, X: Exchange> {
@@ -14,19 +25,21 @@ pub struct Rank<O: Ops, X: Exchange> {
     room: Room<O>,
     kv: KvPool<O>,
     sampler: Sampler,
+    stage: Stage,
+    hidden: usize,
     vocabulary: usize,
 }
 
 impl<O: Ops, X: Exchange> Rank<O, X> {
-    /// Packs this rank's part of the weights and allocates `blocks` pages of `block_tokens` positions in every layer.
+    /// Packs this rank's part of the weights and allocates its pages.
     pub fn load(
         ops: O,
         exchange: X,
         source: &mut WeightSource<'_>,
         config: &ModelConfig,
-        blocks: u32,
-        block_tokens: u32,
+        share: &Share,
     ) -> Result<Self, LoadError> {
+        let (stage, block_tokens) = (&share.stage, share.block_tokens as usize);
         let (rank, ranks) = (exchange.rank(), exchange.ranks());
         let too_many = LoadError::TooManyRanks {
             ranks,
@@ -36,11 +49,11 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
         let room = Room::new(&ops, config, cut, rank)?;
         let kv = KvPool::new(
             &ops,
-            &cut.attention(rank, block_tokens as usize),
-            config.layers,
-            blocks,
+            &cut.attention(rank, block_tokens),
+            stage.layers().len(),
+            share.blocks,
         )?;
-        let positions = (blocks as usize * block_tokens as usize).min(config.context_tokens_max as usize);
+        let positions = (share.blocks as usize * block_tokens).min(config.context_tokens_max as usize);
         let mut weights = Weights {
             ops: &ops,
             source,
@@ -48,12 +61,14 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
             rank,
             loaded: 0,
         };
-        let decoder = Decoder::load(&mut weights, config, block_tokens as usize, positions)?;
+        let decoder = Decoder::load(&mut weights, config, stage, block_tokens, positions)?;
         Ok(Rank {
             decoder,
             room,
             kv,
             sampler: Sampler::default(),
+            stage: stage.clone(),
+            hidden: config.hidden,
             vocabulary: config.vocabulary,
             ops,
             exchange,
@@ -61,21 +76,40 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
     }
 
     /// Computes one step together with the other ranks. All tokens must be in the vocabulary, and all positions below
-    /// the context and the cache's size.
+    /// the context and the cache's size; after the first stage, the residual has a row for each.
     pub fn step(&mut self, input: &StepInput) -> Result<StepOutput, Lost> {
         self.kv.zero(&mut self.ops, &input.zero);
         let mut output = StepOutput::default();
+        let mut carried = input.residual.as_slice();
         for pass in &input.passes {
+            let own = match self.stage.embeds() {
+                true => &[],
+                false => carried
+                    .split_off(..pass.positions.len() * self.hidden)
+                    .expect("the residual has all rows of the step"),
+            };
             self.decoder.forward(
                 &mut self.ops,
                 &mut self.exchange,
                 pass,
+                own,
                 &mut self.room,
                 &mut self.kv,
             )?;
-            self.read_logits(pass, &mut output)?;
+            self.hand_on(pass, &mut output)?;
         }
         Ok(output)
+    }
+
+    /// To whoever samples, or to the next stage.
+    fn hand_on(&mut self, pass: &Pass, output: &mut StepOutput) -> Result<(), Lost> {
+        if self.stage.samples() {
+            return self.read_logits(pass, output);
+        }
+        if self.exchange.rank() == 0 {
+            output.residual.extend_from_slice(self.room.residual(&self.ops));
+        }
+        Ok(())
     }
 
     fn read_logits(&mut self, pass: &Pass, output: &mut StepOutput) -> Result<(), Lost> {

@@ -1,17 +1,14 @@
 //! The shell's memory of running sequences: what an `Engine` must not see, and a rank needs.
 
 use crate::constraint::Constraint;
+use crate::layout::{BlockLists, Rows, cut_into_passes};
 use crate::sample::{SampleRequest, SampledToken, TokenCounts, penalises};
-use crate::step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};
-use kernels::SequenceRows;
+use crate::step::{LogitRow, Pass, Purpose, StepInput, StepOutput};
 use proto::request::{Sampling, Submit};
 use proto::step::{Sampled, Slice, SliceOutput, StepDone, StepPlan, Verdict};
-use proto::{BlockHash, GroupId, Position, SequenceId, Span};
+use proto::{BlockHash, Position, SequenceId, Span};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The group of layers with full attention; all layers of the models known so far.
-const FULL_ATTENTION: GroupId = GroupId(0);
 
 /// Tokens, block lists, sampling and hash chain of every admitted sequence.
 ///
@@ -19,6 +16,7 @@ const FULL_ATTENTION: GroupId = GroupId(0);
 /// panics.
 pub struct SequenceTable {
     block_tokens: usize,
+    blocks: BlockLists,
     sequences: BTreeMap<SequenceId, Sequence>,
 }
 
@@ -30,8 +28,6 @@ struct Sequence {
     sampling: Arc<Sampling>,
     counts: Arc<TokenCounts>,
     constraint: Option<Arc<dyn Constraint>>,
-    /// By group, in the order of positions.
-    blocks: BTreeMap<GroupId, Vec<u32>>,
     /// The next prompt position whose score is due; a recomputed position is not scored again.
     scored: usize,
     chain: HashChain,
@@ -48,6 +44,7 @@ impl SequenceTable {
         assert!(block_tokens > 0, "a block holds at least one token");
         SequenceTable {
             block_tokens: block_tokens as usize,
+            blocks: BlockLists::new(block_tokens),
             sequences: BTreeMap::new(),
         }
     }
@@ -69,17 +66,13 @@ impl SequenceTable {
         for sequence in &plan.forget {
             self.sequences.remove(sequence);
         }
-        for sequence in &plan.reset {
-            self.sequence(*sequence).blocks.clear();
-        }
-        let mut input = StepInput {
-            zero: plan.zero.iter().map(|block| block.0).collect(),
-            passes: Vec::new(),
-        };
+        let mut input = self.blocks.begin(plan);
         for slice in &plan.slices {
-            let block_tokens = self.block_tokens;
-            self.sequence(slice.sequence)
-                .take_slice(slice, block_tokens, &mut input.passes);
+            self.blocks.extend(slice);
+            let blocks = self.blocks.of(slice);
+            let known = self.sequences.get_mut(&slice.sequence);
+            let sequence = known.unwrap_or_else(|| unknown(slice.sequence));
+            sequence.take_slice(slice, blocks, &mut input.passes);
         }
         input
     }
@@ -106,8 +99,12 @@ impl SequenceTable {
 
     fn sequence(&mut self, sequence: SequenceId) -> &mut Sequence {
         let known = self.sequences.get_mut(&sequence);
-        known.unwrap_or_else(|| panic!("the plan names sequence {sequence}, which was never admitted"))
+        known.unwrap_or_else(|| unknown(sequence))
     }
+}
+
+fn unknown(sequence: SequenceId) -> ! {
+    panic!("the plan names sequence {sequence}, which was never admitted")
 }
 
 impl Sequence {
@@ -127,7 +124,6 @@ impl Sequence {
             counts: Arc::new(TokenCounts::new(&submit.sampling, prompt, output)),
             sampling: Arc::new(submit.sampling),
             constraint,
-            blocks: BTreeMap::new(),
             // The first token has nothing before it that could foretell it.
             scored: 1,
             chain: HashChain {
@@ -138,57 +134,27 @@ impl Sequence {
         }
     }
 
-    fn take_slice(&mut self, slice: &Slice, block_tokens: usize, passes: &mut Vec<Pass>) {
-        for (group, block) in &slice.new_blocks {
-            self.blocks.entry(*group).or_default().push(block.0);
-        }
-        let (mut start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
+    fn take_slice(&mut self, slice: &Slice, blocks: &[u32], passes: &mut Vec<Pass>) {
+        let end = (slice.start + slice.count) as usize;
         assert!(
             end <= self.tokens.len(),
             "a slice ends at {end}, {} tokens are known",
             self.tokens.len()
         );
-        let blocks = self.blocks.get(&FULL_ATTENTION).map_or(0, Vec::len);
-        assert!(
-            blocks * block_tokens >= end,
-            "{blocks} blocks do not hold {end} positions"
-        );
-        while start < end {
-            let pass = open_pass(passes);
-            let rows = (end - start).min(PASS_ROWS_MAX - pass.tokens.len());
-            self.add_rows(slice.sequence, start, rows, pass);
-            start += rows;
-        }
+        cut_into_passes(slice, blocks, passes, |rows, pass| {
+            pass.tokens.extend_from_slice(&self.tokens[rows.positions()]);
+            self.ask_for_scores(slice.sequence, rows, &mut pass.logits);
+        });
         self.ask_for_sample(slice, passes);
     }
 
-    fn add_rows(&mut self, sequence: SequenceId, start: usize, rows: usize, pass: &mut Pass) {
-        let first_row = pass.tokens.len();
-        pass.tokens.extend_from_slice(&self.tokens[start..start + rows]);
-        pass.positions
-            .extend((start..start + rows).map(|position| position as u32));
-        pass.batch.sequences.push(SequenceRows {
-            first_row,
-            rows,
-            start,
-            blocks: self.blocks[&FULL_ATTENTION].clone(),
-        });
-        self.ask_for_scores(sequence, start, first_row, rows, &mut pass.logits);
-    }
-
     /// The row at position p foretells the token at p + 1.
-    fn ask_for_scores(
-        &mut self,
-        sequence: SequenceId,
-        start: usize,
-        first_row: usize,
-        rows: usize,
-        logits: &mut Vec<LogitRow>,
-    ) {
+    fn ask_for_scores(&mut self, sequence: SequenceId, rows: Rows, logits: &mut Vec<LogitRow>) {
+        let Rows { start, first_row, .. } = rows;
         let Some(top) = self.sampling.prompt_logprobs else {
             return;
         };
-        let end = (start + rows + 1).min(self.output_from);
+        let end = (start + rows.count + 1).min(self.output_from);
         assert!(
             start < self.scored || self.scored >= end,
             "a prompt whose scores are wanted was skipped in part"
@@ -219,7 +185,7 @@ impl Sequence {
                     "the next token follows the last one known"
                 );
                 let pass = passes.last_mut().expect("a slice has at least one row");
-                let row = pass.tokens.len() as u32 - 1;
+                let row = pass.positions.len() as u32 - 1;
                 let purpose = Purpose::Sample(self.sample_request());
                 pass.logits.push(LogitRow {
                     row,
@@ -266,14 +232,4 @@ impl HashChain {
         self.last = self.last.child(block);
         Some(self.last)
     }
-}
-
-fn open_pass(passes: &mut Vec<Pass>) -> &mut Pass {
-    if passes
-        .last()
-        .is_none_or(|pass| pass.tokens.len() == PASS_ROWS_MAX)
-    {
-        passes.push(Pass::default());
-    }
-    passes.last_mut().expect("one was just pushed if there was none")
 }

@@ -15,12 +15,30 @@ pub struct StepInput {
     pub zero: Vec<u32>,
     /// In order; a sequence may continue from one to the next.
     pub passes: Vec<Pass>,
+    /// What the stage before has made of all rows, row-major `(rows, hidden)`. Empty in the first stage.
+    pub residual: Vec<f32>,
+}
+
+impl StepInput {
+    /// Of all passes.
+    pub fn rows(&self) -> usize {
+        self.passes.iter().map(|pass| pass.positions.len()).sum()
+    }
+
+    /// Of all passes, in order: what the first stage has to know of what is computed.
+    pub fn tokens(&self) -> Vec<u32> {
+        self.passes
+            .iter()
+            .flat_map(|pass| &pass.tokens)
+            .copied()
+            .collect()
+    }
 }
 
 /// At most [`PASS_ROWS_MAX`] rows that go through the model together.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
-    /// One for each row.
+    /// One for each row; none after the first stage.
     pub tokens: Vec<u32>,
     /// One for each row.
     pub positions: Vec<u32>,
@@ -47,13 +65,15 @@ pub enum Purpose {
     Sample(SampleRequest),
 }
 
-/// What rank 0 gives back; empty from the others.
+/// What rank 0 gives back; the others' is of no use.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct StepOutput {
     /// In the order of the plan's slices that sample.
     pub sampled: Vec<(SequenceId, SampledToken)>,
     /// Scores of prompt tokens in order: each sequence goes on where its last step ended, and the first token has none.
     pub prompt_scores: Vec<(SequenceId, Vec<TokenScore>)>,
+    /// For the next stage, as in [`StepInput::residual`]. Empty from the last stage.
+    pub residual: Vec<f32>,
 }
 
 impl StepOutput {

@@ -1,5 +1,6 @@
 //! Small model files made on the spot. Public because tests of other rooms need a model too, and none is in the tree.
 
+use crate::stage::Output;
 use kernels::WeightFormat;
 
 /// Writes a GGUF file entry by entry.
@@ -202,6 +203,8 @@ pub struct TinyLlama {
     pub context_tokens_max: u32,
     /// Of all matrices.
     pub format: WeightFormat,
+    /// What makes logits.
+    pub output: Output,
     pub seed: u64,
 }
 
@@ -217,6 +220,7 @@ impl Default for TinyLlama {
             vocabulary: 515,
             context_tokens_max: 2048,
             format: WeightFormat::Q4_1,
+            output: Output::Embeddings,
             seed: 1,
         }
     }
@@ -239,6 +243,10 @@ impl TinyLlama {
         norm(writer, &mut random, "output_norm.weight", hidden);
         for layer in 0..self.layers {
             self.layer(writer, &mut random, layer);
+        }
+        match self.output {
+            Output::Embeddings => {}
+            Output::Own => self.matrix(writer, &mut random, "output.weight", hidden, self.vocabulary),
         }
     }
 

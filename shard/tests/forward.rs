@@ -168,7 +168,7 @@ fn the_format_of_keys_and_values_is_part_of_the_numerics_and_of_the_memory() {
     });
     assert_ne!(numerics_fingerprint(&bf16), numerics_fingerprint(&int8));
     let per_block = |config| {
-        let memory = ModelMemory::of(config, &gguf, 1, 16).unwrap();
+        let memory = ModelMemory::of(config, &gguf, &config.whole(), 1, 16).unwrap();
         memory.kv_bytes_per_block
     };
     // Heads of 32: 64 bytes in bf16, 32 and a scale in int8.

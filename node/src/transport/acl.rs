@@ -28,6 +28,8 @@ pub fn kind_may_stand(kind: Kind, place: Place) -> bool {
         Kind::ToEngine => place == Place::Stream(Class::Control, Side::Opener),
         Kind::FromEngine => place == Place::Stream(Class::Control, Side::Acceptor),
         Kind::Chunk => matches!(place, Place::Stream(Class::Bulk | Class::Activations, _)),
+        Kind::StageBegin | Kind::StageStep => place == Place::Stream(Class::Activations, Side::Opener),
+        Kind::StageReady => place == Place::Stream(Class::Activations, Side::Acceptor),
         Kind::JoinRequest => place == Place::JoinRequest,
         Kind::JoinAnswer => place == Place::JoinAnswer,
         Kind::RenewRequest => place == Place::RenewRequest,
@@ -54,7 +56,8 @@ pub fn role_may_ask(role: Role, request: &PeerRequest) -> bool {
         | PeerRequest::Command(_)
         | PeerRequest::ReadIndex(_)
         | PeerRequest::ModelText(_)
-        | PeerRequest::SignedBy(_) => true,
+        | PeerRequest::SignedBy(_)
+        | PeerRequest::StageAt(_) => true,
         // A worker is told what was agreed on; it votes for nobody, tells nobody, and lets nobody in.
         PeerRequest::Raft(_) | PeerRequest::AuthorityKey(_) => role == Role::Voter,
     }

@@ -74,6 +74,9 @@ async fn stream(
         | Kind::RenewRequest
         | Kind::RenewAnswer
         | Kind::Chunk
+        | Kind::StageBegin
+        | Kind::StageReady
+        | Kind::StageStep
         | Kind::RaftEntry
         | Kind::RaftVote
         | Kind::RaftLogId

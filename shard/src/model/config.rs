@@ -1,4 +1,5 @@
 use crate::gguf::{Gguf, GgufError, Tensor};
+use crate::stage::{Output, Stage};
 use kernels::KvFormat;
 
 /// What a decoder has to know of a model, besides its weights.
@@ -66,6 +67,18 @@ const FAMILIES: &str = "llama";
 const SIZE_MAX: u32 = 1 << 24;
 
 impl ModelConfig {
+    /// The model as one stage.
+    pub fn whole(&self) -> Stage {
+        Stage::new(0..self.layers, self.layers).expect("a model has layers")
+    }
+
+    pub fn output(&self) -> Output {
+        match self.tied_embeddings {
+            true => Output::Embeddings,
+            false => Output::Own,
+        }
+    }
+
     /// Reads and bounds everything, and checks that every tensor is there in its shape and that no other is.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<ModelConfig, ConfigError> {
         let family = gguf.required("general.architecture", Gguf::string)?;

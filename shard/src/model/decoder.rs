@@ -7,22 +7,30 @@ use super::weights::Weights;
 use super::{LoadError, ModelConfig, precision, rope};
 use crate::exchange::{Exchange, Lost};
 use crate::kv::KvPool;
+use crate::stage::Stage;
 use crate::step::{PASS_ROWS_MAX, Pass};
 use kernels::{AttentionShape, Ops, RopeTable};
 
 /// Rows whose logits are computed at once. Bounds what scoring a long prompt takes.
 pub const LOGIT_ROWS_MAX: usize = 64;
 
-/// A rank's part of a Llama-like decoder.
+/// A rank's part of a stage of a Llama-like decoder.
 pub struct Decoder<O: Ops> {
-    embedding: Linear<O>,
+    /// `None`: an earlier stage embeds.
+    embedding: Option<Linear<O>>,
     layers: Vec<Layer<O>>,
-    norm: Vec<f32>,
-    /// `None`: this rank holds the whole embedding table anyway, and computes all logits with it.
-    output: Option<Linear<O>>,
+    /// `None`: a later stage makes logits.
+    head: Option<Head<O>>,
     rope: RopeTable,
     shape: AttentionShape,
     epsilon: f32,
+}
+
+/// What makes logits of the last layer's output.
+struct Head<O: Ops> {
+    norm: Vec<f32>,
+    /// `None`: this rank holds the whole embedding table anyway, and computes all logits with it.
+    output: Option<Linear<O>>,
 }
 
 struct Layer<O: Ops> {
@@ -60,41 +68,51 @@ impl<O: Ops> Decoder<O> {
     pub fn load(
         weights: &mut Weights<'_, '_, O>,
         config: &ModelConfig,
+        stage: &Stage,
         block_tokens: usize,
         positions: usize,
     ) -> Result<Self, LoadError> {
-        let vocabulary = &weights.cut.vocabulary[weights.rank].clone();
-        let embedding = weights.matrix("token_embd.weight", &(0..config.vocabulary))?;
-        let layers = (0..config.layers)
+        let embedding = match stage.embeds() {
+            true => Some(weights.matrix("token_embd.weight", &(0..config.vocabulary))?),
+            false => None,
+        };
+        let layers = stage
+            .layers()
             .map(|layer| Layer::load(weights, layer))
             .collect::<Result<_, _>>()?;
-        let output = match (config.tied_embeddings, weights.cut.ranks()) {
-            (true, 1) => None,
-            (true, _) => Some(weights.matrix("token_embd.weight", vocabulary)?),
-            (false, _) => Some(weights.matrix("output.weight", vocabulary)?),
+        let head = match stage.samples() {
+            true => Some(Head::load(weights, config, stage)?),
+            false => None,
         };
         Ok(Decoder {
             embedding,
             layers,
-            norm: weights.vector("output_norm.weight")?,
-            output,
+            head,
             rope: rope::table(&config.rope, positions),
             shape: weights.cut.attention(weights.rank, block_tokens),
             epsilon: config.norm_epsilon,
         })
     }
 
-    /// Computes all rows of `pass` and their KV; leaves the last layer's output in `room`.
+    /// Computes all rows of `pass` and their KV; leaves the last layer's output in `room`. `carried` are these rows as
+    /// the stage before has left them, and is not looked at in the first one.
+    ///
+    /// # Panics
+    /// When `carried` has other rows than the pass.
     pub fn forward<X: Exchange>(
         &self,
         ops: &mut O,
         exchange: &mut X,
         pass: &Pass,
+        carried: &[f32],
         room: &mut Room<O>,
         kv: &mut KvPool<O>,
     ) -> Result<(), Lost> {
-        room.set_rows(ops, pass.tokens.len());
-        self.embedding.embed(ops, &pass.tokens, &mut room.residual);
+        room.set_rows(ops, pass.positions.len());
+        match &self.embedding {
+            Some(embedding) => embedding.embed(ops, &pass.tokens, &mut room.residual),
+            None => ops.write(&mut room.residual, carried),
+        }
         let mut context = Context {
             ops,
             exchange,
@@ -118,6 +136,9 @@ impl<O: Ops> Decoder<O> {
     }
 
     /// Logits of some rows of the pass just computed, at most [`LOGIT_ROWS_MAX`]: row-major `(rows, vocabulary)`.
+    ///
+    /// # Panics
+    /// Where a later stage makes logits.
     pub fn logits<'r, X: Exchange>(
         &self,
         ops: &mut O,
@@ -126,9 +147,11 @@ impl<O: Ops> Decoder<O> {
         room: &'r mut Room<O>,
     ) -> Result<&'r O::Tensor, Lost> {
         room.set_logit_rows(ops, rows.len());
+        let head = self.head.as_ref().expect("only the last stage makes logits");
+        let output = head.output.as_ref().or(self.embedding.as_ref());
+        let output = output.expect("a stage that makes logits has a matrix for them");
         ops.gather_rows(&room.residual, rows, &mut room.chosen);
-        ops.rms_norm(&room.chosen, &self.norm, self.epsilon, &mut room.chosen_normed);
-        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        ops.rms_norm(&room.chosen, &head.norm, self.epsilon, &mut room.chosen_normed);
         Linear::multiply(
             ops,
             [output],
@@ -137,6 +160,25 @@ impl<O: Ops> Decoder<O> {
             room.logits.own(),
         );
         room.logits.gather(ops, exchange)
+    }
+}
+
+impl<O: Ops> Head<O> {
+    fn load(
+        weights: &mut Weights<'_, '_, O>,
+        config: &ModelConfig,
+        stage: &Stage,
+    ) -> Result<Self, LoadError> {
+        let vocabulary = &weights.cut.vocabulary[weights.rank].clone();
+        let output = match (config.tied_embeddings, weights.cut.ranks()) {
+            (true, 1) if stage.embeds() => None,
+            (true, _) => Some(weights.matrix("token_embd.weight", vocabulary)?),
+            (false, _) => Some(weights.matrix("output.weight", vocabulary)?),
+        };
+        Ok(Head {
+            norm: weights.vector("output_norm.weight")?,
+            output,
+        })
     }
 }
 
@@ -170,6 +212,11 @@ impl<O: Ops> Room<O> {
             chosen_normed: workspace(ops, LOGIT_ROWS_MAX, hidden)?,
             logits: Gathered::new(ops, LOGIT_ROWS_MAX, cut.vocabulary.clone(), rank)?,
         })
+    }
+
+    /// The last layer's output, all rows of the pass: what the next stage goes on with.
+    pub fn residual<'r>(&'r self, ops: &O) -> &'r [f32] {
+        ops.read(&self.residual)
     }
 
     fn set_rows(&mut self, ops: &O, rows: usize) {

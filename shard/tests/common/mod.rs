@@ -9,8 +9,8 @@ use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
 use shard::{
-    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, Rank, SequenceTable, Shm, StepInput, StepOutput,
-    WeightSource,
+    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, Rank, SequenceTable, Share, Shm, Stage, StageTable,
+    StepInput, StepOutput, WeightSource,
 };
 use std::collections::BTreeMap;
 
@@ -34,11 +34,29 @@ struct Progress {
 }
 
 pub struct Replica<O: Ops = Reference> {
+    /// All but the last stage, with what they remember.
+    before: Vec<(StageTable, Vec<Rank<O, Shm>>)>,
     ranks: Vec<Rank<O, Shm>>,
     table: SequenceTable,
     sequences: BTreeMap<SequenceId, Progress>,
     next_block: u32,
     plan: StepPlan,
+}
+
+/// Into how many parts a model is cut each way.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Cuts {
+    pub ranks: usize,
+    pub stages: usize,
+}
+
+impl Cuts {
+    fn of(self, layers: usize) -> Vec<Stage> {
+        let bound = |stage: usize| layers * stage / self.stages;
+        (0..self.stages)
+            .map(|stage| Stage::new(bound(stage)..bound(stage + 1), layers).unwrap())
+            .collect()
+    }
 }
 
 pub fn greedy() -> Sampling {
@@ -68,12 +86,23 @@ impl<O: Ops> Replica<O> {
 
     /// With keys and values in this format.
     pub fn caching(kv: KvFormat, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
-        Replica::load(kv, &mut NoPackedCache, device, file, ranks)
+        Replica::load(kv, &mut NoPackedCache, device, file, Cuts { ranks, stages: 1 })
+    }
+
+    /// Cut into stages of whole layers, each with that many ranks.
+    pub fn piped(device: impl Fn() -> O, file: &[u8], cuts: Cuts) -> Self {
+        Replica::load(KvFormat::default(), &mut NoPackedCache, device, file, cuts)
     }
 
     /// With weights that were packed before, as far as `packed` has them.
     pub fn keeping(packed: &mut dyn PackedCache, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
-        Replica::load(KvFormat::default(), packed, device, file, ranks)
+        Replica::load(
+            KvFormat::default(),
+            packed,
+            device,
+            file,
+            Cuts { ranks, stages: 1 },
+        )
     }
 
     fn load(
@@ -81,7 +110,7 @@ impl<O: Ops> Replica<O> {
         packed: &mut dyn PackedCache,
         device: impl Fn() -> O,
         file: &[u8],
-        ranks: usize,
+        cuts: Cuts,
     ) -> Self {
         let gguf = Gguf::parse(file).unwrap();
         let config = ModelConfig {
@@ -93,10 +122,25 @@ impl<O: Ops> Replica<O> {
             packed,
             progress: &mut |_| {},
         };
-        let load =
-            |exchange| Rank::load(device(), exchange, &mut source, &config, BLOCKS, BLOCK_TOKENS).unwrap();
+        let mut load = |stage: &Stage| {
+            let share = Share {
+                stage: stage.clone(),
+                blocks: BLOCKS,
+                block_tokens: BLOCK_TOKENS,
+            };
+            let ring = Shm::ring(cuts.ranks).into_iter();
+            ring.map(|exchange| Rank::load(device(), exchange, &mut source, &config, &share).unwrap())
+                .collect()
+        };
+        let mut stages = cuts.of(config.layers);
+        let last = stages.pop().unwrap();
+        let before = stages.into_iter().map(|stage| {
+            let ranks = load(&stage);
+            (StageTable::new(stage, BLOCK_TOKENS), ranks)
+        });
         Replica {
-            ranks: Shm::ring(ranks).into_iter().map(load).collect(),
+            before: before.collect(),
+            ranks: load(&last),
             table: SequenceTable::new(BLOCK_TOKENS),
             sequences: BTreeMap::new(),
             next_block: 0,
@@ -190,8 +234,17 @@ impl<O: Ops> Replica<O> {
 
     fn step(&mut self) -> Result<(), Lost> {
         let plan = std::mem::take(&mut self.plan);
-        let input = self.table.input(&plan);
-        let output = self.run(&input)?;
+        let mut input = self.table.input(&plan);
+        for (table, ranks) in &mut self.before {
+            let tokens = match input.residual.is_empty() {
+                true => input.tokens(),
+                false => Vec::new(),
+            };
+            let mut own = table.input(&plan, &tokens).unwrap();
+            own.residual = std::mem::take(&mut input.residual);
+            input.residual = run(ranks, &own)?.residual;
+        }
+        let output = run(&mut self.ranks, &input)?;
         self.table.record(&plan, &output, Span::ZERO);
         for (sequence, token) in output.sampled {
             let progress = self.sequences.get_mut(&sequence).unwrap();
@@ -209,21 +262,20 @@ impl<O: Ops> Replica<O> {
         }
         Ok(())
     }
+}
 
-    /// Every rank on a thread of its own. The output of rank 0, unless any was lost.
-    fn run(&mut self, input: &StepInput) -> Result<StepOutput, Lost> {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .ranks
-                .iter_mut()
-                .map(|rank| scope.spawn(move || rank.step(input)))
-                .collect();
-            let mut outputs = threads.into_iter().map(|thread| thread.join().unwrap());
-            let first = outputs.next().unwrap();
-            outputs.collect::<Result<Vec<_>, _>>()?;
-            first
-        })
-    }
+/// Every rank on a thread of its own. The output of rank 0, unless any was lost.
+fn run<O: Ops>(ranks: &mut [Rank<O, Shm>], input: &StepInput) -> Result<StepOutput, Lost> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ranks
+            .iter_mut()
+            .map(|rank| scope.spawn(move || rank.step(input)))
+            .collect();
+        let mut outputs = threads.into_iter().map(|thread| thread.join().unwrap());
+        let first = outputs.next().unwrap();
+        outputs.collect::<Result<Vec<_>, _>>()?;
+        first
+    })
 }
 
 pub fn submit(prompt: &[u32], sampling: &Sampling) -> Submit {

@@ -1,0 +1,117 @@
+//! A model cut into stages: the same bits as in one piece, whatever the cut.
+
+mod common;
+
+use common::{Cuts, Replica, Stream, greedy, prompt};
+use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
+use proto::request::Sampling;
+use proto::step::{Slice, SliceOutput, StepPlan};
+use proto::{AdapterId, BlockId, GroupId, SequenceId};
+use shard::testing::TinyLlama;
+use shard::{Gguf, ModelConfig, ModelMemory, Output, Stage, StageTable};
+
+const CUTS: [Cuts; 7] = [
+    Cuts { ranks: 2, stages: 1 },
+    Cuts { ranks: 4, stages: 1 },
+    Cuts { ranks: 1, stages: 2 },
+    Cuts { ranks: 1, stages: 3 },
+    Cuts { ranks: 1, stages: 4 },
+    Cuts { ranks: 2, stages: 2 },
+    Cuts { ranks: 3, stages: 4 },
+];
+
+/// Nine heads and three of keys and values, as in SmolLM2: no number of ranks but three divides them.
+fn odd(output: Output) -> Vec<u8> {
+    TinyLlama {
+        layers: 5,
+        heads: 9,
+        kv_heads: 3,
+        format: WeightFormat::Q4_1,
+        output,
+        ..TinyLlama::default()
+    }
+    .file()
+}
+
+fn computed<O: Ops>(mut replica: Replica<O>, sampling: &Sampling) -> Stream {
+    let sequence = replica.admit(&prompt(6, 70), sampling);
+    replica.prefill(sequence, 40);
+    replica.decode(&[sequence], 3);
+    replica.preempt(sequence);
+    replica.prefill(sequence, 48);
+    replica.decode(&[sequence], 3);
+    replica.stream(sequence)
+}
+
+#[test]
+fn every_cut_into_stages_and_ranks_gives_the_same_bits() {
+    for output in [Output::Embeddings, Output::Own] {
+        let file = odd(output);
+        let whole = computed(Replica::new(&file, 1), &greedy());
+        assert_eq!(whole.tokens.len(), 8);
+        for cuts in CUTS {
+            let cpu = || Cpu::new(Team::alone(), None).unwrap();
+            let cut = Replica::piped(cpu, &file, cuts);
+            assert_eq!(computed(cut, &greedy()), whole, "{cuts:?}");
+        }
+    }
+}
+
+#[test]
+fn seeded_sampling_and_scores_of_a_prompt_survive_a_cut() {
+    let file = odd(Output::Embeddings);
+    let sampling = Sampling {
+        seed: 7,
+        temperature: 0.9,
+        prompt_logprobs: Some(1),
+        ..greedy()
+    };
+    let whole = computed(Replica::new(&file, 1), &sampling);
+    let cuts = Cuts { ranks: 2, stages: 3 };
+    let cut = Replica::piped(|| Reference, &file, cuts);
+    assert_eq!(computed(cut, &sampling), whole);
+}
+
+#[test]
+fn stages_together_hold_what_the_model_has_and_a_tied_table_twice() {
+    for output in [Output::Embeddings, Output::Own] {
+        let file = odd(output);
+        let gguf = Gguf::parse(&file).unwrap();
+        let config = ModelConfig::from_gguf(&gguf).unwrap();
+        let memory = |stage: &Stage| ModelMemory::of(&config, &gguf, stage, 1, 16).unwrap();
+        let whole = memory(&config.whole());
+        let parts = [0..2, 2..3, 3..5].map(|layers| memory(&Stage::new(layers, config.layers).unwrap()));
+        let weights: u64 = parts.iter().map(|part| part.weight_bytes).sum();
+        let kv: u64 = parts.iter().map(|part| part.kv_bytes_per_block).sum();
+        let table = gguf.tensor("token_embd.weight").unwrap().bytes().len() as u64;
+        let twice = match output {
+            Output::Embeddings => table,
+            Output::Own => 0,
+        };
+        assert_eq!(weights, whole.weight_bytes + twice);
+        assert_eq!(kv, whole.kv_bytes_per_block);
+    }
+}
+
+#[test]
+fn a_stage_takes_as_many_tokens_as_it_embeds() {
+    let plan = StepPlan {
+        slices: vec![Slice {
+            sequence: SequenceId(3),
+            adapter: AdapterId(0),
+            start: 0,
+            count: 5,
+            new_blocks: vec![(GroupId(0), BlockId(9))],
+            output: SliceOutput::Nothing,
+        }],
+        ..StepPlan::default()
+    };
+    let table = |layers| StageTable::new(Stage::new(layers, 4).unwrap(), 16);
+    let input = table(0..2).input(&plan, &[1, 2, 3, 4, 5]).unwrap();
+    assert_eq!((input.tokens(), input.rows()), (vec![1, 2, 3, 4, 5], 5));
+    assert_eq!(input.passes[0].batch.sequences[0].blocks, [9]);
+    assert!(table(0..2).input(&plan, &[1, 2, 3, 4]).is_err());
+    assert!(table(0..2).input(&plan, &[]).is_err());
+    assert_eq!(table(2..4).input(&plan, &[]).unwrap().rows(), 5);
+    assert!(table(2..4).input(&plan, &[1]).is_err());
+}
