@@ -7,7 +7,7 @@ use proto::Span;
 use proto::engine::Load;
 
 /// How long a step takes, as three coefficients in seconds; none is negative.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct StepCost {
     pub fixed_secs: f64,
     pub per_token_secs: f64,
@@ -44,6 +44,15 @@ impl StepCost {
             fixed_secs: load.step_fixed_secs,
             per_token_secs: load.step_per_token_secs,
             per_context_secs: load.step_per_context_secs,
+        }
+    }
+
+    /// Of a step that is computed here and there, one after the other.
+    pub fn then(self, other: StepCost) -> StepCost {
+        StepCost {
+            fixed_secs: self.fixed_secs + other.fixed_secs,
+            per_token_secs: self.per_token_secs + other.per_token_secs,
+            per_context_secs: self.per_context_secs + other.per_context_secs,
         }
     }
 

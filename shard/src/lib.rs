@@ -31,5 +31,5 @@ pub use rank::{Rank, Share};
 pub use sample::SampledToken;
 pub use sequences::SequenceTable;
 pub use stage::{Output, Stage};
-pub use stage_table::StageTable;
+pub use stage_table::{StageTable, TokensMissing};
 pub use step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};

@@ -10,7 +10,7 @@ use clap::Args;
 use kernels::KvFormat;
 use kernels::cpu::Level;
 use serde::Serialize;
-use shard::Lost;
+use shard::{Lost, Stage};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,11 +95,16 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
     let shapes = grid.shapes();
     let began = std::time::Instant::now();
     let file = Arc::new(ModelFile::map(path, machine.kv)?);
-    let (memory, vocabulary) = plan(&file, machine, &shapes)?;
+    let Planned {
+        stage,
+        memory,
+        vocabulary,
+    } = plan(&file, machine, &shapes)?;
     let plan = RankPlan {
         ranks: machine.ranks,
         threads: machine.threads,
         level: machine.level,
+        stage,
         memory,
         packed: None,
     };
@@ -123,8 +128,14 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
     })
 }
 
-/// Room for the largest shape; and how many tokens the model knows.
-fn plan(file: &ModelFile, machine: Machine, shapes: &[Shape]) -> anyhow::Result<(MemoryPlan, u32)> {
+struct Planned {
+    stage: Stage,
+    memory: MemoryPlan,
+    vocabulary: u32,
+}
+
+/// The whole model, and room for the largest shape.
+fn plan(file: &ModelFile, machine: Machine, shapes: &[Shape]) -> anyhow::Result<Planned> {
     let gguf = file.parse()?;
     let config = file.config(&gguf)?;
     let longest = shapes
@@ -136,9 +147,14 @@ fn plan(file: &ModelFile, machine: Machine, shapes: &[Shape]) -> anyhow::Result<
         bail!("prompt and output take {longest} tokens, but the model's context is {context}");
     }
     let blocks = shapes.iter().map(Shape::blocks).max().unwrap_or(0);
-    let need = file.memory(&gguf, &config, machine.ranks)?;
+    let stage = config.whole();
+    let need = file.memory(&gguf, &config, &stage, machine.ranks)?;
     let memory = MemoryPlan::with_blocks(&need, blocks.max(1), context, os::memory::available_bytes())?;
-    Ok((memory, config.vocabulary as u32))
+    Ok(Planned {
+        stage,
+        memory,
+        vocabulary: config.vocabulary as u32,
+    })
 }
 
 /// One round more than asked for; the first warms caches and page tables and is dropped.

@@ -6,21 +6,30 @@ use super::grammars::GrammarDesk;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use super::ranks::{RankPlan, Ranks, describe};
 use super::setup::ShardSetup;
+use super::stage::follower;
+use super::stage::head::Head;
 use super::warm_up;
 use crate::clock::Clock;
 use crate::os;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
-use proto::engine::{FromEngine, ReplicaInfo};
+use proto::SequenceId;
+use proto::engine::{FromEngine, ReplicaInfo, ToEngine};
+use proto::stage::StageAddresses;
+use proto::step::{StepPlan, Verdict};
 use proto::wire::{self, Kind};
+use shard::{LogitRow, ModelConfig, SampledToken, Stage, StepInput};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
+use std::time::Duration;
 
+/// How often the node hears that the other stages are waited for.
+const STILL_WAITING_EVERY: Duration = Duration::from_secs(5);
 /// Messages of the node that may wait for the engine; beyond it the node's pipe fills.
 const MAILBOX_MESSAGES: usize = 1024;
 
@@ -35,16 +44,21 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
         .name("mailbox".to_owned())
         .spawn(move || receive(&of_node))?;
     // Only now, so that the mailbox's thread keeps its priority.
-    os::priority::below_control_plane();
-    match load(&setup) {
-        Ok(replica) => serve(replica, &setup, sender, &mailbox),
-        Err(error) => Ok(send(
-            &setup,
-            &FromEngine::Failed {
-                reason: format!("{error:#}"),
-            },
-        )?),
+    let ended = match &setup.placed {
+        Some(placed) if placed.stage + 1 < placed.stages => {
+            let link = placed
+                .link
+                .as_ref()
+                .context("a stage without a way to the others")?;
+            follower::run(&setup, placed, link)
+        }
+        Some(_) | None => serve(&setup, sender, &mailbox),
+    };
+    if let Err(error) = &ended {
+        let reason = format!("{error:#}");
+        send(&setup, &FromEngine::Failed { reason })?;
     }
+    ended
 }
 
 /// The end of the pipe ends the process, also in the middle of a step: nobody is left to hear its result.
@@ -66,27 +80,39 @@ fn receive(mailbox: &SyncSender<LoopMessage>) {
     }
 }
 
-struct Loaded {
-    file: Arc<ModelFile>,
-    ranks: Ranks,
-    info: ReplicaInfo,
+/// What of the model is here.
+pub struct Loaded {
+    pub ranks: Ranks,
+    pub stage: Stage,
+    /// Values in a row of the residual.
+    pub hidden: usize,
+    pub info: ReplicaInfo,
     /// As measured, where it could be.
-    cost: Option<StepCost>,
+    pub cost: Option<StepCost>,
+    file: Arc<ModelFile>,
 }
 
-fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
+/// From here on this thread computes, below the control plane.
+pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
+    os::priority::below_control_plane();
     let path = Path::new(&setup.model_path);
     let file = Arc::new(ModelFile::map(path, setup.kv_cache.format())?);
     let gguf = file.parse()?;
     let config = file.config(&gguf)?;
+    let stage = stage_of(setup, &config)?;
     let ranks = setup.ranks as usize;
-    let need = file.memory(&gguf, &config, ranks)?;
-    let memory = MemoryPlan::new(&need, config.context_tokens_max, os::memory::available_bytes())?;
+    let need = file.memory(&gguf, &config, &stage, ranks)?;
+    let (context, available) = (config.context_tokens_max, os::memory::available_bytes());
+    let memory = match &setup.placed {
+        Some(placed) => MemoryPlan::with_blocks(&need, placed.blocks, context, available)?,
+        None => MemoryPlan::new(&need, context, available)?,
+    };
     let level = setup.cpu_level.as_deref().map(str::parse).transpose()?;
     let plan = RankPlan {
         ranks,
         threads: setup.threads as usize,
         level,
+        stage: stage.clone(),
         memory,
         packed: Some(PathBuf::from(&setup.packed)),
     };
@@ -96,9 +122,7 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         said: None,
     };
     let mut ranks = Ranks::load(&file, &plan, &mut |bytes| reporter.read(bytes))?;
-    let vocabulary = config.vocabulary as u32;
-    let cost = warm_up::measure(|input| ranks.step(input), vocabulary, memory.blocks)
-        .context("a rank died in its first steps")?;
+    let cost = measure(&mut ranks, &stage, &config, memory.blocks)?;
     let info = ReplicaInfo {
         replica: setup.replica,
         epoch: setup.epoch,
@@ -109,11 +133,63 @@ fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         description: describe(&plan, &setup.model, config.kv),
     };
     Ok(Loaded {
-        file,
         ranks,
+        stage,
+        hidden: config.hidden,
         info,
         cost,
+        file,
     })
+}
+
+fn stage_of(setup: &ShardSetup, config: &ModelConfig) -> anyhow::Result<Stage> {
+    let Some(placed) = &setup.placed else {
+        return Ok(config.whole());
+    };
+    let layers = placed.layer_first as usize..placed.layer_end as usize;
+    Stage::new(layers.clone(), config.layers).with_context(|| {
+        format!(
+            "the cluster has placed layers {} to {} here, and the model has {}: it is another file than was deployed",
+            layers.start, layers.end, config.layers
+        )
+    })
+}
+
+/// Steps of this stage alone, with rows of nothing where others come before it.
+fn measure(
+    ranks: &mut Ranks,
+    stage: &Stage,
+    config: &ModelConfig,
+    blocks: u32,
+) -> anyhow::Result<Option<StepCost>> {
+    let compute = |mut input: StepInput| {
+        if !stage.embeds() {
+            input.residual = vec![0.0; input.rows() * config.hidden];
+        }
+        let wanted = match stage.samples() {
+            true => Vec::new(),
+            false => input
+                .passes
+                .iter()
+                .flat_map(|pass| &pass.logits)
+                .cloned()
+                .collect(),
+        };
+        let mut output = ranks.step(input)?;
+        output.sampled.extend(wanted.iter().map(made_up));
+        Ok(output)
+    };
+    warm_up::measure(compute, config.vocabulary as u32, blocks).context("a rank died in its first steps")
+}
+
+/// For a stage that knows no tokens.
+fn made_up(wanted: &LogitRow) -> (SequenceId, SampledToken) {
+    let token = SampledToken {
+        id: 0,
+        score: None,
+        verdict: Verdict::Continue,
+    };
+    (wanted.sequence, token)
 }
 
 /// Tells the node about the loading, once for each percent.
@@ -139,24 +215,43 @@ impl Reporter<'_> {
     }
 }
 
+/// The whole of a model, or the head of a pipeline.
 fn serve(
-    replica: Loaded,
     setup: &ShardSetup,
     sender: SyncSender<LoopMessage>,
     mailbox: &Receiver<LoopMessage>,
 ) -> anyhow::Result<()> {
+    let mut head = match &setup.placed {
+        Some(placed) => {
+            let link = placed.link.as_ref();
+            link.map(|link| Head::start(setup, placed, link, sender.clone()))
+                .transpose()?
+        }
+        None => None,
+    };
+    if let Some(head) = &head {
+        send(setup, &FromEngine::Listening(Box::new(head.address())))?;
+    }
     let Loaded {
         file,
         mut ranks,
+        hidden,
         info,
-        cost,
-    } = replica;
+        mut cost,
+        ..
+    } = load(setup)?;
+    if let Some(head) = &mut head {
+        let stages = wait_for_stages(setup, mailbox)?;
+        let others = head.connect(&stages, info.numerics)?;
+        cost = cost.map(|own| own.then(others));
+    }
     let grammars = GrammarDesk::start(file, sender)?;
     let config = EngineConfig {
         block_tokens: info.block_tokens,
         blocks: info.blocks,
         context_tokens_max: info.context_tokens_max,
         cost_prior: cost.unwrap_or(StepCost::PRIOR),
+        stages: setup.placed.as_ref().map_or(1, |placed| u32::from(placed.stages)),
         ..EngineConfig::for_replica(info.replica, info.epoch)
     };
     let engine = Engine::new(config);
@@ -166,7 +261,12 @@ fn serve(
     }
     send(setup, &FromEngine::Ready(info))?;
     let hands = Hands {
+        launch: |plan: &StepPlan, input: &StepInput| match &mut head {
+            Some(head) => head.launch(plan, input),
+            None => Ok(()),
+        },
         compute: |input| ranks.step(input),
+        hidden,
         compile: |submit| grammars.compile(submit),
         send: |message: &FromEngine| send(setup, message),
     };
@@ -174,7 +274,26 @@ fn serve(
     Ok(())
 }
 
-fn send(setup: &ShardSetup, message: &FromEngine) -> io::Result<()> {
+/// The node says where they are once all have opened their ports.
+fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyhow::Result<StageAddresses> {
+    loop {
+        match mailbox.recv_timeout(STILL_WAITING_EVERY) {
+            Ok(LoopMessage::FromNode(ToEngine::Stages(stages))) => return Ok(*stages),
+            Ok(LoopMessage::StageLost { reason }) => {
+                bail!("a stage was lost before all were there: {reason}")
+            }
+            Ok(LoopMessage::FromNode(ToEngine::Submit(_) | ToEngine::Cancel { .. } | ToEngine::Drain)) => {
+                tracing::warn!("a message for an engine that has not begun")
+            }
+            Ok(LoopMessage::Compiled(_) | LoopMessage::Residual(_) | LoopMessage::Resume { .. }) => {}
+            // So that it is not taken for stuck.
+            Err(RecvTimeoutError::Timeout) => send(setup, &FromEngine::Loading { permille: 1000 })?,
+            Err(RecvTimeoutError::Disconnected) => bail!("the node has closed the pipe"),
+        }
+    }
+}
+
+pub fn send(setup: &ShardSetup, message: &FromEngine) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(&wire::frame(Kind::FromEngine, setup.epoch.0, message))?;
     stdout.flush()

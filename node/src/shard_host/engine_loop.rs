@@ -4,6 +4,7 @@
 //! bounded, so a node that says too much waits; the pipe to the node is bounded, so an engine that says too much waits.
 
 use super::grammars::CompiledSubmit;
+use super::stage::Residual;
 use crate::clock::Clock;
 use crate::constraint::workshop::Full;
 use coordinator::Machine;
@@ -13,7 +14,7 @@ use proto::request::{Refusal, Submit};
 use proto::step::StepPlan;
 use proto::{Attempt, SequenceId, Span, StepId, StreamId};
 use shard::{Constraint, Lost, SampledToken, SequenceTable, StepInput, StepOutput};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -24,6 +25,8 @@ use std::time::Duration;
 pub enum LoopError {
     #[error(transparent)]
     Lost(#[from] Lost),
+    #[error("the pipeline has lost a stage: {reason}")]
+    StageLost { reason: String },
     #[error("the node does not read any more: {0}")]
     Pipe(#[from] io::Error),
 }
@@ -32,6 +35,11 @@ pub enum LoopError {
 pub enum LoopMessage {
     FromNode(ToEngine),
     Compiled(CompiledSubmit),
+    /// What the stages before have made of the oldest step under way.
+    Residual(Residual),
+    StageLost {
+        reason: String,
+    },
     /// A mask is there that a rank had to do without.
     Resume {
         stream: StreamId,
@@ -40,19 +48,23 @@ pub enum LoopMessage {
 }
 
 /// The hands of the loop.
-pub struct Hands<Compute, Compile, Send> {
-    /// Runs a step on all ranks.
+pub struct Hands<Launch, Compute, Compile, Send> {
+    /// Tells the stages before what to compute.
+    pub launch: Launch,
+    /// Runs a step on all ranks of this stage.
     pub compute: Compute,
+    /// Values in a row of what the stages before hand on.
+    pub hidden: usize,
     /// Starts to compile a submit's grammar; [`LoopMessage::Compiled`] is the answer.
     pub compile: Compile,
     /// Writes to the node.
     pub send: Send,
 }
 
-pub struct EngineLoop<Compute, Compile, Send> {
+pub struct EngineLoop<Launch, Compute, Compile, Send> {
     engine: Engine,
     sequences: SequenceTable,
-    hands: Hands<Compute, Compile, Send>,
+    hands: Hands<Launch, Compute, Compile, Send>,
     clock: Clock,
     /// Kept between events so as not to allocate for each.
     actions: Vec<EngineAction>,
@@ -60,9 +72,16 @@ pub struct EngineLoop<Compute, Compile, Send> {
     compiling: BTreeMap<StreamId, Attempt>,
     /// The submit being handled, until the engine takes or refuses it.
     offered: Option<Offer>,
-    /// What the engine wants computed next.
-    plan: Option<StepPlan>,
+    /// What the engine wants computed, the oldest first.
+    launched: VecDeque<Launched>,
+    /// What the stages before have made of the oldest of these.
+    residuals: VecDeque<Residual>,
     news: News,
+}
+
+struct Launched {
+    plan: StepPlan,
+    input: StepInput,
 }
 
 struct Offer {
@@ -83,13 +102,14 @@ struct News {
     deliveries: Vec<Delivery>,
 }
 
-impl<Compute, Compile, Send> EngineLoop<Compute, Compile, Send>
+impl<Launch, Compute, Compile, Send> EngineLoop<Launch, Compute, Compile, Send>
 where
+    Launch: FnMut(&StepPlan, &StepInput) -> Result<(), Lost>,
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
     Compile: FnMut(Box<Submit>) -> Result<(), Full>,
     Send: FnMut(&FromEngine) -> io::Result<()>,
 {
-    pub fn new(engine: Engine, hands: Hands<Compute, Compile, Send>, clock: Clock) -> Self {
+    pub fn new(engine: Engine, hands: Hands<Launch, Compute, Compile, Send>, clock: Clock) -> Self {
         let sequences = SequenceTable::new(engine.config().block_tokens);
         EngineLoop {
             engine,
@@ -99,7 +119,8 @@ where
             actions: Vec::new(),
             compiling: BTreeMap::new(),
             offered: None,
-            plan: None,
+            launched: VecDeque::new(),
+            residuals: VecDeque::new(),
             news: News::default(),
         }
     }
@@ -107,17 +128,26 @@ where
     /// Until the mailbox is closed.
     pub fn run(&mut self, mailbox: &Receiver<LoopMessage>) -> Result<(), LoopError> {
         loop {
-            if self.plan.is_none() && !self.wait(mailbox)? {
+            if !self.can_compute() && !self.wait(mailbox)? {
                 return Ok(());
             }
             if !self.drain(mailbox)? {
                 return Ok(());
             }
             self.wake()?;
-            if let Some(plan) = self.plan.take() {
-                self.step(&plan)?;
+            if self.can_compute() {
+                self.step()?;
             }
         }
+    }
+
+    fn can_compute(&self) -> bool {
+        !self.launched.is_empty() && (self.is_alone() || !self.residuals.is_empty())
+    }
+
+    /// Is the whole model here?
+    fn is_alone(&self) -> bool {
+        self.engine.config().stages == 1
     }
 
     /// For a message or the engine's deadline, whichever comes first. False: the mailbox is closed.
@@ -150,6 +180,11 @@ where
         match message {
             LoopMessage::FromNode(message) => self.take_from_node(message),
             LoopMessage::Compiled(compiled) => self.take_compiled(compiled),
+            LoopMessage::Residual(residual) => {
+                self.residuals.push_back(residual);
+                Ok(())
+            }
+            LoopMessage::StageLost { reason } => Err(LoopError::StageLost { reason }),
             LoopMessage::Resume { stream, attempt } => self.handle(EngineEvent::Resume { stream, attempt }),
         }
     }
@@ -169,6 +204,8 @@ where
                 }
                 self.handle(EngineEvent::Drain)
             }
+            // They were waited for before the loop began.
+            ToEngine::Stages(_) => Ok(()),
         }
     }
 
@@ -225,18 +262,46 @@ where
         Ok(())
     }
 
-    fn step(&mut self, plan: &StepPlan) -> Result<(), LoopError> {
+    fn launch(&mut self, plan: StepPlan) -> Result<(), LoopError> {
         for sequence in &plan.forget {
             self.news.prompt_scores.remove(sequence);
         }
-        let input = self.sequences.input(plan);
+        let input = self.sequences.input(&plan);
+        (self.hands.launch)(&plan, &input)?;
+        self.launched.push_back(Launched { plan, input });
+        Ok(())
+    }
+
+    /// Computes the oldest plan.
+    fn step(&mut self) -> Result<(), LoopError> {
+        let Launched { plan, mut input } = self.launched.pop_front().expect("there is something to compute");
+        let before = self.take_residual(&plan, &mut input)?;
         let start = self.clock.now();
         let output = (self.hands.compute)(input)?;
-        let done = self
-            .sequences
-            .record(plan, &output, self.clock.now().since(start));
+        let elapsed = Span(before.0 + self.clock.now().since(start).0);
+        let done = self.sequences.record(&plan, &output, elapsed);
         self.news.take(plan.step, output);
         self.handle(EngineEvent::StepDone(done))
+    }
+
+    /// Gives how long the stages before have computed.
+    fn take_residual(&mut self, plan: &StepPlan, input: &mut StepInput) -> Result<Span, LoopError> {
+        if self.is_alone() {
+            return Ok(Span::ZERO);
+        }
+        let residual = self.residuals.pop_front().expect("it has arrived");
+        let values = input.rows() * self.hands.hidden;
+        if residual.step != plan.step || residual.values.len() != values {
+            let reason = format!(
+                "{} values of step {} came where {values} of {} were due",
+                residual.values.len(),
+                residual.step,
+                plan.step
+            );
+            return Err(LoopError::StageLost { reason });
+        }
+        input.residual = residual.values;
+        Ok(residual.computed)
     }
 
     fn handle(&mut self, event: EngineEvent) -> Result<(), LoopError> {
@@ -261,10 +326,7 @@ where
                     attempt,
                     refusal,
                 } => self.refuse(stream, attempt, refusal)?,
-                EngineAction::Run(plan) => {
-                    let earlier = self.plan.replace(plan);
-                    assert!(earlier.is_none(), "the next plan comes after the last one's end");
-                }
+                EngineAction::Run(plan) => self.launch(plan)?,
                 EngineAction::Deliver(delivery) => self.news.deliver(&delivery),
                 EngineAction::Report(load) => (self.hands.send)(&FromEngine::Load(load))?,
                 EngineAction::Drained => {

@@ -3,7 +3,7 @@
 use crate::os;
 use kernels::KvFormat;
 use memmap2::Mmap;
-use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory};
+use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, Stage};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,9 +85,10 @@ impl ModelFile {
         &self,
         gguf: &Gguf<'_>,
         config: &ModelConfig,
+        stage: &Stage,
         ranks: usize,
     ) -> Result<ModelMemory, PrepareError> {
-        ModelMemory::of(config, gguf, ranks, BLOCK_TOKENS).map_err(|error| self.load_error(error))
+        ModelMemory::of(config, gguf, stage, ranks, BLOCK_TOKENS).map_err(|error| self.load_error(error))
     }
 
     pub fn load_error(&self, error: LoadError) -> PrepareError {

@@ -5,7 +5,10 @@ use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
 use crate::os;
 use kernels::cpu::{Cpu, Level, Team};
 use kernels::{KvFormat, Ops};
-use shard::{Exchange, LoadError, Lost, ModelConfig, Rank, Shm, Solo, StepInput, StepOutput, WeightSource};
+use shard::{
+    Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput, StepOutput,
+    WeightSource,
+};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +31,8 @@ pub struct RankPlan {
     pub ranks: usize,
     pub threads: usize,
     pub level: Option<Level>,
+    /// The layers that are here.
+    pub stage: Stage,
     pub memory: MemoryPlan,
     /// Where packed weights are kept: the beginning of the files' names. `None`: nowhere.
     pub packed: Option<PathBuf>,
@@ -44,6 +49,10 @@ impl RankPlan {
             Some(prefix) => {
                 let mut name = prefix.clone().into_os_string();
                 name.push(format!("-{}-{rank}of{}", Cpu::PACKING, self.ranks));
+                if !(self.stage.embeds() && self.stage.samples()) {
+                    let layers = self.stage.layers();
+                    name.push(format!("-{}to{}", layers.start, layers.end));
+                }
                 PackedStore::open(name.into(), Cpu::PACKING)
             }
             None => PackedStore::Off,
@@ -131,8 +140,11 @@ fn load_rank<X: Exchange>(
         exchange,
         &mut source,
         &config,
-        plan.memory.blocks,
-        BLOCK_TOKENS,
+        &Share {
+            stage: plan.stage.clone(),
+            blocks: plan.memory.blocks,
+            block_tokens: BLOCK_TOKENS,
+        },
     );
     let rank = rank.map_err(load_error)?;
     packed.finish();
@@ -187,8 +199,13 @@ pub fn describe(plan: &RankPlan, model: &str, kv: KvFormat) -> String {
     let level = Level::choose(plan.level);
     let memory = &plan.memory;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let layers = plan.stage.layers();
+    let part = match plan.stage.embeds() && plan.stage.samples() {
+        true => String::new(),
+        false => format!(" layers {} to {}", layers.start, layers.end - 1),
+    };
     format!(
-        "{model}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks of {}",
+        "{model}{part}: cpu {level}, {} rank(s), {} thread(s), weights {} MiB, KV cache {} MiB in {} blocks of {}",
         plan.ranks,
         plan.threads,
         mebibytes(memory.weight_bytes),

@@ -1,8 +1,10 @@
 //! The first frame that a shard host reads: what to load and how.
 
 use crate::config::low::KvCache;
-use proto::{Epoch, ReplicaId};
+use proto::join::Role;
+use proto::{Epoch, NodeId, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt;
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct ShardSetup {
@@ -20,4 +22,55 @@ pub struct ShardSetup {
     pub kv_cache: KvCache,
     /// The best instruction set to use; `None`: whatever the CPU has.
     pub cpu_level: Option<String>,
+    /// What the replica's place in the cluster says. `None`: the whole model is here, with as much cache as there is
+    /// room for.
+    pub placed: Option<PlacedSetup>,
+}
+
+/// A stage that was placed here.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct PlacedSetup {
+    pub layer_first: u32,
+    pub layer_end: u32,
+    /// Pages of KV cache: the same number in all stages.
+    pub blocks: u32,
+    /// Which stage this is, and of how many.
+    pub stage: u16,
+    pub stages: u16,
+    /// `None` where there is only one.
+    pub link: Option<LinkSetup>,
+}
+
+/// With whom a stage may speak, and as whom.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq)]
+pub struct LinkSetup {
+    pub node: NodeId,
+    /// The address whose host the stage takes connections at; its port is a free one.
+    pub host: String,
+    /// PKCS#8 in PEM.
+    pub key: String,
+    /// DER, the node's own first.
+    pub chain: Vec<Vec<u8>>,
+    /// DER.
+    pub authorities: Vec<Vec<u8>>,
+    pub members: Vec<LinkMember>,
+}
+
+/// Without the key: it must not get into a log.
+impl fmt::Debug for LinkSetup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LinkSetup")
+            .field("node", &self.node)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A node that has a stage of the same replica.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct LinkMember {
+    pub node: NodeId,
+    pub spki: [u8; 32],
+    pub role: Role,
 }

@@ -40,7 +40,7 @@ impl PreparedModel {
         let gguf = file.parse()?;
         let model = file.config(&gguf)?;
         let memory = MemoryPlan::new(
-            &file.memory(&gguf, &model, config.tp.value)?,
+            &file.memory(&gguf, &model, &model.whole(), config.tp.value)?,
             model.context_tokens_max,
             available,
         )?;
@@ -82,6 +82,7 @@ impl PreparedModel {
                 threads: config.threads.value as u32,
                 kv_cache: config.kv_cache.value,
                 cpu_level: config.cpu_level.value.clone(),
+                placed: None,
             },
             log_format: config.log_format.value,
         }

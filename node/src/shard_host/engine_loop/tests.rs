@@ -117,6 +117,8 @@ fn said(messages: Vec<ToEngine>) -> Vec<FromEngine> {
         Ok(())
     };
     let hands = Hands {
+        launch: |_: &StepPlan, _: &StepInput| Ok(()),
+        hidden: 0,
         compute: counting,
         compile: |_| Err(Full),
         send,
@@ -230,6 +232,8 @@ fn a_lost_rank_ends_the_loop() {
     let submit = submit(0, 5, 5, Sampling::default());
     sender.send(LoopMessage::FromNode(submit)).unwrap();
     let hands = Hands {
+        launch: |_: &StepPlan, _: &StepInput| Ok(()),
+        hidden: 0,
         compute: |_| Err(Lost),
         compile: |_| Err(Full),
         send: |_: &FromEngine| Ok(()),
@@ -271,6 +275,8 @@ impl Desk {
     /// Runs `story` with a loop, and the loop until it has nothing to compute after each message.
     fn tell(&self, story: impl FnOnce(&mut dyn FnMut(LoopMessage))) {
         let hands = Hands {
+            launch: |_: &StepPlan, _: &StepInput| Ok(()),
+            hidden: 0,
             compute: counting,
             compile: |submit: Box<Submit>| match self.is_full.get() {
                 true => Err(Full),

@@ -1,0 +1,201 @@
+//! The other stages, as the head sees them: plans go to all of them, residuals come from the one before.
+
+use super::links::StageLinks;
+use super::port::{Port, StageStreams};
+use super::residual;
+use crate::shard_host::engine_loop::LoopMessage;
+use crate::shard_host::setup::{LinkSetup, PlacedSetup, ShardSetup};
+use crate::transport::{Class, FrameReceiver, FrameSender, LinkError};
+use anyhow::{Context, bail};
+use coordinator::cost::StepCost;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use proto::peer::{Hello, Stage};
+use proto::stage::{StageAddress, StageAddresses, StageBegin, StageReady, StageStep};
+use proto::step::StepPlan;
+use proto::wire::{self, Kind};
+use proto::{Epoch, NodeId, ReplicaId};
+use shard::{Lost, StepInput};
+use std::sync::mpsc::SyncSender;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::block_in_place;
+
+/// The head's ends of all streams. Dropping it ends the epoch.
+pub struct Head {
+    links: StageLinks,
+    own: Own,
+    mailbox: SyncSender<LoopMessage>,
+    /// To each stage before this one, in their order; empty until they are connected.
+    plans: Vec<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+/// Which process this is.
+#[derive(Clone, Copy)]
+struct Own {
+    replica: ReplicaId,
+    epoch: Epoch,
+    stage: u16,
+}
+
+impl Head {
+    /// Opens the port. Residuals, and the end of any stream, go to `mailbox`.
+    pub fn start(
+        setup: &ShardSetup,
+        placed: &PlacedSetup,
+        link: &LinkSetup,
+        mailbox: SyncSender<LoopMessage>,
+    ) -> anyhow::Result<Head> {
+        let own = Own {
+            replica: setup.replica,
+            epoch: setup.epoch,
+            stage: placed.stage,
+        };
+        let residuals = Residuals {
+            own,
+            mailbox: mailbox.clone(),
+        };
+        Ok(Head {
+            links: StageLinks::start(link, Arc::new(Port(residuals)))?,
+            own,
+            mailbox,
+            plans: Vec::new(),
+        })
+    }
+
+    pub fn address(&self) -> StageAddress {
+        self.links.address()
+    }
+
+    /// Begins the epoch on all stages and waits until they are ready; gives what a step costs on all of them together.
+    /// They must compute as `numerics` says.
+    pub fn connect(&mut self, addresses: &StageAddresses, numerics: u64) -> anyhow::Result<StepCost> {
+        let before = usize::from(self.own.stage);
+        if addresses.stages.len() != before + 1 {
+            bail!("{} stages were named, and this is stage {before}", addresses.stages.len());
+        }
+        let mut cost = StepCost::default();
+        for stage in 0..before {
+            let (at, next) = (&addresses.stages[stage], &addresses.stages[stage + 1]);
+            let opened = self.links.runtime.block_on(self.begin(at, next));
+            let (ready, plans) = opened.with_context(|| format!("stage {stage} on node {}", at.node))?;
+            if ready.numerics != numerics {
+                bail!(
+                    "stage {stage} on node {} computes otherwise than this one: run the same release on both",
+                    at.node
+                );
+            }
+            cost = cost.then(StepCost {
+                fixed_secs: ready.fixed_secs,
+                per_token_secs: ready.per_token_secs,
+                per_context_secs: ready.per_context_secs,
+            });
+            self.plans.push(plans);
+        }
+        Ok(cost)
+    }
+
+    /// Tells all stages what to compute.
+    pub fn launch(&mut self, plan: &StepPlan, input: &StepInput) -> Result<(), Lost> {
+        let mut tokens = input.tokens();
+        for plans in &self.plans {
+            let step = StageStep {
+                plan: plan.clone(),
+                tokens: std::mem::take(&mut tokens),
+            };
+            let frame = wire::frame(Kind::StageStep, self.own.epoch.0, &step);
+            plans.send(frame).map_err(|_| Lost)?;
+        }
+        Ok(())
+    }
+
+    async fn begin(
+        &self,
+        at: &StageAddress,
+        next: &StageAddress,
+    ) -> anyhow::Result<(StageReady, mpsc::UnboundedSender<Vec<u8>>)> {
+        let peers = &self.links.peers;
+        peers.set_address(at.node, at.quic.parse().context("its address")?);
+        let hello = Hello::Stage(Box::new(Stage {
+            replica: self.own.replica,
+            epoch: self.own.epoch,
+            stage: self.own.stage,
+        }));
+        let (mut sender, mut receiver) = peers.open(at.node, Class::Activations, hello).await?;
+        let begin = StageBegin { next: next.clone() };
+        sender.send(Kind::StageBegin, self.own.epoch.0, &begin).await?;
+        let ready = receiver.next_message::<StageReady>(Kind::StageReady).await?;
+        let ready = ready.context("it has ended the stream")?;
+        let (plans, outbox) = mpsc::unbounded_channel();
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = write_all(sender, outbox) => ended,
+                ended = until_end(receiver) => ended,
+            };
+            lost(&mailbox, ended.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string()));
+        });
+        Ok((ready, plans))
+    }
+}
+
+async fn write_all(
+    mut sender: FrameSender,
+    mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
+) -> Result<(), LinkError> {
+    while let Some(frame) = outbox.recv().await {
+        sender.send_framed(Kind::StageStep, frame).await?;
+    }
+    Ok(())
+}
+
+/// A stage says nothing after that it is ready.
+async fn until_end(mut receiver: FrameReceiver) -> Result<(), LinkError> {
+    while receiver.next().await?.is_some() {}
+    Ok(())
+}
+
+fn lost(mailbox: &SyncSender<LoopMessage>, reason: String) {
+    // A loop that has ended needs no telling.
+    let _ = block_in_place(|| mailbox.send(LoopMessage::StageLost { reason }));
+}
+
+/// From the stage before.
+struct Residuals {
+    own: Own,
+    mailbox: SyncSender<LoopMessage>,
+}
+
+impl StageStreams for Residuals {
+    fn stage(
+        &self,
+        _from: NodeId,
+        stage: Stage,
+        _sender: FrameSender,
+        receiver: FrameReceiver,
+    ) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move {
+            let is_due = stage.replica == self.own.replica && stage.epoch == self.own.epoch;
+            if !is_due || stage.stage + 1 != self.own.stage {
+                bail!("it is of another replica, epoch or place");
+            }
+            let ended = self.receive(receiver).await;
+            let reason = match &ended {
+                Ok(()) => "the stage before has ended".to_owned(),
+                Err(error) => format!("the stage before: {error:#}"),
+            };
+            lost(&self.mailbox, reason);
+            ended
+        }
+        .boxed()
+    }
+}
+
+impl Residuals {
+    async fn receive(&self, mut receiver: FrameReceiver) -> anyhow::Result<()> {
+        while let Some(residual) = residual::receive(&mut receiver, self.own.epoch).await? {
+            block_in_place(|| self.mailbox.send(LoopMessage::Residual(residual)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! A stage's own port, for the other stages of its replica.
+
+use crate::shard_host::setup::{LinkMember, LinkSetup};
+use crate::transport::{self, Membership, Peers, Service, Settings};
+use crate::trust::{Bundle, Identity, SpkiHash};
+use anyhow::Context;
+use proto::NodeId;
+use proto::join::Role;
+use proto::stage::StageAddress;
+use rustls::pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::runtime::{self, Runtime};
+
+/// One for what comes in and one for what goes out.
+const THREADS: usize = 2;
+
+/// Serves until it is dropped.
+pub struct StageLinks {
+    pub peers: Peers,
+    pub runtime: Runtime,
+    node: NodeId,
+    address: SocketAddr,
+}
+
+impl StageLinks {
+    /// Speaks as the node that the stage belongs to, with nobody but the nodes of its replica.
+    pub fn start(setup: &LinkSetup, service: Arc<dyn Service>) -> anyhow::Result<StageLinks> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("stage-links")
+            .enable_all()
+            .build()
+            .context("threads for the other stages")?;
+        let host: SocketAddr = setup.host.parse().context("the address for the other stages")?;
+        let identity = Identity::from_key_pem(&setup.key)?;
+        identity.set_chain(certificates(&setup.chain))?;
+        let settings = Settings {
+            socket: transport::listen(SocketAddr::new(host.ip(), 0))?,
+            identity: Arc::new(identity),
+            bundle: Arc::new(Bundle::new(certificates(&setup.authorities))?),
+            membership: Arc::new(Members(setup.members.clone())),
+            service,
+        };
+        let _inside = runtime.enter();
+        let peers = transport::bind(settings)?;
+        let address = peers.local_address().context("the port for the other stages")?;
+        drop(_inside);
+        Ok(StageLinks {
+            peers,
+            runtime,
+            node: setup.node,
+            address,
+        })
+    }
+
+    pub fn address(&self) -> StageAddress {
+        StageAddress {
+            node: self.node,
+            quic: self.address.to_string(),
+        }
+    }
+}
+
+fn certificates(der: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
+    der.iter().cloned().map(CertificateDer::from).collect()
+}
+
+/// Those that the cluster has placed a stage on. Where that changes, this process ends.
+struct Members(Vec<LinkMember>);
+
+impl Membership for Members {
+    fn member(&self, spki: &SpkiHash) -> Option<(NodeId, Role)> {
+        let member = self.0.iter().find(|member| member.spki == *spki)?;
+        Some((member.node, member.role))
+    }
+}
