@@ -14,6 +14,8 @@ pub(crate) struct StepBudget {
     tokens_left: u32,
     secs_left: f64,
     prompt_tokens_due: u32,
+    /// The rest of the prompts is for other stages' steps.
+    prompt_tokens_left: u32,
 }
 
 impl StepBudget {
@@ -23,7 +25,16 @@ impl StepBudget {
             tokens_left: tokens_max,
             secs_left: target.as_secs_f64() - cost.fixed_secs,
             prompt_tokens_due: PROMPT_TOKENS_MIN,
+            prompt_tokens_left: u32::MAX,
         }
+    }
+
+    /// Leaves something of the `tokens` that prompts are behind for each of the `stages`. But no less than what costs as
+    /// much as a step's fixed part: cutting finer would take longer than it saves.
+    pub fn divide_prompts(&mut self, tokens: u64, stages: u32) {
+        let part = u32::try_from(tokens.div_ceil(u64::from(stages))).unwrap_or(u32::MAX);
+        let worthwhile = self.cost.tokens_within(self.cost.fixed_secs, 0);
+        self.prompt_tokens_left = part.max(worthwhile).max(PROMPT_TOKENS_MIN);
     }
 
     /// The longest slice from `start` on that still fits.
@@ -32,6 +43,7 @@ impl StepBudget {
             .tokens_within(self.secs_left, start)
             .max(self.prompt_tokens_due)
             .min(self.tokens_left)
+            .min(self.prompt_tokens_left)
     }
 
     pub fn spend_on_decoding(&mut self, start: u32) {
@@ -41,6 +53,7 @@ impl StepBudget {
     pub fn spend_on_prompt(&mut self, start: u32, count: u32) {
         self.spend(start, count);
         self.prompt_tokens_due = self.prompt_tokens_due.saturating_sub(count);
+        self.prompt_tokens_left = self.prompt_tokens_left.saturating_sub(count);
     }
 
     fn spend(&mut self, start: u32, count: u32) {
@@ -76,6 +89,21 @@ mod tests {
         assert_eq!(budget.slice_max(0), PROMPT_TOKENS_MIN);
         budget.spend_on_prompt(0, PROMPT_TOKENS_MIN);
         assert_eq!(budget.slice_max(0), 0);
+    }
+
+    #[test]
+    fn prompts_are_divided_among_stages_in_parts_that_cost_no_less_than_a_step_itself() {
+        let mut budget = StepBudget::new(COST, 1000, Span::from_secs(1));
+        budget.divide_prompts(401, 4);
+        assert_eq!(budget.slice_max(0), 101);
+        budget.spend_on_prompt(0, 60);
+        assert_eq!(budget.slice_max(0), 41);
+        budget.divide_prompts(20, 4);
+        assert_eq!(budget.slice_max(0), PROMPT_TOKENS_MIN);
+        let slow_to_start = StepCost { fixed_secs: 30e-3, ..COST };
+        let mut budget = StepBudget::new(slow_to_start, 1000, Span::from_secs(1));
+        budget.divide_prompts(80, 4);
+        assert_eq!(budget.slice_max(0), 30);
     }
 
     #[test]

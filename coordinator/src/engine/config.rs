@@ -26,6 +26,9 @@ pub struct EngineConfig {
     pub sequences_max: u32,
     /// How many may wait when a new one arrives; beyond it is refused with `Busy`.
     pub waiting_max: u32,
+    /// How many parts the model's layers are cut into, each computed elsewhere: so many plans are under way at once. At
+    /// least 1.
+    pub stages: u32,
     /// The ranks' buffers are this long. At least `sequences_max`, so that all can decode in one step.
     pub step_tokens_max: u32,
     /// How long a step may take while somebody is reading along.
@@ -48,6 +51,7 @@ impl EngineConfig {
             context_tokens_max: 2048,
             sequences_max: 64,
             waiting_max: 256,
+            stages: 1,
             step_tokens_max: 512,
             between_tokens_max: Span::from_millis(50),
             prompt_step_max: Span::from_millis(250),
@@ -63,6 +67,7 @@ impl EngineConfig {
             "the pool holds at least one token"
         );
         assert!(self.sequences_max > 0, "at least one sequence runs");
+        assert!(self.stages > 0, "a model has at least one stage");
         assert!(
             self.step_tokens_max >= self.sequences_max,
             "all running sequences decode in one step"

@@ -44,8 +44,10 @@ impl Flight {
         }
     }
 
-    pub fn has(&self, sequence: SequenceId) -> bool {
-        self.slices.iter().any(|slice| slice.sequence == sequence)
+    /// Where its slice of the sequence begins and ends.
+    pub fn span_of(&self, sequence: SequenceId) -> Option<(u32, u32)> {
+        let slice = self.slices.iter().find(|slice| slice.sequence == sequence)?;
+        Some((slice.start, slice.start + slice.count))
     }
 
     pub fn work(&self) -> StepWork {

@@ -6,12 +6,14 @@ mod config;
 mod counters;
 mod flight;
 mod forecast;
+mod pipeline;
 mod scheduler;
 mod sequence;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
 pub use config::EngineConfig;
 pub(crate) use config::retry_after;
+pub use pipeline::PipelineUse;
 
 use crate::Machine;
 use crate::cost::CostFit;
@@ -19,6 +21,7 @@ use crate::fairness::TenantClocks;
 use counters::Counters;
 use flight::Flight;
 use forecast::OutputForecast;
+use pipeline::Pipeline;
 use proto::engine::{Load, Timing};
 use proto::request::{Finish, Refusal, Ticket};
 use proto::step::{StepDone, StepPlan};
@@ -59,7 +62,8 @@ pub enum EngineAction {
         attempt: Attempt,
         refusal: Refusal,
     },
-    /// Compute this. The next plan comes after its `StepDone`.
+    /// Compute this, after all plans before it. With several stages further plans come before its `StepDone`: as many are
+    /// under way as there are stages.
     Run(StepPlan),
     Deliver(EngineDelivery),
     Report(Load),
@@ -84,8 +88,9 @@ pub struct EngineDelivery {
 /// The decider of one replica.
 ///
 /// An admitted stream gets exactly one delivery with a `finish`, and positions without gap or repeat until then. At
-/// most one plan is being computed at any time. Events that name an unknown stream, another attempt, or another epoch or
-/// step than the one in flight are without effect.
+/// most [`EngineConfig::stages`] plans are under way at any time, and never fewer while something could advance; they
+/// return in the order in which they were made. Events that name an unknown stream, another attempt, another epoch, or
+/// another step than the oldest under way are without effect.
 #[derive(Debug)]
 pub struct Engine {
     config: EngineConfig,
@@ -97,10 +102,12 @@ pub struct Engine {
     clocks: TenantClocks,
     forecast: OutputForecast,
     cost: CostFit,
-    /// The plan that the ranks are computing.
-    flight: Option<Flight>,
+    /// The plans that the ranks are computing.
+    pipeline: Pipeline,
     /// For the next plan.
     forget: Vec<SequenceId>,
+    /// For the next plan too: preempted when that could not start after all.
+    reset: Vec<SequenceId>,
     deadlines: BTreeSet<(Time, SequenceId)>,
     counters: Counters,
     next_sequence: u64,
@@ -153,8 +160,9 @@ impl Engine {
             clocks: TenantClocks::default(),
             forecast: OutputForecast::default(),
             cost: CostFit::new(config.cost_prior),
-            flight: None,
+            pipeline: Pipeline::new(config.stages),
             forget: Vec::new(),
+            reset: Vec::new(),
             deadlines: BTreeSet::new(),
             counters: Counters::default(),
             next_sequence: 0,
@@ -168,9 +176,21 @@ impl Engine {
         &self.config
     }
 
+    /// How well the stages have been kept busy.
+    pub fn pipeline(&self) -> PipelineUse {
+        self.pipeline.usage()
+    }
+
     /// How busy it is now, as the next report will say.
+    ///
+    /// The cost of a step is told so that forecasts made of it come true with all stages at work. With S of them, S plans
+    /// overlap, so that working off prompts takes a part of 1/S of what their plans cost. A round in which B sequences get
+    /// a token each is S plans of B/S that follow one another closely: it takes as long as one of them is under way,
+    /// fixed + per_token · B/S. Both is what a replica of one stage would need whose marginal costs are a part of 1/S and
+    /// whose fixed cost is the same. That takes the stages for equally fast; the slowest bounds what they really do.
     pub fn load(&self) -> Load {
         let cost = self.cost.cost();
+        let stages = f64::from(self.config.stages);
         let live = || {
             self.sequences
                 .values()
@@ -188,8 +208,8 @@ impl Engine {
             blocks_free: self.blocks.free(),
             blocks_cached: self.blocks.cached(),
             step_fixed_secs: cost.fixed_secs,
-            step_per_token_secs: cost.per_token_secs,
-            step_per_context_secs: cost.per_context_secs,
+            step_per_token_secs: cost.per_token_secs / stages,
+            step_per_context_secs: cost.per_context_secs / stages,
             ..self.counters.load()
         }
     }
@@ -199,20 +219,35 @@ impl Engine {
         self.blocks.check();
         for (id, sequence) in &self.sequences {
             assert!(
-                sequence.computed <= sequence.tokens && sequence.tokens <= sequence.tokens_max,
+                sequence.planned <= sequence.tokens && sequence.tokens <= sequence.tokens_max,
                 "{sequence:?}"
             );
             let serves = self.streams.get(&sequence.stream) == Some(id);
             assert_eq!(serves, sequence.phase != Phase::Leaving, "{sequence:?}");
-            let flies = self.flight.as_ref().is_some_and(|flight| flight.has(*id));
-            assert!(
-                flies || sequence.phase != Phase::Leaving,
-                "{sequence:?} leaves and nothing holds it"
-            );
+            self.check_flying(sequence);
         }
         assert!(
             !self.sequences.is_empty() || self.blocks.unheld() == self.blocks.total(),
             "blocks leaked"
+        );
+    }
+
+    fn check_flying(&self, sequence: &Sequence) {
+        let mut end = sequence.computed;
+        for (slice_start, slice_end) in self.pipeline.spans_of(sequence.id) {
+            assert_eq!(slice_start, end, "a slice does not follow on: {sequence:?}");
+            end = slice_end;
+        }
+        assert_eq!(end, sequence.planned, "{sequence:?}");
+        assert!(
+            sequence.is_flying() || sequence.phase != Phase::Leaving,
+            "{sequence:?} leaves and nothing holds it"
+        );
+        let is_covered = self.blocks.needed_for(sequence.tokens) <= self.blocks.held_by(sequence.id);
+        let is_ready = sequence.phase == Phase::Running && !sequence.is_held && sequence.unplanned() > 0;
+        assert!(
+            !(is_ready && is_covered && self.pipeline.has_room()),
+            "{sequence:?} could advance and a stage is idle"
         );
     }
 
@@ -310,7 +345,7 @@ impl Engine {
         }
     }
 
-    /// The last delivery of a sequence. Its blocks go back at once, or when the step that computes it returns.
+    /// The last delivery of a sequence. Its blocks go back at once, or when the last step that computes it returns.
     fn end(
         &mut self,
         id: SequenceId,
@@ -330,16 +365,19 @@ impl Engine {
         if let Some(deadline) = sequence.deadline {
             self.deadlines.remove(&(deadline, id));
         }
-        if self.flight.as_ref().is_some_and(|flight| flight.has(id)) {
+        if sequence.is_flying() {
             sequence.phase = Phase::Leaving;
         } else {
             self.drop_sequence(id, now);
         }
     }
 
+    /// Its blocks may go to another sequence with the next plan, whatever is under way: nothing under way belongs to this
+    /// sequence any more, and every stage computes plans in order, so that none writes for the next owner too early.
     fn drop_sequence(&mut self, id: SequenceId, now: Time) {
         self.blocks.release(id, now);
         self.sequences.remove(&id);
+        self.reset.retain(|sequence| *sequence != id);
         self.forget.push(id);
     }
 
@@ -347,7 +385,7 @@ impl Engine {
         if done.epoch != self.config.epoch {
             return;
         }
-        let Some(flight) = self.flight.take_if(|flight| flight.step == done.step) else {
+        let Some(flight) = self.pipeline.land(now, done.step, done.elapsed) else {
             return;
         };
         self.cost.observe(flight.work(), done.elapsed);
@@ -364,10 +402,13 @@ impl Engine {
             .sequences
             .get_mut(&id)
             .expect("a sequence stays while it is being computed");
-        if sequence.phase == Phase::Leaving {
-            return self.drop_sequence(id, now);
-        }
         sequence.computed += landing.count;
+        if sequence.phase == Phase::Leaving {
+            if !sequence.is_flying() {
+                self.drop_sequence(id, now);
+            }
+            return;
+        }
         let (position, finish) = landing.outcome(sequence);
         landing
             .sealed
@@ -399,21 +440,25 @@ impl Engine {
         }
     }
 
-    /// After every event: start a step if none is running, report, finish draining.
+    /// After every event: start steps while stages are idle, report, finish draining.
     fn settle(&mut self, now: Time, out: &mut Vec<EngineAction>) {
-        self.start_step(now, out);
+        while self.pipeline.has_room() && !self.sequences.is_empty() {
+            let Some(plan) = self.next_plan(now) else {
+                break;
+            };
+            out.push(EngineAction::Run(plan));
+        }
         self.finish_draining(out);
         if self.counters.take_report(now, self.sequences.is_empty()) {
             out.push(EngineAction::Report(self.load()));
         }
     }
 
-    fn start_step(&mut self, now: Time, out: &mut Vec<EngineAction>) {
-        if self.flight.is_some() || self.sequences.is_empty() {
-            return;
-        }
+    /// What can advance now, if anything can.
+    fn next_plan(&mut self, now: Time) -> Option<StepPlan> {
         let draft = Scheduler {
             now,
+            in_flight: self.pipeline.in_flight(),
             config: &self.config,
             cost: self.cost.cost(),
             forecast: &self.forecast,
@@ -422,27 +467,30 @@ impl Engine {
             clocks: &mut self.clocks,
         }
         .schedule();
-        let is_any_held = self.sequences.values().any(|sequence| sequence.is_held);
-        assert!(
-            !draft.slices.is_empty() || is_any_held,
-            "there are sequences and none of them can advance"
-        );
-        if draft.slices.is_empty() {
-            return;
-        }
         self.counters.scheduled(&draft);
-        out.push(EngineAction::Run(self.launch(draft)));
+        if draft.slices.is_empty() {
+            let is_any_held = self.sequences.values().any(|sequence| sequence.is_held);
+            assert!(
+                is_any_held || !self.pipeline.is_empty(),
+                "there are sequences and none of them can advance"
+            );
+            self.reset.extend(draft.preempted);
+            return None;
+        }
+        Some(self.launch(now, draft))
     }
 
-    fn launch(&mut self, draft: Draft) -> StepPlan {
+    fn launch(&mut self, now: Time, draft: Draft) -> StepPlan {
         let step = StepId(self.next_step);
         self.next_step += 1;
-        self.flight = Some(Flight::new(step, &draft.slices));
+        self.pipeline.launch(now, Flight::new(step, &draft.slices));
+        let mut reset = std::mem::take(&mut self.reset);
+        reset.extend(draft.preempted);
         StepPlan {
             epoch: self.config.epoch,
             step,
             forget: std::mem::take(&mut self.forget),
-            reset: draft.preempted,
+            reset,
             zero: draft.zero,
             slices: draft.slices,
         }

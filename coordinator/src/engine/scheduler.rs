@@ -1,7 +1,7 @@
 //! What one step computes.
 //!
-//! There is no prefill phase and no decode phase. A sequence has `tokens` that are known and `computed` of them; a step
-//! lets `computed` catch up with `tokens` inside a budget. A sequence that is one sampled token behind is decoding, one
+//! There is no prefill phase and no decode phase. A sequence has `tokens` that are known and `planned` of them; a step
+//! lets `planned` catch up with `tokens` inside a budget. A sequence that is one sampled token behind is decoding, one
 //! that is further behind has a prompt, and a preempted or resumed one is simply far behind. Chunked prompts, prefix
 //! hits and recomputation all follow from that, without a branch of their own.
 //!
@@ -11,6 +11,9 @@
 //!    a running prompt, or the first one of a waiting sequence if it fits.
 //!
 //! Whatever limits a slice is a small function that returns a cap.
+//!
+//! With several stages a step is planned while others are under way, and leaves something for those that follow:
+//! decoding sequences and prompts are divided among the stages. What is under way can be neither planned nor preempted.
 
 use super::EngineConfig;
 use super::blocks::{BlockTable, PrefixHit, Reach};
@@ -26,6 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// All that planning a step may touch.
 pub(crate) struct Scheduler<'e> {
     pub now: Time,
+    /// Plans under way: fewer than there are stages.
+    pub in_flight: u32,
     pub config: &'e EngineConfig,
     pub cost: StepCost,
     pub forecast: &'e OutputForecast,
@@ -65,6 +70,14 @@ enum Verdict {
     NoRoom,
 }
 
+/// What came of looking for blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Relief {
+    Preempted,
+    /// A plan under way holds what would be taken; or nobody can be made to wait for longer than that.
+    Awaited,
+}
+
 /// The rest of a step while it is shared out.
 struct Round {
     draft: Draft,
@@ -90,15 +103,21 @@ enum AdmissionDoor {
 impl Scheduler<'_> {
     pub fn schedule(mut self) -> Draft {
         let mut round = self.new_round();
-        for sequence in self.decoding() {
+        let decoding = self.decoding();
+        let share = self.decoding_share(decoding.len());
+        for sequence in decoding {
+            if round.placed.len() == share {
+                break;
+            }
             self.continue_decoding(sequence, &mut round);
         }
         self.count_running(&mut round);
+        self.divide_prompts(&mut round);
         while let Some(sequence) = self.next_behind(&round) {
             match self.sequences[&sequence].phase {
                 Phase::Running => self.continue_prompt(sequence, &mut round),
                 Phase::Waiting => self.consider(sequence, &mut round),
-                Phase::Leaving => panic!("sequence {sequence} leaves and no step is running"),
+                Phase::Leaving => panic!("sequence {sequence} leaves and was chosen"),
             }
         }
         round.draft
@@ -145,16 +164,69 @@ impl Scheduler<'_> {
     fn decoding(&self) -> Vec<SequenceId> {
         let mut found: Vec<_> = self
             .running()
-            .filter(|sequence| sequence.is_decoding() && !sequence.is_held)
+            .filter(|sequence| sequence.is_decoding() && !sequence.is_held && !sequence.is_flying())
             .map(|sequence| (sequence.class_now(self.now), sequence.id))
             .collect();
         found.sort_unstable();
         found.into_iter().map(|(_, sequence)| sequence).collect()
     }
 
+    /// How many of the `ready` sequences decode in this step. One step that takes them all would visit one stage after
+    /// the other and leave the rest idle; so each takes an equal part of all that decode, under way or not, and no more
+    /// of those that are ready than leaves as many for each idle stage.
+    fn decoding_share(&self, ready: usize) -> usize {
+        let stages = self.config.stages as usize;
+        let decoding = self
+            .running()
+            .filter(|sequence| sequence.is_decoding() && !sequence.is_held)
+            .count();
+        let idle = stages - self.in_flight as usize;
+        decoding.div_ceil(stages).min(ready.div_ceil(idle))
+    }
+
+    /// One long prompt is to fill all stages, slice after slice.
+    fn divide_prompts(&self, round: &mut Round) {
+        if self.config.stages > 1 {
+            let behind = self.prompts_behind(round);
+            round.budget.divide_prompts(behind, self.config.stages);
+        }
+    }
+
+    /// Tokens of prompts that running sequences are behind, under way or not, and those of waiting ones that have room.
+    /// Counts no further than what would fill every stage's step.
+    fn prompts_behind(&self, round: &Round) -> u64 {
+        let enough = u64::from(round.budget.slice_max(0)) * u64::from(self.config.stages);
+        let mut behind: u64 = self
+            .running()
+            .filter(|sequence| !sequence.is_decoding() && !sequence.is_held)
+            .map(|sequence| u64::from(sequence.behind()))
+            .sum();
+        let mut places = self.config.sequences_max.saturating_sub(round.running);
+        let mut unheld = self.blocks.unheld();
+        let waiting = self
+            .sequences
+            .values()
+            .filter(|sequence| sequence.phase == Phase::Waiting && !sequence.is_held);
+        for sequence in waiting {
+            if behind >= enough || places == 0 || round.admission == AdmissionDoor::Closed {
+                break;
+            }
+            let reusable = sequence.reusable_hashes(self.config.block_tokens);
+            let hit = self.blocks.prefix(sequence.tenant, reusable);
+            let wanted = self.blocks_wanted(sequence, hit);
+            if self.is_coming(sequence, reusable.get(hit.blocks as usize), round) || wanted > unheld {
+                continue;
+            }
+            behind += u64::from(sequence.tokens - hit.blocks * self.config.block_tokens);
+            unheld -= wanted;
+            places -= 1;
+        }
+        behind
+    }
+
     fn continue_decoding(&mut self, sequence: SequenceId, round: &mut Round) {
         while self.sequences[&sequence].phase == Phase::Running {
-            let reach = if round.placed.is_empty() {
+            let reach = if self.must_advance(round) {
                 Reach::Everything
             } else {
                 Reach::Share
@@ -166,17 +238,33 @@ impl Scheduler<'_> {
                 self.place(sequence, 1, growth.new_blocks, round);
                 return;
             }
-            self.preempt_for(sequence, round);
+            match self.preempt_for(sequence, round) {
+                Relief::Preempted => {}
+                Relief::Awaited => {
+                    // Nobody new may take what it waits for.
+                    round.admission = AdmissionDoor::Closed;
+                    return;
+                }
+            }
         }
     }
 
+    /// Nothing is under way or placed: who is looked at now has to advance, or nobody ever would.
+    fn must_advance(&self, round: &Round) -> bool {
+        self.in_flight == 0 && round.placed.is_empty()
+    }
+
     /// Takes the blocks of one sequence: of the lowest class, there of the tenant that holds most, there the newest.
-    /// That may be the one that asks.
-    fn preempt_for(&mut self, asking: SequenceId, round: &mut Round) {
+    /// That may be the one that asks. If it is under way, its return is waited for; so does one that asks and is itself
+    /// the first to give way, as long as anything is under way: it keeps what it has.
+    ///
+    /// This cannot go on for ever. Whoever waits is looked at again with the next landing, and nobody new is let in in
+    /// that step; at last nothing is under way, and then who asks first takes what it needs.
+    fn preempt_for(&mut self, asking: SequenceId, round: &mut Round) -> Relief {
         let victim = self
             .running()
             .filter(|sequence| !round.placed.contains(&sequence.id))
-            .filter(|sequence| sequence.id != asking || !round.placed.is_empty())
+            .filter(|sequence| sequence.id != asking || !self.must_advance(round))
             .max_by_key(|sequence| {
                 (
                     sequence.class_now(self.now),
@@ -184,14 +272,18 @@ impl Scheduler<'_> {
                     sequence.id,
                 )
             })
-            .map(|sequence| sequence.id)
             .expect("the whole pool holds any one sequence");
+        if victim.is_flying() || (victim.id == asking && self.in_flight > 0) {
+            return Relief::Awaited;
+        }
+        let victim = victim.id;
         self.blocks.release(victim, self.now);
         self.sequences
             .get_mut(&victim)
             .expect("a running sequence")
             .preempt();
         round.draft.preempted.push(victim);
+        Relief::Preempted
     }
 
     fn next_behind(&self, round: &Round) -> Option<SequenceId> {
@@ -200,7 +292,7 @@ impl Scheduler<'_> {
             .filter(|sequence| !round.placed.contains(&sequence.id))
             .filter(|sequence| !round.passed_over.contains(&sequence.id) && !sequence.is_held)
             .filter(|sequence| match sequence.phase {
-                Phase::Running => true,
+                Phase::Running => sequence.unplanned() > 0 && !sequence.is_decoding(),
                 Phase::Waiting => self.admits(round),
                 Phase::Leaving => false,
             })
@@ -229,7 +321,7 @@ impl Scheduler<'_> {
             count => {
                 round
                     .budget
-                    .spend_on_prompt(self.sequences[&sequence].computed, count);
+                    .spend_on_prompt(self.sequences[&sequence].planned, count);
                 self.place(sequence, count, Vec::new(), round);
             }
         }
@@ -257,14 +349,19 @@ impl Scheduler<'_> {
 
     /// Pages for the known tokens now, and for what all running sequences will want soon; never for the whole context.
     fn has_room(&self, sequence: &Sequence, hit: PrefixHit, round: &Round) -> bool {
-        let groups = self.config.groups.len() as u32;
-        let wanted = self.blocks.needed_for(sequence.tokens) - hit.blocks * groups + hit.unheld;
+        let wanted = self.blocks_wanted(sequence, hit);
         if round.running == 0 {
             return wanted <= self.blocks.unheld();
         }
         let soon = wanted + round.growth + self.growth_of(sequence);
         wanted <= self.blocks.available(sequence.tenant, Reach::Share, self.now)
             && soon <= self.blocks.unheld()
+    }
+
+    /// Blocks that nobody holds now and the known tokens of a waiting sequence need.
+    fn blocks_wanted(&self, sequence: &Sequence, hit: PrefixHit) -> u32 {
+        let groups = self.config.groups.len() as u32;
+        self.blocks.needed_for(sequence.tokens) - hit.blocks * groups + hit.unheld
     }
 
     fn admit(&mut self, id: SequenceId, hit: PrefixHit, round: &mut Round) {
@@ -291,6 +388,7 @@ impl Scheduler<'_> {
         sequence.phase = Phase::Running;
         sequence.milestones.started.get_or_insert(self.now);
         sequence.computed = hit_tokens;
+        sequence.planned = hit_tokens;
         sequence.named_blocks = hit.blocks as usize;
         sequence.cached_tokens = sequence.cached_tokens.map(|_| hit_tokens);
         round.draft.admitted.push(Admission {
@@ -309,20 +407,21 @@ impl Scheduler<'_> {
 
     /// How much of what a sequence is behind fits into this step.
     fn chunk(&self, sequence: &Sequence, round: &Round) -> u32 {
-        let caps = [sequence.behind(), round.budget.slice_max(sequence.computed)];
+        let caps = [sequence.unplanned(), round.budget.slice_max(sequence.planned)];
         caps.into_iter().min().unwrap_or(0)
     }
 
     fn place(&mut self, id: SequenceId, count: u32, new_blocks: Vec<(GroupId, BlockId)>, round: &mut Round) {
-        let sequence = &self.sequences[&id];
+        let sequence = self.sequences.get_mut(&id).expect("a running sequence");
         round.draft.slices.push(Slice {
             sequence: id,
             adapter: sequence.adapter,
-            start: sequence.computed,
+            start: sequence.planned,
             count,
             new_blocks,
             output: output_of(sequence, count),
         });
+        sequence.planned += count;
         round.placed.insert(id);
         self.clocks.charge(sequence.tenant, u64::from(count));
     }
@@ -334,11 +433,12 @@ impl Scheduler<'_> {
         self.blocks.needed_for(tokens) - self.blocks.needed_for(sequence.tokens)
     }
 
-    /// Remembers the block that a sequence's prompt completes next.
+    /// Remembers the blocks of a sequence's prompt that are under way, and the one that is completed next.
     fn announce(&self, sequence: &Sequence, round: &mut Round) {
-        let index = (sequence.computed / self.config.block_tokens) as usize;
-        if let Some(hash) = sequence.hashes.get(index) {
-            let class = sequence.class_now(self.now);
+        let block = |position: u32| (position / self.config.block_tokens) as usize;
+        let class = sequence.class_now(self.now);
+        let coming = block(sequence.computed)..block(sequence.planned) + 1;
+        for hash in sequence.hashes.iter().take(coming.end).skip(coming.start) {
             let best = round.coming.entry((sequence.tenant, *hash)).or_insert(class);
             *best = class.min(*best);
         }
@@ -352,7 +452,7 @@ impl Scheduler<'_> {
 }
 
 fn output_of(sequence: &Sequence, count: u32) -> SliceOutput {
-    if count < sequence.behind() {
+    if count < sequence.unplanned() {
         SliceOutput::Nothing
     } else if sequence.is_scored_only() {
         SliceOutput::ScoresOnly

@@ -13,12 +13,14 @@ const PROMOTED_AFTER: Span = Span::from_secs(5);
 /// The life of a sequence:
 ///
 /// 1. **Waiting**: it holds no block.
-/// 2. **Running**: its blocks cover all known tokens but the last sampled one. `computed` catches up with `tokens`.
+/// 2. **Running**: its blocks cover all known tokens but the last sampled one. `planned` catches up with `tokens`, and
+///    `computed` with `planned` as plans return. A prompt may have slices in several plans under way, one after the
+///    other; nothing follows a slice that samples before it has returned, because the next token is not known.
 /// 3. Preempted, it is **Waiting** again with `computed` 0 and all its tokens, generated ones included.
 /// 4. **Held**, running or waiting, it is not planned: its last position was computed and no token could be chosen yet.
 ///    That position is computed again when the shell says so; the bits are the same.
-/// 5. **Leaving**: it ended while a step was computing a slice of it. Nothing of it is delivered any more; its blocks
-///    go back when the step returns.
+/// 5. **Leaving**: it ended while slices of it were under way. Nothing of it is delivered any more; its blocks go back
+///    when the last of them returns.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub id: SequenceId,
@@ -42,6 +44,8 @@ pub(crate) struct Sequence {
     pub tokens_max: u32,
     /// Positions whose KV is in its blocks.
     pub computed: u32,
+    /// Positions that are computed, or will be by plans under way.
+    pub planned: u32,
     /// Hashes of the leading full blocks of known tokens, as far as they are known.
     pub hashes: Vec<BlockHash>,
     /// Blocks whose hash the table has been told.
@@ -96,6 +100,7 @@ impl Sequence {
                 .saturating_add(ticket.max_new_tokens)
                 .min(context_tokens_max),
             computed: 0,
+            planned: 0,
             hashes,
             named_blocks: 0,
             cached_tokens: Some(0),
@@ -105,6 +110,16 @@ impl Sequence {
     /// Tokens that are known and not computed.
     pub fn behind(&self) -> u32 {
         self.tokens - self.computed
+    }
+
+    /// Tokens that are known and in no plan yet.
+    pub fn unplanned(&self) -> u32 {
+        self.tokens - self.planned
+    }
+
+    /// A plan under way computes a slice of it.
+    pub fn is_flying(&self) -> bool {
+        self.planned > self.computed
     }
 
     pub fn sampled_tokens(&self) -> u32 {
@@ -160,6 +175,7 @@ impl Sequence {
     /// The last position computed has to be computed again, and not before [`Sequence::resume`].
     pub fn hold(&mut self) {
         self.computed -= 1;
+        self.planned -= 1;
         self.is_held = true;
     }
 
@@ -169,8 +185,10 @@ impl Sequence {
 
     /// Back to waiting: its blocks are gone, its tokens are not.
     pub fn preempt(&mut self) {
+        assert!(!self.is_flying(), "{self:?} is preempted and being computed");
         self.phase = Phase::Waiting;
         self.computed = 0;
+        self.planned = 0;
         self.named_blocks = 0;
     }
 

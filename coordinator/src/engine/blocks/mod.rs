@@ -167,6 +167,12 @@ impl BlockTable {
         self.tenants.get(&tenant).map_or(0, |usage| usage.owned)
     }
 
+    /// How many blocks the sequence holds, of all groups together.
+    pub fn held_by(&self, sequence: SequenceId) -> u32 {
+        let holding = self.holdings.get(&sequence);
+        holding.map_or(0, |holding| holding.lists.iter().map(Vec::len).sum::<usize>() as u32)
+    }
+
     /// Pool blocks (of all groups together) that hold `tokens` tokens of one sequence.
     pub fn needed_for(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.block_tokens) * self.groups.len() as u32
