@@ -1,6 +1,6 @@
 //! What the replicas that this node can use are doing, for everybody who asks: health, metrics, `cluster status`.
 
-use proto::engine::{Load, ReplicaInfo};
+use proto::engine::{Load, PipelineUse, ReplicaInfo};
 use proto::{Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub struct ReplicaView {
     pub phase: Phase,
     /// As last reported in this epoch.
     pub load: Load,
+    /// Where it is in several stages and its head is on this node.
+    pub pipeline: Option<PipelineUse>,
 }
 
 /// Where a replica lives.
@@ -50,6 +52,7 @@ impl Board {
             epoch,
             phase: Phase::Starting,
             load: Load::default(),
+            pipeline: None,
         };
         self.lock().insert(replica, view);
     }
@@ -63,6 +66,12 @@ impl Board {
     pub fn load(&self, replica: ReplicaId, load: Load) {
         if let Some(view) = self.lock().get_mut(&replica) {
             view.load = load;
+        }
+    }
+
+    pub fn pipeline(&self, replica: ReplicaId, used: PipelineUse) {
+        if let Some(view) = self.lock().get_mut(&replica) {
+            view.pipeline = Some(used);
         }
     }
 

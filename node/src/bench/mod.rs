@@ -4,6 +4,7 @@
 mod arrivals;
 mod completion;
 pub mod engine;
+pub mod machine;
 pub mod schemas;
 pub mod serve;
 pub mod summary;

@@ -2,6 +2,7 @@
 
 use super::server::{Server, model_names};
 use crate::bench::engine::{self, Grid, Machine, Report, Row};
+use crate::bench::machine;
 use crate::bench::schemas::{self, Walks};
 use crate::bench::serve::{self, Load};
 use crate::config::high;
@@ -24,6 +25,7 @@ pub struct Bench {
 enum What {
     Serve(BenchServe),
     Engine(BenchEngine),
+    Machine(BenchMachine),
     Schemas(BenchSchemas),
 }
 
@@ -58,6 +60,7 @@ impl Bench {
         match self.what {
             What::Serve(serve) => super::runtime()?.block_on(serve.run()),
             What::Engine(engine) => engine.run(),
+            What::Machine(machine) => machine.run(),
             What::Schemas(schemas) => schemas.run(),
         }
     }
@@ -149,6 +152,42 @@ impl BenchEngine {
             kv: self.kv_cache.format(),
             level: self.cpu_level.as_deref().map(str::parse).transpose()?,
         })
+    }
+}
+
+const MACHINE_EXAMPLES: &str = "\
+Examples:
+  cluster bench machine
+  cluster bench machine --threads 1 --json";
+
+/// Measure what this machine can read and multiply: what models are placed by
+#[derive(Args, Debug)]
+#[command(after_help = MACHINE_EXAMPLES)]
+struct BenchMachine {
+    /// Compute threads [default: the CPUs this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Best instruction set to use, for comparisons; never above what the CPU has
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    cpu_level: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl BenchMachine {
+    fn run(self) -> anyhow::Result<()> {
+        let threads = self.threads.unwrap_or_else(|| high::Machine::here().cpus);
+        if threads == 0 {
+            bail!("--threads needs to be 1 or more");
+        }
+        let level = self.cpu_level.as_deref().map(str::parse).transpose()?;
+        let rates = machine::measure(threads, level)?;
+        match self.json {
+            true => println!("{}", serde_json::to_string(&rates)?),
+            false => println!("{rates}"),
+        }
+        Ok(())
     }
 }
 

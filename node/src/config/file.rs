@@ -15,6 +15,7 @@ pub struct FileConfig {
     pub data_dir: Option<PathBuf>,
     pub store: Option<PathBuf>,
     pub store_max: Option<ByteSize>,
+    pub memory: Option<ByteSize>,
     pub http: Option<SocketAddr>,
     pub quic: Option<SocketAddr>,
     pub join: Option<String>,

@@ -22,6 +22,7 @@ pub struct Config {
     pub data_dir: Setting<PathBuf>,
     pub store: Setting<PathBuf>,
     pub store_max: Setting<Option<ByteSize>>,
+    pub memory: Setting<Option<ByteSize>>,
     pub http: Setting<SocketAddr>,
     pub quic: Setting<SocketAddr>,
     pub join: Setting<Option<JoinToken>>,
@@ -154,6 +155,7 @@ impl Config {
             data_dir: pick.or_else("data_dir", low.data_dir, file.data_dir, data_dir)?,
             store: pick.or_else("store", low.store, file.store, store)?,
             store_max: pick.maybe("store_max", low.store_max, file.store_max),
+            memory: pick.maybe("memory", low.memory, file.memory),
             quic: pick.or("quic", low.quic, file.quic, beside(http.value)),
             http,
             join: token(pick.maybe("join", low.join, file.join))?,
@@ -264,6 +266,13 @@ impl Config {
                     .value
                     .map_or("no bound".to_owned(), |bytes_max| bytes_max.to_string()),
                 self.store_max.origin,
+            ),
+            line(
+                "memory",
+                self.memory
+                    .value
+                    .map_or("what is free".to_owned(), |bytes| bytes.to_string()),
+                self.memory.origin,
             ),
             line("http", self.http.value, self.http.origin),
             line("quic", self.quic.value, self.quic.origin),

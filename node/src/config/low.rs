@@ -30,6 +30,9 @@ pub struct UpArgs {
     /// bound]
     #[arg(long, value_name = "SIZE", env = "CLUSTER_STORE_MAX")]
     pub store_max: Option<ByteSize>,
+    /// What models may take of this host's memory, weights, KV cache and all, as in 60GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", env = "CLUSTER_MEMORY")]
+    pub memory: Option<ByteSize>,
     /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
     pub http: Option<SocketAddr>,

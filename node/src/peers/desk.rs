@@ -7,6 +7,7 @@ use crate::clock;
 use crate::hex;
 use crate::raft::{AppliedState, Member, propose};
 use crate::shard_host::hub::Hub;
+use crate::shard_host::stage::StagePorts;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
 use crate::trust::{Identity, SpkiHash, authority, spki_of, token};
 use coordinator::cluster_state::{Applied, ClusterState};
@@ -35,6 +36,7 @@ pub struct Desk {
     member: OnceLock<Member<PeerLinks>>,
     pub custody: Custody,
     pub texts: Texts,
+    pub stages: StagePorts,
     /// The replicas on this node.
     hubs: RwLock<BTreeMap<ReplicaId, Hub>>,
 }
@@ -46,6 +48,7 @@ impl Desk {
             member: OnceLock::new(),
             custody,
             texts: Texts::default(),
+            stages: StagePorts::default(),
             hubs: RwLock::default(),
         }
     }
@@ -106,6 +109,10 @@ impl Desk {
             },
             PeerRequest::AuthorityKey(_) => self.authority_key(from, member),
             PeerRequest::SignedBy(_) => PeerAnswer::SignedBy(Box::new(self.signed_by(member))),
+            PeerRequest::StageAt(wanted) => match self.stages.find(wanted.replica) {
+                Some(address) => PeerAnswer::StageAt(Box::new(address)),
+                None => refused("its process is not there yet"),
+            },
         }
     }
 
@@ -261,7 +268,7 @@ impl Service for Desk {
                         tracing::debug!(gateway = %from, %error, "a gateway's stream ended");
                     }
                 }
-                // Nothing is split over nodes yet, and nothing is fetched from them.
+                // Stages have ports of their own, and nothing is fetched from nodes yet.
                 Hello::Stage(_) | Hello::Blob(_) => {
                     tracing::debug!(node = %from, class = class.name(), "a stream that this node has no use for");
                 }

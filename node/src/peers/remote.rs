@@ -225,7 +225,9 @@ impl<S: Served> RemoteReplica<S> {
             FromEngine::Ready(_)
             | FromEngine::Loading { .. }
             | FromEngine::Failed { .. }
-            | FromEngine::Drained => {}
+            | FromEngine::Drained
+            | FromEngine::Listening(_)
+            | FromEngine::Pipeline(_) => {}
         }
         Ok(())
     }

@@ -102,7 +102,8 @@ pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
     let stage = stage_of(setup, &config)?;
     let ranks = setup.ranks as usize;
     let need = file.memory(&gguf, &config, &stage, ranks)?;
-    let (context, available) = (config.context_tokens_max, os::memory::available_bytes());
+    let context = config.context_tokens_max;
+    let available = os::memory::available_bytes().min(setup.memory_bytes_max.unwrap_or(u64::MAX));
     let memory = match &setup.placed {
         Some(placed) => MemoryPlan::with_blocks(&need, placed.blocks, context, available)?,
         None => MemoryPlan::new(&need, context, available)?,

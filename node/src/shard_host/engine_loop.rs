@@ -8,8 +8,8 @@ use super::stage::Residual;
 use crate::clock::Clock;
 use crate::constraint::workshop::Full;
 use coordinator::Machine;
-use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent};
-use proto::engine::{Delivery, FromEngine, ToEngine, Token, TokenBatch, TokenScore};
+use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent, PipelineUse};
+use proto::engine::{Delivery, FromEngine, Load, ToEngine, Token, TokenBatch, TokenScore};
 use proto::request::{Refusal, Submit};
 use proto::step::StepPlan;
 use proto::{Attempt, SequenceId, Span, StepId, StreamId};
@@ -328,7 +328,7 @@ where
                 } => self.refuse(stream, attempt, refusal)?,
                 EngineAction::Run(plan) => self.launch(plan)?,
                 EngineAction::Deliver(delivery) => self.news.deliver(&delivery),
-                EngineAction::Report(load) => (self.hands.send)(&FromEngine::Load(load))?,
+                EngineAction::Report(load) => self.report(load)?,
                 EngineAction::Drained => {
                     // Nothing may follow the last word.
                     self.flush()?;
@@ -337,6 +337,24 @@ where
             }
         }
         self.flush()
+    }
+
+    fn report(&mut self, load: Load) -> Result<(), LoopError> {
+        (self.hands.send)(&FromEngine::Load(load))?;
+        if !self.is_alone() {
+            let PipelineUse {
+                stages,
+                occupied,
+                computed,
+            } = self.engine.pipeline();
+            let used = proto::engine::PipelineUse {
+                stages,
+                occupied,
+                computed,
+            };
+            (self.hands.send)(&FromEngine::Pipeline(Box::new(used)))?;
+        }
+        Ok(())
     }
 
     /// One batch for all deliveries of an event.

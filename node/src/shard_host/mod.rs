@@ -6,9 +6,9 @@
 //!
 //! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
-//!   (compiled beside it).
+//!   (compiled beside it), [`stage`] (where the model goes over several nodes).
 //! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive),
-//!   [`hub`] (who hears what it says).
+//!   [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages on several nodes).
 
 pub mod child;
 pub mod engine_loop;
@@ -17,9 +17,12 @@ pub mod frames;
 pub mod grammars;
 pub mod hub;
 mod packed;
+pub mod pipeline;
 pub mod prepare;
 pub mod process;
 pub mod ranks;
 pub mod setup;
+pub mod stage;
+pub mod stage_keeper;
 pub mod supervisor;
 pub mod warm_up;

@@ -20,6 +20,8 @@ pub struct ShardSetup {
     /// Compute threads over all ranks; at least `ranks`.
     pub threads: u32,
     pub kv_cache: KvCache,
+    /// What it may take at most of the memory that is free.
+    pub memory_bytes_max: Option<u64>,
     /// The best instruction set to use; `None`: whatever the CPU has.
     pub cpu_level: Option<String>,
     /// What the replica's place in the cluster says. `None`: the whole model is here, with as much cache as there is

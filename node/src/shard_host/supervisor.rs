@@ -4,12 +4,15 @@
 //! epoch, so that whatever an old process still said is dropped.
 
 use super::hub::Hub;
+use super::pipeline::Pipeline;
 use super::process::ShardProcess;
 use super::setup::ShardSetup;
+use super::stage::LinkSource;
 use crate::actors::board::{Board, Phase, Where};
 use crate::config::low::LogFormat;
 use proto::Epoch;
 use proto::engine::{FromEngine, Load, ReplicaInfo};
+use proto::stage::StageAddress;
 use proto::wire::{HEADER_BYTES, Header, Kind};
 use std::io;
 use std::time::Duration;
@@ -29,7 +32,20 @@ pub struct ReplicaPlan {
     pub model: String,
     /// Of the first epoch; the epoch is counted up from here.
     pub setup: ShardSetup,
+    /// `None`: there are no other stages.
+    pub link: Option<LinkSource>,
     pub log_format: LogFormat,
+}
+
+impl ReplicaPlan {
+    /// With certificates as they are now.
+    pub fn setup_now(&self) -> ShardSetup {
+        let mut setup = self.setup.clone();
+        if let Some(placed) = &mut setup.placed {
+            placed.link = self.link.as_ref().map(LinkSource::setup);
+        }
+        setup
+    }
 }
 
 /// How a replica came up the first time.
@@ -37,6 +53,8 @@ pub type FirstStart = Result<ReplicaInfo, String>;
 
 pub struct Supervisor {
     pub plan: ReplicaPlan,
+    /// `None`: the whole model is here.
+    pub pipeline: Option<Pipeline>,
     pub hub: Hub,
     pub board: Board,
 }
@@ -53,6 +71,8 @@ enum EpochEnd {
     Stuck,
     #[error("the pipe to the shard host: {0}")]
     Pipe(#[from] io::Error),
+    #[error("{0}")]
+    StageGone(String),
 }
 
 impl Supervisor {
@@ -69,6 +89,7 @@ impl Supervisor {
                 supervisor: &self,
                 epoch,
                 first: &mut first,
+                port: None,
                 load: Load::default(),
                 is_ready: false,
             };
@@ -107,6 +128,8 @@ struct Session<'a> {
     supervisor: &'a Supervisor,
     epoch: Epoch,
     first: &'a mut Option<oneshot::Sender<FirstStart>>,
+    /// Waited for where there are other stages.
+    port: Option<oneshot::Sender<StageAddress>>,
     load: Load,
     is_ready: bool,
 }
@@ -121,13 +144,19 @@ impl Session<'_> {
 
     async fn serve(&mut self) -> io::Result<EpochEnd> {
         let plan = &self.supervisor.plan;
-        let mut process = ShardProcess::start(&plan.setup, plan.log_format).await?;
+        let mut process = ShardProcess::start(&plan.setup_now(), plan.log_format).await?;
         let stdout = process.stdout.take().expect("stdout was asked for");
         let stdin = process.stdin.take().expect("stdin was asked for");
         let (frames, outbox) = mpsc::unbounded_channel();
         // Apart from reading, so that a child that waits for us to read never waits for us to write.
         let writer = tokio::spawn(write_all(stdin, outbox));
-        let end = self.listen(stdout, &frames).await;
+        let (port, own) = oneshot::channel();
+        self.port = Some(port);
+        let pipeline = keep(self.supervisor.pipeline.as_ref(), self.epoch, own, frames.clone());
+        let end = tokio::select! {
+            end = self.listen(stdout, &frames) => end,
+            reason = pipeline => Some(EpochEnd::StageGone(reason)),
+        };
         writer.abort();
         match end {
             Some(end) => Ok(end),
@@ -165,7 +194,7 @@ impl Session<'_> {
         message: FromEngine,
         frames: &mpsc::UnboundedSender<Vec<u8>>,
     ) -> Option<EpochEnd> {
-        let Supervisor { plan, hub, board } = self.supervisor;
+        let Supervisor { plan, hub, board, .. } = self.supervisor;
         let (replica, epoch) = (plan.setup.replica, self.epoch);
         match message {
             FromEngine::Loading { permille } => board.phase(replica, Phase::Loading { permille }),
@@ -178,6 +207,12 @@ impl Session<'_> {
                 board.load(replica, load);
                 hub.load(epoch, load).await;
             }
+            FromEngine::Listening(address) => {
+                if let Some(port) = self.port.take() {
+                    let _ = port.send(*address);
+                }
+            }
+            FromEngine::Pipeline(used) => board.pipeline(replica, *used),
             FromEngine::Drained => {}
         }
         None
@@ -195,6 +230,19 @@ impl Session<'_> {
     }
 }
 
+/// Never ends where there is no pipeline.
+async fn keep(
+    pipeline: Option<&Pipeline>,
+    epoch: Epoch,
+    own: oneshot::Receiver<StageAddress>,
+    to_head: mpsc::UnboundedSender<Vec<u8>>,
+) -> String {
+    match pipeline {
+        Some(pipeline) => pipeline.keep(epoch, own, to_head).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn write_all(mut stdin: ChildStdin, mut outbox: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(frame) = outbox.recv().await {
         if stdin.write_all(&frame).await.is_err() {
@@ -205,7 +253,7 @@ async fn write_all(mut stdin: ChildStdin, mut outbox: mpsc::UnboundedReceiver<Ve
 }
 
 /// `None`: the pipe ended between two frames.
-async fn read_frame(stdout: &mut ChildStdout) -> io::Result<Option<FromEngine>> {
+pub(super) async fn read_frame(stdout: &mut ChildStdout) -> io::Result<Option<FromEngine>> {
     let mut header_bytes = [0; HEADER_BYTES];
     if let Err(error) = stdout.read_exact(&mut header_bytes).await {
         return if error.kind() == io::ErrorKind::UnexpectedEof {
@@ -221,7 +269,7 @@ async fn read_frame(stdout: &mut ChildStdout) -> io::Result<Option<FromEngine>> 
     header.open(&header_bytes, &payload).map(Some).map_err(wrong)
 }
 
-async fn exit_words(mut process: ShardProcess) -> String {
+pub(super) async fn exit_words(mut process: ShardProcess) -> String {
     match timeout(Duration::from_secs(5), &mut process.exited).await {
         Ok(Ok(Ok(status))) => status.to_string(),
         Ok(Ok(Err(error))) => error.to_string(),

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::config::Config;
+use crate::config::byte_size::ByteSize;
 use crate::os;
 use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::setup::ShardSetup;
@@ -24,6 +25,8 @@ pub struct PreparedModel {
     pub source: TokenizerSource,
     pub text: TextModel,
     pub memory: MemoryPlan,
+    /// What the plan was made with.
+    available: u64,
 }
 
 impl PreparedModel {
@@ -55,6 +58,7 @@ impl PreparedModel {
             source,
             text,
             memory,
+            available,
         })
     }
 
@@ -81,9 +85,11 @@ impl PreparedModel {
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,
                 kv_cache: config.kv_cache.value,
+                memory_bytes_max: Some(self.available),
                 cpu_level: config.cpu_level.value.clone(),
                 placed: None,
             },
+            link: None,
             log_format: config.log_format.value,
         }
     }
@@ -101,7 +107,7 @@ impl PreparedModel {
                 mebibytes(memory.workspace_bytes),
                 mebibytes(memory.cache_bytes),
                 config.kv_cache.value.format(),
-                os::memory::available_bytes() >> 20,
+                self.available >> 20,
             ),
             format!("context  {} tokens (the model's own)", memory.context_tokens_max),
             format!("ranks    {} ({})", config.tp.value, config.tp.origin),
@@ -117,7 +123,7 @@ pub fn prepare_all<'a>(
     store: &Store,
     failed: impl Fn(&NamedSpec, anyhow::Error) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<PreparedModel>> {
-    let mut available = os::memory::available_bytes();
+    let mut available = budget(config);
     let mut prepared = Vec::new();
     for named in models {
         match PreparedModel::prepare(store, named, config, available) {
@@ -131,6 +137,12 @@ pub fn prepare_all<'a>(
         }
     }
     Ok(prepared)
+}
+
+/// What models may take on this node.
+pub fn budget(config: &Config) -> u64 {
+    let given = config.memory.value.map_or(u64::MAX, ByteSize::bytes);
+    os::memory::available_bytes().min(given)
 }
 
 /// The store that the configuration names, with this machine's ways to the outside.

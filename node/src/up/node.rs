@@ -185,6 +185,7 @@ impl Node {
         self.entry.desk.add_replica(record.replica, hub.clone());
         let supervisor = Supervisor {
             plan: model.replica(config, record),
+            pipeline: None,
             hub,
             board: self.gateway.board.clone(),
         };

@@ -2,7 +2,7 @@
 
 use super::links::StageLinks;
 use super::port::{Port, StageStreams};
-use super::residual::{self, Residual};
+use super::residual;
 use super::stage_loop::{Part, StageLoop, Work};
 use crate::shard_host::child::{self, Loaded};
 use crate::shard_host::setup::{LinkSetup, PlacedSetup, ShardSetup};
@@ -88,7 +88,11 @@ impl StageStreams for Arc<Streams> {
     ) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
             if stage.replica != self.replica {
-                bail!("it is for replica {}, and this is a stage of {}", stage.replica, self.replica);
+                bail!(
+                    "it is for replica {}, and this is a stage of {}",
+                    stage.replica,
+                    self.replica
+                );
             }
             if stage.stage == self.head {
                 self.obey(from, stage.epoch, sender, receiver).await
@@ -154,7 +158,10 @@ impl Streams {
         if next.node != head {
             // What is left of its last process would be taken for it.
             peers.cut_off(next.node);
-            peers.set_address(next.node, next.quic.parse().context("the address of the next stage")?);
+            peers.set_address(
+                next.node,
+                next.quic.parse().context("the address of the next stage")?,
+            );
         }
         let hello = Hello::Stage(Box::new(Stage {
             replica: self.replica,

@@ -16,8 +16,8 @@ use proto::step::StepPlan;
 use proto::wire::{self, Kind};
 use proto::{Epoch, NodeId, ReplicaId};
 use shard::{Lost, StepInput};
-use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 
@@ -72,7 +72,10 @@ impl Head {
     pub fn connect(&mut self, addresses: &StageAddresses, numerics: u64) -> anyhow::Result<StepCost> {
         let before = usize::from(self.own.stage);
         if addresses.stages.len() != before + 1 {
-            bail!("{} stages were named, and this is stage {before}", addresses.stages.len());
+            bail!(
+                "{} stages were named, and this is stage {before}",
+                addresses.stages.len()
+            );
         }
         let mut cost = StepCost::default();
         for stage in 0..before {
@@ -133,7 +136,12 @@ impl Head {
                 ended = write_all(sender, outbox) => ended,
                 ended = until_end(receiver) => ended,
             };
-            lost(&mailbox, ended.err().map_or_else(|| "it has ended".to_owned(), |error| error.to_string()));
+            lost(
+                &mailbox,
+                ended
+                    .err()
+                    .map_or_else(|| "it has ended".to_owned(), |error| error.to_string()),
+            );
         });
         Ok((ready, plans))
     }

@@ -9,9 +9,13 @@
 
 pub mod follower;
 pub mod head;
+mod link_source;
 mod links;
 mod port;
+mod ports;
 mod residual;
 mod stage_loop;
 
+pub use link_source::LinkSource;
+pub use ports::StagePorts;
 pub use residual::Residual;

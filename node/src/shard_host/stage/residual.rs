@@ -39,11 +39,7 @@ pub enum ResidualError {
 }
 
 pub async fn send(sender: &mut FrameSender, epoch: Epoch, residual: &Residual) -> Result<(), LinkError> {
-    let words = [
-        residual.step.0,
-        residual.computed.0,
-        residual.values.len() as u64,
-    ];
+    let words = [residual.step.0, residual.computed.0, residual.values.len() as u64];
     let header: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     sender.send_chunk(epoch.0, Bytes::from(header)).await?;
     for values in residual.values.chunks(CHUNK_VALUES) {
@@ -89,7 +85,13 @@ async fn receive_values(receiver: &mut FrameReceiver, count: usize) -> Result<Ve
         let arrived = receiver.next_into(bytes).await?;
         arrived.ok_or(ResidualError::BrokenOff)?;
         values.reserve(chunk);
-        values.extend(bytes.as_chunks::<VALUE_BYTES>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        values.extend(
+            bytes
+                .as_chunks::<VALUE_BYTES>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes)),
+        );
     }
     Ok(values)
 }

@@ -1,0 +1,93 @@
+//! Keeps a stage alive that is not the head of its pipeline. It serves whichever epoch a head begins on it, so it has none
+//! of its own.
+
+use super::process::ShardProcess;
+use super::stage::StagePorts;
+use super::supervisor::{self, ReplicaPlan};
+use proto::engine::FromEngine;
+use std::time::Duration;
+use tokio::process::ChildStdout;
+use tokio::time::sleep;
+
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+pub struct StageKeeper {
+    pub plan: ReplicaPlan,
+    pub ports: StagePorts,
+}
+
+/// How far a process came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Loading,
+    Ready,
+}
+
+impl StageKeeper {
+    /// Until it is dropped.
+    pub async fn run(self) {
+        let (replica, model) = (self.plan.setup.replica, &self.plan.model);
+        let mut pause = PAUSE_MIN;
+        loop {
+            let _port = OpenPort(&self);
+            let mut reached = Reached::Loading;
+            let reason = self.serve(&mut reached).await;
+            drop(_port);
+            tracing::error!(%replica, model, reason, "a stage has ended, starting it again");
+            pause = match reached {
+                Reached::Ready => PAUSE_MIN,
+                Reached::Loading => (pause * 2).min(PAUSE_MAX),
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// Gives why the process has ended.
+    async fn serve(&self, reached: &mut Reached) -> String {
+        let setup = self.plan.setup_now();
+        let mut process = match ShardProcess::start(&setup, self.plan.log_format).await {
+            Ok(process) => process,
+            Err(error) => return error.to_string(),
+        };
+        let stdout = process.stdout.take().expect("stdout was asked for");
+        match self.listen(stdout, reached).await {
+            Some(reason) => reason,
+            None => supervisor::exit_words(process).await,
+        }
+    }
+
+    /// `None`: the pipe ended.
+    async fn listen(&self, mut stdout: ChildStdout, reached: &mut Reached) -> Option<String> {
+        let replica = self.plan.setup.replica;
+        loop {
+            match supervisor::read_frame(&mut stdout).await {
+                Ok(Some(FromEngine::Listening(address))) => self.ports.set(replica, *address),
+                Ok(Some(FromEngine::Ready(info))) => {
+                    tracing::info!(%replica, what = info.description, "stage ready");
+                    *reached = Reached::Ready;
+                }
+                Ok(Some(FromEngine::Failed { reason })) => return Some(reason),
+                Ok(Some(
+                    FromEngine::Loading { .. }
+                    | FromEngine::Tokens(_)
+                    | FromEngine::Refused { .. }
+                    | FromEngine::Load(_)
+                    | FromEngine::Drained
+                    | FromEngine::Pipeline(_),
+                )) => {}
+                Ok(None) => return None,
+                Err(error) => return Some(format!("the pipe to the stage: {error}")),
+            }
+        }
+    }
+}
+
+/// However its process ends, nobody is sent there any more.
+struct OpenPort<'a>(&'a StageKeeper);
+
+impl Drop for OpenPort<'_> {
+    fn drop(&mut self) {
+        self.0.ports.remove(self.0.plan.setup.replica);
+    }
+}
