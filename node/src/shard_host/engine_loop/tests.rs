@@ -293,8 +293,8 @@ impl Desk {
         let mut engine_loop = EngineLoop::new(engine(), hands, Clock::start());
         story(&mut |message| {
             engine_loop.take(message).unwrap();
-            while let Some(plan) = engine_loop.plan.take() {
-                engine_loop.step(&plan).unwrap();
+            while engine_loop.can_compute() {
+                engine_loop.step().unwrap();
             }
         });
     }
@@ -417,4 +417,100 @@ fn a_later_attempt_takes_the_place_of_one_that_is_being_compiled() {
         reason: "the second".to_owned(),
     };
     assert_eq!(desk.refusals(), [second]);
+}
+
+/// What the stages before would have made of a step: a row of ones for each token.
+fn handed_on(plan: &StepPlan, input: &StepInput) -> LoopMessage {
+    LoopMessage::Residual(Residual {
+        step: plan.step,
+        computed: Span(5),
+        values: vec![1.0; input.rows()],
+    })
+}
+
+fn pipelined() -> Engine {
+    let config = EngineConfig {
+        step_tokens_max: 64,
+        stages: 2,
+        ..EngineConfig::for_replica(ReplicaId(3), Epoch(2))
+    };
+    Engine::new(config)
+}
+
+#[test]
+fn a_head_computes_each_step_when_its_rows_have_come() {
+    let (sender, mailbox) = sync_channel(64);
+    for choice in 0..4 {
+        let message = submit(choice, 3, 5, Sampling::default());
+        sender.send(LoopMessage::FromNode(message)).unwrap();
+    }
+    sender.send(LoopMessage::FromNode(ToEngine::Drain)).unwrap();
+    let under_way = Cell::new(0);
+    let most = Cell::new(0);
+    let handing_on = sender.clone();
+    let mut open = Some(sender);
+    let handing_on = RefCell::new(Some(handing_on));
+    let mut said = Vec::new();
+    let hands = Hands {
+        launch: |plan: &StepPlan, input: &StepInput| {
+            under_way.set(under_way.get() + 1);
+            most.set(most.get().max(under_way.get()));
+            let message = handed_on(plan, input);
+            let handing_on = handing_on.borrow();
+            handing_on.as_ref().ok_or(Lost)?.send(message).map_err(|_| Lost)
+        },
+        hidden: 1,
+        compute: |input: StepInput| {
+            under_way.set(under_way.get() - 1);
+            assert_eq!(input.residual, vec![1.0; input.rows()]);
+            counting(input)
+        },
+        compile: |_| Err(Full),
+        send: |message: &FromEngine| {
+            if *message == FromEngine::Drained {
+                open = None;
+                handing_on.take();
+            }
+            said.push(message.clone());
+            Ok(())
+        },
+    };
+    EngineLoop::new(pipelined(), hands, Clock::start())
+        .run(&mailbox)
+        .unwrap();
+    assert_eq!(most.get(), 2, "as many steps as stages");
+    for choice in 0..4 {
+        let tokens: Vec<u32> = deliveries(&said, choice)
+            .iter()
+            .filter_map(|delivery| delivery.token.as_ref().map(|token| token.id))
+            .collect();
+        assert_eq!(tokens, [3, 4, 5, 6, 7], "choice {choice}");
+    }
+}
+
+#[test]
+fn a_head_ends_with_a_lost_stage_or_rows_that_do_not_fit() {
+    let ended_by = |message: LoopMessage| {
+        let (sender, mailbox) = sync_channel(8);
+        let submitted = LoopMessage::FromNode(submit(0, 3, 5, Sampling::default()));
+        sender.send(submitted).unwrap();
+        sender.send(message).unwrap();
+        let hands = Hands {
+            launch: |_: &StepPlan, _: &StepInput| Ok(()),
+            hidden: 1,
+            compute: counting,
+            compile: |_| Err(Full),
+            send: |_: &FromEngine| Ok(()),
+        };
+        EngineLoop::new(pipelined(), hands, Clock::start()).run(&mailbox)
+    };
+    let reason = "its node has gone".to_owned();
+    let lost = ended_by(LoopMessage::StageLost { reason });
+    assert!(matches!(lost, Err(LoopError::StageLost { .. })));
+    let short = ended_by(LoopMessage::Residual(Residual {
+        step: StepId(0),
+        computed: Span(5),
+        values: vec![1.0; 2],
+    }));
+    assert!(matches!(short, Err(LoopError::StageLost { .. })));
 }

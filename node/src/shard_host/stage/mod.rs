@@ -19,3 +19,6 @@ mod stage_loop;
 pub use link_source::LinkSource;
 pub use ports::StagePorts;
 pub use residual::Residual;
+
+#[cfg(test)]
+mod tests;

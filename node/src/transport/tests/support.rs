@@ -278,7 +278,8 @@ impl Service for Recorder {
                 PeerRequest::ReadIndex(_)
                 | PeerRequest::ModelText(_)
                 | PeerRequest::AuthorityKey(_)
-                | PeerRequest::SignedBy(_) => refusal(),
+                | PeerRequest::SignedBy(_)
+                | PeerRequest::StageAt(_) => refusal(),
             }
         })
     }
