@@ -16,6 +16,7 @@ pub mod actors;
 pub mod shard_host;
 
 pub mod peers;
+pub mod placement;
 pub mod raft;
 pub mod state;
 pub mod transport;

@@ -69,6 +69,8 @@ pub enum Hello {
     Stage(Box<Stage>),
     /// The bytes of a file or of KV cache.
     Blob(Box<Blob>),
+    /// So many bytes of nothing, to see how long they take.
+    Probe(Box<Probe>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +132,11 @@ pub struct Stage {
     pub epoch: Epoch,
     /// Of the one who sends.
     pub stage: u16,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    pub bytes: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]

@@ -254,6 +254,8 @@ fn each_of_streams(check: &mut impl Check) {
     check.check("hello_stage", Kind::Hello, Hello::Stage(Box::new(stage)));
     let name = "blob".to_owned();
     check.check("hello_blob", Kind::Hello, Hello::Blob(Box::new(Blob { name })));
+    let probe = Probe { bytes: 1 << 20 };
+    check.check("hello_probe", Kind::Hello, Hello::Probe(Box::new(probe)));
 }
 
 fn each_of_stages(check: &mut impl Check) {

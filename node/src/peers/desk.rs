@@ -2,6 +2,7 @@
 
 use super::PeerLinks;
 use super::custody::Custody;
+use super::probe;
 use super::texts::Texts;
 use crate::clock;
 use crate::hex;
@@ -62,6 +63,12 @@ impl Desk {
     pub fn add_replica(&self, replica: ReplicaId, hub: Hub) {
         let mut hubs = self.hubs.write().unwrap_or_else(PoisonError::into_inner);
         hubs.insert(replica, hub);
+    }
+
+    /// It is not here any more.
+    pub fn remove_replica(&self, replica: ReplicaId) {
+        let mut hubs = self.hubs.write().unwrap_or_else(PoisonError::into_inner);
+        hubs.remove(&replica);
     }
 
     /// Offers this node's replicas to routers while the node is not drained, for as long as it lives.
@@ -266,6 +273,11 @@ impl Service for Desk {
                 Hello::Engine(replica) => {
                     if let Err(error) = self.converse(from, *replica, sender, receiver).await {
                         tracing::debug!(gateway = %from, %error, "a gateway's stream ended");
+                    }
+                }
+                Hello::Probe(asked) => {
+                    if let Err(error) = probe::serve(*asked, sender).await {
+                        tracing::debug!(node = %from, %error, "a probe of the link ended");
                     }
                 }
                 // Stages have ports of their own, and nothing is fetched from nodes yet.

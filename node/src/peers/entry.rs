@@ -83,6 +83,8 @@ pub struct Entry {
     pub desk: Arc<Desk>,
     pub peers: Peers,
     pub folder: Arc<DataFolder>,
+    pub identity: Arc<Identity>,
+    pub bundle: Arc<Bundle>,
     pub how: How,
     /// Run for as long as the node does.
     pub tasks: JoinSet<()>,
@@ -375,8 +377,8 @@ impl Opened {
         tasks.spawn(tell_where(Arc::clone(&state), reachable));
         tasks.spawn(certificates::keep(Renewal {
             node,
-            identity: self.identity,
-            bundle: self.bundle,
+            identity: Arc::clone(&self.identity),
+            bundle: Arc::clone(&self.bundle),
             custody: self.custody,
             folder: Arc::clone(&self.folder),
             applied: self.applied,
@@ -387,6 +389,8 @@ impl Opened {
             desk: self.desk,
             peers: self.peers,
             folder: self.folder,
+            identity: self.identity,
+            bundle: self.bundle,
             how: self.how,
             tasks,
         })

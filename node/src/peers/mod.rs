@@ -21,6 +21,7 @@ mod legacy;
 mod links;
 mod membership;
 mod remote;
+pub mod probe;
 pub mod reseed;
 pub mod rotation;
 mod texts;

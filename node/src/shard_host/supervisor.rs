@@ -51,8 +51,18 @@ impl ReplicaPlan {
 /// How a replica came up the first time.
 pub type FirstStart = Result<ReplicaInfo, String>;
 
+/// What follows where a replica does not come up the first time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstFailure {
+    /// Nothing: a person has asked for it, and has to read why.
+    End,
+    /// It is tried again, as after any later failure.
+    TryAgain,
+}
+
 pub struct Supervisor {
     pub plan: ReplicaPlan,
+    pub on_first_failure: FirstFailure,
     /// `None`: the whole model is here.
     pub pipeline: Option<Pipeline>,
     pub hub: Hub,
@@ -76,8 +86,7 @@ enum EpochEnd {
 }
 
 impl Supervisor {
-    /// For as long as the node lives. What happens before the replica is ready for the first time goes to `first`, and
-    /// if that is a failure, nothing is tried again: a person has to read it.
+    /// For as long as the node lives. What becomes of the first start that succeeds, or that is the last, goes to `first`.
     pub async fn run(mut self, first: oneshot::Sender<FirstStart>) {
         let mut first = Some(first);
         let mut backoff = BACKOFF_MIN;
@@ -95,7 +104,9 @@ impl Supervisor {
             };
             let end = session.run().await;
             let was_ready = session.is_ready;
-            if let Some(first) = first.take() {
+            if self.on_first_failure == FirstFailure::End
+                && let Some(first) = first.take()
+            {
                 let _ = first.send(Err(end.to_string()));
                 return;
             }

@@ -68,7 +68,7 @@ pub fn role_may_open(role: Role, class: Class, hello: &Hello) -> bool {
     let fits = match hello {
         Hello::Engine(_) => class == Class::Control,
         Hello::Stage(_) => class == Class::Activations,
-        Hello::Blob(_) => class == Class::Bulk,
+        Hello::Blob(_) | Hello::Probe(_) => class == Class::Bulk,
     };
     match role {
         // Every node is a gateway, a stage and a holder of weights.

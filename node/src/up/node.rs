@@ -20,7 +20,7 @@ use crate::os::files;
 use crate::peers::entry::{self, Entry, Place};
 use crate::peers::{RemoteReplicas, directory};
 use crate::shard_host::hub::Hub;
-use crate::shard_host::supervisor::{FirstStart, Supervisor};
+use crate::shard_host::supervisor::{FirstFailure, FirstStart, Supervisor};
 use crate::state::StateError;
 use crate::state::keys::{self, LocalKey};
 use crate::store::error::StoreError;
@@ -185,6 +185,7 @@ impl Node {
         self.entry.desk.add_replica(record.replica, hub.clone());
         let supervisor = Supervisor {
             plan: model.replica(config, record),
+            on_first_failure: FirstFailure::End,
             pipeline: None,
             hub,
             board: self.gateway.board.clone(),

@@ -45,7 +45,7 @@ impl<S: StageStreams> Service for Port<S> {
                         tracing::warn!(node = %from, stage = stage.stage, %error, "a stage's stream ended");
                     }
                 }
-                Hello::Engine(_) | Hello::Blob(_) => {
+                Hello::Engine(_) | Hello::Blob(_) | Hello::Probe(_) => {
                     tracing::warn!(node = %from, "a stream that a stage has no use for");
                 }
             }

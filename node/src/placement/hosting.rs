@@ -1,0 +1,293 @@
+//! What was placed on this node, running: follows the log, starts what is new, and ends what has gone.
+
+use super::file::PlacedFile;
+use crate::actors::board::Board;
+use crate::actors::gateway::RouterGateway;
+use crate::actors::machine::Mailbox;
+use crate::actors::router::RouterMessage;
+use crate::config::Config;
+use crate::constraint::checker::Checker;
+use crate::gateway::{Gateway, ServedModel};
+use crate::peers::Desk;
+use crate::raft::AppliedState;
+use crate::shard_host::hub::Hub;
+use crate::shard_host::pipeline::Pipeline;
+use crate::shard_host::setup::{LinkMember, PlacedSetup, ShardSetup};
+use crate::shard_host::stage::LinkSource;
+use crate::shard_host::stage_keeper::StageKeeper;
+use crate::shard_host::supervisor::{FirstFailure, FirstStart, ReplicaPlan, Supervisor};
+use crate::store::Store;
+use crate::text::TextModel;
+use crate::transport::Peers;
+use crate::trust::{Bundle, Identity};
+use anyhow::Context;
+use proto::cluster::{Deployment, Placement, ReplicaRecord, StagePlace};
+use proto::{NodeId, ReplicaId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// Cheap to copy.
+#[derive(Clone)]
+pub struct Hosting {
+    pub own: NodeId,
+    pub applied: AppliedState,
+    pub config: Arc<Config>,
+    pub store: Arc<Store>,
+    pub identity: Arc<Identity>,
+    pub bundle: Arc<Bundle>,
+    pub quic: SocketAddr,
+    pub peers: Peers,
+    pub desk: Arc<Desk>,
+    pub router: Mailbox<RouterMessage>,
+    pub board: Board,
+    pub gateway: Arc<RouterGateway>,
+}
+
+/// A stage that belongs on this node.
+#[derive(Clone)]
+struct Assignment {
+    deployment: Deployment,
+    placement: Placement,
+    record: ReplicaRecord,
+    /// Its place among the stages.
+    stage: usize,
+}
+
+struct Running {
+    assignment: Assignment,
+    task: AbortHandle,
+    /// Where the head is here.
+    hub: Option<Hub>,
+}
+
+impl Hosting {
+    /// For as long as the node lives.
+    pub async fn follow(self) {
+        let mut changes = self.applied.changes();
+        let mut running: BTreeMap<ReplicaId, Running> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let mut wanted = self.wanted();
+            let ended: Vec<ReplicaId> = running
+                .iter()
+                .filter(|(replica, running)| {
+                    let now = wanted.get(replica);
+                    now.is_none_or(|now| !now.is_the_same(&running.assignment))
+                })
+                .map(|(replica, _)| *replica)
+                .collect();
+            for replica in ended {
+                let ended = running.remove(&replica).expect("it was found among these");
+                self.end(replica, ended).await;
+            }
+            wanted.retain(|replica, _| !running.contains_key(replica));
+            for (replica, assignment) in wanted {
+                running.insert(replica, self.start(assignment, &mut tasks));
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn wanted(&self) -> BTreeMap<ReplicaId, Assignment> {
+        let state = self.applied.read();
+        let assignment = |placement: &Placement| {
+            let stage = placement.stages.iter().position(|stage| stage.node == self.own)?;
+            Some(Assignment {
+                deployment: state.deployment(&placement.model)?.clone(),
+                record: state.replica(placement.replica)?.clone(),
+                placement: placement.clone(),
+                stage,
+            })
+        };
+        let all = state.placements().filter_map(assignment);
+        all.map(|assignment| (assignment.record.replica, assignment)).collect()
+    }
+
+    fn start(&self, assignment: Assignment, tasks: &mut JoinSet<()>) -> Running {
+        let hub = assignment.is_head().then(|| {
+            Hub::new(
+                assignment.record.replica,
+                assignment.record.model.clone(),
+                assignment.deployment.model.digest,
+                self.router.clone(),
+            )
+        });
+        let (host, its, hub_of_task) = (self.clone(), assignment.clone(), hub.clone());
+        let task = tasks.spawn(async move { host.host(its, hub_of_task).await });
+        Running { assignment, task, hub }
+    }
+
+    async fn end(&self, replica: ReplicaId, ended: Running) {
+        // With the task goes the process.
+        ended.task.abort();
+        if let Some(hub) = ended.hub {
+            self.desk.remove_replica(replica);
+            hub.withdraw().await;
+            self.board.remove(replica);
+        }
+    }
+
+    /// Until it is aborted. What is missing is tried again: somebody may be about to mend it.
+    async fn host(self, assignment: Assignment, hub: Option<Hub>) {
+        let model = assignment.deployment.model.name.clone();
+        let file = loop {
+            match self.file(&assignment).await {
+                Ok(file) => break file,
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(model, error, "what was placed here cannot start yet");
+                }
+            }
+            sleep(TRY_AGAIN).await;
+        };
+        let plan = self.plan(&assignment, &file);
+        match hub {
+            Some(hub) => self.lead(assignment, hub, plan, file).await,
+            None => {
+                let ports = self.desk.stages.clone();
+                StageKeeper { plan, ports }.run().await;
+            }
+        }
+    }
+
+    async fn file(&self, assignment: &Assignment) -> anyhow::Result<PlacedFile> {
+        let (store, deployment) = (Arc::clone(&self.store), assignment.deployment.clone());
+        let kv = self.config.kv_cache.value;
+        tokio::task::spawn_blocking(move || PlacedFile::take(&store, &deployment, kv)).await?
+    }
+
+    /// The node of the last stage has the engine, and speaks for the replica.
+    async fn lead(&self, assignment: Assignment, hub: Hub, plan: ReplicaPlan, file: PlacedFile) {
+        self.desk.texts.add(assignment.deployment.model.digest, &file.source);
+        self.desk.add_replica(assignment.record.replica, hub.clone());
+        let (first, started) = oneshot::channel();
+        let before = &assignment.placement.stages[..assignment.stage];
+        let pipeline = (!before.is_empty()).then(|| Pipeline {
+            replica: assignment.record.replica,
+            before: before.iter().map(|stage| stage.node).collect(),
+            peers: self.peers.clone(),
+        });
+        let supervisor = Supervisor {
+            plan,
+            pipeline,
+            hub,
+            board: self.board.clone(),
+            on_first_failure: FirstFailure::TryAgain,
+        };
+        tokio::join!(
+            supervisor.run(first),
+            self.announce(&assignment.deployment, &file, started)
+        );
+    }
+
+    /// Clients of this node see the model once its replica has come up.
+    async fn announce(
+        &self,
+        deployment: &Deployment,
+        file: &PlacedFile,
+        started: oneshot::Receiver<FirstStart>,
+    ) {
+        let Ok(Ok(info)) = started.await else { return };
+        let name = &deployment.model.name;
+        if self.gateway.models().iter().any(|served| served.name == *name) {
+            return;
+        }
+        match served(deployment, &file.text, info.context_tokens_max) {
+            Ok(served) => self.gateway.add_model(served),
+            Err(error) => tracing::error!(model = name, %error, "it cannot be offered to clients"),
+        }
+    }
+
+    fn plan(&self, assignment: &Assignment, file: &PlacedFile) -> ReplicaPlan {
+        let Assignment {
+            placement, record, stage, ..
+        } = assignment;
+        let StagePlace {
+            layer_first,
+            layer_end,
+            ranks,
+            threads,
+            ..
+        } = placement.stages[*stage];
+        let stages = placement.stages.len();
+        let setup = ShardSetup {
+            replica: record.replica,
+            epoch: record.epoch,
+            model: record.model.clone(),
+            model_path: file.path().to_string_lossy().into_owned(),
+            packed: file.packed.to_string_lossy().into_owned(),
+            ranks,
+            threads,
+            kv_cache: self.config.kv_cache.value,
+            memory_bytes_max: None,
+            cpu_level: self.config.cpu_level.value.clone(),
+            placed: Some(PlacedSetup {
+                layer_first,
+                layer_end,
+                blocks: placement.blocks,
+                stage: *stage as u16,
+                stages: stages as u16,
+                link: None,
+            }),
+        };
+        ReplicaPlan {
+            model: record.model.clone(),
+            setup,
+            link: (stages > 1).then(|| self.link(placement)),
+            log_format: self.config.log_format.value,
+        }
+    }
+
+    fn link(&self, placement: &Placement) -> LinkSource {
+        let state = self.applied.read();
+        let member = |stage: &StagePlace| {
+            let member = state.member(stage.node)?;
+            Some(LinkMember {
+                node: member.node,
+                spki: member.spki,
+                role: member.role,
+            })
+        };
+        LinkSource {
+            identity: Arc::clone(&self.identity),
+            bundle: Arc::clone(&self.bundle),
+            node: self.own,
+            address: self.quic,
+            members: placement.stages.iter().filter_map(member).collect(),
+        }
+    }
+}
+
+impl Assignment {
+    fn is_head(&self) -> bool {
+        self.stage + 1 == self.placement.stages.len()
+    }
+
+    /// Epochs count up by themselves.
+    fn is_the_same(&self, other: &Assignment) -> bool {
+        self.deployment.model.digest == other.deployment.model.digest
+            && self.placement.stages == other.placement.stages
+            && self.placement.blocks == other.placement.blocks
+    }
+}
+
+fn served(deployment: &Deployment, text: &TextModel, context_tokens_max: u32) -> anyhow::Result<ServedModel> {
+    let model = &deployment.model;
+    Ok(ServedModel {
+        name: model.name.clone(),
+        added_at_secs: model.added_at_secs,
+        context_tokens_max,
+        grammars: Checker::start(text.vocabulary().clone(), text.end_tokens())
+            .context("threads that check grammars")?,
+        text: text.clone(),
+    })
+}
