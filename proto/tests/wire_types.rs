@@ -1,6 +1,12 @@
 //! What nodes say to each other: these bytes, and no damaged ones.
 
-use proto::cluster::{Applied, ClusterCommand, ClusterImage, ImageV1, KeyId, Proposal, Rejected};
+use proto::cluster::{
+    Applied, ClusterCommand, ClusterImage, ImageV1, ImageV2, KeyId, Outcome, Proposal, Rejected,
+};
+use proto::cluster::{
+    Deployment, LinkProfile, ModelRecord, ModelShape, NodeProfile, OverBudget, Placement, Prediction,
+    StagePlace, Undeploy, Unplace,
+};
 use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::join::*;
 use proto::peer::*;
@@ -70,6 +76,7 @@ fn each(check: &mut impl Check) {
     each_of_stages(check);
     each_of_joining(check);
     each_that_is_kept(check);
+    each_of_placing(check);
 }
 
 const PLACE: LogId = LogId {
@@ -237,6 +244,108 @@ fn each_that_is_kept(check: &mut impl Check) {
         members: Vec::new(),
     };
     check.check("kept_identity", Kind::NodeIdentity, identity);
+}
+
+fn profile() -> NodeProfile {
+    NodeProfile {
+        node: NodeId(9),
+        memory_bytes: 1,
+        threads: 2,
+        read_bytes_per_sec: 3,
+        multiply_adds_per_sec: 4,
+        links: vec![LinkProfile {
+            to: NodeId(8),
+            bytes_per_sec: 5,
+            round_trip_ns: 6,
+        }],
+    }
+}
+
+fn deployment() -> Deployment {
+    Deployment {
+        model: ModelRecord {
+            name: "m".to_owned(),
+            spec: "s".to_owned(),
+            digest: [1; 32],
+            bytes: 2,
+            added_at_secs: 3,
+        },
+        manifest: [2; 32],
+        shape: ModelShape {
+            layers: 1,
+            hidden: 2,
+            heads: 3,
+            kv_heads: 4,
+            context_tokens_max: 5,
+            layer_weight_bytes: vec![6],
+            layer_weights: 7,
+            embedding_bytes: 8,
+            head_bytes: 9,
+            head_weights: 10,
+            kv_bytes_per_token_layer: 11,
+            workspace_bytes: 12,
+            block_tokens: 13,
+        },
+        replicas: 14,
+    }
+}
+
+fn placement() -> Placement {
+    Placement {
+        model: "m".to_owned(),
+        replica: ReplicaId(3),
+        stages: vec![StagePlace {
+            node: NodeId(9),
+            layer_first: 0,
+            layer_end: 1,
+            ranks: 2,
+            threads: 3,
+            memory_bytes: 4,
+        }],
+        blocks: 5,
+        predicted: Prediction {
+            decode_1_millitokens_per_sec: 6,
+            decode_16_millitokens_per_sec: 7,
+            decode_128_millitokens_per_sec: 8,
+            prefill_millitokens_per_sec: 9,
+            first_token_micros: 10,
+            bubble_per_mille: 11,
+        },
+    }
+}
+
+fn each_of_placing(check: &mut impl Check) {
+    let (model, replica) = ("m".to_owned(), ReplicaId(3));
+    let commands = [
+        ("profile", ClusterCommand::Profile(Box::new(profile()))),
+        ("deploy", ClusterCommand::Deploy(Box::new(deployment()))),
+        ("undeploy", ClusterCommand::Undeploy(Box::new(Undeploy { model }))),
+        ("place", ClusterCommand::Place(Box::new(placement()))),
+        ("unplace", ClusterCommand::Unplace(Box::new(Unplace { replica }))),
+    ];
+    for (name, command) in commands {
+        let kept = entry(Payload::Command(Box::new(Proposal { id: 5, command })));
+        check.check(name, Kind::RaftEntry, kept);
+    }
+    let over = OverBudget {
+        node: NodeId(9),
+        needed_bytes: 2,
+        budget_bytes: 1,
+    };
+    let image = ImageV2 {
+        first: ImageV1 {
+            recent: vec![(7, Err(Rejected::OverBudget(Box::new(over))))],
+            ..ImageV1::default()
+        },
+        deployments: vec![deployment()],
+        profiles: vec![profile()],
+        placements: vec![placement()],
+    };
+    check.check(
+        "kept_image_2",
+        Kind::ClusterImage,
+        ClusterImage::V2(Box::new(image)),
+    );
 }
 
 fn each_of_streams(check: &mut impl Check) {
@@ -454,6 +563,9 @@ fn one_more_variant_changes_no_size() {
     assert_eq!(size_of::<Archived<ClusterCommand>>(), SIZE);
     assert_eq!(size_of::<Archived<Payload>>(), SIZE);
     assert_eq!(size_of::<Archived<ClusterImage>>(), SIZE);
+    // Not boxed, and in every image: what is added must not be larger than what was there.
+    assert_eq!(size_of::<Archived<Outcome>>(), 24);
+    assert_eq!(size_of::<Archived<Rejected>>(), 16);
 }
 
 #[test]

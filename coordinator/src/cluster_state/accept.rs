@@ -38,6 +38,11 @@ impl ClusterState {
             },
             ClusterCommand::SetAuthorities(authorities) => accepts_authorities(authorities),
             ClusterCommand::SetFeatureLevel(feature) => self.accepts_level(feature.level),
+            ClusterCommand::Profile(profile) => self.knows_member(profile.node),
+            ClusterCommand::Deploy(deployment) => self.accepts_deployment(deployment),
+            ClusterCommand::Undeploy(undeploy) => self.knows_deployment(&undeploy.model).map(|_| ()),
+            ClusterCommand::Place(placement) => self.accepts_placement(placement),
+            ClusterCommand::Unplace(unplace) => self.knows_placement(unplace.replica),
         }
     }
 
@@ -95,13 +100,14 @@ impl ClusterState {
     fn accepts_models(&self, models: &NodeModels) -> Result<(), Rejected> {
         self.knows_member(models.node)?;
         for model in &models.models {
+            let is_deployed = self.deployment(&model.name).is_some();
             let is_elsewhere = self
                 .replicas()
                 .any(|replica| replica.model == model.name && replica.node != models.node);
             let is_other = self
                 .model(&model.name)
                 .is_some_and(|known| known.digest != model.digest);
-            if is_elsewhere && is_other {
+            if (is_deployed || is_elsewhere) && is_other {
                 return Err(Rejected::ModelDiffers {
                     name: model.name.clone(),
                 });

@@ -1,11 +1,24 @@
 //! The state as it is written down, and back.
 
 use super::ClusterState;
-use proto::cluster::{ClusterImage, ImageV1};
+use proto::cluster::{ClusterImage, ImageV1, ImageV2};
 
 impl ClusterState {
+    /// In the version that every member of a cluster of this feature level can read.
     pub fn image(&self) -> ClusterImage {
-        ClusterImage::V1(Box::new(ImageV1 {
+        if self.level < 2 {
+            return ClusterImage::V1(Box::new(self.first_image()));
+        }
+        ClusterImage::V2(Box::new(ImageV2 {
+            first: self.first_image(),
+            deployments: self.deployments.values().cloned().collect(),
+            profiles: self.profiles.values().cloned().collect(),
+            placements: self.placements.values().cloned().collect(),
+        }))
+    }
+
+    fn first_image(&self) -> ImageV1 {
+        ImageV1 {
             cluster: self.cluster,
             version: self.version,
             level: self.level,
@@ -21,12 +34,35 @@ impl ClusterState {
             tenant_next: self.tenant_next,
             keys: self.keys.values().cloned().collect(),
             recent: self.recent.iter().cloned().collect(),
-        }))
+        }
     }
 
     /// The state whose [`ClusterState::image`] this is.
     pub fn of_image(image: ClusterImage) -> ClusterState {
-        let ClusterImage::V1(image) = image;
+        match image {
+            ClusterImage::V1(image) => ClusterState::of_first_image(*image),
+            ClusterImage::V2(image) => ClusterState {
+                deployments: image
+                    .deployments
+                    .into_iter()
+                    .map(|deployment| (deployment.model.name.clone(), deployment))
+                    .collect(),
+                profiles: image
+                    .profiles
+                    .into_iter()
+                    .map(|profile| (profile.node, profile))
+                    .collect(),
+                placements: image
+                    .placements
+                    .into_iter()
+                    .map(|placement| (placement.replica, placement))
+                    .collect(),
+                ..ClusterState::of_first_image(image.first)
+            },
+        }
+    }
+
+    fn of_first_image(image: ImageV1) -> ClusterState {
         ClusterState {
             cluster: image.cluster,
             version: image.version,
@@ -67,6 +103,7 @@ impl ClusterState {
                 .map(|key| (key.key_id.clone(), key))
                 .collect(),
             recent: image.recent.into(),
+            ..ClusterState::default()
         }
     }
 }

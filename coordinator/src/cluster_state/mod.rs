@@ -6,6 +6,7 @@
 
 mod accept;
 mod image;
+mod placing;
 mod rebirth;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ pub use rebirth::Sole;
 
 pub use proto::cluster::{Applied, Outcome, Rejected};
 use proto::cluster::{
-    ClusterCommand, Founding, KeyRecord, MemberAt, MemberRecord, ModelRecord, NewMember, NodeModels,
-    Proposal, ReplicaRecord, Role, TenantRecord, TokenRecord,
+    ClusterCommand, Deployment, Founding, KeyRecord, MemberAt, MemberRecord, ModelRecord, NewMember,
+    NodeModels, NodeProfile, Placement, Proposal, ReplicaRecord, Role, TenantRecord, TokenRecord,
 };
 use proto::{Epoch, NodeId, ReplicaId, TenantId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +48,10 @@ pub struct ClusterState {
     models: BTreeMap<String, ModelRecord>,
     replicas: BTreeMap<ReplicaId, ReplicaRecord>,
     replica_next: u32,
+    deployments: BTreeMap<String, Deployment>,
+    profiles: BTreeMap<NodeId, NodeProfile>,
+    /// Each has its replica above.
+    placements: BTreeMap<ReplicaId, Placement>,
     tenants: BTreeMap<TenantId, TenantRecord>,
     tenant_next: u32,
     keys: BTreeMap<String, KeyRecord>,
@@ -115,6 +120,11 @@ impl ClusterState {
                 self.level = feature.level;
                 Applied::Done
             }
+            ClusterCommand::Profile(profile) => self.take_profile(profile),
+            ClusterCommand::Deploy(deployment) => self.deploy(deployment),
+            ClusterCommand::Undeploy(undeploy) => self.undeploy(&undeploy.model),
+            ClusterCommand::Place(placement) => self.place(placement),
+            ClusterCommand::Unplace(unplace) => self.unplace(unplace.replica),
         })
     }
 
@@ -263,6 +273,7 @@ impl ClusterState {
     fn remove_member(&mut self, node: NodeId) -> Applied {
         self.members.remove(&node);
         self.drained.remove(&node);
+        self.unplace_all_on(node);
         self.replicas.retain(|_, replica| replica.node != node);
         self.forget_unserved();
         Applied::Done
@@ -277,14 +288,14 @@ impl ClusterState {
         Applied::Done
     }
 
-    /// A replica that the node had before keeps its id and gets epochs beyond all that it can have used.
+    /// A replica that the node had before keeps its id and gets epochs beyond all that it can have used. What was placed
+    /// on it stays, and begins anew as the node does.
     fn serve(&mut self, models: &NodeModels) -> Applied {
         let mut serves = Vec::new();
         for model in &models.models {
             let known = self
-                .replicas
-                .values()
-                .find(|replica| replica.node == models.node && replica.model == model.name);
+                .own_replicas(models.node)
+                .find(|replica| replica.model == model.name);
             let (replica, epoch) = match known {
                 Some(known) => (known.replica, Epoch(known.epoch.0 + EPOCHS_OF_A_RUN)),
                 None => (self.next_replica(), Epoch(EPOCHS_OF_A_RUN)),
@@ -302,11 +313,19 @@ impl ClusterState {
             let kept = unchanged.unwrap_or(model).clone();
             self.models.insert(model.name.clone(), kept);
         }
-        self.replicas.retain(|_, replica| replica.node != models.node);
+        self.replicas
+            .retain(|id, replica| replica.node != models.node || self.placements.contains_key(id));
+        self.restart_placed_on(models.node);
         self.replicas
             .extend(serves.iter().map(|record| (record.replica, record.clone())));
         self.forget_unserved();
         Applied::Replicas(serves)
+    }
+
+    /// Those that the node serves by its own choice.
+    fn own_replicas(&self, node: NodeId) -> impl Iterator<Item = &ReplicaRecord> {
+        self.replicas()
+            .filter(move |replica| replica.node == node && !self.placements.contains_key(&replica.replica))
     }
 
     fn next_replica(&mut self) -> ReplicaId {
@@ -314,14 +333,15 @@ impl ClusterState {
         ReplicaId(self.replica_next)
     }
 
-    /// A model lives as long as a replica of it.
+    /// A model lives as long as it is deployed, or a replica of it lives.
     fn forget_unserved(&mut self) {
         let served: BTreeSet<String> = self
             .replicas
             .values()
             .map(|replica| replica.model.clone())
             .collect();
-        self.models.retain(|name, _| served.contains(name));
+        self.models
+            .retain(|name, _| served.contains(name) || self.deployments.contains_key(name));
     }
 
     fn add_tenant(&mut self, name: &str, salt: [u8; 32]) -> Applied {

@@ -22,7 +22,7 @@ impl ClusterState {
         NodeId(index.max(self.node_max.0) + 1)
     }
 
-    /// Tenants and keys stay; nodes, what they served and the tokens for new ones go.
+    /// Tenants, keys and what is deployed stay; nodes, what they served and the tokens for new ones go.
     ///
     /// # Panics
     /// When the id was given before.
@@ -43,7 +43,9 @@ impl ClusterState {
         self.tokens.clear();
         self.drained.clear();
         self.replicas.clear();
-        self.models.clear();
+        self.profiles.clear();
+        self.placements.clear();
+        self.forget_unserved();
         self
     }
 }

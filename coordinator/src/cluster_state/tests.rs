@@ -1,3 +1,5 @@
+mod placing;
+
 use super::*;
 use proto::cluster::{Drain, FeatureLevel, KeyId, MemberIs, NewTenant, TenantIs, TokenIs};
 

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// The highest feature level that this program understands.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Between its certificate and the first word of the leader.
 const WELCOME_MAX: Duration = Duration::from_secs(30);

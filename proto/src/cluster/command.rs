@@ -1,7 +1,8 @@
 //! The commands of the log.
 
+use super::placement::{Deployment, NodeProfile, Placement};
 use super::record::{KeyRecord, ModelRecord, TokenRecord};
-use crate::{NodeId, TenantId};
+use crate::{NodeId, ReplicaId, TenantId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// One committed change of shape: never a request, never a token.
@@ -33,6 +34,15 @@ pub enum ClusterCommand {
     SetAuthorities(Box<Authorities>),
     /// From now on commands up to this level may be logged.
     SetFeatureLevel(Box<FeatureLevel>),
+    /// A member says what it can do for models that are placed on it.
+    Profile(Box<NodeProfile>),
+    /// From now on the cluster serves this model, or another number of copies of it.
+    Deploy(Box<Deployment>),
+    /// Its placements go as well.
+    Undeploy(Box<Undeploy>),
+    /// A new replica of a deployed model, or another place for one that was placed before.
+    Place(Box<Placement>),
+    Unplace(Box<Unplace>),
 }
 
 /// A command as it is logged. However often it is proposed, because an answer was lost, it counts once.
@@ -63,6 +73,11 @@ impl ClusterCommand {
             | ClusterCommand::RevokeKey(_)
             | ClusterCommand::SetAuthorities(_)
             | ClusterCommand::SetFeatureLevel(_) => 1,
+            ClusterCommand::Profile(_)
+            | ClusterCommand::Deploy(_)
+            | ClusterCommand::Undeploy(_)
+            | ClusterCommand::Place(_)
+            | ClusterCommand::Unplace(_) => 2,
         }
     }
 }
@@ -155,4 +170,15 @@ pub struct Authorities {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct FeatureLevel {
     pub level: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Undeploy {
+    /// Its name.
+    pub model: String,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Unplace {
+    pub replica: ReplicaId,
 }

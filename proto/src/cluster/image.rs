@@ -1,6 +1,7 @@
 //! The state of the cluster as it is written down: in snapshots and backups.
 
 use super::outcome::Outcome;
+use super::placement::{Deployment, NodeProfile, Placement};
 use super::record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, TenantRecord, TokenRecord};
 use crate::NodeId;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -9,6 +10,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum ClusterImage {
     V1(Box<ImageV1>),
+    /// From feature level 2 on.
+    V2(Box<ImageV2>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -31,4 +34,13 @@ pub struct ImageV1 {
     pub keys: Vec<KeyRecord>,
     /// What became of the latest proposals, the oldest first.
     pub recent: Vec<(u128, Outcome)>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImageV2 {
+    pub first: ImageV1,
+    pub deployments: Vec<Deployment>,
+    pub profiles: Vec<NodeProfile>,
+    /// Each has its replica among those of the first part.
+    pub placements: Vec<Placement>,
 }

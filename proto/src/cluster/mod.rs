@@ -4,12 +4,15 @@
 mod command;
 mod image;
 mod outcome;
+mod placement;
 mod record;
 
 pub use command::{Authorities, FeatureLevel, Founding, MemberAt, MemberIs, Proposal};
 pub use command::{
-    ClusterCommand, Drain, KeyId, NewMember, NewTenant, NodeModels, Resume, TenantIs, TokenIs,
+    ClusterCommand, Drain, KeyId, NewMember, NewTenant, NodeModels, Resume, TenantIs, TokenIs, Undeploy,
+    Unplace,
 };
-pub use image::{ClusterImage, ImageV1};
-pub use outcome::{Applied, Outcome, Rejected};
+pub use image::{ClusterImage, ImageV1, ImageV2};
+pub use outcome::{Applied, Outcome, OverBudget, Rejected};
+pub use placement::{Deployment, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, StagePlace};
 pub use record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, Role, TenantRecord, TokenRecord};

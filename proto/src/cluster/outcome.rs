@@ -1,7 +1,7 @@
 //! What became of a command.
 
 use super::record::ReplicaRecord;
-use crate::{NodeId, TenantId};
+use crate::{NodeId, ReplicaId, TenantId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What became of a command where it stands in the log.
@@ -17,7 +17,8 @@ pub enum Applied {
     Replicas(Vec<ReplicaRecord>),
 }
 
-/// Why a command changes nothing.
+/// Why a command changes nothing. Never more than 16 bytes as archived, since outcomes lie in images that stay readable:
+/// what needs more goes into a box.
 #[derive(Archive, Serialize, Deserialize, thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum Rejected {
     #[error("this cluster has been founded already")]
@@ -57,4 +58,40 @@ pub enum Rejected {
     KeyUnknown { key_id: String },
     #[error("a cluster trusts one authority, or two while one takes over; {count} were named")]
     AuthoritiesUnfit { count: u64 },
+    #[error("the model `{name}` is not deployed to this cluster; `cluster deploy` it first")]
+    DeploymentUnknown { name: String },
+    #[error(
+        "what was said of the model `{name}` does not add up: it must have between 1 and 1024 layers with a size each, \
+         blocks of at least one token, and a context of at least one token"
+    )]
+    ShapeUnfit { name: String },
+    #[error(
+        "node {node} has not said yet what it can carry; it does so when it has started and measured itself"
+    )]
+    ProfileUnknown { node: NodeId },
+    #[error(
+        "node {node} is drained and takes nothing new; let it take part again with `cluster drain {node} --resume`, or choose another one"
+    )]
+    NodeDrained { node: NodeId },
+    #[error(
+        "the stages for the model `{name}` must cover all its layers in order, each once and on a node of its own, with \
+         at least one thread, one rank and one block of cache"
+    )]
+    StagesUnfit { name: String },
+    #[error(
+        "node {} would have to hold {} MiB of placed models, and its budget is {} MiB",
+        .0.node, .0.needed_bytes.div_ceil(1 << 20), .0.budget_bytes >> 20
+    )]
+    OverBudget(Box<OverBudget>),
+    #[error(
+        "replica {replica} is none that the cluster has placed for this model; it may have been taken away"
+    )]
+    PlacementUnknown { replica: ReplicaId },
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct OverBudget {
+    pub node: NodeId,
+    pub needed_bytes: u64,
+    pub budget_bytes: u64,
 }
