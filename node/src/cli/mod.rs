@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod completions;
 mod data_dir;
+mod deploy;
 mod drain;
 mod key;
 mod man;
@@ -53,6 +54,8 @@ enum Command {
     Token(token::Token),
     Node(node::Node),
     Drain(drain::Drain),
+    Deploy(deploy::Deploy),
+    Undeploy(deploy::Undeploy),
     Authority(authority::Authority),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -96,6 +99,8 @@ fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Token(token) => token.run(),
         Command::Node(node) => node.run(),
         Command::Drain(drain) => drain.run(),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Undeploy(undeploy) => undeploy.run(),
         Command::Authority(authority) => authority.run(),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),

@@ -3,7 +3,10 @@
 use super::data_dir::DataDir;
 use crate::control::report::CreatedToken;
 use crate::control::{ControlRequest, client};
+use crate::hex;
+use crate::trust::JoinToken;
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
 /// Join tokens: each lets one node into the cluster
 #[derive(Args, Debug)]
@@ -16,12 +19,14 @@ pub struct Token {
 #[derive(Subcommand, Debug)]
 enum What {
     Create(Create),
+    Revoke(Revoke),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   cluster token create
   cluster token create --role worker --ttl 10m
+  cluster token revoke 9f2c61d07a5be34812c0aa51b3d7e6f4
   ssh other-host cluster up --http 0.0.0.0:8000 --join \"$(cluster token create)\"";
 
 /// Make a token and print it, alone on stdout; it lets one node in, once
@@ -73,7 +78,40 @@ impl Token {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
             What::Create(create) => create.run(),
+            What::Revoke(revoke) => revoke.run(),
         }
+    }
+}
+
+/// Take back a token that was not used yet
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cluster token revoke 9f2c61d07a5be34812c0aa51b3d7e6f4")]
+struct Revoke {
+    /// The token, or its id
+    #[arg(value_name = "TOKEN")]
+    token: String,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON: {"id", "revoked": true}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Revoke {
+    fn run(self) -> anyhow::Result<()> {
+        let id = match self.token.parse::<JoinToken>() {
+            Ok(token) => hex::encode(&token.id),
+            Err(_) => self.token,
+        };
+        let request = ControlRequest::RevokeToken { id: id.clone() };
+        let (): () = client::ask(&self.data_dir.folder()?, &request)?;
+        match self.json {
+            true => println!("{}", json!({"id": id, "revoked": true})),
+            false => println!("revoked {id}"),
+        }
+        Ok(())
     }
 }
 

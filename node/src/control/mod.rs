@@ -40,6 +40,14 @@ pub enum ControlRequest {
     /// Answered with nothing.
     ResumeNode { node: u64 },
     /// Answered with nothing.
+    RevokeToken { id: String },
+    /// What would be placed where. Answered with a [`report::DeployReport`]; to be asked again while it is read.
+    PlanModel { model: String, replicas: u32 },
+    /// As `PlanModel`, and does it.
+    DeployModel { model: String, replicas: u32 },
+    /// Answered with nothing.
+    UndeployModel { model: String },
+    /// Answered with nothing.
     BeginRotation,
     /// Answered with nothing.
     FinishRotation,

@@ -10,7 +10,7 @@ use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
 use coordinator::cluster_state::ClusterState;
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Drain, MemberIs, MemberRecord, Resume, Role, TokenRecord};
+use proto::cluster::{ClusterCommand, Drain, MemberIs, MemberRecord, Resume, Role, TokenIs, TokenRecord};
 use proto::wire::{self, Kind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -55,6 +55,13 @@ pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> Contr
         role: role.name().to_owned(),
         expires_at_secs,
     })
+}
+
+/// Whoever has it gets in no more.
+pub async fn revoke_token(state: &NodeState, id: String) -> ControlAnswer<()> {
+    let command = ClusterCommand::RevokeToken(Box::new(TokenIs { token: id }));
+    state.commit(command).await.map_err(|error| error.to_string())?;
+    Ok(())
 }
 
 /// Of nodes that can let somebody in, this one first where it can.

@@ -159,3 +159,37 @@ pub struct TenantStatus {
     pub name: String,
     pub keys: usize,
 }
+
+/// How far a deployment has come.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct DeployReport {
+    pub step: DeployStep,
+    /// What goes where, and why.
+    pub reasons: Vec<String>,
+    /// Why it is not placed, as far as the asked node knows.
+    pub waits_for: Option<String>,
+}
+
+impl DeployReport {
+    pub fn at(step: DeployStep) -> DeployReport {
+        DeployReport {
+            step,
+            reasons: Vec::new(),
+            waits_for: None,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "snake_case")]
+pub enum DeployStep {
+    /// The node fetches the file, or reads it.
+    Reading,
+    /// Nothing was changed.
+    Planned,
+    /// For nodes with room for it.
+    Waiting,
+    /// It is placed, and loads.
+    Starting,
+    Serving,
+}

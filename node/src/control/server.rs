@@ -9,6 +9,7 @@ use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
 use crate::peers::custody::Custody;
 use crate::peers::{DataFolder, rotation};
+use crate::placement::deploy::{Deploying, Wish};
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
@@ -42,6 +43,7 @@ pub struct ControlServer {
     pub local_key: Arc<LocalKey>,
     pub custody: Custody,
     pub folder: Arc<DataFolder>,
+    pub deploying: Arc<Deploying>,
     /// Absolute, since commands run elsewhere.
     pub certificate: Option<PathBuf>,
 }
@@ -126,6 +128,14 @@ impl ControlServer {
             ControlRequest::RemoveNode { node } => told(nodes::remove(&self.state, NodeId(node)).await),
             ControlRequest::DrainNode { node } => told(nodes::drain(&self.state, NodeId(node)).await),
             ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
+            ControlRequest::RevokeToken { id } => told(nodes::revoke_token(&self.state, id).await),
+            ControlRequest::PlanModel { model, replicas } => {
+                told(self.deploying.plan(&Wish { model, replicas }).await)
+            }
+            ControlRequest::DeployModel { model, replicas } => {
+                told(self.deploying.deploy(&Wish { model, replicas }).await)
+            }
+            ControlRequest::UndeployModel { model } => told(self.deploying.undeploy(model).await),
             ControlRequest::BeginRotation => {
                 let begun = rotation::begin(&self.state, &self.custody, &self.folder).await;
                 told(begun)

@@ -2,7 +2,7 @@ use crate::config::low::KvCache;
 use crate::shard_host::prepare::ModelFile;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Stored, Use};
-use crate::text::{TextModel, TokenizerSource};
+use crate::text::TokenizerSource;
 use anyhow::{Context, bail};
 use proto::cluster::Deployment;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ pub struct PlacedFile {
     pub packed: PathBuf,
     /// For nodes that do not hold it.
     pub source: TokenizerSource,
-    pub text: TextModel,
 }
 
 impl PlacedFile {
@@ -33,15 +32,13 @@ impl PlacedFile {
         }
         let file = ModelFile::map(&stored.path, kv.format())?;
         let gguf = file.parse()?;
-        let of_file = || format!("model file {}", stored.path.display());
-        let source = TokenizerSource::from_gguf(&gguf).with_context(of_file)?;
-        let text = TextModel::from_source(source.clone()).with_context(of_file)?;
+        let source = TokenizerSource::from_gguf(&gguf)
+            .with_context(|| format!("model file {}", stored.path.display()))?;
         Ok(PlacedFile {
             packed: store.packed(&stored.digest),
             stored,
             _in_use: in_use,
             source,
-            text,
         })
     }
 

@@ -109,7 +109,8 @@ impl Hosting {
             })
         };
         let all = state.placements().filter_map(assignment);
-        all.map(|assignment| (assignment.record.replica, assignment)).collect()
+        all.map(|assignment| (assignment.record.replica, assignment))
+            .collect()
     }
 
     fn start(&self, assignment: Assignment, tasks: &mut JoinSet<()>) -> Running {
@@ -123,7 +124,11 @@ impl Hosting {
         });
         let (host, its, hub_of_task) = (self.clone(), assignment.clone(), hub.clone());
         let task = tasks.spawn(async move { host.host(its, hub_of_task).await });
-        Running { assignment, task, hub }
+        Running {
+            assignment,
+            task,
+            hub,
+        }
     }
 
     async fn end(&self, replica: ReplicaId, ended: Running) {
@@ -167,7 +172,9 @@ impl Hosting {
 
     /// The node of the last stage has the engine, and speaks for the replica.
     async fn lead(&self, assignment: Assignment, hub: Hub, plan: ReplicaPlan, file: PlacedFile) {
-        self.desk.texts.add(assignment.deployment.model.digest, &file.source);
+        self.desk
+            .texts
+            .add(assignment.deployment.model.digest, &file.source);
         self.desk.add_replica(assignment.record.replica, hub.clone());
         let (first, started) = oneshot::channel();
         let before = &assignment.placement.stages[..assignment.stage];
@@ -201,7 +208,13 @@ impl Hosting {
         if self.gateway.models().iter().any(|served| served.name == *name) {
             return;
         }
-        match served(deployment, &file.text, info.context_tokens_max) {
+        let source = file.source.clone();
+        // Building it takes a while, and other tasks live on this thread.
+        let text = tokio::task::spawn_blocking(move || TextModel::from_source(source)).await;
+        let served = text
+            .map_err(anyhow::Error::from)
+            .and_then(|text| served(deployment, text?, info.context_tokens_max));
+        match served {
             Ok(served) => self.gateway.add_model(served),
             Err(error) => tracing::error!(model = name, %error, "it cannot be offered to clients"),
         }
@@ -209,7 +222,10 @@ impl Hosting {
 
     fn plan(&self, assignment: &Assignment, file: &PlacedFile) -> ReplicaPlan {
         let Assignment {
-            placement, record, stage, ..
+            placement,
+            record,
+            stage,
+            ..
         } = assignment;
         let StagePlace {
             layer_first,
@@ -280,7 +296,7 @@ impl Assignment {
     }
 }
 
-fn served(deployment: &Deployment, text: &TextModel, context_tokens_max: u32) -> anyhow::Result<ServedModel> {
+fn served(deployment: &Deployment, text: TextModel, context_tokens_max: u32) -> anyhow::Result<ServedModel> {
     let model = &deployment.model;
     Ok(ServedModel {
         name: model.name.clone(),
@@ -288,6 +304,6 @@ fn served(deployment: &Deployment, text: &TextModel, context_tokens_max: u32) ->
         context_tokens_max,
         grammars: Checker::start(text.vocabulary().clone(), text.end_tokens())
             .context("threads that check grammars")?,
-        text: text.clone(),
+        text,
     })
 }

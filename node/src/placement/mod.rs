@@ -6,7 +6,11 @@
 //! * [`deploy`]: `cluster deploy`, as the node sees it.
 
 pub mod deploy;
+mod explanations;
 mod file;
 pub mod hosting;
 pub mod leader;
+mod plan;
 pub mod profile;
+
+pub use explanations::Explanations;

@@ -178,7 +178,10 @@ async fn measured(asked: &Asked) -> anyhow::Result<Rates> {
     command.kill_on_drop(true);
     let output = command.output().await.context("`cluster bench machine`")?;
     if !output.status.success() {
-        bail!("`cluster bench machine`: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "`cluster bench machine`: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }

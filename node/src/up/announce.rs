@@ -114,6 +114,12 @@ const STREAMS: u64 = 8;
 /// The engine cuts prompts into steps of about this length while nobody else waits.
 const PROMPT_STEP_SECS: f64 = 0.25;
 
+pub fn too_big_line(model: &str, reason: &str) -> String {
+    format!(
+        "deploy   {model} goes over several nodes of the cluster, as soon as they have room for it in all: {reason}"
+    )
+}
+
 /// What to expect of a replica whose steps were measured while it was loading.
 pub fn speed_line(model: &str, cost: StepCost) -> String {
     let decode_secs = |streams: u64| {

@@ -62,6 +62,11 @@ impl PreparedModel {
         })
     }
 
+    pub fn memory_bytes(&self) -> u64 {
+        let memory = &self.memory;
+        memory.weight_bytes + memory.workspace_bytes + memory.cache_bytes
+    }
+
     /// As the cluster knows it from now on.
     pub fn record(&self) -> ModelRecord {
         ModelRecord {
@@ -128,9 +133,7 @@ pub fn prepare_all<'a>(
     for named in models {
         match PreparedModel::prepare(store, named, config, available) {
             Ok(model) => {
-                let memory = &model.memory;
-                let taken = memory.weight_bytes + memory.workspace_bytes + memory.cache_bytes;
-                available = available.saturating_sub(taken);
+                available = available.saturating_sub(model.memory_bytes());
                 prepared.push(model);
             }
             Err(error) => failed(named, error)?,

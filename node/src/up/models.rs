@@ -5,12 +5,14 @@ use crate::config::Config;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
 use crate::raft::CommitError;
+use crate::shard_host::prepare::PrepareError;
 use crate::state::{NodeState, StateError};
 use crate::store::Store;
 use crate::store::spec::NamedSpec;
 use anyhow::bail;
 use coordinator::cluster_state::{Applied, FOUNDER};
 use proto::cluster::{ClusterCommand, ModelRecord, NodeModels, ReplicaRecord};
+use std::cell::RefCell;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -32,7 +34,11 @@ pub fn of_node(config: &Config, entry: &Entry) -> Models {
     if config.models.origin != Origin::Default || begins {
         return Models::Asked(config.models.value.clone());
     }
-    let shared = applied.models().filter_map(|model| {
+    // What is deployed goes where the cluster says.
+    let chosen = applied
+        .models()
+        .filter(|model| applied.deployment(&model.name).is_none());
+    let shared = chosen.filter_map(|model| {
         let named = format!("{}={}", model.name, model.spec).parse().ok()?;
         Some((named, model.digest))
     });
@@ -40,9 +46,19 @@ pub fn of_node(config: &Config, entry: &Entry) -> Models {
 }
 
 impl Models {
-    pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Vec<PreparedModel>> {
-        match self {
-            Models::Asked(models) => model::prepare_all(models.iter(), config, store, |_, error| Err(error)),
+    pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
+        let too_big = RefCell::new(Vec::new());
+        let whole = match self {
+            Models::Asked(models) => model::prepare_all(models.iter(), config, store, |named, error| {
+                if !is_too_big(&error) {
+                    return Err(error);
+                }
+                too_big.borrow_mut().push(TooBig {
+                    named: named.clone(),
+                    reason: format!("{error:#}"),
+                });
+                Ok(())
+            })?,
             Models::Shared(models) => {
                 let names = models.iter().map(|(named, _)| named);
                 let mut prepared = model::prepare_all(names, config, store, |named, error| {
@@ -55,10 +71,31 @@ impl Models {
                     Ok(())
                 })?;
                 prepared.retain(|model| is_the_same(model, models));
-                Ok(prepared)
+                prepared
             }
-        }
+        };
+        Ok(Prepared {
+            whole,
+            too_big: too_big.into_inner(),
+        })
     }
+}
+
+/// What became of the models of a node.
+pub struct Prepared {
+    pub whole: Vec<PreparedModel>,
+    /// These go over several nodes.
+    pub too_big: Vec<TooBig>,
+}
+
+pub struct TooBig {
+    pub named: NamedSpec,
+    pub reason: String,
+}
+
+fn is_too_big(error: &anyhow::Error) -> bool {
+    let prepare = error.downcast_ref::<PrepareError>();
+    matches!(prepare, Some(PrepareError::TooBig { .. }))
 }
 
 /// A path may lead to another file on another host.

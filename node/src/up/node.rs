@@ -2,7 +2,7 @@
 
 use super::announce::{self, Output, Ready, ReadyModel};
 use super::model::{self, PreparedModel};
-use super::models::{self, Models};
+use super::models::{self, Models, Prepared, TooBig};
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
@@ -13,12 +13,18 @@ use crate::config::Config;
 use crate::config::byte_size::ByteSize;
 use crate::config::high::{Auth, CONNECTIONS_PER_ADDRESS_MAX};
 use crate::constraint::checker::Checker;
+use crate::control::report::DeployStep;
 use crate::control::server::{self, ControlServer};
 use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
 use crate::os::files;
 use crate::peers::entry::{self, Entry, Place};
 use crate::peers::{RemoteReplicas, directory};
+use crate::placement::Explanations;
+use crate::placement::deploy::{Deploying, Wish};
+use crate::placement::hosting::Hosting;
+use crate::placement::leader::Leading;
+use crate::placement::profile::{self, Profiling};
 use crate::shard_host::hub::Hub;
 use crate::shard_host::supervisor::{FirstFailure, FirstStart, Supervisor};
 use crate::state::StateError;
@@ -50,6 +56,8 @@ const FILES_KEPT: u64 = 256;
 
 /// How long a node without a model of its own waits for others'.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
+
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a collector of spans may take at the end.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
@@ -97,8 +105,8 @@ impl Node {
         let entry = entry::enter(&place, config.join.value.as_ref()).await?;
         output.say(&announce::entry_line(&entry));
         let models = models::of_node(config, &entry);
-        let prepared = prepare(models, config.clone(), output).await?;
-        tell_plan(config, &prepared, output);
+        let Prepared { whole, too_big } = prepare(models, config.clone(), output).await?;
+        tell_plan(config, &whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
             gateway,
@@ -106,6 +114,15 @@ impl Node {
             ended: router_ended,
             clock,
         } = Routing::start(config, &entry).await?;
+        let explanations = Explanations::default();
+        let store = Arc::new(model::open_store(&config.store.value)?);
+        let deploying = Arc::new(Deploying::new(
+            Arc::clone(&entry.state),
+            Arc::clone(&store),
+            Arc::new(config.clone()),
+            gateway.board.clone(),
+            explanations.clone(),
+        ));
         let control = ControlServer {
             scheme: transport.scheme(),
             http: address,
@@ -115,6 +132,7 @@ impl Node {
             local_key: Arc::clone(&gateway.local_key),
             custody: entry.desk.custody.clone(),
             folder: Arc::clone(&entry.folder),
+            deploying: Arc::clone(&deploying),
             certificate: own_certificate(config)?,
         };
         let mut supervisors = JoinSet::new();
@@ -137,8 +155,52 @@ impl Node {
             key,
         };
         node.follow_others();
-        node.start_replicas(config, prepared).await?;
+        let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
+        node.start_replicas(config, whole).await?;
+        node.start_placement(config, store, taken_bytes, explanations);
+        for model in too_big {
+            output.say(&announce::too_big_line(&model.named.name, &model.reason));
+            node.supervisors.spawn(deploy(Arc::clone(&deploying), model));
+        }
         Ok(node)
+    }
+
+    /// What the cluster puts here, and the placer where this node leads.
+    fn start_placement(
+        &mut self,
+        config: &Config,
+        store: Arc<Store>,
+        taken_bytes: u64,
+        explanations: Explanations,
+    ) {
+        let config = Arc::new(config.clone());
+        let profiling = Profiling {
+            state: Arc::clone(&self.entry.state),
+            peers: self.entry.peers.clone(),
+            config: Arc::clone(&config),
+            memory_bytes: profile::memory_bytes(&config, taken_bytes),
+        };
+        self.supervisors.spawn(profiling.keep());
+        let leading = Leading {
+            state: Arc::clone(&self.entry.state),
+            explanations,
+        };
+        self.supervisors.spawn(leading.keep());
+        let hosting = Hosting {
+            own: self.entry.state.node(),
+            applied: self.entry.state.applied_state().clone(),
+            config,
+            store,
+            identity: Arc::clone(&self.entry.identity),
+            bundle: Arc::clone(&self.entry.bundle),
+            quic: nodes_quic(&self.entry),
+            peers: self.entry.peers.clone(),
+            desk: Arc::clone(&self.entry.desk),
+            router: self.mailbox.clone(),
+            board: self.gateway.board.clone(),
+            gateway: Arc::clone(&self.gateway),
+        };
+        self.supervisors.spawn(hosting.follow());
     }
 
     /// Replicas on other nodes come and go as the log says.
@@ -364,7 +426,23 @@ async fn others_models(gateway: &RouterGateway) {
     }
 }
 
-async fn prepare(models: Models, config: Config, output: Output) -> anyhow::Result<Vec<PreparedModel>> {
+/// Tells the cluster of a model that this node was to serve and cannot carry, for as long as it takes.
+async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
+    let wish = Wish {
+        model: format!("{}={}", model.named.name, model.named.spec),
+        replicas: 1,
+    };
+    loop {
+        match deploying.deploy(&wish).await {
+            Ok(report) if report.step != DeployStep::Reading => return,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(model = model.named.name, error, "it is not deployed yet"),
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn prepare(models: Models, config: Config, output: Output) -> anyhow::Result<Prepared> {
     tokio::task::spawn_blocking(move || {
         let store = model::open_store(&config.store.value)?;
         let prepared = models.prepare(&config, &store)?;

@@ -1,0 +1,148 @@
+//! `cluster deploy` and `cluster undeploy`.
+
+use super::data_dir::DataDir;
+use crate::control::report::{DeployReport, DeployStep};
+use crate::control::{ControlRequest, client};
+use crate::store::spec::{NamedSpec, Spec};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+const EXAMPLES: &str = "\
+Examples:
+  cluster deploy smollm2-135m --dry-run          # what would go where, and why
+  cluster deploy hf:Qwen/Qwen2.5-7B-Instruct-GGUF:qwen2.5-7b-instruct-q8_0.gguf
+  cluster deploy big=./model.gguf --replicas 2
+  cluster deploy big=./model.gguf --no-wait --json";
+
+/// Serve a model on the nodes of this cluster that have room for it, over several of them where it is too big for one
+///
+/// The cluster says which layers go where. A model that has been deployed already gets the number of copies named here.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Deploy {
+    /// As for `cluster up --model`
+    #[arg(value_name = "[NAME=]SPEC")]
+    model: String,
+    /// How many copies
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    replicas: u32,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not wait until it is served
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON: {"step": "planned"|"waiting"|"starting"|"serving", "reasons": […], "waits_for"}
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serve a deployed model no more
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cluster undeploy smollm2-135m")]
+pub struct Undeploy {
+    /// Its name
+    model: String,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Print JSON: {"model", "deployed": false}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Deploy {
+    pub fn run(self) -> anyhow::Result<()> {
+        let model = from_anywhere(&self.model)?;
+        let replicas = self.replicas;
+        let request = match self.dry_run {
+            true => ControlRequest::PlanModel { model, replicas },
+            false => ControlRequest::DeployModel { model, replicas },
+        };
+        let folder = self.data_dir.folder()?;
+        let bar = spinner();
+        let report = loop {
+            let report: DeployReport = client::ask(&folder, &request)?;
+            if self.is_enough(report.step) {
+                break report;
+            }
+            bar.set_message(in_words(&report));
+            sleep(ASK_EVERY);
+        };
+        bar.finish_and_clear();
+        match self.json {
+            true => println!("{}", serde_json::to_string(&report)?),
+            false => print(&report),
+        }
+        Ok(())
+    }
+
+    fn is_enough(&self, step: DeployStep) -> bool {
+        match step {
+            DeployStep::Reading => false,
+            DeployStep::Planned | DeployStep::Serving => true,
+            DeployStep::Waiting | DeployStep::Starting => self.no_wait,
+        }
+    }
+}
+
+impl Undeploy {
+    pub fn run(self) -> anyhow::Result<()> {
+        let model = self.model;
+        let request = ControlRequest::UndeployModel { model: model.clone() };
+        let (): () = client::ask(&self.data_dir.folder()?, &request)?;
+        match self.json {
+            true => println!("{}", json!({"model": model, "deployed": false})),
+            false => println!("{model} is deployed no more"),
+        }
+        Ok(())
+    }
+}
+
+/// The node has another working folder.
+fn from_anywhere(model: &str) -> anyhow::Result<String> {
+    let named: NamedSpec = model.parse()?;
+    let spec = match named.spec {
+        Spec::Path(path) => Spec::Path(std::path::absolute::<PathBuf>(path)?),
+        spec @ (Spec::Hub { .. } | Spec::Pypi { .. } | Spec::Catalogue(_)) => spec,
+    };
+    Ok(format!("{}={spec}", named.name))
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn in_words(report: &DeployReport) -> String {
+    match (report.step, &report.waits_for) {
+        (DeployStep::Reading, _) => "the node reads the model".to_owned(),
+        (DeployStep::Waiting, Some(reason)) => format!("waiting: {reason}"),
+        (DeployStep::Waiting, None) => "waiting to be placed".to_owned(),
+        (DeployStep::Starting, _) => "placed; its stages load".to_owned(),
+        (DeployStep::Planned, _) => "planned".to_owned(),
+        (DeployStep::Serving, _) => "served".to_owned(),
+    }
+}
+
+fn print(report: &DeployReport) {
+    for reason in &report.reasons {
+        println!("{reason}");
+    }
+    if report.step != DeployStep::Planned {
+        println!("{}", in_words(report));
+    }
+}

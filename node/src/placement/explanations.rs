@@ -1,0 +1,29 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why something that is deployed is not placed, in the placer's words, by model. Known where the placer runs. Cheap to
+/// copy.
+#[derive(Clone, Default)]
+pub struct Explanations(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Explanations {
+    pub fn set(&self, model: String, reason: String) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(model, reason);
+    }
+
+    /// Another node is the leader now, or all is placed.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub fn find(&self, model: &str) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(model)
+            .cloned()
+    }
+}
