@@ -3,7 +3,9 @@
 use super::data_dir::DataDir;
 use super::node;
 use super::watch::{self, Format};
-use crate::control::report::{RaftStatus, ReplicaStatus, StatusReport};
+use crate::control::report::{
+    DeploymentStatus, Expectation, PlacementStatus, RaftStatus, ReplicaStatus, StatusReport,
+};
 use crate::control::{ControlRequest, client};
 use clap::Args;
 use std::time::Duration;
@@ -68,7 +70,59 @@ fn print(report: &StatusReport) {
             .for_each(|other| println!("{}", node::line(other)));
     }
     report.replicas.iter().for_each(print_replica);
+    report.deployments.iter().for_each(print_deployment);
     println!("tenants  {}, {} API key(s)", report.tenants, report.keys);
+}
+
+fn print_deployment(deployment: &DeploymentStatus) {
+    println!(
+        "deployed {}: {} of {} placed",
+        deployment.model,
+        deployment.placed.len(),
+        deployment.replicas
+    );
+    deployment.placed.iter().for_each(print_placement);
+    if let Some(reason) = &deployment.waits_for {
+        println!("         waits: {reason}");
+    }
+}
+
+fn print_placement(placement: &PlacementStatus) {
+    let stages: Vec<String> = placement
+        .stages
+        .iter()
+        .map(|stage| {
+            let last = stage.layer_end.saturating_sub(1);
+            let mebibytes = stage.memory_bytes.div_ceil(1 << 20);
+            format!(
+                "node {}: layers {} to {last}, {mebibytes} MiB",
+                stage.node, stage.layer_first
+            )
+        })
+        .collect();
+    println!("         replica {}: {}", placement.replica, stages.join("; "));
+    let bubble = placement
+        .bubble
+        .map(|bubble| format!(", stages idle {:.0}% of the time", bubble * 100.0));
+    println!(
+        "         one stream {} tok/s, prompts {} tok/s{}",
+        expected(&placement.decode_tokens_per_sec),
+        expected(&placement.prefill_tokens_per_sec),
+        bubble.unwrap_or_default()
+    );
+}
+
+fn expected(expectation: &Expectation) -> String {
+    let Some(measured) = expectation.measured else {
+        return format!("{:.1} predicted", expectation.predicted);
+    };
+    match expectation.off_percent() {
+        Some(off) => format!(
+            "{measured:.1} ({:.1} predicted: {off:+.0}%)",
+            expectation.predicted
+        ),
+        None => format!("{measured:.1} (as predicted)"),
+    }
 }
 
 fn agreement(raft: &RaftStatus) -> String {

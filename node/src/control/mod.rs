@@ -4,6 +4,7 @@
 
 pub mod client;
 mod nodes;
+mod placements;
 pub mod report;
 pub mod server;
 

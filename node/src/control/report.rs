@@ -19,6 +19,7 @@ pub struct StatusReport {
     pub raft: RaftStatus,
     pub nodes: Vec<NodeStatus>,
     pub replicas: Vec<ReplicaStatus>,
+    pub deployments: Vec<DeploymentStatus>,
     /// Of the last few hundred streams; `null` before the first.
     pub first_token_ms: Option<FirstToken>,
     pub tenants: usize,
@@ -49,6 +50,48 @@ pub struct ReplicaStatus {
     pub computed_tokens: u64,
     pub prefix_queried_tokens: u64,
     pub prefix_hit_tokens: u64,
+}
+
+/// A model that goes where the cluster says.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct DeploymentStatus {
+    pub model: String,
+    /// How many there are to be.
+    pub replicas: u32,
+    pub placed: Vec<PlacementStatus>,
+    /// Why there are fewer; told by the node that leads.
+    pub waits_for: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct PlacementStatus {
+    pub replica: u32,
+    /// In the order of the layers.
+    pub stages: Vec<StageStatus>,
+    /// KV blocks of every stage.
+    pub blocks: u32,
+    /// Of one stream.
+    pub decode_tokens_per_sec: Expectation,
+    pub prefill_tokens_per_sec: Expectation,
+    /// The part of the stages' time that was lost while there was work; on the node of the last stage.
+    pub bubble: Option<f64>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct StageStatus {
+    pub node: u64,
+    pub layer_first: u32,
+    /// One after the last.
+    pub layer_end: u32,
+    pub ranks: u32,
+    pub memory_bytes: u64,
+}
+
+/// What was predicted when it was placed, and what is measured.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+pub struct Expectation {
+    pub predicted: f64,
+    pub measured: Option<f64>,
 }
 
 /// How the cluster agrees, as this node sees it.

@@ -1,6 +1,7 @@
 //! The node's side of the socket.
 
 use super::nodes;
+use super::placements;
 use super::report::{
     Access, CreatedKey, FirstToken, KeyStatus, Keys, ReplicaStatus, StatusReport, TenantStatus, Tenants,
 };
@@ -186,6 +187,7 @@ impl ControlServer {
                 .iter()
                 .map(|(replica, view)| replica_status(self.state.node(), *replica, view))
                 .collect(),
+            deployments: placements::list(&self.state.applied(), &self.board, &self.deploying.explanations),
             first_token_ms: first_token_ms(),
             tenants: self.state.applied().tenants().count(),
             keys: self.state.applied().keys().count(),

@@ -2,7 +2,7 @@
 
 use crate::actors::board::{Phase, ReplicaView};
 use proto::ReplicaId;
-use proto::engine::Load;
+use proto::engine::{Load, PipelineUse};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -127,7 +127,49 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
         }
     }
     readiness(&mut page, views);
+    for metric in PIPELINE_METRICS {
+        pipelines(&mut page, metric, views);
+    }
     page
+}
+
+/// Of a replica in several stages, told by the node of the last one.
+struct PipelineMetric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&PipelineUse) -> f64,
+}
+
+const PIPELINE_METRICS: &[PipelineMetric] = &[
+    PipelineMetric {
+        name: "cluster_pipeline_bubble_ratio",
+        kind: "gauge",
+        help: "The part of the stages' time in which none computed while there was work, since the epoch began.",
+        value: PipelineUse::bubble,
+    },
+    PipelineMetric {
+        name: "cluster_pipeline_occupied_seconds_total",
+        kind: "counter",
+        help: "While at least one step was under way.",
+        value: |used| used.occupied.as_secs_f64(),
+    },
+    PipelineMetric {
+        name: "cluster_pipeline_computed_seconds_total",
+        kind: "counter",
+        help: "What all stages computed, added up.",
+        value: |used| used.computed.as_secs_f64(),
+    },
+];
+
+fn pipelines(page: &mut String, metric: &PipelineMetric, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let PipelineMetric { name, kind, help, .. } = metric;
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (replica, view) in views {
+        if let Some(used) = &view.pipeline {
+            let _ = writeln!(page, "{name}{} {}", labels(*replica, view), (metric.value)(used));
+        }
+    }
 }
 
 fn family(page: &mut String, name: &str, metric: &Metric, views: &BTreeMap<ReplicaId, ReplicaView>) {
@@ -171,7 +213,7 @@ fn labels(replica: ReplicaId, view: &ReplicaView) -> String {
 mod tests {
     use super::*;
     use crate::actors::board::{Board, Where};
-    use proto::Epoch;
+    use proto::{Epoch, Span};
 
     #[test]
     fn each_number_stands_under_both_names_with_its_model() {
@@ -185,12 +227,19 @@ mod tests {
             ..Load::default()
         };
         board.load(ReplicaId(0), load);
+        let used = PipelineUse {
+            stages: 2,
+            occupied: Span::from_secs(10),
+            computed: Span::from_secs(15),
+        };
+        board.pipeline(ReplicaId(0), used);
         let page = page(&board.views());
         for line in [
             r#"cluster_requests_running{model_name="a\"b",replica="0"} 3"#,
             r#"vllm:num_requests_running{model_name="a\"b",replica="0"} 3"#,
             r#"vllm:kv_cache_usage_perc{model_name="a\"b",replica="0"} 0.5"#,
             r#"cluster_replica_ready{model_name="a\"b",replica="0"} 0"#,
+            r#"cluster_pipeline_bubble_ratio{model_name="a\"b",replica="0"} 0.25"#,
             "# TYPE vllm:num_preemptions_total counter",
         ] {
             assert!(

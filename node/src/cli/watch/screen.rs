@@ -150,6 +150,7 @@ pub mod tests {
                 trouble: None,
             },
             nodes: Vec::new(),
+            deployments: Vec::new(),
             replicas: vec![ReplicaStatus {
                 replica: 0,
                 node: 1,

@@ -1,0 +1,104 @@
+//! What is deployed, where it is, and whether it does what was expected of it.
+
+use super::report::{DeploymentStatus, Expectation, PlacementStatus, StageStatus};
+use crate::actors::board::{Board, Phase, ReplicaView};
+use crate::placement::Explanations;
+use coordinator::cluster_state::ClusterState;
+use coordinator::cost::StepCost;
+use proto::cluster::{Deployment, Placement};
+
+/// A plan that is further off than this is said to be.
+const OFF_PERCENT: f64 = 20.0;
+/// What a prediction of prompts is made for.
+const PROMPT_TOKENS: f64 = 512.0;
+
+pub fn list(state: &ClusterState, board: &Board, explanations: &Explanations) -> Vec<DeploymentStatus> {
+    let views = board.views();
+    let status = |deployment: &Deployment| {
+        let name = &deployment.model.name;
+        let placed = state.placements().filter(|placement| placement.model == *name);
+        DeploymentStatus {
+            model: name.clone(),
+            replicas: deployment.replicas,
+            placed: placed
+                .map(|placement| placement_status(placement, views.get(&placement.replica)))
+                .collect(),
+            waits_for: explanations.find(name),
+        }
+    };
+    state.deployments().map(status).collect()
+}
+
+fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> PlacementStatus {
+    let measured = view
+        .filter(|view| matches!(view.phase, Phase::Ready(_)))
+        .map(|view| measured(&StepCost::of_load(&view.load), placement.stages.len()));
+    let predicted = [
+        placement.predicted.decode_1_millitokens_per_sec as f64 / 1e3,
+        placement.predicted.prefill_millitokens_per_sec as f64 / 1e3,
+    ];
+    let expectation = |place: usize| Expectation {
+        predicted: predicted[place],
+        measured: measured.map(|measured| measured[place]),
+    };
+    PlacementStatus {
+        replica: placement.replica.0,
+        stages: placement
+            .stages
+            .iter()
+            .map(|stage| StageStatus {
+                node: stage.node.0,
+                layer_first: stage.layer_first,
+                layer_end: stage.layer_end,
+                ranks: stage.ranks,
+                memory_bytes: stage.memory_bytes,
+            })
+            .collect(),
+        blocks: placement.blocks,
+        decode_tokens_per_sec: expectation(0),
+        prefill_tokens_per_sec: expectation(1),
+        bubble: view.and_then(|view| view.pipeline).map(|used| used.bubble()),
+    }
+}
+
+/// Of one stream, and of prompts. A load tells the marginal costs of all stages at work.
+fn measured(cost: &StepCost, stages: usize) -> [f64; 2] {
+    let one_token = cost.fixed_secs + cost.per_token_secs * stages as f64;
+    let prompt = cost.fixed_secs / stages as f64 + cost.per_token_secs * PROMPT_TOKENS;
+    [1.0 / one_token, PROMPT_TOKENS / prompt].map(|rate| if rate.is_finite() { rate } else { 0.0 })
+}
+
+impl Expectation {
+    /// How far it is off, where that is worth telling: positive where more is done than was expected.
+    pub fn off_percent(&self) -> Option<f64> {
+        let measured = self.measured.filter(|measured| *measured > 0.0)?;
+        let off = (measured / self.predicted - 1.0) * 100.0;
+        (off.is_finite() && off.abs() > OFF_PERCENT).then_some(off)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_far_off_is_told() {
+        let off = |predicted, measured| Expectation { predicted, measured }.off_percent();
+        assert_eq!(off(100.0, Some(119.0)), None);
+        assert_eq!(off(100.0, Some(150.0)), Some(50.0));
+        assert_eq!(off(100.0, Some(50.0)), Some(-50.0));
+        assert_eq!(off(100.0, None), None);
+        assert_eq!(off(0.0, Some(3.0)), None);
+    }
+
+    #[test]
+    fn a_pipeline_s_prompts_overlap_and_its_single_stream_does_not() {
+        let cost = StepCost {
+            fixed_secs: 0.0,
+            per_token_secs: 1e-3,
+            per_context_secs: 0.0,
+        };
+        assert_eq!(measured(&cost, 1), [1000.0, 1000.0]);
+        assert_eq!(measured(&cost, 2), [500.0, 1000.0]);
+    }
+}
