@@ -23,13 +23,17 @@ struct Seat {
     quic: String,
     data: PathBuf,
     holds: Holds,
+    /// Given at every start.
+    settings: Vec<String>,
     node: Option<Node>,
 }
 
 impl Seat {
     fn options(&self) -> NodeOptions {
+        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let options = NodeOptions::new()
             .with(&["--http", &self.http, "--quic", &self.quic])
+            .with(&settings)
             .data(&self.data);
         match self.holds {
             Holds::TheModel => options,
@@ -53,6 +57,11 @@ impl Fleet {
     }
 
     pub fn found_with(holds: Holds) -> Fleet {
+        Fleet::found_as(holds, &[])
+    }
+
+    /// With settings that hold for all of its starts.
+    pub fn found_as(holds: Holds, settings: &[&str]) -> Fleet {
         let turn = take_turn();
         let mut fleet = Fleet {
             seats: Vec::new(),
@@ -60,7 +69,7 @@ impl Fleet {
             folder: TempFolder::new(),
             _turn: turn,
         };
-        fleet.add(holds, &[]);
+        fleet.add(holds, settings, &[]);
         fleet.key = fleet.node(0).key().expect("the founder makes a key").to_owned();
         fleet
     }
@@ -76,22 +85,28 @@ impl Fleet {
 
     /// One more node, let in by a token of the first one that runs. Gives its place.
     pub fn join(&mut self, holds: Holds) -> usize {
+        self.join_as(holds, &[])
+    }
+
+    /// With settings that hold for all of its starts.
+    pub fn join_as(&mut self, holds: Holds, settings: &[&str]) -> usize {
         let token = self.token();
-        self.add(holds, &["--join", &token])
+        self.add(holds, settings, &["--join", &token])
     }
 
     /// One more node that holds nothing, let in by this token.
     pub fn join_by(&mut self, token: &str) -> usize {
-        self.add(Holds::Nothing, &["--join", token])
+        self.add(Holds::Nothing, &[], &["--join", token])
     }
 
-    fn add(&mut self, holds: Holds, arguments: &[&str]) -> usize {
+    fn add(&mut self, holds: Holds, settings: &[&str], arguments: &[&str]) -> usize {
         let place = self.seats.len();
         self.seats.push(Seat {
             http: free_address(),
             quic: free_address(),
             data: self.folder.path().join(format!("node-{place}")),
             holds,
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             node: None,
         });
         self.start_with(place, arguments);
