@@ -17,5 +17,6 @@ pub mod voters;
 
 pub mod cost;
 mod fairness;
+pub mod placer;
 
 pub use machine::Machine;

@@ -105,7 +105,7 @@ pub struct Prediction {
     pub prefill_millitokens_per_sec: u64,
     /// Of a prompt of 512 tokens, when nothing else runs.
     pub first_token_micros: u64,
-    /// Of a stage's time, the part in which it waits for a slower one, on average.
+    /// Of a stage's time, the part in which it waits for others, on average, with 128 streams.
     pub bubble_per_mille: u32,
 }
 

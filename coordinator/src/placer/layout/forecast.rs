@@ -1,0 +1,126 @@
+//! How fast a layout will be.
+//!
+//! As many micro-batches are on their way as there are stages. A step of a stage takes as long as [`Sizes::step_ns`] says, a
+//! hop its bytes over the link and half a round trip, and the sampled tokens go back to the first stage in half a round
+//! trip. A round lasts as long as one micro-batch needs for all of it, or as the slowest stage needs for all micro-batches.
+
+use super::cut::Part;
+use super::sizes::{Sizes, Work, nanoseconds};
+use proto::cluster::Prediction;
+
+/// Chunks of prompts, many of them one after the other.
+const PREFILL_CHUNK: u64 = 256;
+const PROMPT_TOKENS: u64 = 512;
+
+pub struct Forecast<'a> {
+    sizes: &'a Sizes<'a>,
+    parts: &'a [Part<'a>],
+}
+
+/// What one unit of work costs on its way through all stages.
+struct Pass {
+    /// All stages and hops, there and back.
+    round_ns: u64,
+    /// The slowest stage or link.
+    slowest_ns: u64,
+    /// All stages without the hops.
+    busy_ns: u64,
+}
+
+/// All streams together make one token each.
+struct Round {
+    period_ns: u64,
+    micro_batches: u64,
+    busy_ns: u64,
+}
+
+impl<'a> Forecast<'a> {
+    pub fn new(sizes: &'a Sizes<'a>, parts: &'a [Part<'a>]) -> Forecast<'a> {
+        Forecast { sizes, parts }
+    }
+
+    /// As if the cache held all streams.
+    pub fn prediction(&self) -> Prediction {
+        let decode = |streams| per_sec_millis(streams, self.decode(streams).period_ns);
+        Prediction {
+            decode_1_millitokens_per_sec: decode(1),
+            decode_16_millitokens_per_sec: decode(16),
+            decode_128_millitokens_per_sec: decode(128),
+            prefill_millitokens_per_sec: per_sec_millis(
+                PREFILL_CHUNK,
+                self.pass(Work::prefill(PREFILL_CHUNK)).slowest_ns,
+            ),
+            first_token_micros: self.pass(Work::prefill(PROMPT_TOKENS)).round_ns / 1000,
+            bubble_per_mille: self.bubble_per_mille(128),
+        }
+    }
+
+    fn stages(&self) -> u64 {
+        self.parts.len() as u64
+    }
+
+    fn decode(&self, streams: u64) -> Round {
+        let micro_batches = self.stages().min(streams);
+        let pass = self.pass(Work::decode(streams.div_ceil(micro_batches)));
+        Round {
+            period_ns: pass.round_ns.max(pass.slowest_ns.saturating_mul(micro_batches)),
+            micro_batches,
+            busy_ns: pass.busy_ns,
+        }
+    }
+
+    fn bubble_per_mille(&self, streams: u64) -> u32 {
+        let round = self.decode(streams);
+        let there = u128::from(round.period_ns) * u128::from(self.stages());
+        let busy = u128::from(round.busy_ns) * u128::from(round.micro_batches);
+        let idle = there.saturating_sub(busy) * 1000;
+        u32::try_from(idle / there.max(1)).unwrap_or(1000)
+    }
+
+    fn pass(&self, work: Work) -> Pass {
+        let steps: Vec<u64> = self
+            .parts
+            .iter()
+            .map(|part| self.sizes.step_ns(part.device, &part.layers, work))
+            .collect();
+        let hops = 0..self.parts.len() - 1;
+        let moves: Vec<u64> = hops.clone().map(|hop| self.move_ns(hop, work.tokens)).collect();
+        let waits: u64 = hops
+            .map(|hop| self.wait_ns(hop, hop + 1))
+            .fold(0, u64::saturating_add);
+        let back_ns = self.wait_ns(self.parts.len() - 1, 0);
+        let sum = |times: &[u64]| times.iter().copied().fold(0, u64::saturating_add);
+        let slowest = steps.iter().chain(&moves).copied().max();
+        Pass {
+            round_ns: sum(&[sum(&steps), sum(&moves), waits, back_ns]),
+            slowest_ns: slowest.unwrap_or(0),
+            busy_ns: sum(&steps),
+        }
+    }
+
+    /// The rows of so many positions, from this stage to the next.
+    pub fn move_ns(&self, hop: usize, tokens: u64) -> u64 {
+        let link = self.parts[hop].device.link_to(self.parts[hop + 1].device);
+        let bytes = u128::from(self.sizes.row_bytes()) * u128::from(tokens);
+        nanoseconds(bytes, link.bytes_per_sec)
+    }
+
+    /// Half a round trip.
+    pub fn wait_ns(&self, from: usize, to: usize) -> u64 {
+        match from == to {
+            true => 0,
+            false => {
+                self.parts[from]
+                    .device
+                    .link_to(self.parts[to].device)
+                    .round_trip_ns
+                    / 2
+            }
+        }
+    }
+}
+
+fn per_sec_millis(tokens: u64, period_ns: u64) -> u64 {
+    let millis = u128::from(tokens) * 1_000_000_000_000 / u128::from(period_ns.max(1));
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,178 @@
+//! What a run of layers takes of a node's memory and time.
+
+use super::Device;
+use proto::cluster::ModelShape;
+use std::ops::Range;
+
+/// A longer context than this is not insisted on: a replica whose cache is shorter than its model's context serves
+/// shorter sequences.
+const CONTEXT_TOKENS_DUE: u32 = 8192;
+/// Beyond this much KV cache a replica is not made richer: 64 sequences of 2,048 tokens.
+const CACHE_TOKENS_WANTED: u64 = 64 * 2048;
+/// Of the memory that is left after weights and workspace, the cache takes at most one part in this many.
+const CACHE_SHARE: u64 = 4;
+/// What a step costs a stage before it has computed anything: waking threads, frames in and out.
+const STEP_FIXED_NS: u64 = 100_000;
+
+/// What one step has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Work {
+    /// Positions to compute.
+    pub tokens: u64,
+    /// Of which so many go through the output matrix.
+    pub outputs: u64,
+}
+
+impl Work {
+    /// One position of each of so many streams.
+    pub fn decode(streams: u64) -> Work {
+        Work {
+            tokens: streams,
+            outputs: streams,
+        }
+    }
+
+    /// A part of a prompt, or all of it.
+    pub fn prefill(tokens: u64) -> Work {
+        Work { tokens, outputs: 1 }
+    }
+}
+
+/// A model's shape, prepared for asking about any run of its layers.
+pub struct Sizes<'a> {
+    shape: &'a ModelShape,
+    ranks: u32,
+    /// Of all layers before each, and of all.
+    bytes_before: Vec<u64>,
+}
+
+impl<'a> Sizes<'a> {
+    pub fn new(shape: &'a ModelShape, ranks: u32) -> Sizes<'a> {
+        let mut bytes_before = vec![0];
+        let mut sum: u64 = 0;
+        for bytes in &shape.layer_weight_bytes {
+            sum = sum.saturating_add(*bytes);
+            bytes_before.push(sum);
+        }
+        Sizes {
+            shape,
+            ranks,
+            bytes_before,
+        }
+    }
+
+    pub fn ranks(&self) -> u32 {
+        self.ranks
+    }
+
+    pub fn layers(&self) -> u32 {
+        self.bytes_before.len() as u32 - 1
+    }
+
+    pub fn block_tokens(&self) -> u32 {
+        self.shape.block_tokens
+    }
+
+    pub fn workspace_bytes(&self) -> u64 {
+        self.shape.workspace_bytes
+    }
+
+    /// Of one row on its way to the next stage.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.shape.hidden) * 4
+    }
+
+    /// One full context, or 8,192 tokens where it is longer.
+    pub fn blocks_least(&self) -> u32 {
+        let due = self.shape.context_tokens_max.min(CONTEXT_TOKENS_DUE);
+        due.div_ceil(self.shape.block_tokens.max(1)).max(1)
+    }
+
+    /// A quarter of what the layers leave of `memory_bytes`; at least [`Sizes::blocks_least`], at most one full context or
+    /// 64 sequences of 2,048 tokens, whichever is more.
+    pub fn blocks_within(&self, layers: &Range<u32>, memory_bytes: u64) -> u32 {
+        let block_tokens = u64::from(self.shape.block_tokens.max(1));
+        let wanted = CACHE_TOKENS_WANTED.max(u64::from(self.shape.context_tokens_max)) / block_tokens;
+        let left = memory_bytes.saturating_sub(self.memory_bytes(layers, 0));
+        let affordable = left / CACHE_SHARE / self.block_bytes(layers).max(1);
+        u32::try_from(affordable.min(wanted))
+            .unwrap_or(u32::MAX)
+            .max(self.blocks_least())
+    }
+
+    /// Of one block of KV cache. Where ranks are more than KV heads, each holds a copy of one.
+    pub fn block_bytes(&self, layers: &Range<u32>) -> u64 {
+        let kv_heads = u64::from(self.shape.kv_heads.max(1));
+        self.shape
+            .kv_bytes_per_token_layer
+            .saturating_mul(u64::from(self.shape.block_tokens))
+            .saturating_mul(u64::from(layers.end - layers.start))
+            .saturating_mul(kv_heads.max(u64::from(self.ranks)))
+            .div_ceil(kv_heads)
+    }
+
+    /// That lie in the memory of a stage with these layers.
+    pub fn weight_bytes(&self, layers: &Range<u32>) -> u64 {
+        let embedding_bytes = match layers.start {
+            0 => self.shape.embedding_bytes,
+            _ => 0,
+        };
+        self.read_bytes(layers).saturating_add(embedding_bytes)
+    }
+
+    /// That every step reads. Of the embeddings it reads only single rows.
+    fn read_bytes(&self, layers: &Range<u32>) -> u64 {
+        let of_layers = self.bytes_before[layers.end as usize] - self.bytes_before[layers.start as usize];
+        match self.is_last(layers) {
+            true => of_layers.saturating_add(self.shape.head_bytes),
+            false => of_layers,
+        }
+    }
+
+    /// Weights, cache and workspace.
+    pub fn memory_bytes(&self, layers: &Range<u32>, blocks: u32) -> u64 {
+        let cache_bytes = self.block_bytes(layers).saturating_mul(u64::from(blocks));
+        self.weight_bytes(layers)
+            .saturating_add(cache_bytes)
+            .saturating_add(self.shape.workspace_bytes)
+    }
+
+    /// Reading and multiplying go on side by side, so the slower of the two counts.
+    pub fn step_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
+        self.read_ns(device, layers)
+            .max(self.multiply_ns(device, layers, work))
+            .saturating_add(STEP_FIXED_NS)
+    }
+
+    pub fn read_ns(&self, device: &Device, layers: &Range<u32>) -> u64 {
+        nanoseconds(u128::from(self.read_bytes(layers)), device.read_bytes_per_sec)
+    }
+
+    pub fn multiply_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
+        let count = u128::from(layers.end - layers.start);
+        let of_layers = count * u128::from(self.shape.layer_weights) * u128::from(work.tokens);
+        let of_head = match self.is_last(layers) {
+            true => u128::from(self.shape.head_weights) * u128::from(work.outputs),
+            false => 0,
+        };
+        nanoseconds(of_layers + of_head, device.multiply_adds_per_sec)
+    }
+
+    fn is_last(&self, layers: &Range<u32>) -> bool {
+        layers.end == self.layers()
+    }
+}
+
+/// How long so much takes at this rate, rounded up; nothing ever comes of a rate of zero.
+pub fn nanoseconds(amount: u128, per_sec: u64) -> u64 {
+    if amount == 0 {
+        return 0;
+    }
+    match per_sec {
+        0 => u64::MAX,
+        _ => {
+            let wait = amount.saturating_mul(1_000_000_000).div_ceil(u128::from(per_sec));
+            u64::try_from(wait).unwrap_or(u64::MAX)
+        }
+    }
+}
