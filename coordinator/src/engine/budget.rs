@@ -100,7 +100,10 @@ mod tests {
         assert_eq!(budget.slice_max(0), 41);
         budget.divide_prompts(20, 4);
         assert_eq!(budget.slice_max(0), PROMPT_TOKENS_MIN);
-        let slow_to_start = StepCost { fixed_secs: 30e-3, ..COST };
+        let slow_to_start = StepCost {
+            fixed_secs: 30e-3,
+            ..COST
+        };
         let mut budget = StepBudget::new(slow_to_start, 1000, Span::from_secs(1));
         budget.divide_prompts(80, 4);
         assert_eq!(budget.slice_max(0), 30);

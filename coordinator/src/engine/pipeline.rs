@@ -110,7 +110,10 @@ mod tests {
         pipeline.launch(at(100), flight(0));
         pipeline.launch(at(105), flight(1));
         assert!(!pipeline.has_room());
-        assert!(pipeline.land(at(110), StepId(1), elapsed).is_none(), "not the oldest");
+        assert!(
+            pipeline.land(at(110), StepId(1), elapsed).is_none(),
+            "not the oldest"
+        );
         assert!(pipeline.land(at(110), StepId(0), elapsed).is_some());
         assert!(pipeline.land(at(115), StepId(1), elapsed).is_some());
         // Nothing is under way for a second; then one plan alone.

@@ -170,7 +170,9 @@ impl BlockTable {
     /// How many blocks the sequence holds, of all groups together.
     pub fn held_by(&self, sequence: SequenceId) -> u32 {
         let holding = self.holdings.get(&sequence);
-        holding.map_or(0, |holding| holding.lists.iter().map(Vec::len).sum::<usize>() as u32)
+        holding.map_or(0, |holding| {
+            holding.lists.iter().map(Vec::len).sum::<usize>() as u32
+        })
     }
 
     /// Pool blocks (of all groups together) that hold `tokens` tokens of one sequence.
