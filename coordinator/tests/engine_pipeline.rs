@@ -141,11 +141,12 @@ fn sequences_that_decode_are_divided_equally_and_the_parts_alternate() {
 #[test]
 fn what_cannot_be_divided_equally_still_leaves_something_for_every_stage() {
     let mut shell = Shell::new(staged(4));
-    (0..5).for_each(|request| shell.submit(ask(request, 4, 100)));
-    land(&mut shell, 12);
-    let mut last = sizes(&shell, 4);
-    last.sort_unstable();
-    assert_eq!(last, [1, 1, 1, 2]);
+    shell.submit(ask(1, 80, 1));
+    (2..7).for_each(|request| shell.submit(ask(request, 2, 50)));
+    land(&mut shell, 4);
+    assert_eq!(sizes(&shell, 1), [5], "all are in one step");
+    land(&mut shell, 1);
+    assert_eq!(sizes(&shell, 4), [2, 1, 1, 1]);
 }
 
 #[test]
@@ -301,6 +302,105 @@ fn a_better_class_waits_for_a_lower_one_that_is_under_way_and_then_goes_first() 
     assert!(!resets.is_empty() && resets.iter().all(|sequence| **sequence == SequenceId(4)));
     assert_eq!(ended(&shell, 1), (30, vec![Finish::Length]));
     shell.assert_idle();
+}
+
+/// Sequences A and F of tenant 1, under way in turns on two stages; A asks first for a page that is not there. Tenant 2
+/// holds no more than its claim, so that its cached pages are not for tenant 1 while anything is under way.
+mod short_of_pages {
+    use super::*;
+
+    const A: u128 = 1;
+    const F: u128 = 2;
+    const V: u128 = 3;
+
+    /// 17 answers teach the engine that one token comes, and after one a second: it foresees no growth below.
+    fn two_tenants() -> Shell {
+        let mut shell = Shell::new(EngineConfig {
+            stages: 2,
+            ..config(8)
+        });
+        (100..113).for_each(|request| shell.submit(ask(request, 1, 1)));
+        (113..117).for_each(|request| shell.submit(ask(request, 1, 2)));
+        shell.run();
+        shell
+    }
+
+    fn a_and_f(shell: &mut Shell) {
+        shell.submit(ask(A, 10, 5));
+        shell.submit(ask(F, 9, 4));
+    }
+
+    /// V of tenant 2 decodes together with A, in a lower class. A takes its pages away and still cannot have them.
+    fn in_vain() -> Shell {
+        let mut shell = two_tenants();
+        a_and_f(&mut shell);
+        shell.submit(ask(V, 7, 4).tenant(2).class(ServiceClass::Flex));
+        // A's prompt, F's, A's second token with V's prompt, F's second, A's third with V's second, F's third.
+        land(&mut shell, 5);
+        assert_eq!((shell.in_flight(), shell.engine.load().preemptions), (1, 1));
+        assert!(shell.plans.iter().all(|plan| plan.reset.is_empty()));
+        shell
+    }
+
+    #[test]
+    fn who_was_preempted_in_vain_is_told_with_the_next_plan_and_goes_on_later() {
+        let mut shell = in_vain();
+        land(&mut shell, 1);
+        let plan = &shell.plans[shell.plans.len() - 2];
+        assert_eq!(plan.reset.len(), 1);
+        assert_eq!(
+            plan.zero.len(),
+            1,
+            "nothing else was under way: A took it all the same"
+        );
+        shell.run();
+        assert_eq!(ended(&shell, A), (5, vec![Finish::Length]));
+        assert_eq!(ended(&shell, V), (4, vec![Finish::Length]));
+        shell.assert_idle();
+    }
+
+    #[test]
+    fn who_was_preempted_in_vain_and_then_ended_is_only_forgotten() {
+        let mut shell = in_vain();
+        shell.cancel(stream(V, 0));
+        land(&mut shell, 1);
+        let plan = &shell.plans[shell.plans.len() - 2];
+        assert_eq!((plan.reset.len(), plan.forget.len()), (0, 1));
+        shell.run();
+        shell.assert_idle();
+    }
+
+    #[test]
+    fn nobody_new_comes_in_while_one_that_runs_waits_for_pages() {
+        let mut shell = two_tenants();
+        shell.submit(ask(V, 8, 1).tenant(2));
+        shell.run();
+        a_and_f(&mut shell);
+        land(&mut shell, 5);
+        assert_eq!((shell.in_flight(), shell.engine.load().preemptions), (1, 0));
+        shell.submit(ask(9, 3, 1).tenant(2));
+        assert_eq!(shell.in_flight(), 1, "or A might wait for ever");
+        assert_eq!(shell.engine.load().waiting, 1);
+        shell.run();
+        assert_eq!(ended(&shell, A), (5, vec![Finish::Length]));
+        shell.assert_idle();
+    }
+
+    #[test]
+    fn the_newest_keeps_its_pages_while_it_waits_for_one_that_is_under_way() {
+        let mut shell = two_tenants();
+        shell.submit(ask(V, 8, 1).tenant(2));
+        shell.run();
+        // Now it is the newer one that needs another page first.
+        shell.submit(ask(A, 9, 8));
+        shell.submit(ask(F, 10, 6));
+        land(&mut shell, 6);
+        let load = shell.engine.load();
+        assert_eq!((shell.in_flight(), load.running, load.preemptions), (1, 2, 0));
+        shell.run();
+        assert_eq!(ended(&shell, F), (6, vec![Finish::Length]));
+        shell.assert_idle();
+    }
 }
 
 #[test]
