@@ -97,3 +97,35 @@ fn stages(device: &Device) -> Vec<Stage> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_follow_one_another_through_the_stages_until_all_is_lost() {
+        let device = Device {
+            fixed_us: 3000.0,
+            per_token_us: 0.0,
+            per_context_ns: 0.0,
+            noise_percent: 0.0,
+            stages: 2,
+            stage_shares: vec![2.0, 1.0],
+            hop_us: 500.0,
+        };
+        let mut device = ModelledDevice::new(&device, Random::new(1, 0));
+        let returns_at = |now_us, device: &mut ModelledDevice| {
+            let now = Time::ZERO + Span::from_micros(now_us);
+            let done = device.compute(now, &StepPlan::default());
+            assert_eq!(done.elapsed, Span::from_millis(3));
+            done.returns_at
+        };
+        let after = |us| Time::ZERO + Span::from_micros(us);
+        // Half a millisecond to each stage, and two and one in them.
+        assert_eq!(returns_at(0, &mut device), after(4_000));
+        // The first stage is busy until 2.5 ms.
+        assert_eq!(returns_at(1_000, &mut device), after(6_000));
+        device.clear();
+        assert_eq!(returns_at(1_000, &mut device), after(5_000));
+    }
+}
