@@ -14,7 +14,7 @@ use shell::{Ask, BLOCK_TOKENS, Shell, ask, config, stream};
 enum Happening {
     Submit(Ask),
     Cancel(u128, u32),
-    /// The step in flight returns. Which of the sampled tokens end their sequence: one bit each.
+    /// The oldest step under way returns. Which of the sampled tokens end their sequence: one bit each.
     Step {
         stops: u16,
         breaks: u16,
@@ -105,8 +105,8 @@ fn verdict(stops: u16, breaks: u16, waits: u16, bit: u64) -> Verdict {
 }
 
 fn stray(shell: &mut Shell, epoch: u64, step: u64) {
-    let in_flight = shell.plan.as_ref().map(|plan| (plan.epoch, plan.step));
-    if in_flight != Some((Epoch(epoch), StepId(step))) {
+    let oldest = shell.plan.as_ref().map(|plan| (plan.epoch, plan.step));
+    if oldest != Some((Epoch(epoch), StepId(step))) {
         let done = StepDone {
             epoch: Epoch(epoch),
             step: StepId(step),
@@ -117,13 +117,13 @@ fn stray(shell: &mut Shell, epoch: u64, step: u64) {
 }
 
 fn configs() -> impl Strategy<Value = EngineConfig> {
-    (4..40_u32, 1..6_u32, 1..24_u32, 8..64_u32).prop_map(|(blocks, sequences, tokens, context)| {
-        EngineConfig {
-            sequences_max: sequences,
-            step_tokens_max: sequences + tokens,
-            context_tokens_max: context,
-            ..config(blocks)
-        }
+    let sizes = (4..40_u32, 1..6_u32, 1..24_u32, 8..64_u32, 1..5_u32);
+    sizes.prop_map(|(blocks, sequences, tokens, context, stages)| EngineConfig {
+        stages,
+        sequences_max: sequences,
+        step_tokens_max: sequences + tokens,
+        context_tokens_max: context,
+        ..config(blocks)
     })
 }
 
@@ -148,9 +148,12 @@ proptest! {
     }
 
     #[test]
-    fn the_same_events_give_the_same_plans(story in prop::collection::vec(happenings(), 1..60)) {
+    fn the_same_events_give_the_same_plans(
+        stages in 1..5_u32,
+        story in prop::collection::vec(happenings(), 1..60),
+    ) {
         let plans = |story: Vec<Happening>| {
-            let mut shell = Shell::new(config(12));
+            let mut shell = Shell::new(EngineConfig { stages, ..config(12) });
             story.into_iter().for_each(|happening| happen(&mut shell, happening));
             shell.run();
             shell.plans
@@ -162,8 +165,9 @@ proptest! {
     fn without_ends_and_cancels_every_stream_gets_all_it_asked_for(
         lengths in prop::collection::vec((1..40_u32, 0..20_u32), 1..12),
         blocks in 16..40_u32,
+        stages in 1..5_u32,
     ) {
-        let mut shell = Shell::new(config(blocks));
+        let mut shell = Shell::new(EngineConfig { stages, ..config(blocks) });
         for (index, (length, max_new_tokens)) in lengths.iter().enumerate() {
             shell.submit(ask(index as u128, *length, *max_new_tokens));
         }

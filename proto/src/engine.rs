@@ -155,6 +155,8 @@ pub struct Load {
     pub computed_tokens: u64,
     pub sampled_tokens: u64,
     /// The step-cost model as fitted so far: seconds = fixed + per_token · tokens + per_context · context tokens read.
+    /// Where S stages work on as many steps at once, `per_token` and `per_context` are a part of 1/S of what they add to a
+    /// step, so that forecasts hold for all the stages together.
     pub step_fixed_secs: f64,
     pub step_per_token_secs: f64,
     pub step_per_context_secs: f64,

@@ -1,12 +1,12 @@
 //! A replica: the production engine in front of a modelled device.
 
 use crate::checkers::blocks_conserved;
-use crate::device::ModelledDevice;
+use crate::device::{Computation, ModelledDevice};
 use crate::random::Random;
 use crate::scenario::{Device, Scenario, secs};
 use crate::workload::generated_block_name;
 use coordinator::Machine;
-use coordinator::engine::{Engine, EngineAction, EngineConfig, EngineEvent};
+use coordinator::engine::{Engine, EngineAction, EngineConfig, EngineEvent, PipelineUse};
 use proto::engine::{Load, ReplicaInfo};
 use proto::request::Ticket;
 use proto::step::{Sampled, SliceOutput, StepDone, StepPlan, Verdict};
@@ -31,6 +31,9 @@ pub struct Replica {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct History {
     pub busy: Span,
+    /// What the engine says of its pipeline.
+    pub occupied: Span,
+    pub computed: Span,
     pub steps: u64,
     pub preemptions: u64,
     pub prefix_queried_tokens: u64,
@@ -67,6 +70,7 @@ impl Replica {
     pub fn start(&mut self, scenario: &Scenario) -> ReplicaInfo {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.engine = Some(Engine::new(config(scenario, self.id, self.epoch)));
+        self.device.clear();
         ReplicaInfo {
             replica: self.id,
             epoch: self.epoch,
@@ -78,10 +82,10 @@ impl Replica {
         }
     }
 
-    /// Everything is lost, the step in flight too.
+    /// Everything is lost, the steps under way too.
     pub fn crash(&mut self) {
         if let Some(engine) = self.engine.take() {
-            self.history.add(&engine.load());
+            self.history.add(&engine.load(), engine.pipeline());
         }
         self.sequences.clear();
         self.gateways.clear();
@@ -97,7 +101,7 @@ impl Replica {
     pub fn total(&self) -> History {
         let mut total = self.history;
         if let Some(engine) = &self.engine {
-            total.add(&engine.load());
+            total.add(&engine.load(), engine.pipeline());
         }
         total
     }
@@ -145,17 +149,18 @@ impl Replica {
         self.sequences.insert(sequence, running);
     }
 
-    /// Computes a plan: how long it takes and what comes back. `output_tokens` says where an answer ends by itself.
+    /// Computes a plan: when it returns, and what comes back. `output_tokens` says where an answer ends by itself.
     pub fn compute(
         &mut self,
+        now: Time,
         plan: &StepPlan,
         block_tokens: u32,
         output_tokens: impl Fn(StreamId) -> u32,
-    ) -> StepDone {
+    ) -> (Time, StepDone) {
         for sequence in &plan.forget {
             self.sequences.remove(sequence);
         }
-        let elapsed = self.device.time(plan);
+        let Computation { elapsed, returns_at } = self.device.compute(now, plan);
         self.history.busy += elapsed;
         let mut done = StepDone {
             epoch: plan.epoch,
@@ -186,7 +191,7 @@ impl Replica {
                 done.sealed.push((slice.sequence, name));
             }
         }
-        done
+        (returns_at, done)
     }
 
     fn drive(&mut self, event: impl FnOnce(&mut Engine, &mut Vec<EngineAction>)) -> Vec<EngineAction> {
@@ -200,7 +205,9 @@ impl Replica {
 }
 
 impl History {
-    fn add(&mut self, load: &Load) {
+    fn add(&mut self, load: &Load, pipeline: PipelineUse) {
+        self.occupied += pipeline.occupied;
+        self.computed += pipeline.computed;
         self.steps += load.steps;
         self.preemptions += load.preemptions;
         self.prefix_queried_tokens += load.prefix_queried_tokens;
@@ -217,6 +224,7 @@ fn config(scenario: &Scenario, replica: ReplicaId, epoch: Epoch) -> EngineConfig
         context_tokens_max: limits.context_tokens_max,
         sequences_max: limits.sequences_max,
         waiting_max: limits.waiting_max,
+        stages: scenario.device.stages,
         step_tokens_max: limits.step_tokens_max,
         between_tokens_max: secs(limits.between_tokens_ms / 1e3),
         prompt_step_max: secs(limits.prompt_step_ms / 1e3),

@@ -2,6 +2,7 @@
 
 use crate::replica::History;
 use crate::scenario::Scenario;
+use coordinator::engine::PipelineUse;
 use proto::{Span, StreamId, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -42,8 +43,10 @@ pub struct TenantReport {
 #[derive(Serialize, Clone, PartialEq, Debug)]
 pub struct ReplicaReport {
     pub steps: u64,
-    /// The part of the elapsed time that its device computed.
+    /// The part of the elapsed time that its device computed: of all stages' time, with several.
     pub busy: f64,
+    /// The part of its stages' time that was lost while at least one step was under way: 1 - computed / (stages · occupied).
+    pub bubble: f64,
     pub preemptions: u64,
     pub prefix_queried_tokens: u64,
     pub prefix_hit_tokens: u64,
@@ -167,7 +170,7 @@ impl Recorder {
                 .collect(),
             replicas: histories
                 .into_iter()
-                .map(|history| replica_report(history, elapsed))
+                .map(|history| replica_report(history, scenario.device.stages, elapsed))
                 .collect(),
             violations,
         }
@@ -215,10 +218,16 @@ fn tenant_report(name: &str, elapsed: Span, records: Vec<&Record>) -> TenantRepo
     }
 }
 
-fn replica_report(history: History, elapsed: Span) -> ReplicaReport {
+fn replica_report(history: History, stages: u32, elapsed: Span) -> ReplicaReport {
+    let pipeline = PipelineUse {
+        stages,
+        occupied: history.occupied,
+        computed: history.computed,
+    };
     ReplicaReport {
         steps: history.steps,
-        busy: rate(history.busy.as_secs_f64(), elapsed),
+        busy: rate(history.busy.as_secs_f64(), elapsed) / f64::from(stages),
+        bubble: pipeline.bubble(),
         preemptions: history.preemptions,
         prefix_queried_tokens: history.prefix_queried_tokens,
         prefix_hit_tokens: history.prefix_hit_tokens,

@@ -3,6 +3,7 @@
 use proto::request::ServiceClass;
 use proto::{Span, Time};
 use serde::Deserialize;
+use std::ops::RangeInclusive;
 
 #[derive(Deserialize, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +92,16 @@ pub struct Device {
     /// Every step is up to this much faster or slower.
     #[serde(default)]
     pub noise_percent: f64,
+    /// The model's layers are cut into so many stages, one after the other on devices of their own. What a step takes is
+    /// the time of all of them together.
+    #[serde(default = "one")]
+    pub stages: u32,
+    /// How a step's time is divided among the stages, in any unit. Left out: equally.
+    #[serde(default)]
+    pub stage_shares: Vec<f64>,
+    /// With several stages: from one to the next, and of a plan from the last to the first.
+    #[serde(default)]
+    pub hop_us: f64,
 }
 
 #[derive(Deserialize, Clone, PartialEq, Debug)]
@@ -217,7 +228,25 @@ impl Device {
         positive("device.fixed_us", self.fixed_us)?;
         not_negative("device.per_token_us", self.per_token_us)?;
         not_negative("device.per_context_ns", self.per_context_ns)?;
-        percent("device.noise_percent", self.noise_percent)
+        percent("device.noise_percent", self.noise_percent)?;
+        not_negative("device.hop_us", self.hop_us)?;
+        let stages = self.stages;
+        check(
+            "device.stages",
+            stages,
+            STAGES.contains(&stages),
+            "from 1 to 1000",
+        )?;
+        let shares = self.stage_shares.len();
+        check(
+            "device.stage_shares",
+            format!("a list of {shares}"),
+            shares == 0 || shares == stages as usize,
+            "left out, or a list of as many numbers as there are stages",
+        )?;
+        self.stage_shares
+            .iter()
+            .try_for_each(|share| positive("device.stage_shares", *share))
     }
 }
 
@@ -270,6 +299,9 @@ fn one() -> u32 {
 fn unlimited() -> u32 {
     u32::MAX
 }
+
+/// More than any model has layers.
+const STAGES: RangeInclusive<u32> = 1..=1000;
 
 /// A year in any of the units used here: large enough for every scenario, small enough for nanoseconds.
 const MOST: f64 = 3.2e13;

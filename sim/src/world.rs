@@ -392,8 +392,8 @@ impl<'s> World<'s> {
         let output_tokens =
             |stream: StreamId| requests[by_id[&stream.request]].output_tokens[stream.choice as usize];
         let block_tokens = self.scenario.engine.block_tokens;
-        let done = self.replicas[replica].compute(plan, block_tokens, output_tokens);
-        self.later(self.now + done.elapsed, Happening::StepReturns { replica, done });
+        let (returns_at, done) = self.replicas[replica].compute(self.now, plan, block_tokens, output_tokens);
+        self.later(returns_at, Happening::StepReturns { replica, done });
     }
 
     fn deliver(&mut self, replica: usize, id: ReplicaId, epoch: Epoch, delivery: EngineDelivery) {

@@ -187,7 +187,8 @@ impl Engine {
     /// overlap, so that working off prompts takes a part of 1/S of what their plans cost. A round in which B sequences get
     /// a token each is S plans of B/S that follow one another closely: it takes as long as one of them is under way,
     /// fixed + per_token · B/S. Both is what a replica of one stage would need whose marginal costs are a part of 1/S and
-    /// whose fixed cost is the same. That takes the stages for equally fast; the slowest bounds what they really do.
+    /// whose fixed cost is the same. That takes the stages for equally fast, where the slowest bounds what they really do,
+    /// and is too hopeful while there are fewer sequences than stages.
     pub fn load(&self) -> Load {
         let cost = self.cost.cost();
         let stages = f64::from(self.config.stages);

@@ -2,6 +2,9 @@
 //!
 //! A page remembers for every slot *which prefix* it was computed from. A slice therefore only computes if all pages
 //! before it hold exactly its own sequence's past: wrong sharing, early reuse and lost writes all show at once.
+//!
+//! With several stages, plans wait in a queue, and each is computed when it lands: every stage goes by their order, so that
+//! nothing else could be observed.
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use coordinator::Machine;
@@ -14,7 +17,7 @@ use proto::{
     AdapterId, Attempt, BlockHash, BlockId, Epoch, GroupId, ReplicaId, RequestId, SequenceId, Span, StreamId,
     TenantId, Time,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub const BLOCK_TOKENS: u32 = 4;
 
@@ -145,6 +148,8 @@ struct Held {
     prompt_tokens: usize,
     tokens: Vec<u32>,
     pages: Vec<BlockId>,
+    /// Where the next slice begins; not known before the first one, nor after a reset.
+    planned: Option<u32>,
     scored: u32,
     prefix: PrefixUse,
 }
@@ -167,8 +172,10 @@ pub struct Shell {
     pub drained: u32,
     /// How long a step takes.
     pub cost: StepCost,
-    /// The plan that is being computed.
+    /// The plan that lands next.
     pub plan: Option<StepPlan>,
+    /// Those that were made after it and have not landed.
+    pub later: VecDeque<StepPlan>,
     /// All plans, for tests that look at them.
     pub plans: Vec<StepPlan>,
     /// Streams whose last verdict was to wait.
@@ -194,6 +201,7 @@ impl Shell {
                 per_context_secs: 0.0,
             },
             plan: None,
+            later: VecDeque::new(),
             plans: Vec::new(),
             waits: BTreeSet::new(),
             asked: BTreeMap::new(),
@@ -226,13 +234,14 @@ impl Shell {
         self.perform(out);
     }
 
-    /// The step in flight returns, and every sampled token gets the verdict.
+    /// The oldest step under way returns, and every sampled token gets the verdict.
     pub fn step(&mut self, verdict: Verdict) {
         self.step_with(|_| verdict);
     }
 
     pub fn step_with(&mut self, mut verdict: impl FnMut(SequenceId) -> Verdict) {
         let plan = self.plan.take().expect("a step is running");
+        self.plan = self.later.pop_front();
         self.now = self.now + self.elapsed(&plan);
         let done = self.compute(&plan, &mut verdict);
         self.event(EngineEvent::StepDone(done));
@@ -255,6 +264,18 @@ impl Shell {
             }
         }
         panic!("still running after 10000 steps");
+    }
+
+    /// How many plans are under way.
+    pub fn in_flight(&self) -> usize {
+        usize::from(self.plan.is_some()) + self.later.len()
+    }
+
+    pub fn is_flying(&self, sequence: SequenceId) -> bool {
+        let flying = self.plan.iter().chain(&self.later);
+        flying
+            .flat_map(|plan| &plan.slices)
+            .any(|slice| slice.sequence == sequence)
     }
 
     pub fn seen(&self, request: u128) -> &Seen {
@@ -292,6 +313,26 @@ impl Shell {
                 EngineAction::Drained => self.drained += 1,
             }
         }
+        self.check_busy();
+    }
+
+    /// A stage is idle only if nobody can use it: all that could go on with the pages it has is in a plan.
+    fn check_busy(&self) {
+        let resets: u64 = self.plans.iter().map(|plan| plan.reset.len() as u64).sum();
+        let is_any_reset_untold = self.engine.load().preemptions > resets;
+        if self.in_flight() as u32 == self.engine.config().stages || is_any_reset_untold {
+            return;
+        }
+        for (sequence, held) in &self.held {
+            let known = held.tokens.len() as u32;
+            let has_pages = held.pages.len() as u32 * BLOCK_TOKENS >= known;
+            let is_behind = held.planned.is_some_and(|planned| planned < known);
+            let has_ended = !self.seen[&held.stream].finishes.is_empty();
+            assert!(
+                !(is_behind && has_pages) || has_ended || self.waits.contains(&held.stream),
+                "{sequence} could go on and a stage is idle"
+            );
+        }
     }
 
     fn admitted(&mut self, stream: StreamId, attempt: Attempt, sequence: SequenceId) {
@@ -302,6 +343,7 @@ impl Shell {
             prompt_tokens: ask.prompt.len(),
             tokens: ask.prompt.clone(),
             pages: Vec::new(),
+            planned: None,
             scored: 0,
             prefix: ask.prefix,
         };
@@ -352,20 +394,23 @@ impl Shell {
     }
 
     fn start(&mut self, plan: StepPlan) {
-        assert!(self.plan.is_none(), "two plans at once");
+        let stages = self.engine.config().stages as usize;
+        assert!(self.in_flight() < stages, "more plans than stages");
         self.check_shape(&plan);
         plan.forget.iter().for_each(|sequence| {
             self.held.remove(sequence).expect("a sequence is forgotten once");
         });
-        plan.reset
-            .iter()
-            .for_each(|sequence| self.held.get_mut(sequence).unwrap().pages.clear());
-        plan.zero
-            .iter()
-            .for_each(|block| self.pages[block.0 as usize] = Page::default());
-        plan.slices.iter().for_each(|slice| self.append_pages(slice));
+        for sequence in &plan.reset {
+            let held = self.held.get_mut(sequence).unwrap();
+            held.pages.clear();
+            held.planned = None;
+        }
+        plan.slices.iter().for_each(|slice| self.take_slice(slice));
         self.plans.push(plan.clone());
-        self.plan = Some(plan);
+        match self.plan {
+            None => self.plan = Some(plan),
+            Some(_) => self.later.push_back(plan),
+        }
     }
 
     fn check_shape(&self, plan: &StepPlan) {
@@ -386,27 +431,39 @@ impl Shell {
         }
         for sequence in plan.forget.iter().chain(&plan.reset) {
             assert!(
+                !self.is_flying(*sequence),
+                "{sequence} is dropped while it is computed"
+            );
+        }
+        for sequence in &plan.forget {
+            assert!(
                 !sequences.contains(sequence),
                 "{sequence} is dropped and computed"
             );
         }
+        // With several stages, one may be preempted before a plan says so, and return with the plan that does.
+        let resets_come_alone = config.stages == 1;
+        let returns = plan
+            .reset
+            .iter()
+            .find(|sequence| resets_come_alone && sequences.contains(sequence));
+        assert_eq!(returns, None, "dropped and computed");
     }
 
-    fn append_pages(&mut self, slice: &Slice) {
+    /// All that must be known when a plan is made: nobody waits for the plans before it.
+    fn take_slice(&mut self, slice: &Slice) {
         let held = self
             .held
             .get_mut(&slice.sequence)
             .expect("a slice of a known sequence");
-        for (group, block) in &slice.new_blocks {
-            assert_eq!(*group, GroupId(0));
-            let page = &mut self.pages[block.0 as usize];
-            assert!(
-                page.tenant.is_none_or(|tenant| tenant == held.tenant),
-                "{block} was not zeroed"
-            );
-            page.tenant = Some(held.tenant);
-            held.pages.push(*block);
-        }
+        let blocks = slice.new_blocks.iter().map(|(_, block)| *block);
+        held.pages.extend(blocks);
+        assert!(
+            held.planned.is_none_or(|planned| planned == slice.start),
+            "{slice:?} follows on {:?}",
+            held.planned
+        );
+        held.planned = Some(slice.start + slice.count);
         let end = slice.start + slice.count;
         assert!(slice.count > 0 && end as usize <= held.tokens.len(), "{slice:?}");
         assert!(
@@ -419,6 +476,10 @@ impl Shell {
 
     fn compute(&mut self, plan: &StepPlan, verdict: &mut impl FnMut(SequenceId) -> Verdict) -> StepDone {
         let (mut sampled, mut sealed) = (Vec::new(), Vec::new());
+        plan.zero
+            .iter()
+            .for_each(|block| self.pages[block.0 as usize] = Page::default());
+        plan.slices.iter().for_each(|slice| self.own_pages(slice));
         plan.slices.iter().for_each(|slice| self.write_pages(slice));
         for slice in &plan.slices {
             if slice.output == SliceOutput::Sample {
@@ -428,7 +489,7 @@ impl Shell {
                     verdict,
                 });
                 match verdict {
-                    Verdict::Wait => drop(self.waits.insert(self.held[&slice.sequence].stream)),
+                    Verdict::Wait => self.wait(slice),
                     _sampled => {
                         sealed.extend(self.sample(slice.sequence).map(|hash| (slice.sequence, hash)));
                     }
@@ -450,6 +511,26 @@ impl Shell {
             .iter()
             .for_each(|slice| work += StepWork::slice(slice.start, slice.count));
         Span::from_secs_f64(self.cost.secs(work))
+    }
+
+    /// The slice's last position is due again, unless nobody wants it any more.
+    fn wait(&mut self, slice: &Slice) {
+        let held = self.held.get_mut(&slice.sequence).unwrap();
+        held.planned = Some(slice.start + slice.count - 1);
+        self.waits.insert(held.stream);
+    }
+
+    fn own_pages(&mut self, slice: &Slice) {
+        let tenant = self.held[&slice.sequence].tenant;
+        for (group, block) in &slice.new_blocks {
+            assert_eq!(*group, GroupId(0));
+            let page = &mut self.pages[block.0 as usize];
+            assert!(
+                page.tenant.is_none_or(|last| last == tenant),
+                "{block} was not zeroed"
+            );
+            page.tenant = Some(tenant);
+        }
     }
 
     fn write_pages(&mut self, slice: &Slice) {

@@ -72,10 +72,10 @@ fn print(report: &Report) {
     );
     report.tenants.iter().chain([&report.all]).for_each(print_tenant);
     for (number, replica) in report.replicas.iter().enumerate() {
-        let (busy, steps) = (replica.busy * 100.0, replica.steps);
+        let (busy, bubble) = (replica.busy * 100.0, replica.bubble * 100.0);
         println!(
-            "replica {number}: {steps} steps, {busy:.0}% busy, {} preemptions",
-            replica.preemptions
+            "replica {number}: {} steps, {busy:.0}% busy, {bubble:.0}% bubble, {} preemptions",
+            replica.steps, replica.preemptions
         );
     }
 }
