@@ -15,12 +15,15 @@ mod network;
 mod random;
 mod replica;
 mod report;
+mod trace;
 mod workload;
 
-pub use report::{Quantiles, ReplicaReport, Report, TenantReport};
+pub use report::{PromptReport, Quantiles, ReplicaReport, Report, TenantReport};
 pub use scenario::{
-    Arrivals, Class, Cluster, Crash, Device, EngineLimits, Lengths, Scenario, ScenarioError, Tenant,
+    Arrivals, Class, Cluster, Crash, Device, EngineLimits, Lengths, Replay, Scenario, ScenarioError, Tenant,
 };
+pub use trace::TraceRow;
+pub use workload::{Request, prompt_tokens_least, requests};
 
 /// Plays the scenario until every request has ended, and says how it went.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::replica::Replica;
 use crate::report::{Outcome, Recorder, Report};
 use crate::scenario::{Scenario, at, secs};
-use crate::workload::{Request, requests};
+use crate::workload::{Request, prompt_tokens_least, requests};
 use coordinator::engine::{EngineAction, EngineDelivery, EngineEvent};
 use coordinator::router::{RouterAction, RouterDelivery, RouterEvent};
 use proto::request::{Finish, Ticket};
@@ -99,8 +99,9 @@ impl<'s> World<'s> {
         }
         let violations = self.checkers.finish();
         let histories = self.replicas.iter().map(Replica::total).collect();
+        let least = prompt_tokens_least(&self.requests, self.scenario.engine.block_tokens);
         self.recorder
-            .report(self.scenario, self.seed, self.now, histories, violations)
+            .report(self.scenario, self.seed, self.now, histories, least, violations)
     }
 
     /// Everything that does not depend on what happens.
@@ -401,8 +402,10 @@ impl<'s> World<'s> {
             stream,
             attempt,
             position,
+            cached_tokens,
             finish,
-            ..
+            sequence: _,
+            timing: _,
         } = delivery;
         let gateway = self.replicas[replica].gateway_of(stream, attempt);
         if finish.is_some() {
@@ -412,6 +415,7 @@ impl<'s> World<'s> {
             stream,
             attempt,
             position,
+            cached_tokens,
             finish,
         };
         self.send_to_gateway(

@@ -80,6 +80,7 @@ impl Story {
             stream,
             attempt: Attempt(attempt),
             position: position.map(Position),
+            cached_tokens: None,
             finish,
         };
         self.event(RouterEvent::Delivered {
