@@ -60,6 +60,9 @@ pub fn prompt_tokens_least(requests: &[Request], block_tokens: u32) -> u64 {
     least
 }
 
+/// Traces begin at zero; by now gateways have heard of their replicas.
+const REPLAY_AFTER_SECS: f64 = 1.0;
+
 /// What was recorded, until new requests end.
 fn replay_requests(scenario: &Scenario, index: usize, replay: &Replay) -> Vec<Request> {
     let end = at(scenario.arrivals_secs);
@@ -103,7 +106,7 @@ fn replay_request(
     Request {
         id,
         tenant: index,
-        at: at(row.at_ms as f64 / 1e3 / replay.speed),
+        at: at(REPLAY_AFTER_SECS + row.at_ms as f64 / 1e3 / replay.speed),
         tickets: vec![ticket],
         output_tokens: vec![shrunk(row.output_tokens)],
         patience: None,

@@ -1,7 +1,7 @@
 //! The virtual clock and everything that happens on it.
 
 use crate::checkers::Checkers;
-use crate::gateway::Gateway;
+use crate::gateway::{AnyRouter, Gateway};
 use crate::network::{Network, Path};
 use crate::random::Random;
 use crate::replica::Replica;
@@ -67,7 +67,8 @@ enum Happening {
 }
 
 impl<'s> World<'s> {
-    pub fn new(scenario: &'s Scenario, seed: u64) -> World<'s> {
+    /// `routers`: one for each gateway of the scenario.
+    pub fn new(scenario: &'s Scenario, seed: u64, routers: Vec<AnyRouter>) -> World<'s> {
         let cluster = &scenario.cluster;
         let requests = requests(scenario, seed);
         let device = |index| Replica::new(index, &scenario.device, Random::new(seed, 100 + index as u64));
@@ -83,7 +84,7 @@ impl<'s> World<'s> {
                 .map(|(index, request)| (request.id, index))
                 .collect(),
             requests,
-            gateways: (0..cluster.gateways).map(|_| Gateway::new(cluster)).collect(),
+            gateways: routers.into_iter().map(Gateway::new).collect(),
             replicas: (0..cluster.replicas as usize).map(device).collect(),
             network: Network::new(cluster, Random::new(seed, 1)),
             recorder: Recorder::default(),

@@ -41,7 +41,7 @@ impl Router {
             .map(|(stream, _)| stream.id())
     }
 
-    /// Prefers the arithmetic that began the stream, then the replica where it is done soonest.
+    /// Prefers the arithmetic that began the stream, then the replica where it costs least time.
     fn replica_for(&self, stream: &Stream) -> Option<ReplicaId> {
         let able: Vec<&Replica> = self
             .serving(&stream.model)
