@@ -194,7 +194,11 @@ impl Recorder {
     fn prompt_tokens_computed(&self, histories: &[History]) -> u64 {
         let computed: u64 = histories.iter().map(|history| history.computed_tokens).sum();
         let sampled: u64 = histories.iter().map(|history| history.sampled_tokens).sum();
-        let began = self.streams.values().filter(|record| record.first.is_some()).count();
+        let began = self
+            .streams
+            .values()
+            .filter(|record| record.first.is_some())
+            .count();
         (computed + began as u64).saturating_sub(sampled)
     }
 

@@ -200,7 +200,11 @@ pub enum ScenarioError {
 impl Scenario {
     /// A scenario that replays nothing.
     pub fn from_toml(text: &str) -> Result<Scenario, ScenarioError> {
-        let nothing = |file: &str| Err(ScenarioError::NoTrace { file: file.to_owned() });
+        let nothing = |file: &str| {
+            Err(ScenarioError::NoTrace {
+                file: file.to_owned(),
+            })
+        };
         Scenario::with_traces(text, nothing)
     }
 

@@ -72,9 +72,22 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_named() {
-        for line in ["", "1 2 3", "1 2 3 4 5", "1 2 3 4-", "1 2 3 9-4", "1 2 3 0-4000000000", "a 2 3 4"] {
-            let message = rows("t", &format!("0 1 1 0\n{line}\n1 1 1 1")).unwrap_err().to_string();
-            assert!(message.starts_with("the trace t, line 2: it must be"), "{line}: {message}");
+        for line in [
+            "",
+            "1 2 3",
+            "1 2 3 4 5",
+            "1 2 3 4-",
+            "1 2 3 9-4",
+            "1 2 3 0-4000000000",
+            "a 2 3 4",
+        ] {
+            let message = rows("t", &format!("0 1 1 0\n{line}\n1 1 1 1"))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.starts_with("the trace t, line 2: it must be"),
+                "{line}: {message}"
+            );
         }
     }
 }

@@ -86,12 +86,18 @@ fn replay_request(
         let exact = u64::from(tokens) * u64::from(block_tokens);
         exact.div_ceil(u64::from(replay.block_tokens)).max(1) as u32
     };
-    let (prompt_tokens, id) = (shrunk(row.prompt_tokens), RequestId((index as u128) << 64 | number));
+    let (prompt_tokens, id) = (
+        shrunk(row.prompt_tokens),
+        RequestId((index as u128) << 64 | number),
+    );
     let full_blocks = (prompt_tokens / block_tokens) as usize;
     // A recorded name stands for all that comes before it, too.
     let name = |block: &u32| block_name(index, u128::from(*block), 0);
     let ticket = Ticket {
-        stream: StreamId { request: id, choice: 0 },
+        stream: StreamId {
+            request: id,
+            choice: 0,
+        },
         attempt: Attempt(0),
         tenant: TenantId(index as u32),
         class: ServiceClass::Default,
@@ -99,7 +105,11 @@ fn replay_request(
         prompt_tokens,
         resumed_tokens: 0,
         block_hashes: row.blocks.iter().take(full_blocks).map(name).collect(),
-        max_new_tokens: scenario.engine.context_tokens_max.saturating_sub(prompt_tokens).max(1),
+        max_new_tokens: scenario
+            .engine
+            .context_tokens_max
+            .saturating_sub(prompt_tokens)
+            .max(1),
         prefix: PrefixUse::Reuse,
         deadline: None,
     };

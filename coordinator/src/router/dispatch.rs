@@ -62,7 +62,9 @@ impl Router {
             .iter()
             .map(|replica| candidate(replica, stream))
             .collect();
-        let known = chosen_from.iter().map(|replica| replica.memory.known(stream.chain()));
+        let known = chosen_from
+            .iter()
+            .map(|replica| replica.memory.known(stream.chain()));
         choose(&candidates, key(stream, known.max().unwrap_or(0)))
     }
 

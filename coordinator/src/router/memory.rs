@@ -90,7 +90,10 @@ impl PrefixMemory {
         let blocks = chain.partition_point(|hash| computed(hash).is_some());
         Belief {
             blocks: blocks as u32,
-            used: chain[..blocks].last().and_then(computed).map_or(0, |block| block.used),
+            used: chain[..blocks]
+                .last()
+                .and_then(computed)
+                .map_or(0, |block| block.used),
         }
     }
 
@@ -116,7 +119,11 @@ impl PrefixMemory {
     }
 
     fn forget_until(&mut self, used: u64) {
-        while self.by_use.first_key_value().is_some_and(|(oldest, _)| *oldest <= used) {
+        while self
+            .by_use
+            .first_key_value()
+            .is_some_and(|(oldest, _)| *oldest <= used)
+        {
             self.forget_oldest();
         }
     }

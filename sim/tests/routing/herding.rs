@@ -40,11 +40,11 @@ impl Counts {
                 finish: Some(_),
                 ..
             } => self.streams[self.places.remove(stream).unwrap()] -= 1,
-            RouterAction::Release { .. } => {}
-            RouterAction::Cancel { .. }
-            | RouterAction::Refuse { .. }
-            | RouterAction::Abandon { .. }
-            | RouterAction::Drained => panic!("nothing is refused or lost here: {action:?}"),
+            // What comes before the first replica is known is refused.
+            RouterAction::Release { .. } | RouterAction::Refuse { .. } => {}
+            RouterAction::Cancel { .. } | RouterAction::Abandon { .. } | RouterAction::Drained => {
+                panic!("nothing is refused or lost here: {action:?}")
+            }
         }
     }
 }
@@ -56,7 +56,9 @@ impl Machine for Watched {
     fn handle(&mut self, now: Time, event: RouterEvent, out: &mut Vec<RouterAction>) {
         let before = out.len();
         self.router.handle(now, event, out);
-        out[before..].iter().for_each(|action| self.counts.borrow_mut().see(action));
+        out[before..]
+            .iter()
+            .for_each(|action| self.counts.borrow_mut().see(action));
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<RouterAction>) {
@@ -71,14 +73,14 @@ impl Machine for Watched {
 /// Every replica has about 25 streams; a report is up to 100 ms old when it leaves and `network_ms` older when it comes.
 fn scenario(gateways: u32, replicas: u32, network_ms: u32) -> Scenario {
     let toml = format!(
-        "arrivals_secs = 30.0
+        "arrivals_secs = 6.0
         [cluster]
         gateways = {gateways}
         replicas = {replicas}
         network_us = {network_ms}000.0
         [engine]
         sequences_max = 256
-        blocks = 4096
+        blocks = 1024
         [device]
         fixed_us = 10000.0
         per_token_us = 100.0
@@ -104,7 +106,7 @@ fn excess(scenario: &Scenario, router: impl Fn() -> AnyRouter) -> f64 {
             counts: counts.clone(),
         })
     });
-    assert_eq!(report.all.completed, report.all.streams, "{:?}", report.all);
+    assert_eq!(report.all.completed + report.all.refused, report.all.streams);
     let excess = &counts.borrow().excess;
     // Without the beginning, when there is next to nothing anywhere.
     let settled = &excess[excess.len() / 4..];
@@ -113,18 +115,17 @@ fn excess(scenario: &Scenario, router: impl Fn() -> AnyRouter) -> f64 {
 
 #[test]
 fn with_late_reports_two_choices_spread_better_than_chance_and_than_the_least_loaded() {
-    for network_ms in [1, 50, 200] {
+    for (gateways, network_ms) in [(8, 20), (8, 100), (32, 100)] {
         for replicas in [2, 4, 8] {
-            for gateways in [2, 8, 32] {
-                let scenario = scenario(gateways, replicas, network_ms);
-                let rival = |rule| excess(&scenario, || Box::new(Rival::new(rule)));
-                let production = excess(&scenario, || Box::new(Router::new(RouterConfig::default())));
-                let (random, least) = (rival(Rule::Random), rival(Rule::LeastLoaded));
-                println!(
-                    "{gateways} gateways, {replicas} replicas, {network_ms} ms: production {production:.2}, \
-                     random {random:.2}, least loaded {least:.2}"
-                );
-            }
+            let scenario = scenario(gateways, replicas, network_ms);
+            let rival = |rule| excess(&scenario, || Box::new(Rival::new(rule)));
+            let production = excess(&scenario, || Box::new(Router::new(RouterConfig::default())));
+            let (random, least) = (rival(Rule::Random), rival(Rule::LeastLoaded));
+            println!(
+                "{gateways} gateways, {replicas} replicas, {network_ms} ms: production {production:.2}, \
+                 random {random:.2}, least loaded {least:.2}"
+            );
+            assert!(production < random && production < least);
         }
     }
 }

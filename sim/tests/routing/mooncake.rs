@@ -25,13 +25,21 @@ fn recomputed(report: &Report) -> f64 {
 /// Everything is served, and a line of the table is printed.
 fn checked(name: &str, report: Report) -> Report {
     assert_eq!(report.violations, Vec::<String>::new());
-    assert_eq!(report.all.completed, report.all.streams, "{name}: {:?}", report.all);
+    assert_eq!(
+        report.all.completed, report.all.streams,
+        "{name}: {:?}",
+        report.all
+    );
     println!(
         "{name:>12}: {:.3} times the tokens of one cache without end, TTFT p50 {:.0} ms p95 {:.0} ms, busy {:?}",
         recomputed(&report),
         report.all.ttft_ms.p50,
         report.all.ttft_ms.p95,
-        report.replicas.iter().map(|replica| (replica.busy * 100.0).round()).collect::<Vec<_>>(),
+        report
+            .replicas
+            .iter()
+            .map(|replica| (replica.busy * 100.0).round())
+            .collect::<Vec<_>>(),
     );
     report
 }
@@ -78,8 +86,16 @@ fn a_block_that_all_prompts_share_does_not_draw_them_to_one_replica() {
         assert!(table.production.all.ttft_ms.p50 < rival.all.ttft_ms.p50);
     }
     let busy = |report: &Report| report.replicas[0].busy / report.replicas[1].busy;
-    assert!((0.8..1.25).contains(&busy(&table.production)), "{:?}", table.production.replicas);
-    assert!(!(0.5..2.0).contains(&busy(&table.first_block)), "the trap is there: {:?}", table.first_block.replicas);
+    assert!(
+        (0.8..1.25).contains(&busy(&table.production)),
+        "{:?}",
+        table.production.replicas
+    );
+    assert!(
+        !(0.5..2.0).contains(&busy(&table.first_block)),
+        "the trap is there: {:?}",
+        table.first_block.replicas
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use coordinator::Machine;
 use coordinator::router::{RouterAction, RouterDelivery, RouterEvent};
 use proto::engine::Load;
-use proto::request::Ticket;
+use proto::request::{Refusal, Ticket};
 use proto::{Epoch, ReplicaId, StreamId, Time};
 use std::collections::BTreeMap;
 
@@ -76,8 +76,12 @@ impl Rival {
         let pressure = |known: &Known| known.streams.max(known.load.running + known.load.waiting);
         let total: u32 = self.replicas.values().map(pressure).sum();
         let bound = total * 125 / 100 / self.replicas.len() as u32 + 4;
-        let prefix = ticket.block_hashes.first().map_or(ticket.stream.request.0, |hash| hash.0);
-        let weight = |id: ReplicaId| mixed(prefix as u64 ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let prefix = ticket
+            .block_hashes
+            .first()
+            .map_or(ticket.stream.request.0, |hash| hash.0);
+        let weight =
+            |id: ReplicaId| mixed(prefix as u64 ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let able = self.replicas.iter().filter(|(_, known)| pressure(known) <= bound);
         *able.max_by_key(|(id, _)| (weight(**id), **id)).unwrap().0
     }
@@ -101,6 +105,12 @@ impl Machine for Rival {
 
     fn handle(&mut self, _now: Time, event: RouterEvent, out: &mut Vec<RouterAction>) {
         match event {
+            RouterEvent::Arrived { request, .. } if self.replicas.is_empty() => {
+                out.push(RouterAction::Refuse {
+                    request,
+                    refusal: Refusal::Draining,
+                })
+            }
             RouterEvent::Arrived { tickets, .. } => {
                 out.extend(tickets.into_iter().map(|ticket| self.send(ticket)));
             }
