@@ -1,27 +1,31 @@
-//! A gateway: the production router, and the clients that read from it.
+//! A gateway: a router, and when it wants to be woken.
 
 use crate::scenario::Cluster;
 use coordinator::Machine;
 use coordinator::router::{Router, RouterAction, RouterConfig, RouterEvent};
 use proto::Time;
 
+/// The production router, or one to compare it with.
+pub type AnyRouter = Box<dyn Machine<Event = RouterEvent, Action = RouterAction>>;
+
 pub struct Gateway {
-    router: Router,
+    router: AnyRouter,
     pub armed: Option<Time>,
 }
 
 impl Gateway {
-    pub fn new(cluster: &Cluster) -> Gateway {
+    pub fn new(router: AnyRouter) -> Gateway {
+        Gateway { router, armed: None }
+    }
+
+    pub fn production(cluster: &Cluster) -> AnyRouter {
         let config = RouterConfig {
             streams_max: cluster.streams_max,
             streams_per_tenant_max: cluster.streams_per_tenant_max,
             credits: cluster.credits,
             ..RouterConfig::default()
         };
-        Gateway {
-            router: Router::new(config),
-            armed: None,
-        }
+        Box::new(Router::new(config))
     }
 
     pub fn handle(&mut self, now: Time, event: RouterEvent) -> Vec<RouterAction> {

@@ -15,14 +15,24 @@ mod network;
 mod random;
 mod replica;
 mod report;
+mod trace;
 mod workload;
 
-pub use report::{Quantiles, ReplicaReport, Report, TenantReport};
+pub use gateway::AnyRouter;
+pub use report::{PromptReport, Quantiles, ReplicaReport, Report, TenantReport};
 pub use scenario::{
-    Arrivals, Class, Cluster, Crash, Device, EngineLimits, Lengths, Scenario, ScenarioError, Tenant,
+    Arrivals, Class, Cluster, Crash, Device, EngineLimits, Lengths, Replay, Scenario, ScenarioError, Tenant,
 };
+pub use trace::TraceRow;
 
 /// Plays the scenario until every request has ended, and says how it went.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
-    world::World::new(scenario, seed).play()
+    run_with(scenario, seed, || gateway::Gateway::production(&scenario.cluster))
+}
+
+/// The same with other routers than those of production, to compare them; each gateway gets its own.
+pub fn run_with(scenario: &Scenario, seed: u64, router: impl FnMut() -> AnyRouter) -> Report {
+    let gateways = scenario.cluster.gateways as usize;
+    let routers = std::iter::repeat_with(router).take(gateways).collect();
+    world::World::new(scenario, seed, routers).play()
 }

@@ -38,6 +38,7 @@ pub struct History {
     pub preemptions: u64,
     pub prefix_queried_tokens: u64,
     pub prefix_hit_tokens: u64,
+    pub computed_tokens: u64,
     pub sampled_tokens: u64,
 }
 
@@ -212,6 +213,7 @@ impl History {
         self.preemptions += load.preemptions;
         self.prefix_queried_tokens += load.prefix_queried_tokens;
         self.prefix_hit_tokens += load.prefix_hit_tokens;
+        self.computed_tokens += load.computed_tokens;
         self.sampled_tokens += load.sampled_tokens;
     }
 }

@@ -15,6 +15,7 @@ pub struct Report {
     pub all: TenantReport,
     pub tenants: Vec<TenantReport>,
     pub replicas: Vec<ReplicaReport>,
+    pub prompts: PromptReport,
     /// What must never happen and did. Empty, or a bug has been found.
     pub violations: Vec<String>,
 }
@@ -38,6 +39,16 @@ pub struct TenantReport {
     pub ttft_ms: Quantiles,
     /// Mean time between a stream's tokens, for streams of two or more.
     pub tpot_ms: Quantiles,
+}
+
+/// What prefix caches and routing have spared.
+#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
+pub struct PromptReport {
+    /// Prompt tokens of all replicas together that did not come from a cache. What was computed once more, after a
+    /// preemption or a crash, is among them.
+    pub computed_tokens: u64,
+    /// What one replica would have computed for the same requests, with a cache that never forgets.
+    pub least_tokens: u64,
 }
 
 #[derive(Serialize, Clone, PartialEq, Debug)]
@@ -157,23 +168,41 @@ impl Recorder {
         seed: u64,
         end: Time,
         histories: Vec<History>,
+        prompt_tokens_least: u64,
         violations: Vec<String>,
     ) -> Report {
         let elapsed = end.since(Time::ZERO);
-        let tenants = scenario.tenants.iter().enumerate();
+        let tenants = scenario.tenant_names().enumerate();
+        let prompts = PromptReport {
+            computed_tokens: self.prompt_tokens_computed(&histories),
+            least_tokens: prompt_tokens_least,
+        };
         Report {
             seed,
             elapsed_secs: elapsed.as_secs_f64(),
             all: tenant_report("all", elapsed, self.streams.values().collect()),
             tenants: tenants
-                .map(|(index, tenant)| tenant_report(&tenant.name, elapsed, self.of_tenant(index)))
+                .map(|(index, tenant)| tenant_report(tenant, elapsed, self.of_tenant(index)))
                 .collect(),
             replicas: histories
                 .into_iter()
                 .map(|history| replica_report(history, scenario.device.stages, elapsed))
                 .collect(),
+            prompts,
             violations,
         }
+    }
+
+    /// Every token but a stream's first, which comes with the end of its prompt, takes one computed position.
+    fn prompt_tokens_computed(&self, histories: &[History]) -> u64 {
+        let computed: u64 = histories.iter().map(|history| history.computed_tokens).sum();
+        let sampled: u64 = histories.iter().map(|history| history.sampled_tokens).sum();
+        let began = self
+            .streams
+            .values()
+            .filter(|record| record.first.is_some())
+            .count();
+        (computed + began as u64).saturating_sub(sampled)
     }
 
     fn of_tenant(&self, tenant: usize) -> Vec<&Record> {

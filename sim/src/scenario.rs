@@ -1,5 +1,6 @@
 //! What is played: a TOML file.
 
+use crate::trace::{TraceRow, rows};
 use proto::request::ServiceClass;
 use proto::{Span, Time};
 use serde::Deserialize;
@@ -15,8 +16,10 @@ pub struct Scenario {
     #[serde(default)]
     pub engine: EngineLimits,
     pub device: Device,
-    #[serde(rename = "tenant")]
+    #[serde(default, rename = "tenant")]
     pub tenants: Vec<Tenant>,
+    #[serde(default, rename = "replay")]
+    pub replays: Vec<Replay>,
     #[serde(default, rename = "crash")]
     pub crashes: Vec<Crash>,
 }
@@ -133,6 +136,22 @@ pub struct Tenant {
     pub patience_secs: f64,
 }
 
+/// A tenant whose requests were recorded.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    pub name: String,
+    /// The file, seen from the scenario's own folder.
+    pub trace: String,
+    /// Prompt tokens in a block of the trace. One block becomes one of the engine's, and all lengths shrink alike.
+    pub block_tokens: u32,
+    /// So many times as fast as it was.
+    #[serde(default = "one_time")]
+    pub speed: f64,
+    #[serde(skip)]
+    pub rows: Vec<TraceRow>,
+}
+
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
@@ -179,13 +198,44 @@ pub enum ScenarioError {
         value: String,
         must: &'static str,
     },
+    #[error("the trace {file}, line {line}: {what}")]
+    Trace {
+        file: String,
+        line: usize,
+        what: &'static str,
+    },
+    #[error("the scenario replays {file}, and nothing was given to read it with")]
+    NoTrace { file: String },
 }
 
 impl Scenario {
+    /// A scenario that replays nothing.
     pub fn from_toml(text: &str) -> Result<Scenario, ScenarioError> {
-        let scenario: Scenario = toml::from_str(text)?;
+        let nothing = |file: &str| {
+            Err(ScenarioError::NoTrace {
+                file: file.to_owned(),
+            })
+        };
+        Scenario::with_traces(text, nothing)
+    }
+
+    /// `read` gives the text of a trace, by the name that the scenario has for it.
+    pub fn with_traces<E: From<ScenarioError>>(
+        text: &str,
+        mut read: impl FnMut(&str) -> Result<String, E>,
+    ) -> Result<Scenario, E> {
+        let mut scenario: Scenario = toml::from_str(text).map_err(ScenarioError::from)?;
+        for replay in &mut scenario.replays {
+            replay.rows = rows(&replay.trace, &read(&replay.trace)?)?;
+        }
         scenario.validate()?;
         Ok(scenario)
+    }
+
+    /// In the order of their numbers.
+    pub(crate) fn tenant_names(&self) -> impl Iterator<Item = &str> {
+        let drawn = self.tenants.iter().map(|tenant| tenant.name.as_str());
+        drawn.chain(self.replays.iter().map(|replay| replay.name.as_str()))
     }
 
     fn validate(&self) -> Result<(), ScenarioError> {
@@ -194,6 +244,7 @@ impl Scenario {
         self.engine.validate()?;
         self.device.validate()?;
         self.tenants.iter().try_for_each(Tenant::validate)?;
+        self.replays.iter().try_for_each(Replay::validate)?;
         self.crashes
             .iter()
             .try_for_each(|crash| crash.validate(self.cluster.replicas))
@@ -260,6 +311,13 @@ impl Tenant {
     }
 }
 
+impl Replay {
+    fn validate(&self) -> Result<(), ScenarioError> {
+        at_least("replay.block_tokens", self.block_tokens, 1)?;
+        positive("replay.speed", self.speed)
+    }
+}
+
 impl Crash {
     fn validate(&self, replicas: u32) -> Result<(), ScenarioError> {
         not_negative("crash.at_secs", self.at_secs)?;
@@ -294,6 +352,10 @@ pub(crate) fn at(after_secs: f64) -> Time {
 
 fn one() -> u32 {
     1
+}
+
+fn one_time() -> f64 {
+    1.0
 }
 
 fn unlimited() -> u32 {

@@ -2,9 +2,11 @@
 //! served.
 
 use crate::random::Random;
-use crate::scenario::{Arrivals, Lengths, Scenario, Tenant, at, secs};
-use proto::request::{PrefixUse, Ticket};
+use crate::scenario::{Arrivals, Lengths, Replay, Scenario, Tenant, at, secs};
+use crate::trace::TraceRow;
+use proto::request::{PrefixUse, ServiceClass, Ticket};
 use proto::{AdapterId, Attempt, BlockHash, RequestId, Span, StreamId, TenantId, Time};
+use std::collections::BTreeSet;
 
 /// One HTTP request.
 #[derive(Clone, Debug)]
@@ -37,8 +39,88 @@ pub fn requests(scenario: &Scenario, seed: u64) -> Vec<Request> {
             .requests()
         })
         .collect();
+    let replayed = (scenario.tenants.len()..).zip(&scenario.replays);
+    requests.extend(replayed.flat_map(|(index, replay)| replay_requests(scenario, index, replay)));
     requests.sort_by_key(|request| (request.at, request.id));
     requests
+}
+
+/// Prompt tokens that one cache which never forgets would leave to be computed.
+pub fn prompt_tokens_least(requests: &[Request], block_tokens: u32) -> u64 {
+    let mut seen = BTreeSet::new();
+    let mut least = 0;
+    for ticket in requests.iter().flat_map(|request| &request.tickets) {
+        // The last token of a prompt is always computed.
+        let reusable = ((ticket.prompt_tokens.saturating_sub(1)) / block_tokens) as usize;
+        let cached = ticket.block_hashes.iter().take(reusable);
+        let cached = cached.take_while(|hash| seen.contains(&(ticket.tenant, **hash)));
+        least += u64::from(ticket.prompt_tokens - cached.count() as u32 * block_tokens);
+        seen.extend(ticket.block_hashes.iter().map(|hash| (ticket.tenant, *hash)));
+    }
+    least
+}
+
+/// Traces begin at zero; by now gateways have heard of their replicas.
+const REPLAY_AFTER_SECS: f64 = 1.0;
+
+/// What was recorded, until new requests end.
+fn replay_requests(scenario: &Scenario, index: usize, replay: &Replay) -> Vec<Request> {
+    let end = at(scenario.arrivals_secs);
+    let request = |(number, row)| replay_request(scenario, index, replay, number, row);
+    (0..)
+        .zip(&replay.rows)
+        .map(request)
+        .take_while(|request| request.at < end)
+        .collect()
+}
+
+fn replay_request(
+    scenario: &Scenario,
+    index: usize,
+    replay: &Replay,
+    number: u128,
+    row: &TraceRow,
+) -> Request {
+    let block_tokens = scenario.engine.block_tokens;
+    let shrunk = |tokens: u32| {
+        let exact = u64::from(tokens) * u64::from(block_tokens);
+        exact.div_ceil(u64::from(replay.block_tokens)).max(1) as u32
+    };
+    let (prompt_tokens, id) = (
+        shrunk(row.prompt_tokens),
+        RequestId((index as u128) << 64 | number),
+    );
+    let full_blocks = (prompt_tokens / block_tokens) as usize;
+    // A recorded name stands for all that comes before it, too.
+    let name = |block: &u32| block_name(index, u128::from(*block), 0);
+    let ticket = Ticket {
+        stream: StreamId {
+            request: id,
+            choice: 0,
+        },
+        attempt: Attempt(0),
+        tenant: TenantId(index as u32),
+        class: ServiceClass::Default,
+        adapter: AdapterId(0),
+        prompt_tokens,
+        resumed_tokens: 0,
+        block_hashes: row.blocks.iter().take(full_blocks).map(name).collect(),
+        max_new_tokens: scenario
+            .engine
+            .context_tokens_max
+            .saturating_sub(prompt_tokens)
+            .max(1),
+        prefix: PrefixUse::Reuse,
+        deadline: None,
+    };
+    Request {
+        id,
+        tenant: index,
+        at: at(REPLAY_AFTER_SECS + row.at_ms as f64 / 1e3 / replay.speed),
+        tickets: vec![ticket],
+        output_tokens: vec![shrunk(row.output_tokens)],
+        patience: None,
+    }
 }
 
 struct Drawer<'s> {

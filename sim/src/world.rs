@@ -1,13 +1,13 @@
 //! The virtual clock and everything that happens on it.
 
 use crate::checkers::Checkers;
-use crate::gateway::Gateway;
+use crate::gateway::{AnyRouter, Gateway};
 use crate::network::{Network, Path};
 use crate::random::Random;
 use crate::replica::Replica;
 use crate::report::{Outcome, Recorder, Report};
 use crate::scenario::{Scenario, at, secs};
-use crate::workload::{Request, requests};
+use crate::workload::{Request, prompt_tokens_least, requests};
 use coordinator::engine::{EngineAction, EngineDelivery, EngineEvent};
 use coordinator::router::{RouterAction, RouterDelivery, RouterEvent};
 use proto::request::{Finish, Ticket};
@@ -67,7 +67,8 @@ enum Happening {
 }
 
 impl<'s> World<'s> {
-    pub fn new(scenario: &'s Scenario, seed: u64) -> World<'s> {
+    /// `routers`: one for each gateway of the scenario.
+    pub fn new(scenario: &'s Scenario, seed: u64, routers: Vec<AnyRouter>) -> World<'s> {
         let cluster = &scenario.cluster;
         let requests = requests(scenario, seed);
         let device = |index| Replica::new(index, &scenario.device, Random::new(seed, 100 + index as u64));
@@ -83,7 +84,7 @@ impl<'s> World<'s> {
                 .map(|(index, request)| (request.id, index))
                 .collect(),
             requests,
-            gateways: (0..cluster.gateways).map(|_| Gateway::new(cluster)).collect(),
+            gateways: routers.into_iter().map(Gateway::new).collect(),
             replicas: (0..cluster.replicas as usize).map(device).collect(),
             network: Network::new(cluster, Random::new(seed, 1)),
             recorder: Recorder::default(),
@@ -99,8 +100,9 @@ impl<'s> World<'s> {
         }
         let violations = self.checkers.finish();
         let histories = self.replicas.iter().map(Replica::total).collect();
+        let least = prompt_tokens_least(&self.requests, self.scenario.engine.block_tokens);
         self.recorder
-            .report(self.scenario, self.seed, self.now, histories, violations)
+            .report(self.scenario, self.seed, self.now, histories, least, violations)
     }
 
     /// Everything that does not depend on what happens.
@@ -401,8 +403,10 @@ impl<'s> World<'s> {
             stream,
             attempt,
             position,
+            cached_tokens,
             finish,
-            ..
+            sequence: _,
+            timing: _,
         } = delivery;
         let gateway = self.replicas[replica].gateway_of(stream, attempt);
         if finish.is_some() {
@@ -412,6 +416,7 @@ impl<'s> World<'s> {
             stream,
             attempt,
             position,
+            cached_tokens,
             finish,
         };
         self.send_to_gateway(

@@ -12,6 +12,8 @@ pub struct RouterConfig {
     pub prompt_tokens_max: u64,
     /// Submits that a replica has neither answered nor refused: what keeps its mailbox short.
     pub credits: u32,
+    /// Blocks of prompts of which it is remembered where they were sent, over all replicas.
+    pub remembered_blocks_max: u32,
     /// How often a stream is submitted before it is abandoned.
     pub attempts_max: u32,
     /// How long an admitted stream waits while no replica of its model is up.
@@ -25,6 +27,7 @@ impl Default for RouterConfig {
             streams_per_tenant_max: 512,
             prompt_tokens_max: 1 << 21,
             credits: 128,
+            remembered_blocks_max: 1 << 20,
             attempts_max: 5,
             replica_wait_max: Span::from_secs(30),
         }

@@ -5,7 +5,7 @@ use super::replica::{Intake, Replica};
 use super::stream::{Answer, Place, Stream};
 use super::{RETRY_AFTER_LOSS, Router, RouterAction};
 use proto::request::{Finish, Refusal};
-use proto::{ReplicaId, StreamId, Time};
+use proto::{BlockHash, ReplicaId, StreamId, Time};
 use std::collections::BTreeSet;
 
 impl Router {
@@ -41,7 +41,7 @@ impl Router {
             .map(|(stream, _)| stream.id())
     }
 
-    /// Prefers the arithmetic that began the stream, then the replica that may have its prefix, then the least loaded.
+    /// Prefers the arithmetic that began the stream, then the replica where it costs least time.
     fn replica_for(&self, stream: &Stream) -> Option<ReplicaId> {
         let able: Vec<&Replica> = self
             .serving(&stream.model)
@@ -59,28 +59,34 @@ impl Router {
             .collect();
         let chosen_from = if same.is_empty() { able } else { same };
         let candidates: Vec<Candidate> = chosen_from
-            .into_iter()
-            .map(|replica| Candidate {
-                replica: replica.info.replica,
-                pressure: replica.pressure(),
-            })
+            .iter()
+            .map(|replica| candidate(replica, stream))
             .collect();
-        choose(&candidates, stream.affinity())
+        let known = chosen_from
+            .iter()
+            .map(|replica| replica.memory.known(stream.chain()));
+        choose(&candidates, key(stream, known.max().unwrap_or(0)))
+    }
+
+    /// A replica cannot hold more than its pool; what may be remembered is divided equally.
+    pub(super) fn remembered_blocks_max(&self, replica: ReplicaId) -> usize {
+        let part = self.config.remembered_blocks_max / self.replicas.len().max(1) as u32;
+        self.replicas[&replica].info.blocks.min(part) as usize
     }
 
     fn send(&mut self, id: StreamId, replica: ReplicaId, out: &mut Vec<RouterAction>) {
+        let blocks_max = self.remembered_blocks_max(replica);
         let known = self
             .replicas
             .get_mut(&replica)
             .expect("a replica that was chosen");
         let epoch = known.epoch();
-        known.streams += 1;
-        known.outstanding += 1;
         let stream = self.streams.get_mut(&id).expect("a stream that was queued");
         stream.place = Place::Sent {
             replica,
             epoch,
             answer: Answer::Outstanding,
+            expected: known.sent(stream, blocks_max),
         };
         self.clocks
             .charge(stream.tenant(), u64::from(stream.prompt_tokens()));
@@ -152,5 +158,25 @@ impl Router {
                 out,
             );
         }
+    }
+}
+
+fn candidate(replica: &Replica, stream: &Stream) -> Candidate {
+    let cached_tokens = replica.cached_tokens(stream);
+    Candidate {
+        replica: replica.info.replica,
+        cached_tokens,
+        own_secs: replica.prompt_secs(stream, cached_tokens),
+        busy_secs: replica.busy_secs(),
+    }
+}
+
+/// By what gateways that cannot ask each other find the same replica: the first block that this one has not sent
+/// anywhere. What comes before it is shared, such as a system prompt, and must not draw everything to one replica; what
+/// comes after it will be longer at the next turn of a conversation. Where nothing is new, there is nothing to agree on.
+fn key(stream: &Stream, known_blocks: u32) -> u128 {
+    match stream.chain().get(known_blocks as usize) {
+        Some(BlockHash(hash)) => *hash,
+        None => stream.id().request.0.wrapping_add(u128::from(stream.id().choice)),
     }
 }

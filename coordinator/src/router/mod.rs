@@ -4,6 +4,7 @@ mod admission;
 mod affinity;
 mod config;
 mod dispatch;
+mod memory;
 mod replica;
 mod stream;
 
@@ -100,6 +101,8 @@ pub struct RouterDelivery {
     pub stream: StreamId,
     pub attempt: Attempt,
     pub position: Option<Position>,
+    /// With a stream's first delivery: how many prompt tokens came from the cache.
+    pub cached_tokens: Option<u32>,
     pub finish: Option<Finish>,
 }
 
@@ -144,7 +147,7 @@ impl Machine for Router {
             RouterEvent::ReplicaDown { replica, epoch } => self.replica_down(now, replica, epoch, out),
             RouterEvent::Load { replica, epoch, load } => {
                 if let Some(known) = self.replica_mut(replica, epoch) {
-                    known.load = load;
+                    known.reported(load);
                 }
             }
             RouterEvent::Delivered {
@@ -216,6 +219,7 @@ impl Router {
                         replica,
                         epoch,
                         answer,
+                        ..
                     } => {
                         replica == *id
                             && epoch == self.replicas[id].epoch()
@@ -234,6 +238,7 @@ impl Router {
                 replica.outstanding <= self.config.credits,
                 "replica {id} was sent too much"
             );
+            replica.check();
         }
         for stream in self.streams.values() {
             if let Place::Sent { replica, epoch, .. } = stream.place {
@@ -330,12 +335,13 @@ impl Router {
             stream: id,
             attempt,
             position,
+            cached_tokens,
             finish,
         } = delivery;
         if !self.serves(replica, epoch, id, attempt) {
             return;
         }
-        self.answered(id);
+        self.answered(id, cached_tokens, finish);
         let stream = self.streams.get_mut(&id).expect("a stream that is served");
         match stream.order_of(position) {
             Order::Repeat => {}
@@ -369,23 +375,33 @@ impl Router {
         }
     }
 
-    /// The first word about a stream gives its credit back.
-    fn answered(&mut self, id: StreamId) {
+    /// The first word about a stream gives its credit back, and says what was cached. One that ended without being
+    /// computed leaves as it came.
+    fn answered(&mut self, id: StreamId, cached_tokens: Option<u32>, finish: Option<Finish>) {
+        match finish {
+            None | Some(Finish::Stop | Finish::Length) => {}
+            Some(Finish::Cancelled | Finish::Expired | Finish::Failed | Finish::GrammarTooCostly) => return,
+        }
         let stream = self.streams.get_mut(&id).expect("a stream that is served");
-        if let Place::Sent {
+        let Place::Sent {
             replica,
             answer: answer @ Answer::Outstanding,
+            expected,
             ..
         } = &mut stream.place
-        {
-            *answer = Answer::Begun;
-            let known = self
-                .replicas
-                .get_mut(replica)
-                .expect("streams are sent to replicas that are up");
-            known.outstanding -= 1;
-            stream.numerics.get_or_insert(known.info.numerics);
-        }
+        else {
+            return;
+        };
+        *answer = Answer::Begun;
+        let (replica, expected) = (*replica, *expected);
+        let blocks_max = self.remembered_blocks_max(replica);
+        let stream = self.streams.get_mut(&id).expect("a stream that is served");
+        let known = self
+            .replicas
+            .get_mut(&replica)
+            .expect("streams are sent to replicas that are up");
+        known.answered(stream, expected, cached_tokens, blocks_max);
+        stream.numerics.get_or_insert(known.info.numerics);
     }
 
     fn refused(
@@ -471,11 +487,15 @@ impl Router {
         let Some(stream) = self.streams.get(&id) else {
             return;
         };
-        if let Place::Sent { replica, answer, .. } = stream.place
+        if let Place::Sent {
+            replica,
+            answer,
+            expected,
+            ..
+        } = stream.place
             && let Some(known) = self.replicas.get_mut(&replica)
         {
-            known.streams -= 1;
-            known.outstanding -= u32::from(answer == Answer::Outstanding);
+            known.left(stream, expected, answer);
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a router knows of one admitted stream.
 
+use super::replica::Expected;
 use proto::request::{PrefixUse, Ticket};
-use proto::{Attempt, Epoch, Position, ReplicaId, StreamId, TenantId, Time};
+use proto::{Attempt, BlockHash, Epoch, Position, ReplicaId, StreamId, TenantId, Time};
 
 /// The life of a stream:
 ///
@@ -32,6 +33,7 @@ pub(super) enum Place {
         replica: ReplicaId,
         epoch: Epoch,
         answer: Answer,
+        expected: Expected,
     },
 }
 
@@ -90,9 +92,9 @@ impl Stream {
         self.ticket.prompt_tokens.saturating_add(self.delivered)
     }
 
-    /// Where its prefix may be cached: the name of its first block.
-    pub fn affinity(&self) -> Option<u128> {
-        self.ticket.block_hashes.first().map(|hash| hash.0)
+    /// The names of its prompt's full blocks.
+    pub fn chain(&self) -> &[BlockHash] {
+        &self.ticket.block_hashes
     }
 
     /// A replica may compute the client's prompt and what was delivered of the answer.
@@ -108,7 +110,7 @@ impl Stream {
     }
 
     /// Scores of the prompt come before or with the first token, so that later nobody wants them.
-    fn prefix(&self) -> PrefixUse {
+    pub fn prefix(&self) -> PrefixUse {
         if self.delivered > 0 {
             PrefixUse::Reuse
         } else {

@@ -70,6 +70,16 @@ impl Story {
     }
 
     pub fn deliver(&mut self, at: At, position: Option<u32>, finish: Option<Finish>) -> Vec<RouterAction> {
+        self.deliver_cached(at, position, None, finish)
+    }
+
+    pub fn deliver_cached(
+        &mut self,
+        at: At,
+        position: Option<u32>,
+        cached_tokens: Option<u32>,
+        finish: Option<Finish>,
+    ) -> Vec<RouterAction> {
         let At {
             replica,
             epoch,
@@ -80,6 +90,7 @@ impl Story {
             stream,
             attempt: Attempt(attempt),
             position: position.map(Position),
+            cached_tokens,
             finish,
         };
         self.event(RouterEvent::Delivered {

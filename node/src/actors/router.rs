@@ -283,6 +283,7 @@ impl RouterWorld {
             stream: delivery.stream,
             attempt: delivery.attempt,
             position: delivery.token.as_ref().map(|token| token.position),
+            cached_tokens: delivery.cached_tokens,
             finish: delivery.finish,
         };
         self.held = Some(delivery);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use sim::{Report, Scenario, TenantReport};
+use sim::{PromptReport, Report, Scenario, TenantReport};
 use std::path::PathBuf;
 
 /// Play scenarios: the code that decides, on a virtual clock
@@ -48,7 +48,11 @@ impl Run {
     fn run(self) -> anyhow::Result<()> {
         let name = self.scenario.display();
         let text = std::fs::read_to_string(&self.scenario).with_context(|| format!("scenario {name}"))?;
-        let scenario = Scenario::from_toml(&text).with_context(|| format!("scenario {name}"))?;
+        let read = |trace: &str| {
+            let path = self.scenario.with_file_name(trace);
+            std::fs::read_to_string(&path).with_context(|| format!("trace {}", path.display()))
+        };
+        let scenario = Scenario::with_traces(&text, read).with_context(|| format!("scenario {name}"))?;
         let report = sim::run(&scenario, self.seed);
         match &self.json {
             Some(path) if path.as_os_str() == "-" => println!("{}", report.to_json()),
@@ -78,6 +82,14 @@ fn print(report: &Report) {
             replica.steps, replica.preemptions
         );
     }
+    let PromptReport {
+        computed_tokens,
+        least_tokens,
+    } = report.prompts;
+    println!(
+        "prompts: {computed_tokens} tokens computed; one cache that never forgets would have left {least_tokens}: {:.2} times as many",
+        computed_tokens as f64 / least_tokens.max(1) as f64
+    );
 }
 
 fn print_tenant(tenant: &TenantReport) {
