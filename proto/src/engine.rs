@@ -1,7 +1,7 @@
 //! What a gateway and an engine say to each other.
 
 use crate::request::{Finish, Refusal, Submit};
-use crate::stage::{StageAddress, StageAddresses};
+use crate::stage::{StageAddress, StageAddresses, StageTrust};
 use crate::{Attempt, Epoch, Position, ReplicaId, Span, StepId, StreamId};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub enum ToEngine {
     Drain,
     /// From the node alone, and only to the head of a pipeline: where its stages are, itself included.
     Stages(Box<StageAddresses>),
+    /// From the node alone, to any stage.
+    Trust(Box<StageTrust>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]

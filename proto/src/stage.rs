@@ -39,6 +39,15 @@ pub struct StageAddress {
     pub quic: String,
 }
 
+/// What a stage shows, and believes, from now on in new connections: certificates run out, and authorities change.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct StageTrust {
+    /// DER, the node's own first.
+    pub chain: Vec<Vec<u8>>,
+    /// DER.
+    pub authorities: Vec<Vec<u8>>,
+}
+
 /// Of all stages of a replica, in their order.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct StageAddresses {

@@ -406,6 +406,11 @@ fn each_of_stages(check: &mut impl Check) {
     let stages = vec![address.clone()];
     let stages = ToEngine::Stages(Box::new(StageAddresses { stages }));
     check.check("stages", Kind::ToEngine, stages);
+    let trust = StageTrust {
+        chain: vec![vec![1, 2]],
+        authorities: vec![vec![3]],
+    };
+    check.check("stage_trust", Kind::ToEngine, ToEngine::Trust(Box::new(trust)));
     let listening = FromEngine::Listening(Box::new(address));
     check.check("listening", Kind::FromEngine, listening);
     let used = PipelineUse {

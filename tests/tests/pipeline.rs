@@ -2,9 +2,8 @@
 //! stage dies.
 
 use serde_json::{Value, json};
-use std::fs;
 use std::time::Duration;
-use tests::{Fleet, Holds, MODEL, until};
+use tests::{Fleet, Holds, MODEL, signal, until};
 
 /// What SmolLM2-135M takes with the least cache is more than this and less than twice as much.
 const HALF: &str = "220MiB";
@@ -33,22 +32,6 @@ fn nodes_of(placed: &Value) -> Vec<u64> {
     stages.iter().filter_map(|stage| stage["node"].as_u64()).collect()
 }
 
-/// Process numbers of the shard hosts of a node.
-fn shard_hosts(node: u32) -> Vec<u32> {
-    let processes = fs::read_dir("/proc").expect("a list of processes").filter_map(|entry| {
-        let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(format!("/proc/{number}/cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(&format!("shard-host --parent {node} ")).then_some(number)
-    });
-    processes.collect()
-}
-
-fn kill(process: u32) {
-    let killed = std::process::Command::new("kill").args(["-9", &process.to_string()]).status();
-    assert!(killed.is_ok_and(|status| status.success()), "kill -9 {process}");
-}
-
 #[test]
 fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     let expected = whole();
@@ -70,8 +53,14 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     for place in 0..2 {
         assert_eq!(text_of(&fleet.client(place).complete(prompt())), expected);
     }
-    let metrics: Vec<String> = (0..2).map(|place| fleet.client(place).get("/metrics").text).collect();
-    assert!(metrics.iter().any(|page| page.contains("cluster_pipeline_bubble_ratio{")));
+    let metrics: Vec<String> = (0..2)
+        .map(|place| fleet.client(place).get("/metrics").text)
+        .collect();
+    assert!(
+        metrics
+            .iter()
+            .any(|page| page.contains("cluster_pipeline_bubble_ratio{"))
+    );
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("layers 0 to"), "{words}");
 }
@@ -83,25 +72,31 @@ fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
     fleet.join_as(Holds::Nothing, &["--memory", HALF]);
     let plan = fleet.json(0, &["deploy", MODEL, "--dry-run"]);
     assert_eq!(plan["step"], "planned");
-    assert!(plan["reasons"].as_array().is_some_and(|reasons| reasons.len() > 1), "{plan}");
+    assert!(
+        plan["reasons"]
+            .as_array()
+            .is_some_and(|reasons| reasons.len() > 1),
+        "{plan}"
+    );
     assert_eq!(placed(&fleet), Value::Null, "nothing was changed");
     fleet.says(0, &["deploy", MODEL]);
     let placed = placed(&fleet);
     let nodes = nodes_of(&placed);
     assert_eq!(nodes.len(), 2, "{placed}");
     for stage in nodes {
-        let place = (0..2).find(|place| fleet.node(*place).number() == stage).expect("its node");
-        let mut stream = fleet.client(0).stream(
-            "/v1/completions",
-            json!({"prompt": "The capital of France is", "max_tokens": 40, "temperature": 0, "ignore_eos": true}),
-        );
-        stream.next_event().expect("a first token");
+        let place = (0..2)
+            .find(|place| fleet.node(*place).number() == stage)
+            .expect("its node");
+        let mut body = prompt();
+        body["stream"] = json!(true);
+        let mut stream = fleet.client(0).stream("/v1/completions", body);
+        let mut text = text_of(&stream.next().expect("a first token"));
         let hosts = fleet.node(place).children();
         assert_eq!(hosts.len(), 1, "one stage on each node");
-        kill(hosts[0]);
-        let text = stream.rest_of_text();
-        assert!(expected.ends_with(&text), "after the death of stage on node {stage}: {text:?} of {expected:?}");
-        assert!(text.len() > expected.len() / 2, "{text:?}");
+        signal(hosts[0], "KILL");
+        stream.by_ref().for_each(|event| text.push_str(&text_of(&event)));
+        assert!(stream.ended_properly());
+        assert_eq!(text, expected, "after the death of the stage on node {stage}");
     }
     fleet.says(1, &["undeploy", MODEL]);
     until("its processes have gone", Duration::from_secs(10), || {

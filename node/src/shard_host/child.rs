@@ -6,8 +6,8 @@ use super::grammars::GrammarDesk;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use super::ranks::{RankPlan, Ranks, describe};
 use super::setup::ShardSetup;
-use super::stage::follower;
 use super::stage::head::Head;
+use super::stage::{LinkTrust, follower};
 use super::warm_up;
 use crate::clock::Clock;
 use crate::os;
@@ -23,13 +23,16 @@ use shard::{LogitRow, ModelConfig, SampledToken, Stage, StepInput};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 /// How often the node hears that the other stages are waited for.
 const STILL_WAITING_EVERY: Duration = Duration::from_secs(5);
+/// What this process shows to other stages, once it has a port for them.
+pub type Trust = Arc<OnceLock<LinkTrust>>;
+
 /// Messages of the node that may wait for the engine; beyond it the node's pipe fills.
 const MAILBOX_MESSAGES: usize = 1024;
 
@@ -39,10 +42,11 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
     let setup: ShardSetup =
         frames::read(&mut io::stdin().lock(), Kind::ShardSetup)?.context("the node has sent no setup")?;
     let (sender, mailbox) = sync_channel(MAILBOX_MESSAGES);
-    let of_node = sender.clone();
+    let trust = Trust::default();
+    let (of_node, renewed) = (sender.clone(), Arc::clone(&trust));
     thread::Builder::new()
         .name("mailbox".to_owned())
-        .spawn(move || receive(&of_node))?;
+        .spawn(move || receive(&of_node, &renewed))?;
     // Only now, so that the mailbox's thread keeps its priority.
     let ended = match &setup.placed {
         Some(placed) if placed.stage + 1 < placed.stages => {
@@ -50,9 +54,9 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
                 .link
                 .as_ref()
                 .context("a stage without a way to the others")?;
-            follower::run(&setup, placed, link)
+            follower::run(&setup, placed, link, &trust)
         }
-        Some(_) | None => serve(&setup, sender, &mailbox),
+        Some(_) | None => serve(&setup, sender, &mailbox, &trust),
     };
     if let Err(error) = &ended {
         let reason = format!("{error:#}");
@@ -62,10 +66,16 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
 }
 
 /// The end of the pipe ends the process, also in the middle of a step: nobody is left to hear its result.
-fn receive(mailbox: &SyncSender<LoopMessage>) {
+fn receive(mailbox: &SyncSender<LoopMessage>, trust: &Trust) {
     let mut stdin = io::stdin().lock();
     loop {
         match frames::read(&mut stdin, Kind::ToEngine) {
+            Ok(Some(ToEngine::Trust(renewed))) => {
+                let renewed = trust.get().map_or(Ok(()), |trust| trust.renew(&renewed));
+                if let Err(error) = renewed {
+                    tracing::error!(%error, "what the node has renewed does not fit");
+                }
+            }
             Ok(Some(message)) => {
                 if mailbox.send(LoopMessage::FromNode(message)).is_err() {
                     return;
@@ -221,6 +231,7 @@ fn serve(
     setup: &ShardSetup,
     sender: SyncSender<LoopMessage>,
     mailbox: &Receiver<LoopMessage>,
+    trust: &Trust,
 ) -> anyhow::Result<()> {
     let mut head = match &setup.placed {
         Some(placed) => {
@@ -231,6 +242,7 @@ fn serve(
         None => None,
     };
     if let Some(head) = &head {
+        let _ = trust.set(head.trust());
         send(setup, &FromEngine::Listening(Box::new(head.address())))?;
     }
     let Loaded {
@@ -283,7 +295,9 @@ fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyho
             Ok(LoopMessage::StageLost { reason }) => {
                 bail!("a stage was lost before all were there: {reason}")
             }
-            Ok(LoopMessage::FromNode(ToEngine::Submit(_) | ToEngine::Cancel { .. } | ToEngine::Drain)) => {
+            Ok(LoopMessage::FromNode(
+                ToEngine::Submit(_) | ToEngine::Cancel { .. } | ToEngine::Drain | ToEngine::Trust(_),
+            )) => {
                 tracing::warn!("a message for an engine that has not begun")
             }
             Ok(LoopMessage::Compiled(_) | LoopMessage::Residual(_) | LoopMessage::Resume { .. }) => {}

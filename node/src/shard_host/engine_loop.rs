@@ -204,8 +204,8 @@ where
                 }
                 self.handle(EngineEvent::Drain)
             }
-            // They were waited for before the loop began.
-            ToEngine::Stages(_) => Ok(()),
+            // Somebody else has taken them.
+            ToEngine::Stages(_) | ToEngine::Trust(_) => Ok(()),
         }
     }
 

@@ -251,8 +251,8 @@ impl Hub {
                 // What the engine still says of it falls to this node's router, which knows no such stream.
                 open.owners.remove(stream);
             }
-            // Only the node that the replica lives on may end it, or say where its stages are.
-            ToEngine::Drain | ToEngine::Stages(_) => return,
+            // Only the node that the replica lives on may end it, and speak with its stages.
+            ToEngine::Drain | ToEngine::Stages(_) | ToEngine::Trust(_) => return,
         }
         open.send(message);
     }

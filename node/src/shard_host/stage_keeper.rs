@@ -7,6 +7,7 @@ use super::supervisor::{self, ReplicaPlan};
 use proto::engine::FromEngine;
 use std::time::Duration;
 use tokio::process::ChildStdout;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -51,7 +52,14 @@ impl StageKeeper {
             Err(error) => return error.to_string(),
         };
         let stdout = process.stdout.take().expect("stdout was asked for");
-        match self.listen(stdout, reached).await {
+        let stdin = process.stdin.take().expect("stdin was asked for");
+        let (frames, outbox) = mpsc::unbounded_channel();
+        let ended = tokio::select! {
+            ended = self.listen(stdout, reached) => ended,
+            () = supervisor::keep_trusted(self.plan.link.as_ref(), frames) => None,
+            () = supervisor::write_all(stdin, outbox) => None,
+        };
+        match ended {
             Some(reason) => reason,
             None => supervisor::exit_words(process).await,
         }

@@ -167,6 +167,7 @@ impl Session<'_> {
         let end = tokio::select! {
             end = self.listen(stdout, &frames) => end,
             reason = pipeline => Some(EpochEnd::StageGone(reason)),
+            () = keep_trusted(plan.link.as_ref(), frames.clone()) => None,
         };
         writer.abort();
         match end {
@@ -254,7 +255,15 @@ async fn keep(
     }
 }
 
-async fn write_all(mut stdin: ChildStdin, mut outbox: mpsc::UnboundedReceiver<Vec<u8>>) {
+/// Never ends.
+pub(super) async fn keep_trusted(link: Option<&LinkSource>, to_stage: mpsc::UnboundedSender<Vec<u8>>) {
+    match link {
+        Some(link) => link.keep_trusted(to_stage).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn write_all(mut stdin: ChildStdin, mut outbox: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(frame) = outbox.recv().await {
         if stdin.write_all(&frame).await.is_err() {
             // The reading side learns how the process ended.

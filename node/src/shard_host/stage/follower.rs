@@ -4,7 +4,7 @@ use super::links::StageLinks;
 use super::port::{Port, StageStreams};
 use super::residual;
 use super::stage_loop::{Part, StageLoop, Work};
-use crate::shard_host::child::{self, Loaded};
+use crate::shard_host::child::{self, Loaded, Trust};
 use crate::shard_host::setup::{LinkSetup, PlacedSetup, ShardSetup};
 use crate::transport::{Class, FrameReceiver, FrameSender, Peers};
 use anyhow::{Context, bail};
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 const WORK_MAX: usize = 64;
 
 /// Until the node closes the pipe.
-pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup) -> anyhow::Result<()> {
+pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &Trust) -> anyhow::Result<()> {
     let (work, mut to_compute) = mpsc::channel(WORK_MAX);
     let (ready, is_ready) = watch::channel(None);
     let streams = Arc::new(Streams {
@@ -37,6 +37,7 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup) -> anyhow
     let links = StageLinks::start(link, Arc::new(Port(Arc::clone(&streams))))?;
     let is_first = streams.peers.set(links.peers.clone()).is_ok();
     assert!(is_first, "a stage has one port");
+    let _ = trust.set(links.trust.clone());
     child::send(setup, &FromEngine::Listening(Box::new(links.address())))?;
     let Loaded {
         mut ranks,

@@ -1,6 +1,6 @@
 //! The other stages, as the head sees them: plans go to all of them, residuals come from the one before.
 
-use super::links::StageLinks;
+use super::links::{LinkTrust, StageLinks};
 use super::port::{Port, StageStreams};
 use super::residual;
 use crate::shard_host::engine_loop::LoopMessage;
@@ -65,6 +65,10 @@ impl Head {
 
     pub fn address(&self) -> StageAddress {
         self.links.address()
+    }
+
+    pub fn trust(&self) -> LinkTrust {
+        self.links.trust.clone()
     }
 
     /// Begins the epoch on all stages and waits until they are ready; gives what a step costs on all of them together.

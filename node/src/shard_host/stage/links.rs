@@ -2,11 +2,11 @@
 
 use crate::shard_host::setup::{LinkMember, LinkSetup};
 use crate::transport::{self, Membership, Peers, Service, Settings};
-use crate::trust::{Bundle, Identity, SpkiHash};
+use crate::trust::{Bundle, Identity, SpkiHash, TrustError};
 use anyhow::Context;
 use proto::NodeId;
 use proto::join::Role;
-use proto::stage::StageAddress;
+use proto::stage::{StageAddress, StageTrust};
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ const THREADS: usize = 2;
 pub struct StageLinks {
     pub peers: Peers,
     pub runtime: Runtime,
+    pub trust: LinkTrust,
     node: NodeId,
     address: SocketAddr,
 }
@@ -35,10 +36,14 @@ impl StageLinks {
         let host: SocketAddr = setup.host.parse().context("the address for the other stages")?;
         let identity = Identity::from_key_pem(&setup.key)?;
         identity.set_chain(certificates(&setup.chain))?;
-        let settings = Settings {
-            socket: transport::listen(SocketAddr::new(host.ip(), 0))?,
+        let trust = LinkTrust {
             identity: Arc::new(identity),
             bundle: Arc::new(Bundle::new(certificates(&setup.authorities))?),
+        };
+        let settings = Settings {
+            socket: transport::listen(SocketAddr::new(host.ip(), 0))?,
+            identity: Arc::clone(&trust.identity),
+            bundle: Arc::clone(&trust.bundle),
             membership: Arc::new(Members(setup.members.clone())),
             service,
         };
@@ -49,6 +54,7 @@ impl StageLinks {
         Ok(StageLinks {
             peers,
             runtime,
+            trust,
             node: setup.node,
             address,
         })
@@ -59,6 +65,21 @@ impl StageLinks {
             node: self.node,
             quic: self.address.to_string(),
         }
+    }
+}
+
+/// What the stage shows, and believes. Cheap to copy.
+#[derive(Clone)]
+pub struct LinkTrust {
+    identity: Arc<Identity>,
+    bundle: Arc<Bundle>,
+}
+
+impl LinkTrust {
+    /// For new connections; those that are there stay.
+    pub fn renew(&self, renewed: &StageTrust) -> Result<(), TrustError> {
+        self.identity.set_chain(certificates(&renewed.chain))?;
+        self.bundle.replace(certificates(&renewed.authorities))
     }
 }
 

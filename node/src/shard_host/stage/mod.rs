@@ -17,6 +17,7 @@ mod residual;
 mod stage_loop;
 
 pub use link_source::LinkSource;
+pub use links::LinkTrust;
 pub use ports::StagePorts;
 pub use residual::Residual;
 
