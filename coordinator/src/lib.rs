@@ -3,6 +3,7 @@
 //! * [`router::Router`], one per gateway node: admission, which replica, in-order delivery, resubmission after a loss.
 //! * [`engine::Engine`], one per replica: continuous batching, block tables, preemption, prefix reuse.
 //! * [`cluster_state::ClusterState`]: what the log of committed commands means.
+//! * [`placer::Placer`], beside the leader: which nodes carry which layers of the models deployed to the cluster.
 //! * [`voters`]: which members vote on that log.
 //!
 //! No async, no IO, no clock, no unsafe, no hash order. Production and the simulator run this same code.
@@ -12,11 +13,11 @@ pub mod machine;
 
 pub mod cluster_state;
 pub mod engine;
+pub mod placer;
 pub mod router;
 pub mod voters;
 
 pub mod cost;
 mod fairness;
-pub mod placer;
 
 pub use machine::Machine;

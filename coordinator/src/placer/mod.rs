@@ -1,2 +1,155 @@
-//! x
+//! The placer, beside the leader: which nodes carry which layers of the models that are deployed to the cluster.
+//!
+//! It proposes one change at a time and looks at what has come of it before the next. It holds nothing that is not in the
+//! log, but for how long members have been silent: another leader's placer goes on where this one stopped.
+
+mod choice;
 pub mod layout;
+mod view;
+
+pub use view::View;
+
+use crate::Machine;
+use choice::Choice;
+use proto::cluster::ClusterCommand;
+use proto::{NodeId, Span, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node that is silent for so long is lost to placement; it stays a member.
+pub const LOST_AFTER: Span = Span::from_secs(10);
+/// After a proposal that came to nothing; doubles with each that follows, up to the longest.
+const REST: Span = Span::from_secs(1);
+const REST_MAX: Span = Span::from_secs(60);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlacerEvent {
+    /// The applied state has changed, or this placer begins.
+    Cluster(Box<View>),
+    /// A member was last heard so long ago. Said again now and then while it lasts; members of which nothing was said are well.
+    Silent {
+        node: NodeId,
+        silent: Span,
+    },
+    Heard {
+        node: NodeId,
+    },
+    /// What was proposed counts, and the view in which it does has been handed over before.
+    Committed,
+    /// What was proposed was rejected, or may or may not have been committed.
+    Refused,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlacerAction {
+    /// Answered by [`PlacerEvent::Committed`] or [`PlacerEvent::Refused`]; there is no other before that.
+    Propose(ClusterCommand),
+    /// Why not all of a model can be placed now; `None`: nothing stands in the way any more. Said when it changes.
+    Explain { model: String, reason: Option<String> },
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Placer {
+    view: View,
+    /// Since when, of those that are not lost yet.
+    silent_since: BTreeMap<NodeId, Time>,
+    lost: BTreeSet<NodeId>,
+    flight: Flight,
+    rest: Span,
+    explained: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Flight {
+    #[default]
+    Free,
+    /// A proposal is under way.
+    Proposed,
+    /// The last one came to nothing.
+    Resting { until: Time },
+}
+
+impl Machine for Placer {
+    type Event = PlacerEvent;
+    type Action = PlacerAction;
+
+    fn handle(&mut self, now: Time, event: PlacerEvent, out: &mut Vec<PlacerAction>) {
+        match event {
+            PlacerEvent::Cluster(view) => self.see(*view),
+            PlacerEvent::Silent { node, silent } => {
+                self.lost.remove(&node);
+                let since = Time(now.0.saturating_sub(silent.0));
+                self.silent_since.insert(node, since);
+            }
+            PlacerEvent::Heard { node } => {
+                self.silent_since.remove(&node);
+                self.lost.remove(&node);
+            }
+            PlacerEvent::Committed => {
+                self.flight = Flight::Free;
+                self.rest = Span::ZERO;
+            }
+            PlacerEvent::Refused => {
+                self.rest = Span((self.rest.0 * 2).clamp(REST.0, REST_MAX.0));
+                let until = now + self.rest;
+                self.flight = Flight::Resting { until };
+            }
+        }
+        self.look(now, out);
+    }
+
+    fn wake(&mut self, now: Time, out: &mut Vec<PlacerAction>) {
+        self.look(now, out);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let losses = self.silent_since.values().map(|since| *since + LOST_AFTER);
+        let rested = match self.flight {
+            Flight::Resting { until } => Some(until),
+            Flight::Free | Flight::Proposed => None,
+        };
+        losses.chain(rested).min()
+    }
+}
+
+impl Placer {
+    fn see(&mut self, view: View) {
+        let is_there = |node: &NodeId| view.profiles.iter().any(|profile| profile.node == *node);
+        self.lost.retain(is_there);
+        self.silent_since.retain(|node, _| is_there(node));
+        self.view = view;
+    }
+
+    fn look(&mut self, now: Time, out: &mut Vec<PlacerAction>) {
+        let is_lost = |since: &Time| now.since(*since) >= LOST_AFTER;
+        let gone = self.silent_since.extract_if(.., |_, since| is_lost(since));
+        self.lost.extend(gone.map(|(node, _)| node));
+        match self.flight {
+            Flight::Proposed => return,
+            Flight::Resting { until } if now < until => return,
+            Flight::Resting { .. } | Flight::Free => self.flight = Flight::Free,
+        }
+        match choice::next(&self.view, &self.lost) {
+            Choice::Change(command) => {
+                self.flight = Flight::Proposed;
+                out.push(PlacerAction::Propose(command));
+            }
+            Choice::Rest(obstacles) => self.explain(obstacles, out),
+        }
+    }
+
+    fn explain(&mut self, obstacles: BTreeMap<String, String>, out: &mut Vec<PlacerAction>) {
+        let before = std::mem::replace(&mut self.explained, obstacles);
+        for (model, reason) in &self.explained {
+            if before.get(model) != Some(reason) {
+                let (model, reason) = (model.clone(), Some(reason.clone()));
+                out.push(PlacerAction::Explain { model, reason });
+            }
+        }
+        for model in before
+            .into_keys()
+            .filter(|model| !self.explained.contains_key(model))
+        {
+            out.push(PlacerAction::Explain { model, reason: None });
+        }
+    }
+}

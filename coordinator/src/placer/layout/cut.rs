@@ -8,10 +8,14 @@
 use super::Device;
 use super::sizes::{Sizes, Work, nanoseconds};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The cut is made for steps of so many streams.
 pub const MICRO_BATCH: u64 = 16;
+
+/// Of the fastest devices, and of the roomiest.
+const ENDS_EACH: usize = 8;
 
 /// The layers of one device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,14 +31,27 @@ pub fn best<'a>(sizes: &Sizes<'_>, devices: &[&'a Device]) -> Option<Vec<Part<'a
         let layers = 0..sizes.layers();
         return Some(vec![Part { device, layers }]);
     }
-    let one_layer = 0..sizes.layers().min(1);
-    let mut ordered = devices.to_vec();
+    // One that cannot take any layer is no help.
+    let is_any_help = |device: &&'a Device| {
+        (0..sizes.layers()).any(|layer| end_within(sizes, device, layer, u64::MAX) > layer)
+    };
+    let mut ordered: Vec<&Device> = devices.iter().copied().filter(is_any_help).collect();
     ordered.sort_by_key(|device| {
-        let pace_ns = sizes.step_ns(device, &one_layer, Work::decode(MICRO_BATCH));
+        let pace_ns = sizes.step_ns(device, &(0..1), Work::decode(MICRO_BATCH));
         (pace_ns, Reverse(device.memory_bytes), device.node)
     });
-    let stages_max = devices.len().min(sizes.layers() as usize);
-    (2..=stages_max).find_map(|stages| best_of(sizes, &ordered, stages))
+    let stages_max = ordered.len().min(sizes.layers() as usize);
+    (2..=stages_max)
+        .filter(|stages| could_hold(sizes, &ordered, *stages))
+        .find_map(|stages| best_of(sizes, &ordered, stages))
+}
+
+/// Were layers as fine as sand, would so many of the devices hold them?
+fn could_hold(sizes: &Sizes<'_>, devices: &[&Device], stages: usize) -> bool {
+    let mut free: Vec<u64> = devices.iter().map(|device| device.memory_bytes).collect();
+    free.sort_unstable_by_key(|bytes| Reverse(*bytes));
+    let there = free.iter().take(stages).copied().fold(0, u64::saturating_add);
+    there >= sizes.memory_bytes_over(stages as u64)
 }
 
 /// Of those that hold it whole and are at most a quarter slower than the fastest, the one with the most memory: speeds
@@ -63,8 +80,9 @@ struct Found<'a> {
 
 fn best_of<'a>(sizes: &Sizes<'_>, devices: &[&'a Device], stages: usize) -> Option<Vec<Part<'a>>> {
     let mut best: Option<Found<'a>> = None;
-    for first in 0..devices.len() {
-        for last in (0..devices.len()).filter(|last| *last != first) {
+    let ends = ends(devices);
+    for first in ends.iter().copied() {
+        for last in ends.iter().copied().filter(|last| *last != first) {
             let order = with_ends(devices, first, last);
             let limit_ns = best.as_ref().map_or(u64::MAX, |best| best.slowest_ns);
             let Some(parts) = within(sizes, &order, stages, limit_ns) else {
@@ -78,6 +96,14 @@ fn best_of<'a>(sizes: &Sizes<'_>, devices: &[&'a Device], stages: usize) -> Opti
         }
     }
     best.map(|found| found.parts)
+}
+
+/// Which may stand at an end, of devices that come by speed: all, or of many the fastest and the roomiest.
+fn ends(devices: &[&Device]) -> BTreeSet<usize> {
+    let mut by_room: Vec<usize> = (0..devices.len()).collect();
+    by_room.sort_by_key(|index| Reverse(devices[*index].memory_bytes));
+    let roomiest = by_room.into_iter().take(ENDS_EACH);
+    roomiest.chain((0..devices.len()).take(ENDS_EACH)).collect()
 }
 
 fn with_ends<'a>(devices: &[&'a Device], first: usize, last: usize) -> Vec<&'a Device> {

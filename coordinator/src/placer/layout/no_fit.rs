@@ -67,12 +67,11 @@ pub fn across_hosts(shape: &ModelShape, devices: &[Device], ranks: u32) -> NoFit
 
 impl NoRoom {
     pub fn of(sizes: &Sizes<'_>, devices: &[&Device]) -> NoRoom {
-        let (all, blocks) = (0..sizes.layers(), sizes.blocks_least());
-        let more_stages = devices.len().min(sizes.layers() as usize).saturating_sub(1) as u64;
-        let workspaces = sizes.workspace_bytes().saturating_mul(more_stages);
+        let blocks = sizes.blocks_least();
+        let stages = devices.len().min(sizes.layers() as usize) as u64;
         let pieces = (0..sizes.layers()).map(|layer| sizes.memory_bytes(&(layer..layer + 1), blocks));
         NoRoom {
-            needed_bytes: sizes.memory_bytes(&all, blocks).saturating_add(workspaces),
+            needed_bytes: sizes.memory_bytes_over(stages),
             piece_bytes: pieces.max().unwrap_or(0),
             free: devices
                 .iter()

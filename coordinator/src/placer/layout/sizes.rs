@@ -137,6 +137,16 @@ impl<'a> Sizes<'a> {
             .saturating_add(self.shape.workspace_bytes)
     }
 
+    /// Of the whole model with the least of caches, over so many stages.
+    pub fn memory_bytes_over(&self, stages: u64) -> u64 {
+        let more_workspaces = self
+            .shape
+            .workspace_bytes
+            .saturating_mul(stages.saturating_sub(1));
+        self.memory_bytes(&(0..self.layers()), self.blocks_least())
+            .saturating_add(more_workspaces)
+    }
+
     /// Reading and multiplying go on side by side, so the slower of the two counts.
     pub fn step_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
         self.read_ns(device, layers)
