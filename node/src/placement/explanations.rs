@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Explanations(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Explanations {
-    pub fn set(&self, model: String, reason: String) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(model, reason);
+    /// `None`: nothing stands in the way any more.
+    pub fn set(&self, model: String, reason: Option<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => known.insert(model, reason),
+            None => known.remove(&model),
+        };
     }
 
     /// Another node is the leader now, or all is placed.

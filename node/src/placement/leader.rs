@@ -1,9 +1,22 @@
 //! The placer, beside the Raft leader: it runs where the leader is, sees what was agreed on and who is silent, and proposes.
 
 use super::explanations::Explanations;
+use crate::clock::Clock;
+use crate::raft::Links;
 use crate::state::NodeState;
+use coordinator::Machine;
+use coordinator::placer::{Placer, PlacerAction, PlacerEvent, View};
+use proto::cluster::ClusterCommand;
+use proto::{NodeId, Span};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Heartbeats come more often than this.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// A placer for every time that this node leads.
 pub struct Leading {
     pub state: Arc<NodeState>,
     pub explanations: Explanations,
@@ -11,5 +24,100 @@ pub struct Leading {
 
 impl Leading {
     /// For as long as the node lives.
-    pub async fn keep(self) {}
+    pub async fn keep(self) {
+        loop {
+            if self.leads() {
+                self.lead().await;
+                self.explanations.clear();
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.state.member.view().leader == Some(self.state.node())
+    }
+
+    async fn lead(&self) {
+        let (mut placer, clock) = (Placer::default(), Clock::start());
+        let mut changes = self.state.applied_state().changes();
+        let mut version = None;
+        while self.leads() {
+            let mut events = self.silences();
+            let now = self.state.applied().version();
+            if version != Some(now) {
+                version = Some(now);
+                events.insert(0, PlacerEvent::Cluster(Box::new(self.view())));
+            }
+            for event in events {
+                let mut actions = Vec::new();
+                placer.handle(clock.now(), event, &mut actions);
+                self.perform_all(actions, &mut placer, clock).await;
+            }
+            if placer.deadline().is_some_and(|deadline| deadline <= clock.now()) {
+                let mut actions = Vec::new();
+                placer.wake(clock.now(), &mut actions);
+                self.perform_all(actions, &mut placer, clock).await;
+            }
+            let _ = timeout(LOOK_EVERY, changes.changed()).await;
+        }
+    }
+
+    fn view(&self) -> View {
+        View::of(&self.state.applied())
+    }
+
+    fn silences(&self) -> Vec<PlacerEvent> {
+        let own = self.state.node();
+        let members: Vec<NodeId> = self.state.applied().members().map(|member| member.node).collect();
+        let links = &self.state.member.links;
+        let others = members.into_iter().filter(|node| *node != own);
+        let event = |node| {
+            let silent = links.silent(node);
+            match silent < SILENT_AFTER {
+                true => PlacerEvent::Heard { node },
+                false => PlacerEvent::Silent {
+                    node,
+                    silent: Span::from_secs_f64(silent.as_secs_f64()),
+                },
+            }
+        };
+        others.map(event).collect()
+    }
+
+    /// With all that follows from it at once.
+    async fn perform_all(&self, mut actions: Vec<PlacerAction>, placer: &mut Placer, clock: Clock) {
+        while !actions.is_empty() {
+            let mut next = Vec::new();
+            for action in actions {
+                match action {
+                    PlacerAction::Explain { model, reason } => {
+                        tracing::info!(model, reason, "placement");
+                        self.explanations.set(model, reason);
+                    }
+                    PlacerAction::Propose(command) => {
+                        let proposed = self.propose(command).await;
+                        // What it made of it is seen before it hears that it counts.
+                        placer.handle(
+                            clock.now(),
+                            PlacerEvent::Cluster(Box::new(self.view())),
+                            &mut next,
+                        );
+                        placer.handle(clock.now(), proposed, &mut next);
+                    }
+                }
+            }
+            actions = next;
+        }
+    }
+
+    async fn propose(&self, command: ClusterCommand) -> PlacerEvent {
+        match self.state.commit(command).await {
+            Ok(_) => PlacerEvent::Committed,
+            Err(error) => {
+                tracing::warn!(%error, "a change of placement came to nothing");
+                PlacerEvent::Refused
+            }
+        }
+    }
 }
