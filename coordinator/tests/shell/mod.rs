@@ -3,8 +3,8 @@
 //! A page remembers for every slot *which prefix* it was computed from. A slice therefore only computes if all pages
 //! before it hold exactly its own sequence's past: wrong sharing, early reuse and lost writes all show at once.
 //!
-//! With several stages, plans wait in a queue, and each is computed when it lands: every stage goes by their order, so that
-//! nothing else could be observed.
+//! With several stages, plans wait in a queue, and each is computed when it lands: every stage goes by their order, so
+//! that nothing else could be observed.
 #![allow(dead_code)] // Each test binary uses its own part.
 
 use coordinator::Machine;
