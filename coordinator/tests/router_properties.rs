@@ -5,18 +5,21 @@ mod story;
 use coordinator::Machine;
 use coordinator::router::{RouterAction, RouterConfig, RouterEvent};
 use proptest::prelude::*;
-use proto::request::{Finish, Refusal};
-use proto::{Position, RequestId, Span, StreamId};
+use proto::engine::Load;
+use proto::request::{Finish, Refusal, Ticket};
+use proto::{BlockHash, Epoch, Position, ReplicaId, RequestId, Span, StreamId};
 use std::collections::BTreeMap;
-use story::{At, Story, stream};
+use story::{At, Story, stream, ticket};
 
 /// What may come to a router, from clients that exist and replicas that may be wrong.
 #[derive(Clone, Debug)]
 enum Happening {
-    Arrive(u128, u32),
+    /// With a prompt of these blocks.
+    Arrive(u128, u32, Vec<u128>),
     Up(u32, u64),
     Down(u32, u64),
-    Deliver(At, Option<u32>, Option<Finish>),
+    Deliver(At, Option<u32>, Option<u32>, Option<Finish>),
+    Report(u32, u64, Load),
     Refuse(At, Refusal),
     Ended(StreamId),
     Gone(u128),
@@ -34,6 +37,30 @@ fn places() -> impl Strategy<Value = At> {
     )
 }
 
+/// Chains that share beginnings of any length.
+fn chains() -> impl Strategy<Value = Vec<u128>> {
+    (0..6_usize, 0..6_usize, 0..4_u128).prop_map(|(length, shared, branch)| {
+        let name = |depth: usize| depth as u128 + if depth < shared { 0 } else { 100 * branch };
+        (0..length).map(name).collect()
+    })
+}
+
+/// Whatever a replica may say of itself.
+fn loads() -> impl Strategy<Value = Load> {
+    (
+        any::<u32>(),
+        any::<u64>(),
+        prop_oneof![Just(0.0), Just(1e-3), Just(f64::NAN)],
+    )
+        .prop_map(|(running, backlog_tokens, step_per_token_secs)| Load {
+            running,
+            waiting: running,
+            backlog_tokens,
+            step_per_token_secs,
+            ..Load::default()
+        })
+}
+
 fn happenings() -> impl Strategy<Value = Happening> {
     let finish = prop::option::weighted(0.1, Just(Finish::Stop));
     let refusal = prop_oneof![
@@ -47,11 +74,13 @@ fn happenings() -> impl Strategy<Value = Happening> {
         }),
     ];
     prop_oneof![
-        4 => (0..6_u128, 1..3_u32).prop_map(|(request, choices)| Happening::Arrive(request, choices)),
+        4 => (0..6_u128, 1..3_u32, chains())
+            .prop_map(|(request, choices, chain)| Happening::Arrive(request, choices, chain)),
         2 => (0..3_u32, 0..3_u64).prop_map(|(replica, epoch)| Happening::Up(replica, epoch)),
         1 => (0..3_u32, 0..3_u64).prop_map(|(replica, epoch)| Happening::Down(replica, epoch)),
-        20 => (places(), prop::option::weighted(0.9, 0..4_u32), finish)
-            .prop_map(|(at, position, finish)| Happening::Deliver(at, position, finish)),
+        20 => (places(), prop::option::weighted(0.9, 0..4_u32), prop::option::of(0..100_u32), finish)
+            .prop_map(|(at, position, cached, finish)| Happening::Deliver(at, position, cached, finish)),
+        2 => (0..3_u32, 0..3_u64, loads()).prop_map(|(replica, epoch, load)| Happening::Report(replica, epoch, load)),
         1 => (places(), refusal).prop_map(|(at, refusal)| Happening::Refuse(at, refusal)),
         1 => (0..6_u128, 0..2_u32).prop_map(|(request, choice)| Happening::Ended(stream(request, choice))),
         1 => (0..6_u128).prop_map(Happening::Gone),
@@ -105,7 +134,7 @@ impl Clients {
 
 fn happen(story: &mut Story, clients: &mut Clients, happening: Happening) {
     let actions = match happening {
-        Happening::Arrive(request, choices) => {
+        Happening::Arrive(request, choices, chain) => {
             if !clients
                 .open
                 .keys()
@@ -115,11 +144,23 @@ fn happen(story: &mut Story, clients: &mut Clients, happening: Happening) {
                     .open
                     .extend((0..choices).map(|choice| (stream(request, choice), 0)));
             }
-            story.arrive(request, choices)
+            let with_prompt = |choice| Ticket {
+                prompt_tokens: 16 * chain.len() as u32 + 1,
+                block_hashes: chain.iter().map(|hash| BlockHash(*hash)).collect(),
+                ..ticket(request, choice)
+            };
+            story.arrive_with((0..choices).map(with_prompt).collect())
         }
         Happening::Up(replica, epoch) => story.up(replica, epoch),
         Happening::Down(replica, epoch) => story.down(replica, epoch),
-        Happening::Deliver(at, position, finish) => story.deliver(at, position, finish),
+        Happening::Deliver(at, position, cached, finish) => {
+            story.deliver_cached(at, position, cached, finish)
+        }
+        Happening::Report(replica, epoch, load) => story.event(RouterEvent::Load {
+            replica: ReplicaId(replica),
+            epoch: Epoch(epoch),
+            load,
+        }),
         Happening::Refuse(at, refusal) => story.refuse(at, refusal),
         Happening::Ended(stream) => {
             clients.open.remove(&stream);
@@ -149,8 +190,10 @@ proptest! {
     fn whatever_replicas_say_clients_see_every_position_once_and_every_stream_end_once(
         story_line in prop::collection::vec(happenings(), 1..150),
         credits in 1..4_u32,
+        remembered_blocks_max in 0..20_u32,
     ) {
-        let mut story = Story::new(RouterConfig { credits, ..RouterConfig::default() });
+        let config = RouterConfig { credits, remembered_blocks_max, ..RouterConfig::default() };
+        let mut story = Story::new(config);
         let mut clients = Clients::default();
         story_line.into_iter().for_each(|happening| happen(&mut story, &mut clients, happening));
         // All replicas die: whatever is still open is given up in bounded time.

@@ -6,7 +6,6 @@ use coordinator::router::{RouterConfig, RouterEvent};
 use proto::engine::Load;
 use proto::request::{Finish, PrefixUse, Refusal, Ticket};
 use proto::{BlockHash, Epoch, ReplicaId, Span};
-use std::collections::BTreeSet;
 use story::{Story, at, replicas_of, ticket};
 
 /// A prompt of whole blocks and one token.
@@ -85,15 +84,24 @@ fn a_busy_holder_loses_once_computing_elsewhere_costs_less_and_then_there_are_tw
 }
 
 #[test]
-fn what_was_sent_since_the_last_report_counts_as_if_it_had_been_reported() {
+fn what_was_sent_since_the_last_report_is_added_to_what_others_have_there() {
+    let chain = [7, 8, 9];
     let mut story = serving(2);
-    for replica in 0..2 {
-        report(&mut story, replica, 0);
-    }
-    let places: BTreeSet<u32> = (1..3_u128)
-        .map(|request| place(&mut story, request, &[request << 64]))
-        .collect();
-    assert_eq!(places.len(), 2);
+    let home = serve(&mut story, 1, &chain, 0);
+    report(&mut story, 1 - home, 0);
+    let load = Load {
+        running: 1,
+        step_per_token_secs: 1e-3,
+        ..Load::default()
+    };
+    story.event(RouterEvent::Load {
+        replica: ReplicaId(home),
+        epoch: Epoch(1),
+        load,
+    });
+    // One stream counts as 128 tokens, and the prefix spares four times 48.
+    assert_eq!(place(&mut story, 2, &chain), home);
+    assert_ne!(place(&mut story, 3, &chain), home, "there are two now");
 }
 
 #[test]

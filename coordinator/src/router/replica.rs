@@ -111,10 +111,11 @@ impl Replica {
 
     /// What a new stream waits for, and what it shares its steps with until its answer is complete. Zero if idle.
     pub fn busy_secs(&self) -> f64 {
-        let reported = self.load.backlog_tokens + self.since_report.tokens;
-        let sequences = self.load.running + self.load.waiting + self.since_report.streams;
-        let tokens = reported.max(self.outstanding_tokens)
-            + u64::from(sequences.max(self.streams)) * OUTPUT_TOKENS_EACH;
+        let prompts = self.load.backlog_tokens.saturating_add(self.since_report.tokens);
+        let reported = u64::from(self.load.running) + u64::from(self.load.waiting);
+        let sequences = reported + u64::from(self.since_report.streams);
+        let answers = sequences.max(u64::from(self.streams)) * OUTPUT_TOKENS_EACH;
+        let tokens = prompts.max(self.outstanding_tokens).saturating_add(answers);
         self.cost().per_token_secs * tokens as f64
     }
 
