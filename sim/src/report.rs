@@ -2,7 +2,7 @@
 
 use crate::replica::History;
 use crate::scenario::Scenario;
-use coordinator::engine::PipelineUse;
+use proto::engine::PipelineUse;
 use proto::{Span, StreamId, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -13,7 +13,6 @@ mod sequence;
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
 pub use config::EngineConfig;
 pub(crate) use config::retry_after;
-pub use pipeline::PipelineUse;
 
 use crate::Machine;
 use crate::cost::CostFit;
@@ -22,7 +21,7 @@ use counters::Counters;
 use flight::Flight;
 use forecast::OutputForecast;
 use pipeline::Pipeline;
-use proto::engine::{Load, Timing};
+use proto::engine::{Load, PipelineUse, Timing};
 use proto::request::{Finish, Refusal, Ticket};
 use proto::step::{StepDone, StepPlan};
 use proto::{Attempt, Position, SequenceId, StepId, StreamId, Time};

@@ -3,6 +3,7 @@
 //! Every stage computes plans in the order in which they were made, so they return in that order too.
 
 use super::flight::Flight;
+use proto::engine::PipelineUse;
 use proto::{SequenceId, Span, StepId, Time};
 use std::collections::VecDeque;
 
@@ -14,29 +15,6 @@ pub(super) struct Pipeline {
     usage: PipelineUse,
     /// Until when `usage` is counted. Of no meaning while nothing is under way.
     counted_until: Time,
-}
-
-/// How well the stages were kept busy since the epoch began, as of the last plan that returned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PipelineUse {
-    pub stages: u32,
-    /// How long at least one plan was under way.
-    pub occupied: Span,
-    /// What the plans that returned took to compute, all stages added up.
-    pub computed: Span,
-}
-
-impl PipelineUse {
-    /// The part of the stages' time that was lost while there was work, from 0 to 1: 1 - computed / (stages · occupied).
-    /// 0 before any plan returned.
-    pub fn bubble(&self) -> f64 {
-        let offered_secs = f64::from(self.stages) * self.occupied.as_secs_f64();
-        if offered_secs > 0.0 {
-            (1.0 - self.computed.as_secs_f64() / offered_secs).clamp(0.0, 1.0)
-        } else {
-            0.0
-        }
-    }
 }
 
 impl Pipeline {

@@ -88,7 +88,7 @@ impl Deploy {
 
     fn is_enough(&self, step: DeployStep) -> bool {
         match step {
-            DeployStep::Reading => false,
+            DeployStep::Reading | DeployStep::Measuring => false,
             DeployStep::Planned | DeployStep::Serving => true,
             DeployStep::Waiting | DeployStep::Starting => self.no_wait,
         }
@@ -130,6 +130,7 @@ fn spinner() -> ProgressBar {
 fn in_words(report: &DeployReport) -> String {
     match (report.step, &report.waits_for) {
         (DeployStep::Reading, _) => "the node reads the model".to_owned(),
+        (DeployStep::Measuring, _) => "new nodes measure what they can do".to_owned(),
         (DeployStep::Waiting, Some(reason)) => format!("waiting: {reason}"),
         (DeployStep::Waiting, None) => "waiting to be placed".to_owned(),
         (DeployStep::Starting, _) => "placed; its stages load".to_owned(),

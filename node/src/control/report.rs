@@ -228,6 +228,8 @@ impl DeployReport {
 pub enum DeployStep {
     /// The node fetches the file, or reads it.
     Reading,
+    /// Nodes that have just joined measure what they can do.
+    Measuring,
     /// Nothing was changed.
     Planned,
     /// For nodes with room for it.

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::ControlAnswer;
 use crate::control::report::{DeployReport, DeployStep};
+use crate::raft::Links;
 use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
 use crate::state::NodeState;
 use crate::store::spec::NamedSpec;
@@ -17,6 +18,10 @@ use proto::ReplicaId;
 use proto::cluster::{ClusterCommand, Deployment, ModelRecord, Undeploy};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A member that was not heard for so long is not waited for.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 pub struct Deploying {
     pub state: Arc<NodeState>,
@@ -73,6 +78,9 @@ impl Deploying {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
         self.state.linearize().await.map_err(|error| error.to_string())?;
+        if self.is_anyone_measuring() {
+            return Ok(DeployReport::at(DeployStep::Measuring));
+        }
         let reasons = plan::reasons(&self.state.applied(), &read.deployment)?;
         Ok(DeployReport {
             reasons,
@@ -123,6 +131,16 @@ impl Deploying {
             .await
             .map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    /// A node that has joined just now says soon what it can carry.
+    fn is_anyone_measuring(&self) -> bool {
+        let own = self.state.node();
+        let applied = self.state.applied();
+        let unmeasured = applied.members().map(|member| member.node);
+        let mut unmeasured = unmeasured.filter(|node| applied.profile(*node).is_none());
+        let links = &self.state.member.links;
+        unmeasured.any(|node| node == own || links.silent(node) < SILENT_AFTER)
     }
 
     fn progress(&self, name: &str) -> DeployReport {

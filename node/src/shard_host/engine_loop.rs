@@ -8,7 +8,7 @@ use super::stage::Residual;
 use crate::clock::Clock;
 use crate::constraint::workshop::Full;
 use coordinator::Machine;
-use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent, PipelineUse};
+use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent};
 use proto::engine::{Delivery, FromEngine, Load, ToEngine, Token, TokenBatch, TokenScore};
 use proto::request::{Refusal, Submit};
 use proto::step::StepPlan;
@@ -342,16 +342,7 @@ where
     fn report(&mut self, load: Load) -> Result<(), LoopError> {
         (self.hands.send)(&FromEngine::Load(load))?;
         if !self.is_alone() {
-            let PipelineUse {
-                stages,
-                occupied,
-                computed,
-            } = self.engine.pipeline();
-            let used = proto::engine::PipelineUse {
-                stages,
-                occupied,
-                computed,
-            };
+            let used = self.engine.pipeline();
             (self.hands.send)(&FromEngine::Pipeline(Box::new(used)))?;
         }
         Ok(())
