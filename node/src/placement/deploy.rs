@@ -4,11 +4,13 @@
 
 use super::explanations::Explanations;
 use super::plan;
-use crate::actors::board::{Board, Phase};
+use crate::actors::board::Phase;
+use crate::actors::gateway::RouterGateway;
 use crate::clock;
 use crate::config::Config;
 use crate::control::ControlAnswer;
 use crate::control::report::{DeployReport, DeployStep};
+use crate::peers::Served;
 use crate::raft::Links;
 use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
 use crate::state::NodeState;
@@ -27,7 +29,7 @@ pub struct Deploying {
     pub state: Arc<NodeState>,
     pub store: Arc<Store>,
     pub config: Arc<Config>,
-    pub board: Board,
+    pub gateway: Arc<RouterGateway>,
     pub explanations: Explanations,
     jobs: Jobs,
 }
@@ -59,14 +61,14 @@ impl Deploying {
         state: Arc<NodeState>,
         store: Arc<Store>,
         config: Arc<Config>,
-        board: Board,
+        gateway: Arc<RouterGateway>,
         explanations: Explanations,
     ) -> Deploying {
         Deploying {
             state,
             store,
             config,
-            board,
+            gateway,
             explanations,
             jobs: Jobs::default(),
         }
@@ -159,7 +161,8 @@ impl Deploying {
             .iter()
             .filter(|placement| self.is_ready(placement.replica))
             .count();
-        let step = if ready as u32 >= wanted {
+        let is_offered = wanted == 0 || self.gateway.knows(name);
+        let step = if ready as u32 >= wanted && is_offered {
             DeployStep::Serving
         } else if placed.len() as u32 >= wanted {
             DeployStep::Starting
@@ -174,7 +177,7 @@ impl Deploying {
     }
 
     fn is_ready(&self, replica: ReplicaId) -> bool {
-        let views = self.board.views();
+        let views = self.gateway.board.views();
         let view = views.get(&replica);
         view.is_some_and(|view| matches!(view.phase, Phase::Ready(_)))
     }

@@ -203,15 +203,16 @@ impl Hosting {
         file: &PlacedFile,
         started: oneshot::Receiver<FirstStart>,
     ) {
+        let source = file.source.clone();
+        // Building it takes a while, and other tasks live on this thread.
+        let text = tokio::task::spawn_blocking(move || TextModel::from_source(source));
         let Ok(Ok(info)) = started.await else { return };
         let name = &deployment.model.name;
         if self.gateway.models().iter().any(|served| served.name == *name) {
             return;
         }
-        let source = file.source.clone();
-        // Building it takes a while, and other tasks live on this thread.
-        let text = tokio::task::spawn_blocking(move || TextModel::from_source(source)).await;
         let served = text
+            .await
             .map_err(anyhow::Error::from)
             .and_then(|text| served(deployment, text?, info.context_tokens_max));
         match served {

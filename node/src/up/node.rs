@@ -120,7 +120,7 @@ impl Node {
             Arc::clone(&entry.state),
             Arc::clone(&store),
             Arc::new(config.clone()),
-            gateway.board.clone(),
+            Arc::clone(&gateway),
             explanations.clone(),
         ));
         let control = ControlServer {
