@@ -2,7 +2,7 @@
 //!
 //! No IO, no clock, no decision. Read the modules in this order:
 //! ids and time, what a client asks for, what a step computes, what engine and gateway exchange, what the cluster
-//! agrees on, what nodes say to each other and to who wants to be one, and how any of it looks on a wire.
+//! agrees on, what nodes say to each other and to who wants to be one, how models go between them, and how any of it looks on a wire.
 #![forbid(unsafe_code)]
 
 pub mod block_hash;
@@ -15,6 +15,7 @@ pub mod raft;
 pub mod request;
 pub mod step;
 pub mod time;
+pub mod weights;
 pub mod wire;
 
 pub use block_hash::BlockHash;

@@ -4,6 +4,7 @@
 
 use crate::cluster::Proposal;
 use crate::raft::{CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer};
+use crate::weights::{Holding, ManifestAnswer};
 use crate::{Epoch, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -24,6 +25,10 @@ pub enum PeerRequest {
     AuthorityKey(Box<ReadRequest>),
     /// Which authority has signed the certificate that the other shows now.
     SignedBy(Box<ReadRequest>),
+    /// What the other has of a model's file.
+    Holds(Box<ModelIs>),
+    /// What the chunks of a model's file must be.
+    Manifest(Box<ModelIs>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -37,6 +42,8 @@ pub enum PeerAnswer {
     /// For people: what is wrong, and what to do.
     Refused(Box<Refusal>),
     SignedBy(Box<SignedBy>),
+    Holds(Box<Holding>),
+    Manifest(Box<ManifestAnswer>),
 }
 
 impl PeerAnswer {
@@ -50,7 +57,9 @@ impl PeerAnswer {
             | PeerAnswer::ReadIndex(_)
             | PeerAnswer::ModelText(_)
             | PeerAnswer::AuthorityKey(_)
-            | PeerAnswer::SignedBy(_) => "an answer to another question".to_owned(),
+            | PeerAnswer::SignedBy(_)
+            | PeerAnswer::Holds(_)
+            | PeerAnswer::Manifest(_) => "an answer to another question".to_owned(),
         }
     }
 }
@@ -62,7 +71,7 @@ pub enum Hello {
     Engine(Box<Replica>),
     /// Activations from one stage to the next.
     Stage(Box<Stage>),
-    /// The bytes of a file or of KV cache.
+    /// The bytes of a file: see [`crate::weights`].
     Blob(Box<Blob>),
 }
 
@@ -129,5 +138,6 @@ pub struct Stage {
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Blob {
+    /// Of a model's file: its SHA-256 in hexadecimal.
     pub name: String,
 }

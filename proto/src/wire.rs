@@ -46,6 +46,8 @@ pub enum Kind {
     RenewAnswer = 22,
     /// Raw bytes, not rkyv: a tensor or a part of a file, into a buffer that the receiver has sized.
     Chunk = 23,
+    /// Which chunks of a file are to be sent.
+    WantChunks = 24,
     RaftEntry = 40,
     RaftVote = 41,
     RaftLogId = 42,
@@ -58,7 +60,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::ToEngine,
         Kind::FromEngine,
         Kind::LogEntry,
@@ -72,6 +74,7 @@ impl Kind {
         Kind::RenewRequest,
         Kind::RenewAnswer,
         Kind::Chunk,
+        Kind::WantChunks,
         Kind::RaftEntry,
         Kind::RaftVote,
         Kind::RaftLogId,
@@ -107,6 +110,7 @@ impl Kind {
             // The largest vocabularies take some 20 MiB.
             Kind::PeerAnswer => PAYLOAD_BYTES_MAX,
             Kind::Hello => 4 << 10,
+            Kind::WantChunks => 64 << 10,
             // Said by strangers, or to them: two certificates and a list of members.
             Kind::JoinRequest | Kind::JoinAnswer | Kind::RenewRequest | Kind::RenewAnswer => 16 << 10,
             Kind::Chunk => 16 << 20,

@@ -28,6 +28,7 @@ pub fn kind_may_stand(kind: Kind, place: Place) -> bool {
         Kind::ToEngine => place == Place::Stream(Class::Control, Side::Opener),
         Kind::FromEngine => place == Place::Stream(Class::Control, Side::Acceptor),
         Kind::Chunk => matches!(place, Place::Stream(Class::Bulk | Class::Activations, _)),
+        Kind::WantChunks => place == Place::Stream(Class::Bulk, Side::Opener),
         Kind::JoinRequest => place == Place::JoinRequest,
         Kind::JoinAnswer => place == Place::JoinAnswer,
         Kind::RenewRequest => place == Place::RenewRequest,
@@ -54,7 +55,9 @@ pub fn role_may_ask(role: Role, request: &PeerRequest) -> bool {
         | PeerRequest::Command(_)
         | PeerRequest::ReadIndex(_)
         | PeerRequest::ModelText(_)
-        | PeerRequest::SignedBy(_) => true,
+        | PeerRequest::SignedBy(_)
+        | PeerRequest::Holds(_)
+        | PeerRequest::Manifest(_) => true,
         // A worker is told what was agreed on; it votes for nobody, tells nobody, and lets nobody in.
         PeerRequest::Raft(_) | PeerRequest::AuthorityKey(_) => role == Role::Voter,
     }

@@ -74,6 +74,7 @@ async fn stream(
         | Kind::RenewRequest
         | Kind::RenewAnswer
         | Kind::Chunk
+        | Kind::WantChunks
         | Kind::RaftEntry
         | Kind::RaftVote
         | Kind::RaftLogId

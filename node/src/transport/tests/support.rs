@@ -278,7 +278,9 @@ impl Service for Recorder {
                 PeerRequest::ReadIndex(_)
                 | PeerRequest::ModelText(_)
                 | PeerRequest::AuthorityKey(_)
-                | PeerRequest::SignedBy(_) => refusal(),
+                | PeerRequest::SignedBy(_)
+                | PeerRequest::Holds(_)
+                | PeerRequest::Manifest(_) => refusal(),
             }
         })
     }

@@ -1,0 +1,112 @@
+use super::reader::corrupted;
+use super::{GgufError, Table};
+use std::ops::Range;
+
+/// Where in the file a model's parts lie. Known from the file's beginning alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// Header, metadata and the table of tensors.
+    head_bytes: u64,
+    tensors: Vec<(Part, Range<u64>)>,
+    layers: u32,
+    output: Output,
+}
+
+/// What a tensor belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Layer(u32),
+    Embedding,
+    Output,
+    /// Every stage has it.
+    Common,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Output {
+    /// A matrix of its own.
+    Own,
+    /// The embedding's matrix serves for both.
+    Tied,
+}
+
+impl Layout {
+    /// From the first bytes of a file of `file_bytes`. `None`: more of them are needed.
+    pub fn of_prefix(prefix: &[u8], file_bytes: u64) -> Result<Option<Layout>, GgufError> {
+        match Table::parse(prefix) {
+            Ok(table) => Layout::of_table(&table, file_bytes).map(Some),
+            Err(error @ (GgufError::NotGguf | GgufError::UnknownVersion { .. })) => Err(error),
+            // Cut off, or what follows could tell that a count is no lie.
+            Err(_) if (prefix.len() as u64) < file_bytes => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of_table(table: &Table<'_>, file_bytes: u64) -> Result<Layout, GgufError> {
+        let mut tensors = Vec::new();
+        for tensor in table.gguf.tensors() {
+            let from = table.data_at.saturating_add(tensor.offset);
+            let size = tensor
+                .size()
+                .ok_or_else(|| corrupted(from, tensor.describe_size()))?;
+            let to = from.saturating_add(size);
+            if to > file_bytes {
+                return Err(GgufError::Truncated {
+                    what: format!("tensor {}", tensor.name),
+                    from,
+                    to,
+                    length: file_bytes,
+                });
+            }
+            tensors.push((part_of(tensor.name), from..to));
+        }
+        let layers = tensors.iter().filter_map(|(part, _)| match part {
+            Part::Layer(layer) => Some(layer.saturating_add(1)),
+            Part::Embedding | Part::Output | Part::Common => None,
+        });
+        Ok(Layout {
+            head_bytes: table.data_at.min(file_bytes),
+            layers: layers.max().unwrap_or(0),
+            output: match table.gguf.find_tensor("output.weight") {
+                Some(_) => Output::Own,
+                None => Output::Tied,
+            },
+            tensors,
+        })
+    }
+
+    /// How many layers the model has.
+    pub fn layers(&self) -> u32 {
+        self.layers
+    }
+
+    /// The bytes that a stage with these layers needs: those of the file's beginning, of its layers, and of what the first and
+    /// the last stage have besides. A tensor of a type whose size nobody knows has none: [`super::Tensor::format`] refuses it.
+    pub fn ranges_of_stage(&self, layers: &Range<u32>) -> Vec<Range<u64>> {
+        let is_first = layers.start == 0;
+        let is_last = layers.end >= self.layers;
+        let is_needed = |part: Part| match part {
+            Part::Layer(layer) => layers.contains(&layer),
+            Part::Embedding => is_first || is_last && self.output == Output::Tied,
+            Part::Output => is_last,
+            Part::Common => true,
+        };
+        let needed = self.tensors.iter().filter(|(part, _)| is_needed(*part));
+        let head = 0..self.head_bytes;
+        std::iter::once(head)
+            .chain(needed.map(|(_, range)| range.clone()))
+            .collect()
+    }
+}
+
+fn part_of(name: &str) -> Part {
+    let layer = name
+        .strip_prefix("blk.")
+        .and_then(|rest| rest.split_once('.')?.0.parse().ok());
+    match layer {
+        Some(layer) => Part::Layer(layer),
+        None if name.starts_with("token_embd.") => Part::Embedding,
+        None if name.starts_with("output.") || name.starts_with("output_norm.") => Part::Output,
+        None => Part::Common,
+    }
+}
