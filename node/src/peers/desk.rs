@@ -3,6 +3,7 @@
 use super::PeerLinks;
 use super::custody::Custody;
 use super::texts::Texts;
+use super::weights::Shelf;
 use crate::clock;
 use crate::hex;
 use crate::raft::{AppliedState, Member, propose};
@@ -19,6 +20,7 @@ use proto::join::{
     Welcome,
 };
 use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica, SignedBy};
+use proto::weights::{Holding, ManifestAnswer};
 use proto::wire::Kind;
 use proto::{NodeId, ReplicaId};
 use rustls::pki_types::CertificateDer;
@@ -35,6 +37,8 @@ pub struct Desk {
     member: OnceLock<Member<PeerLinks>>,
     pub custody: Custody,
     pub texts: Texts,
+    /// What others may have of this node's store, once that is open.
+    weights: OnceLock<Shelf>,
     /// The replicas on this node.
     hubs: RwLock<BTreeMap<ReplicaId, Hub>>,
 }
@@ -46,6 +50,7 @@ impl Desk {
             member: OnceLock::new(),
             custody,
             texts: Texts::default(),
+            weights: OnceLock::new(),
             hubs: RwLock::default(),
         }
     }
@@ -53,6 +58,12 @@ impl Desk {
     pub fn open(&self, member: Member<PeerLinks>) {
         let is_first = self.member.set(member).is_ok();
         assert!(is_first, "a node is one member for as long as it lives");
+    }
+
+    /// From now on other nodes may have the files of this store.
+    pub fn lend(&self, weights: Shelf) {
+        let is_first = self.weights.set(weights).is_ok();
+        assert!(is_first, "a node has one store for as long as it lives");
     }
 
     /// From now on other nodes may use this replica.
@@ -106,6 +117,14 @@ impl Desk {
             },
             PeerRequest::AuthorityKey(_) => self.authority_key(from, member),
             PeerRequest::SignedBy(_) => PeerAnswer::SignedBy(Box::new(self.signed_by(member))),
+            PeerRequest::Holds(model) => PeerAnswer::Holds(Box::new(match self.weights.get() {
+                Some(weights) => weights.holds(from, model.digest).await,
+                None => Holding::Nothing,
+            })),
+            PeerRequest::Manifest(model) => PeerAnswer::Manifest(Box::new(match self.weights.get() {
+                Some(weights) => weights.manifest(model.digest).await,
+                None => ManifestAnswer::Nothing,
+            })),
         }
     }
 
@@ -261,8 +280,15 @@ impl Service for Desk {
                         tracing::debug!(gateway = %from, %error, "a gateway's stream ended");
                     }
                 }
-                // Nothing is split over nodes yet, and nothing is fetched from them.
-                Hello::Stage(_) | Hello::Blob(_) => {
+                Hello::Blob(blob) => {
+                    if let Some(weights) = self.weights.get()
+                        && let Err(error) = weights.serve(from, &blob.name, sender, receiver).await
+                    {
+                        tracing::debug!(node = %from, %error, "a node's stream for a file ended");
+                    }
+                }
+                // Nothing is split over nodes yet.
+                Hello::Stage(_) => {
                     tracing::debug!(node = %from, class = class.name(), "a stream that this node has no use for");
                 }
             }

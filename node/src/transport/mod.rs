@@ -35,4 +35,4 @@ pub use protocol::{Class, Protocol, Side};
 pub use service::{Membership, Service};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
