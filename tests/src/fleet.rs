@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holds {
     TheModel,
+    /// What the cluster serves; at first its store, which is its own, is empty.
+    AsTheOthers,
     /// It asks others.
     Nothing,
 }
@@ -33,6 +35,11 @@ impl Seat {
             .data(&self.data);
         match self.holds {
             Holds::TheModel => options,
+            Holds::AsTheOthers => {
+                let store = self.data.with_extension("store");
+                let store = store.to_str().expect("a readable path");
+                options.sharing().with(&["--store", store])
+            }
             Holds::Nothing => options.with(&["--model", "none"]),
         }
     }
@@ -87,15 +94,35 @@ impl Fleet {
 
     fn add(&mut self, holds: Holds, arguments: &[&str]) -> usize {
         let place = self.seats.len();
-        self.seats.push(Seat {
+        self.seats.push(self.seat(place, holds));
+        self.start_with(place, arguments);
+        place
+    }
+
+    /// Some more at once, each let in by a token of its own. Gives their places.
+    pub fn join_at_once(&mut self, holds: Holds, count: usize) -> Vec<usize> {
+        let places: Vec<usize> = (self.seats.len()..).take(count).collect();
+        let mut launched = Vec::new();
+        for place in &places {
+            let token = self.token();
+            self.seats.push(self.seat(*place, holds));
+            let options = self.seats[*place].options().with(&["--join", &token]);
+            launched.push(options.launch());
+        }
+        for (place, launched) in places.iter().zip(launched) {
+            self.seats[*place].node = Some(launched.ready(None));
+        }
+        places
+    }
+
+    fn seat(&self, place: usize, holds: Holds) -> Seat {
+        Seat {
             http: free_address(),
             quic: free_address(),
             data: self.folder.path().join(format!("node-{place}")),
             holds,
             node: None,
-        });
-        self.start_with(place, arguments);
-        place
+        }
     }
 
     /// Starts a node that does not run, where it was before.
@@ -150,6 +177,11 @@ impl Fleet {
     /// `kill -9`.
     pub fn kill(&mut self, place: usize) {
         drop(self.take(place));
+    }
+
+    /// Of a node that holds what the others do.
+    pub fn own_store(&self, place: usize) -> PathBuf {
+        self.seats[place].data.with_extension("store")
     }
 
     pub fn data_folder(&self, place: usize) -> &std::path::Path {

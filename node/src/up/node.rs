@@ -3,6 +3,7 @@
 use super::announce::{self, Output, Ready, ReadyModel};
 use super::model::{self, PreparedModel};
 use super::models::{self, Models};
+use super::shared;
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
@@ -18,6 +19,7 @@ use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
 use crate::os::files;
 use crate::peers::entry::{self, Entry, Place};
+use crate::peers::weights::Shelf;
 use crate::peers::{RemoteReplicas, directory};
 use crate::shard_host::hub::Hub;
 use crate::shard_host::supervisor::{FirstStart, Supervisor};
@@ -96,8 +98,14 @@ impl Node {
         };
         let entry = entry::enter(&place, config.join.value.as_ref()).await?;
         output.say(&announce::entry_line(&entry));
+        let shelf = Shelf::new(model::open_store(&config.store.value)?);
+        entry.desk.lend(shelf.clone());
         let models = models::of_node(config, &entry);
-        let prepared = prepare(models, config.clone(), output).await?;
+        match &models {
+            Models::Shared(shared) => shared::fetch_missing(shared, &entry, &shelf, output).await,
+            Models::Asked(_) => {}
+        }
+        let prepared = prepare(models, config.clone(), shelf, output).await?;
         tell_plan(config, &prepared, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
@@ -362,12 +370,17 @@ async fn others_models(gateway: &RouterGateway) {
     }
 }
 
-async fn prepare(models: Models, config: Config, output: Output) -> anyhow::Result<Vec<PreparedModel>> {
+async fn prepare(
+    models: Models,
+    config: Config,
+    shelf: Shelf,
+    output: Output,
+) -> anyhow::Result<Vec<PreparedModel>> {
     tokio::task::spawn_blocking(move || {
-        let store = model::open_store(&config.store.value)?;
-        let prepared = models.prepare(&config, &store)?;
+        let store = shelf.store();
+        let prepared = models.prepare(&config, store)?;
         if let Some(bytes_max) = config.store_max.value {
-            tell_collected(output, bytes_max, &store)?;
+            tell_collected(output, bytes_max, store)?;
         }
         Ok(prepared)
     })
