@@ -1,7 +1,7 @@
 //! Several nodes that are one cluster.
 
 use crate::node::{Launched, Turn, take_turn};
-use crate::{Client, Node, NodeOptions, TempFolder, run_to_end};
+use crate::{Client, MODEL, Node, NodeOptions, TempFolder, run_to_end};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holds {
     TheModel,
+    /// The same, by a name that leads to no path that other nodes could have too.
+    TheModelByName,
     /// What the cluster serves; at first its store, which is its own, is empty.
     AsTheOthers,
     /// It asks others.
@@ -35,6 +37,7 @@ impl Seat {
             .data(&self.data);
         match self.holds {
             Holds::TheModel => options,
+            Holds::TheModelByName => options.with(&["--model", MODEL]),
             Holds::AsTheOthers => {
                 let store = self.data.with_extension("store");
                 let store = store.to_str().expect("a readable path");

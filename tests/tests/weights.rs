@@ -15,7 +15,7 @@ fn blobs(store: &Path) -> Vec<String> {
 
 #[test]
 fn nodes_without_the_file_take_it_from_the_first_and_serve_it() {
-    let mut fleet = Fleet::found();
+    let mut fleet = Fleet::found_with(Holds::TheModelByName);
     let places = fleet.join_at_once(Holds::AsTheOthers, 2);
     for place in &places {
         let log = fleet.node(*place).log();
