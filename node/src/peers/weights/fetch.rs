@@ -111,7 +111,7 @@ impl Fetcher {
                 }
             };
             let run = Run::new(self, wanted, &fetching, candidates, &mut sources);
-            run.to_the_end(progress).await?;
+            run.finish(progress).await?;
             match self.end(wanted, fetching).await {
                 Ok(Some(fetched)) => return Ok(fetched),
                 // Damaged on the disk: what is missing now is fetched again.

@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
     }
 
     /// Until all that is wanted is there.
-    pub async fn to_the_end(mut self, progress: &mut dyn Progress) -> Result<(), FetchError> {
+    pub async fn finish(mut self, progress: &mut dyn Progress) -> Result<(), FetchError> {
         let mut ticks = interval(self.fetcher.patience.look_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

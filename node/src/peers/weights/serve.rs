@@ -95,12 +95,7 @@ impl Giving {
 
     /// A chunk that this node is fetching itself is waited for, as long as others land.
     async fn until_landed(&mut self, index: u32) -> Result<(), LinkError> {
-        let Some(mut wanted) = self.shelf.wanted(&self.digest) else {
-            return Ok(());
-        };
-        let shelf = self.shelf.clone();
-        let readable = move |digest: &[u8; 32]| shelf.readable(digest);
-        let Some(Readable::Parts(partial)) = readable(&self.digest) else {
+        let Some((partial, mut wanted)) = self.shelf.parts(&self.digest) else {
             return Ok(());
         };
         let mut landings = partial.landings();

@@ -197,8 +197,8 @@ impl Shelf {
 
     /// `None`: nothing of it is here. Blocks.
     pub(super) fn readable(&self, digest: &[u8; 32]) -> Option<Readable> {
-        if let Some(on_shelf) = self.partials().get(digest) {
-            return Some(Readable::Parts(on_shelf.partial.clone()));
+        if let Some((partial, _)) = self.parts(digest) {
+            return Some(Readable::Parts(partial));
         }
         let stored = self.store().find_held(digest).ok()??;
         let manifest = self.store().kept_manifest(&stored);
@@ -209,10 +209,11 @@ impl Shelf {
         })))
     }
 
-    /// What the fetch that is under way wants; `None`: there is none.
-    pub(super) fn wanted(&self, digest: &[u8; 32]) -> Option<watch::Receiver<ChunkSet>> {
+    /// What is here in parts, and what the fetch that is under way wants of it.
+    pub(super) fn parts(&self, digest: &[u8; 32]) -> Option<(Partial, watch::Receiver<ChunkSet>)> {
         let partials = self.partials();
-        partials.get(digest).map(|on_shelf| on_shelf.wanted.subscribe())
+        let on_shelf = partials.get(digest)?;
+        Some((on_shelf.partial.clone(), on_shelf.wanted.subscribe()))
     }
 
     /// Blocks.

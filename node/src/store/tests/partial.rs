@@ -275,7 +275,7 @@ async fn whoever_waits_for_chunks_is_told_when_they_have_landed() {
     let folder = Folder::new("waits");
     let store = store(&folder);
     let partial = open(&store);
-    let layers = partial.chunks_of(&[2_500..4_001]);
+    let layers = partial.chunks_of(&[2_500..3_000, 3_000..4_001]);
     assert_eq!(layers, set(2..5));
     let waiting = tokio::spawn({
         let (partial, layers) = (partial.clone(), layers.clone());

@@ -287,6 +287,20 @@ async fn a_manifest_is_made_when_it_is_first_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_that_share_a_store_fetch_a_file_once() {
+    let (cluster, model) = (Cluster::new(), Model::some());
+    let source = Host::new(&cluster, 1).hold(&model);
+    let one = Host::new(&cluster, 2);
+    let other = Host::beside(&cluster, 3, &one);
+    acquaint(&[&source, &one, &other]);
+    let sources = [&source];
+    let (of_one, of_other) = tokio::join!(one.fetch(&model, &sources), other.fetch(&model, &sources));
+    assert!(is_whole(&of_one) && is_whole(&of_other));
+    one.assert_holds(&model);
+    assert_eq!(source.shelf.given_bytes(), model.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fetch_that_is_given_up_leaves_what_has_come() {
     let (cluster, model) = (Cluster::new(), Model::some());
     let source = Host::new(&cluster, 1).hold(&model);

@@ -88,12 +88,21 @@ impl Host {
         Host::with(cluster, id, Manner::Honest)
     }
 
+    /// Another process on the same host.
+    pub fn beside(cluster: &Cluster, id: u64, other: &Host) -> Host {
+        Host::at(cluster, id, Manner::Honest, other.folder.clone())
+    }
+
     pub fn with(cluster: &Cluster, id: u64, manner: Manner) -> Host {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("cluster-weights-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&folder);
+        Host::at(cluster, id, manner, folder)
+    }
+
+    fn at(cluster: &Cluster, id: u64, manner: Manner, folder: PathBuf) -> Host {
         let identity = cluster.identity(id);
         cluster.roster.add(identity.spki_hash(), id, Role::Voter);
         let shelf = Shelf::new(store(&folder));
