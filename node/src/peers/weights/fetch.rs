@@ -19,6 +19,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+/// So often chunks may be damaged on this node's disk between coming and being read again.
+const DAMAGED_MAX: u32 = 3;
 /// For saying what one has.
 const HOLDS_MAX: Duration = Duration::from_secs(2);
 
@@ -96,6 +98,7 @@ impl Fetcher {
         progress: &mut dyn Progress,
     ) -> Result<Fetched, FetchError> {
         let mut sources = Sources::new(self.own);
+        let mut damaged = 0;
         loop {
             if let Some(stored) = self.held(wanted).await? {
                 return Ok(Fetched::Whole(stored));
@@ -112,10 +115,12 @@ impl Fetcher {
             };
             let run = Run::new(self, wanted, &fetching, candidates, &mut sources);
             run.finish(progress).await?;
+            let path = fetching.partial.path();
             match self.end(wanted, fetching).await {
                 Ok(Some(fetched)) => return Ok(fetched),
                 // Damaged on the disk: what is missing now is fetched again.
-                Ok(None) => {}
+                Ok(None) if damaged < DAMAGED_MAX => damaged += 1,
+                Ok(None) => return Err(StoreError::Damaged(path).into()),
                 Err(FetchError::Store(error @ StoreError::WrongDigest { .. })) => {
                     sources.blame(giver, Blame::Lied, format!("its manifest is wrong: {error}"));
                 }
