@@ -8,7 +8,7 @@ use node::clock::Clock;
 use node::shard_host::engine_loop::{EngineLoop, Hands, LoopMessage};
 use proto::engine::{FromEngine, ToEngine};
 use proto::request::{PrefixUse, Sampling, ServiceClass, Submit, Ticket};
-use proto::step::Verdict;
+use proto::step::{StepPlan, Verdict};
 use proto::wire::{self, Kind};
 use proto::{AdapterId, Attempt, BlockHash, Epoch, ReplicaId, RequestId, SequenceId, StreamId, TenantId};
 use shard::{Lost, Purpose, SampledToken, StepInput, StepOutput};
@@ -29,6 +29,8 @@ fn main() {
     let mut sender = Some(sender);
     let (mut times, mut computed) = (Vec::new(), None::<Instant>);
     let hands = Hands {
+        launch: |_: &StepPlan, _: &StepInput| Ok(()),
+        hidden: 0,
         compute: |input: StepInput| {
             let sampled = sampled(&input);
             if let Some(computed) = computed.filter(|_| sampled.len() == SEQUENCES as usize) {

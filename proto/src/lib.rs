@@ -2,7 +2,7 @@
 //!
 //! No IO, no clock, no decision. Read the modules in this order:
 //! ids and time, what a client asks for, what a step computes, what engine and gateway exchange, what the cluster
-//! agrees on, what nodes say to each other and to who wants to be one, and how any of it looks on a wire.
+//! agrees on, what nodes say to each other and to who wants to be one, how models go between them, and how any of it looks on a wire.
 #![forbid(unsafe_code)]
 
 pub mod block_hash;
@@ -16,6 +16,7 @@ pub mod request;
 pub mod stage;
 pub mod step;
 pub mod time;
+pub mod weights;
 pub mod wire;
 
 pub use block_hash::BlockHash;

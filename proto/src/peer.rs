@@ -5,6 +5,7 @@
 use crate::cluster::Proposal;
 use crate::raft::{CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer};
 use crate::stage::StageAddress;
+use crate::weights::{Holding, ManifestAnswer};
 use crate::{Epoch, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -27,6 +28,10 @@ pub enum PeerRequest {
     SignedBy(Box<ReadRequest>),
     /// Where the process is that computes the asked node's stage of this replica.
     StageAt(Box<Replica>),
+    /// What the other has of a model's file.
+    Holds(Box<ModelIs>),
+    /// What the chunks of a model's file must be.
+    Manifest(Box<ModelIs>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -41,6 +46,8 @@ pub enum PeerAnswer {
     Refused(Box<Refusal>),
     SignedBy(Box<SignedBy>),
     StageAt(Box<StageAddress>),
+    Holds(Box<Holding>),
+    Manifest(Box<ManifestAnswer>),
 }
 
 impl PeerAnswer {
@@ -55,7 +62,9 @@ impl PeerAnswer {
             | PeerAnswer::ModelText(_)
             | PeerAnswer::AuthorityKey(_)
             | PeerAnswer::SignedBy(_)
-            | PeerAnswer::StageAt(_) => "an answer to another question".to_owned(),
+            | PeerAnswer::StageAt(_)
+            | PeerAnswer::Holds(_)
+            | PeerAnswer::Manifest(_) => "an answer to another question".to_owned(),
         }
     }
 }
@@ -67,7 +76,7 @@ pub enum Hello {
     Engine(Box<Replica>),
     /// Activations from one stage to the next.
     Stage(Box<Stage>),
-    /// The bytes of a file or of KV cache.
+    /// The bytes of a file: see [`crate::weights`].
     Blob(Box<Blob>),
     /// So many bytes of nothing, to see how long they take.
     Probe(Box<Probe>),
@@ -141,5 +150,6 @@ pub struct Probe {
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Blob {
+    /// Of a model's file: its SHA-256 in hexadecimal.
     pub name: String,
 }

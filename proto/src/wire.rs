@@ -46,6 +46,8 @@ pub enum Kind {
     RenewAnswer = 22,
     /// Raw bytes, not rkyv: a tensor or a part of a file, into a buffer that the receiver has sized.
     Chunk = 23,
+    /// Which chunks of a file are to be sent.
+    WantChunks = 24,
     /// A pipeline's head to a stage: the beginning of an epoch, and its answer.
     StageBegin = 25,
     StageReady = 26,
@@ -63,7 +65,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 25] = [
         Kind::ToEngine,
         Kind::FromEngine,
         Kind::LogEntry,
@@ -77,6 +79,7 @@ impl Kind {
         Kind::RenewRequest,
         Kind::RenewAnswer,
         Kind::Chunk,
+        Kind::WantChunks,
         Kind::StageBegin,
         Kind::StageReady,
         Kind::StageStep,
@@ -117,6 +120,7 @@ impl Kind {
             // A plan for a whole batch: every slice with its new pages.
             Kind::StageStep => 8 << 20,
             Kind::Hello | Kind::StageBegin | Kind::StageReady => 4 << 10,
+            Kind::WantChunks => 64 << 10,
             // Said by strangers, or to them: two certificates and a list of members.
             Kind::JoinRequest | Kind::JoinAnswer | Kind::RenewRequest | Kind::RenewAnswer => 16 << 10,
             Kind::Chunk => 16 << 20,

@@ -13,6 +13,7 @@ use proto::peer::*;
 use proto::raft::*;
 use proto::stage::*;
 use proto::step::{Slice, SliceOutput, StepPlan};
+use proto::weights::*;
 use proto::wire::{self, HEADER_BYTES, Header, Kind, WireError};
 use proto::{AdapterId, BlockId, Epoch, GroupId, NodeId, ReplicaId, SequenceId, Span, StepId};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
@@ -77,6 +78,40 @@ fn each(check: &mut impl Check) {
     each_of_joining(check);
     each_that_is_kept(check);
     each_of_placing(check);
+    each_of_weights(check);
+}
+
+fn each_of_weights(check: &mut impl Check) {
+    let model = || Box::new(ModelIs { digest: [8; 32] });
+    check.check("holds", Kind::PeerRequest, PeerRequest::Holds(model()));
+    check.check("manifest", Kind::PeerRequest, PeerRequest::Manifest(model()));
+    let parts = HeldParts {
+        file_bytes: 9,
+        here: vec![1],
+        coming: vec![6],
+    };
+    let holdings = [
+        ("holds_nothing", Holding::Nothing),
+        (
+            "holds_whole",
+            Holding::Whole(Box::new(WholeFile { file_bytes: 9 })),
+        ),
+        ("holds_parts", Holding::Parts(Box::new(parts))),
+    ];
+    for (name, holding) in holdings {
+        check.check(name, Kind::PeerAnswer, PeerAnswer::Holds(Box::new(holding)));
+    }
+    let bytes = ManifestBytes { bytes: vec![7, 8] };
+    let manifests = [
+        ("no_manifest", ManifestAnswer::Nothing),
+        ("manifest_in_the_making", ManifestAnswer::InTheMaking),
+        ("manifest_answer", ManifestAnswer::Manifest(Box::new(bytes))),
+    ];
+    for (name, answer) in manifests {
+        check.check(name, Kind::PeerAnswer, PeerAnswer::Manifest(Box::new(answer)));
+    }
+    let wanted = WantChunks { chunks: vec![3, 1] };
+    check.check("want_chunks", Kind::WantChunks, wanted);
 }
 
 const PLACE: LogId = LogId {
@@ -565,6 +600,8 @@ fn one_more_variant_changes_no_size() {
     assert_eq!(size_of::<Archived<RaftAnswer>>(), SIZE);
     assert_eq!(size_of::<Archived<CommandAnswer>>(), SIZE);
     assert_eq!(size_of::<Archived<ReadAnswer>>(), SIZE);
+    assert_eq!(size_of::<Archived<Holding>>(), SIZE);
+    assert_eq!(size_of::<Archived<ManifestAnswer>>(), SIZE);
     assert_eq!(size_of::<Archived<ClusterCommand>>(), SIZE);
     assert_eq!(size_of::<Archived<Payload>>(), SIZE);
     assert_eq!(size_of::<Archived<ClusterImage>>(), SIZE);

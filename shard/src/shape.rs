@@ -1,7 +1,7 @@
 use crate::gguf::{Gguf, Tensor};
 use crate::memory::ModelMemory;
 use crate::model::{LoadError, ModelConfig};
-use crate::stage::Stage;
+use crate::stage::layer_of;
 use proto::cluster::ModelShape;
 
 /// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes are those of
@@ -13,7 +13,7 @@ pub fn model_shape(
 ) -> Result<ModelShape, LoadError> {
     let memory = ModelMemory::of(config, gguf, &config.whole(), 1, block_tokens)?;
     let layer_weight_bytes: Vec<u64> = (0..config.layers)
-        .map(|layer| bytes_of_layer(config, gguf, layer))
+        .map(|layer| bytes_of_layer(gguf, layer))
         .collect();
     let layer_weights: u64 = gguf
         .tensors()
@@ -43,13 +43,9 @@ pub fn model_shape(
     })
 }
 
-fn bytes_of_layer(config: &ModelConfig, gguf: &Gguf<'_>, layer: usize) -> u64 {
-    let of_layer = Stage::new(layer..layer + 1, config.layers).expect("a layer of the model");
-    let layers = gguf.tensors().filter(|tensor| tensor.name.starts_with("blk."));
-    layers
-        .filter(|tensor| of_layer.needs(tensor.name, config.output()))
-        .map(bytes)
-        .sum()
+fn bytes_of_layer(gguf: &Gguf<'_>, layer: usize) -> u64 {
+    let of_layer = |tensor: &&Tensor<'_>| layer_of(tensor.name) == Some(layer);
+    gguf.tensors().filter(of_layer).map(bytes).sum()
 }
 
 fn bytes(tensor: &Tensor<'_>) -> u64 {

@@ -20,16 +20,12 @@ impl Stage {
         self.layers.clone()
     }
 
-    /// Does it need this tensor of a GGUF file?
+    /// Does it need this tensor of a GGUF file? What belongs to no layer in particular every stage needs.
     pub fn needs(&self, tensor: &str, output: Output) -> bool {
         match tensor {
             "token_embd.weight" => self.embeds() || (self.samples() && output == Output::Embeddings),
             "output.weight" | "output_norm.weight" => self.samples(),
-            _ => {
-                let layer = tensor.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-                let layer = layer.and_then(|(layer, _)| layer.parse().ok());
-                layer.is_some_and(|layer| self.layers.contains(&layer))
-            }
+            _ => layer_of(tensor).is_none_or(|layer| self.layers.contains(&layer)),
         }
     }
 
@@ -42,6 +38,12 @@ impl Stage {
     pub fn samples(&self) -> bool {
         self.layers.end == self.of
     }
+}
+
+/// `None`: it is of all layers, or of none.
+pub(crate) fn layer_of(tensor: &str) -> Option<usize> {
+    let (layer, _) = tensor.strip_prefix("blk.")?.split_once('.')?;
+    layer.parse().ok()
 }
 
 /// Which matrix makes logits.

@@ -1,7 +1,7 @@
 //! Several nodes that are one cluster.
 
 use crate::node::{Launched, Turn, take_turn};
-use crate::{Client, Node, NodeOptions, TempFolder, run_to_end};
+use crate::{Client, MODEL, Node, NodeOptions, TempFolder, run_to_end};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holds {
     TheModel,
+    /// The same, by a name that leads to no path that other nodes could have too.
+    TheModelByName,
+    /// What the cluster serves; at first its store, which is its own, is empty.
+    AsTheOthers,
     /// It asks others.
     Nothing,
 }
@@ -37,6 +41,12 @@ impl Seat {
             .data(&self.data);
         match self.holds {
             Holds::TheModel => options,
+            Holds::TheModelByName => options.with(&["--model", MODEL]),
+            Holds::AsTheOthers => {
+                let store = self.data.with_extension("store");
+                let store = store.to_str().expect("a readable path");
+                options.sharing().with(&["--store", store])
+            }
             Holds::Nothing => options.with(&["--model", "none"]),
         }
     }
@@ -101,16 +111,36 @@ impl Fleet {
 
     fn add(&mut self, holds: Holds, settings: &[&str], arguments: &[&str]) -> usize {
         let place = self.seats.len();
-        self.seats.push(Seat {
+        self.seats.push(self.seat(place, holds, settings));
+        self.start_with(place, arguments);
+        place
+    }
+
+    /// Some more at once, each let in by a token of its own. Gives their places.
+    pub fn join_at_once(&mut self, holds: Holds, count: usize) -> Vec<usize> {
+        let places: Vec<usize> = (self.seats.len()..).take(count).collect();
+        let mut launched = Vec::new();
+        for place in &places {
+            let token = self.token();
+            self.seats.push(self.seat(*place, holds, &[]));
+            let options = self.seats[*place].options().with(&["--join", &token]);
+            launched.push(options.launch());
+        }
+        for (place, launched) in places.iter().zip(launched) {
+            self.seats[*place].node = Some(launched.ready(None));
+        }
+        places
+    }
+
+    fn seat(&self, place: usize, holds: Holds, settings: &[&str]) -> Seat {
+        Seat {
             http: free_address(),
             quic: free_address(),
             data: self.folder.path().join(format!("node-{place}")),
             holds,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             node: None,
-        });
-        self.start_with(place, arguments);
-        place
+        }
     }
 
     /// Starts a node that does not run, where it was before.
@@ -165,6 +195,11 @@ impl Fleet {
     /// `kill -9`.
     pub fn kill(&mut self, place: usize) {
         drop(self.take(place));
+    }
+
+    /// Of a node that holds what the others do.
+    pub fn own_store(&self, place: usize) -> PathBuf {
+        self.seats[place].data.with_extension("store")
     }
 
     pub fn data_folder(&self, place: usize) -> &std::path::Path {

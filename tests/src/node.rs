@@ -20,9 +20,17 @@ pub(crate) fn take_turn() -> Turn {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where no model is named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    TheModel,
+    WhatTheClusterServes,
+}
+
 /// How a node is to be started.
 pub struct NodeOptions {
     arguments: Vec<String>,
+    serves: Serves,
     data: Option<PathBuf>,
 }
 
@@ -31,6 +39,7 @@ impl NodeOptions {
     pub fn new() -> NodeOptions {
         NodeOptions {
             arguments: Vec::new(),
+            serves: Serves::TheModel,
             data: None,
         }
     }
@@ -39,6 +48,12 @@ impl NodeOptions {
     pub fn with(mut self, arguments: &[&str]) -> NodeOptions {
         self.arguments
             .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// As a node that is told nothing.
+    pub fn sharing(mut self) -> NodeOptions {
+        self.serves = Serves::WhatTheClusterServes;
         self
     }
 
@@ -63,17 +78,16 @@ impl NodeOptions {
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
         let mut command = Command::new(cluster_binary());
         command.args(["up", "--json", "--http", "127.0.0.1:0"]);
-        if !self.arguments.iter().any(|argument| argument == "--model") {
+        let is_given = |name: &str| self.arguments.iter().any(|argument| argument == name);
+        if !is_given("--model") && self.serves == Serves::TheModel {
             command
                 .arg("--model")
                 .arg(format!("{MODEL}={}", model_path().display()));
         }
-        command
-            .arg("--data-dir")
-            .arg(&data)
-            .arg("--store")
-            .arg(store())
-            .args(&self.arguments);
+        if !is_given("--store") {
+            command.arg("--store").arg(store());
+        }
+        command.arg("--data-dir").arg(&data).args(&self.arguments);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -11,6 +11,7 @@ use proto::engine::{FromEngine, ToEngine};
 use proto::join::{JoinAnswer, JoinRequest, NodeIdentity, RenewAnswer, RenewRequest};
 use proto::peer::{Hello, PeerAnswer, PeerRequest};
 use proto::raft::{Entry, LogId, SnapshotMeta, Vote};
+use proto::weights::WantChunks;
 use proto::wire::{self, HEADER_BYTES, Header, Kind};
 
 /// The copy that is aligned for reading, and what a message of small things needs for their boxes.
@@ -59,6 +60,7 @@ fn of_kind(kind: Kind, payload: &[u8]) {
         Kind::ClusterImage | Kind::Backup => drop(wire::open_payload::<ClusterImage>(payload)),
         Kind::NodeIdentity => drop(wire::open_payload::<NodeIdentity>(payload)),
         Kind::ModelText => drop(wire::open_payload::<TokenizerSource>(payload)),
+        Kind::WantChunks => drop(wire::open_payload::<WantChunks>(payload)),
         // Raw bytes, or of the process itself.
         Kind::Chunk | Kind::LogEntry | Kind::ShardSetup | Kind::PackedIndex => {}
     }

@@ -47,7 +47,8 @@ struct Place {
 struct List {
     #[command(flatten)]
     place: Place,
-    /// Print JSON: {"models": [{"sha256", "specs", "bytes", "packed_bytes", "last_used_secs", "in_use"}], "bytes"}
+    /// Print JSON: {"models": [{"sha256", "specs", "bytes", "partial_bytes", "packed_bytes", "last_used_secs", "in_use"}],
+    /// "bytes"}
     #[arg(long)]
     json: bool,
 }
@@ -177,6 +178,7 @@ fn described(model: &HeldModel) -> Value {
         "sha256": model.sha256,
         "specs": model.specs,
         "bytes": model.bytes_of(FileKind::Model),
+        "partial_bytes": model.bytes_of(FileKind::Partial),
         "packed_bytes": model.bytes_of(FileKind::Packed),
         "last_used_secs": last_used.as_secs(),
         "in_use": model.in_use,
@@ -191,11 +193,15 @@ fn removal_described(removal: &Removal) -> Value {
     })
 }
 
-/// What led to it; else how its digest begins.
+/// What led to it, or how its digest begins; and how much of it has come, where it is not whole.
 fn name(model: &HeldModel) -> String {
-    match model.specs.is_empty() {
+    let name = match model.specs.is_empty() {
         true => format!("sha256 {}…", &model.sha256[..12]),
         false => model.specs.join(", "),
+    };
+    match model.bytes_of(FileKind::Partial) {
+        0 => name,
+        bytes => format!("{name} (on its way: {} so far)", ByteSize::new(bytes)),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
 use crate::peers::custody::Custody;
 use crate::peers::{DataFolder, rotation};
-use crate::placement::deploy::{Deploying, Wish};
+use crate::placement::deploy::{DeployWish, Deploying};
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
@@ -131,10 +131,10 @@ impl ControlServer {
             ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
             ControlRequest::RevokeToken { id } => told(nodes::revoke_token(&self.state, id).await),
             ControlRequest::PlanModel { model, replicas } => {
-                told(self.deploying.plan(&Wish { model, replicas }).await)
+                told(self.deploying.plan(&DeployWish { model, replicas }).await)
             }
             ControlRequest::DeployModel { model, replicas } => {
-                told(self.deploying.deploy(&Wish { model, replicas }).await)
+                told(self.deploying.deploy(&DeployWish { model, replicas }).await)
             }
             ControlRequest::UndeployModel { model } => told(self.deploying.undeploy(model).await),
             ControlRequest::BeginRotation => {

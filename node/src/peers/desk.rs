@@ -4,6 +4,7 @@ use super::PeerLinks;
 use super::custody::Custody;
 use super::probe;
 use super::texts::Texts;
+use super::weights::Shelf;
 use crate::clock;
 use crate::hex;
 use crate::raft::{AppliedState, Member, propose};
@@ -21,6 +22,7 @@ use proto::join::{
     Welcome,
 };
 use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica, SignedBy};
+use proto::weights::{Holding, ManifestAnswer};
 use proto::wire::Kind;
 use proto::{NodeId, ReplicaId};
 use rustls::pki_types::CertificateDer;
@@ -38,6 +40,8 @@ pub struct Desk {
     pub custody: Custody,
     pub texts: Texts,
     pub stages: StagePorts,
+    /// What others may have of this node's store, once that is open.
+    weights: OnceLock<Shelf>,
     /// The replicas on this node.
     hubs: RwLock<BTreeMap<ReplicaId, Hub>>,
 }
@@ -50,6 +54,7 @@ impl Desk {
             custody,
             texts: Texts::default(),
             stages: StagePorts::default(),
+            weights: OnceLock::new(),
             hubs: RwLock::default(),
         }
     }
@@ -57,6 +62,12 @@ impl Desk {
     pub fn open(&self, member: Member<PeerLinks>) {
         let is_first = self.member.set(member).is_ok();
         assert!(is_first, "a node is one member for as long as it lives");
+    }
+
+    /// From now on other nodes may have the files of this store.
+    pub fn lend(&self, weights: Shelf) {
+        let is_first = self.weights.set(weights).is_ok();
+        assert!(is_first, "a node has one store for as long as it lives");
     }
 
     /// From now on other nodes may use this replica.
@@ -120,6 +131,14 @@ impl Desk {
                 Some(address) => PeerAnswer::StageAt(Box::new(address)),
                 None => refused("its process is not there yet"),
             },
+            PeerRequest::Holds(model) => PeerAnswer::Holds(Box::new(match self.weights.get() {
+                Some(weights) => weights.holds(from, model.digest).await,
+                None => Holding::Nothing,
+            })),
+            PeerRequest::Manifest(model) => PeerAnswer::Manifest(Box::new(match self.weights.get() {
+                Some(weights) => weights.manifest(model.digest).await,
+                None => ManifestAnswer::Nothing,
+            })),
         }
     }
 
@@ -280,8 +299,15 @@ impl Service for Desk {
                         tracing::debug!(node = %from, %error, "a probe of the link ended");
                     }
                 }
-                // Stages have ports of their own, and nothing is fetched from nodes yet.
-                Hello::Stage(_) | Hello::Blob(_) => {
+                Hello::Blob(blob) => {
+                    if let Some(weights) = self.weights.get()
+                        && let Err(error) = weights.serve(from, &blob.name, sender, receiver).await
+                    {
+                        tracing::debug!(node = %from, %error, "a node's stream for a file ended");
+                    }
+                }
+                // Stages have ports of their own.
+                Hello::Stage(_) => {
                     tracing::debug!(node = %from, class = class.name(), "a stream that this node has no use for");
                 }
             }

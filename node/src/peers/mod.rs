@@ -9,6 +9,7 @@
 //! * [`custody`]: who holds the authority's key, and how it gets there. [`rotation`]: a new one takes over.
 //! * [`legacy`]: the log of nodes that knew no others.
 //! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
+//! * [`weights`]: models' files, from the stores of other nodes.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
 mod certificates;
@@ -25,6 +26,7 @@ mod remote;
 pub mod reseed;
 pub mod rotation;
 mod texts;
+pub mod weights;
 
 pub use desk::Desk;
 pub use folder::DataFolder;

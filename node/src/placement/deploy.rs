@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::control::ControlAnswer;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::peers::Served;
+use crate::peers::weights::Shelf;
 use crate::raft::Links;
 use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
 use crate::state::NodeState;
@@ -27,7 +28,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 pub struct Deploying {
     pub state: Arc<NodeState>,
-    pub store: Arc<Store>,
+    pub shelf: Shelf,
     pub config: Arc<Config>,
     pub gateway: Arc<RouterGateway>,
     pub explanations: Explanations,
@@ -50,7 +51,7 @@ struct ReadModel {
 }
 
 /// What a person wants.
-pub struct Wish {
+pub struct DeployWish {
     /// `[NAME=]SPEC`.
     pub model: String,
     pub replicas: u32,
@@ -59,14 +60,14 @@ pub struct Wish {
 impl Deploying {
     pub fn new(
         state: Arc<NodeState>,
-        store: Arc<Store>,
+        shelf: Shelf,
         config: Arc<Config>,
         gateway: Arc<RouterGateway>,
         explanations: Explanations,
     ) -> Deploying {
         Deploying {
             state,
-            store,
+            shelf,
             config,
             gateway,
             explanations,
@@ -75,7 +76,7 @@ impl Deploying {
     }
 
     /// What would be placed where, and why; nothing is changed.
-    pub async fn plan(&self, wish: &Wish) -> ControlAnswer<DeployReport> {
+    pub async fn plan(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -90,7 +91,7 @@ impl Deploying {
         })
     }
 
-    pub async fn deploy(&self, wish: &Wish) -> ControlAnswer<DeployReport> {
+    pub async fn deploy(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -183,7 +184,7 @@ impl Deploying {
     }
 
     /// `None`: it is being read. A failure is told once; then it is tried again.
-    fn read(&self, wish: &Wish) -> ControlAnswer<Option<Arc<ReadModel>>> {
+    fn read(&self, wish: &DeployWish) -> ControlAnswer<Option<Arc<ReadModel>>> {
         let named: NamedSpec = wish
             .model
             .parse()
@@ -201,9 +202,9 @@ impl Deploying {
         }
         jobs.insert(wish.model.clone(), Job::Reading);
         let (jobs, asked) = (Arc::clone(&self.jobs), wish.model.clone());
-        let (store, config) = (Arc::clone(&self.store), Arc::clone(&self.config));
+        let (shelf, config) = (self.shelf.clone(), Arc::clone(&self.config));
         tokio::task::spawn_blocking(move || {
-            let job = match read(&store, &named, &config) {
+            let job = match read(shelf.store(), &named, &config) {
                 Ok(read) => Job::Read(Arc::new(read)),
                 Err(error) => Job::Failed(format!("{error:#}")),
             };
@@ -240,7 +241,7 @@ fn read(store: &Store, named: &NamedSpec, config: &Config) -> anyhow::Result<Rea
                 bytes: stored.bytes,
                 added_at_secs: clock::unix_secs(),
             },
-            manifest: [0; 32],
+            manifest: store.manifest(&stored)?.digest(),
             shape,
             replicas: 1,
         },

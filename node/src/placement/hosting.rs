@@ -1,6 +1,6 @@
 //! What was placed on this node, running: follows the log, starts what is new, and ends what has gone.
 
-use super::file::PlacedFile;
+use super::file::{ModelFiles, PlacedFile};
 use crate::actors::board::Board;
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::Mailbox;
@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::constraint::checker::Checker;
 use crate::gateway::{Gateway, ServedModel};
 use crate::peers::Desk;
+use crate::peers::weights::Shelf;
 use crate::raft::AppliedState;
 use crate::shard_host::hub::Hub;
 use crate::shard_host::pipeline::Pipeline;
@@ -16,7 +17,6 @@ use crate::shard_host::setup::{LinkMember, PlacedSetup, ShardSetup};
 use crate::shard_host::stage::LinkSource;
 use crate::shard_host::stage_keeper::StageKeeper;
 use crate::shard_host::supervisor::{FirstFailure, FirstStart, ReplicaPlan, Supervisor};
-use crate::store::Store;
 use crate::text::TextModel;
 use crate::transport::Peers;
 use crate::trust::{Bundle, Identity};
@@ -39,7 +39,7 @@ pub struct Hosting {
     pub own: NodeId,
     pub applied: AppliedState,
     pub config: Arc<Config>,
-    pub store: Arc<Store>,
+    pub shelf: Shelf,
     pub identity: Arc<Identity>,
     pub bundle: Arc<Bundle>,
     pub quic: SocketAddr,
@@ -165,9 +165,20 @@ impl Hosting {
     }
 
     async fn file(&self, assignment: &Assignment) -> anyhow::Result<PlacedFile> {
-        let (store, deployment) = (Arc::clone(&self.store), assignment.deployment.clone());
-        let kv = self.config.kv_cache.value;
-        tokio::task::spawn_blocking(move || PlacedFile::take(&store, &deployment, kv)).await?
+        let others: Vec<NodeId> = {
+            let state = self.applied.read();
+            let others = state.members().filter(|member| member.node != self.own);
+            others.map(|member| member.node).collect()
+        };
+        let files = ModelFiles {
+            own: self.own,
+            peers: self.peers.clone(),
+            shelf: self.shelf.clone(),
+            kv: self.config.kv_cache.value,
+        };
+        let stage = assignment.placement.stages[assignment.stage];
+        let layers = stage.layer_first..stage.layer_end;
+        files.take(&assignment.deployment, layers, &others).await
     }
 
     /// The node of the last stage has the engine, and speaks for the replica.
@@ -240,7 +251,7 @@ impl Hosting {
             replica: record.replica,
             epoch: record.epoch,
             model: record.model.clone(),
-            model_path: file.path().to_string_lossy().into_owned(),
+            model_path: file.path.to_string_lossy().into_owned(),
             packed: file.packed.to_string_lossy().into_owned(),
             ranks,
             threads,

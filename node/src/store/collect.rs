@@ -1,8 +1,7 @@
-//! What may leave the store: packed weights that were never finished or whose model is gone, and beyond a budget what was
-//! used longest ago.
+//! What may leave the store: what was never finished or whose model is gone, and beyond a budget what was used longest ago.
 
 use super::error::StoreError;
-use super::inventory::{HeldFile, HeldModel, Inventory};
+use super::inventory::{FileKind, HeldFile, HeldModel, Inventory};
 use std::fs;
 use std::io;
 
@@ -14,9 +13,9 @@ pub struct Removal {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// Packed weights whose writer was killed.
+    /// Packed weights whose writer was killed, or a partial that nobody goes on with.
     Unfinished,
-    /// Packed weights whose model is gone.
+    /// Packed weights, or digests of chunks, whose model is gone.
     Orphaned,
     /// What is left is more than the budget, and this was used longest ago.
     OverBudget,
@@ -48,7 +47,7 @@ pub fn removals(inventory: &Inventory, bytes_max: Option<u64>) -> Vec<Removal> {
     let (orphaned, mut kept): (Vec<&HeldModel>, Vec<&HeldModel>) = inventory
         .models
         .iter()
-        .partition(|model| !model.complete && !model.in_use);
+        .partition(|model| !model.has_file && !model.in_use);
     let unfinished = inventory.unfinished.iter().cloned().map(|file| Removal {
         file,
         reason: Reason::Unfinished,
@@ -88,7 +87,7 @@ pub fn remove(inventory: &Inventory, removals: Vec<Removal>) -> Collected {
         ..Collected::default()
     };
     for removal in removals {
-        match fs::remove_file(&removal.file.path) {
+        match remove_one(&removal.file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 collected.failed.push(StoreError::io(&removal.file.path)(error));
             }
@@ -101,10 +100,16 @@ pub fn remove(inventory: &Inventory, removals: Vec<Removal>) -> Collected {
     collected
 }
 
+fn remove_one(file: &HeldFile) -> io::Result<()> {
+    match file.kind {
+        FileKind::Partial => fs::remove_dir_all(&file.path),
+        FileKind::Packed | FileKind::Manifest | FileKind::Model => fs::remove_file(&file.path),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::inventory::FileKind;
     use std::time::{Duration, SystemTime};
 
     fn model(name: &str, used_secs: u64, packed: u64, bytes: u64) -> HeldModel {
@@ -119,7 +124,7 @@ mod tests {
             files: vec![file(FileKind::Packed, packed), file(FileKind::Model, bytes)],
             last_used: SystemTime::UNIX_EPOCH + Duration::from_secs(used_secs),
             in_use: false,
-            complete: true,
+            has_file: true,
         }
     }
 
@@ -139,7 +144,7 @@ mod tests {
     fn without_a_budget_only_orphans_go() {
         let mut gone = model("gone", 9, 5, 0);
         gone.files.pop();
-        gone.complete = false;
+        gone.has_file = false;
         let mut held = inventory(&[model("old", 1, 5, 5), gone]);
         held.unfinished = model("killed", 1, 5, 5).files[..1].to_vec();
         let removed = removals(&held, None);
@@ -167,7 +172,7 @@ mod tests {
         let mut served = model("served", 1, 5, 5);
         served.in_use = true;
         let mut orphan = model("orphan", 1, 5, 0);
-        (orphan.in_use, orphan.complete) = (true, false);
+        (orphan.in_use, orphan.has_file) = (true, false);
         let models = [served, orphan, model("new", 3, 2, 2)];
         assert_eq!(
             names(&removals(&inventory(&models), Some(15))),

@@ -37,6 +37,10 @@ pub enum StoreError {
         expected: String,
         found: String,
     },
+    #[error(
+        "{0} has changed on the disk: run `cluster pull` for a file of the store, or put your own one back"
+    )]
+    Damaged(PathBuf),
 }
 
 impl StoreError {

@@ -2,20 +2,28 @@
 
 use super::catalogue;
 use super::error::StoreError;
+use super::partial;
 use super::refs::{self, Reference};
 use super::uses;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+/// A partial that nobody has gone on with for so long is not waited for any more.
+const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// In which the system counts what a file takes.
+const BLOCK_BYTES: u64 = 512;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inventory {
     /// In the order of their digests.
     pub models: Vec<HeldModel>,
-    /// Packed weights that nobody finished: somebody was killed while writing them.
+    /// Packed weights that nobody finished, since somebody was killed while writing them; partials that nobody goes on with, or
+    /// whose model is here.
     pub unfinished: Vec<HeldFile>,
 }
 
@@ -29,8 +37,8 @@ pub struct HeldModel {
     pub files: Vec<HeldFile>,
     pub last_used: SystemTime,
     pub in_use: bool,
-    /// Its file is in the store, or where its user keeps it.
-    pub complete: bool,
+    /// Its file is in the store, where its user keeps it, or on its way.
+    pub has_file: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +51,10 @@ pub struct HeldFile {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
     Packed,
+    /// Digests of the model's chunks.
+    Manifest,
+    /// A folder, with what has come of the model's file.
+    Partial,
     Model,
 }
 
@@ -69,9 +81,16 @@ pub fn take(store: &Path) -> Result<Inventory, StoreError> {
     let references = refs::all(store)?;
     let mut files: BTreeMap<String, Vec<HeldFile>> = BTreeMap::new();
     let mut unfinished = Vec::new();
-    for (folder, kind) in [("packed", FileKind::Packed), ("blobs", FileKind::Model)] {
+    let folders = [
+        ("packed", FileKind::Packed),
+        ("chunks", FileKind::Manifest),
+        ("partial", FileKind::Partial),
+        ("blobs", FileKind::Model),
+    ];
+    for (folder, kind) in folders {
         for file in files_in(&store.join(folder), kind)? {
             match model_of(&file) {
+                Some(sha256) if is_abandoned(store, &file, &sha256) => unfinished.push(file),
                 Some(sha256) => files.entry(sha256).or_default().push(file),
                 None if is_unfinished(&file) => unfinished.push(file),
                 None => {}
@@ -92,12 +111,14 @@ fn model(store: &Path, sha256: String, files: Vec<HeldFile>, references: &[Refer
     let changed = files.iter().filter_map(|file| modified(&file.path)).max();
     let specs = catalogue::name_of(&sha256).map(str::to_owned).into_iter();
     HeldModel {
-        complete: files.iter().any(|file| file.kind == FileKind::Model)
+        has_file: files
+            .iter()
+            .any(|file| matches!(file.kind, FileKind::Model | FileKind::Partial))
             || leading.iter().any(|known| known.is_of_a_file_still_there()),
         last_used: uses::last(store, &sha256)
             .or(changed)
             .unwrap_or(SystemTime::UNIX_EPOCH),
-        in_use: uses::goes_on(store, &sha256),
+        in_use: uses::goes_on(store, &sha256) || files.iter().any(is_being_fetched),
         specs: specs
             .chain(leading.into_iter().map(|known| known.spec.clone()))
             .collect(),
@@ -117,10 +138,15 @@ fn files_in(folder: &Path, kind: FileKind) -> Result<Vec<HeldFile>, StoreError> 
     for entry in entries {
         let path = entry.map_err(StoreError::io(folder))?.path();
         match fs::symlink_metadata(&path) {
-            Ok(data) if data.is_file() => found.push(HeldFile {
+            Ok(data) if data.is_file() && kind != FileKind::Partial => found.push(HeldFile {
                 path,
                 kind,
                 bytes: data.len(),
+            }),
+            Ok(data) if data.is_dir() && kind == FileKind::Partial => found.push(HeldFile {
+                bytes: taken_below(&path),
+                path,
+                kind,
             }),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(StoreError::io(&path)(error));
@@ -137,7 +163,7 @@ fn model_of(file: &HeldFile) -> Option<String> {
     const DIGITS: usize = 64;
     let name = file.path.file_name()?.to_str()?;
     let whole = match file.kind {
-        FileKind::Model => name.len() == DIGITS,
+        FileKind::Model | FileKind::Manifest | FileKind::Partial => name.len() == DIGITS,
         FileKind::Packed => file.path.extension().is_none(),
     };
     let digest = name.get(..DIGITS).filter(|_| whole)?;
@@ -151,6 +177,24 @@ fn is_unfinished(file: &HeldFile) -> bool {
         && file.path.extension().is_some_and(|end| end == "part")
         && File::open(&file.path)
             .is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+/// Without the holes. What goes meanwhile takes nothing.
+fn taken_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let taken = entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks() * BLOCK_BYTES));
+    taken.sum()
+}
+
+fn is_being_fetched(file: &HeldFile) -> bool {
+    file.kind == FileKind::Partial && partial::is_held(&file.path)
+}
+
+/// Of partials: nobody goes on with it, or the model is here.
+fn is_abandoned(store: &Path, file: &HeldFile, sha256: &str) -> bool {
+    let age = modified(&file.path.join("landed")).and_then(|at| at.elapsed().ok());
+    let is_left = age.is_some_and(|age| age > ABANDONED_AFTER) || store.join("blobs").join(sha256).is_file();
+    file.kind == FileKind::Partial && is_left && !partial::is_held(&file.path)
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -4,19 +4,28 @@
 //! lock             held by whoever fetches, looks up, lists or collects
 //! blobs/<sha256>   model files, complete and verified, never changed
 //! packed/<sha256>… weights of a model file as kernels want them; a cache, which shard hosts fill and read
+//! chunks/<sha256>  digests of a model file's chunks, made when it is first hashed or first asked for
+//! partial/<sha256>/ a model file that is being fetched from other nodes, chunk by chunk
 //! refs/<…>.json    which blob a spec led to
 //! uses/<sha256>    when a model was last used, and whether it is now
 //! temporary/<…>/   downloads in flight; left-overs of a crash are removed by the next fetch
 //! ```
-//! A file enters `blobs/` by one rename, after its digest was verified and its bytes were synced.
+//! A file enters `blobs/` by one rename, after its digest was verified and its bytes were synced. What is served to other
+//! nodes is read without the lock: a file that has been opened stays what it is, whoever collects it meanwhile. A partial
+//! has a lock of its own, which whoever fetches it holds; the store's is held only while a partial is opened or becomes a
+//! blob.
 
 pub mod catalogue;
+pub mod chunk_set;
+pub mod chunks;
 pub mod collect;
 mod digest;
 pub mod error;
+mod held;
 pub mod hub;
 pub mod inventory;
-mod progress;
+pub mod partial;
+pub mod progress;
 pub mod pypi;
 mod refs;
 pub mod spec;
@@ -24,10 +33,12 @@ pub mod spec;
 mod tests;
 mod uses;
 
+pub use held::{Opening, Promotion};
 pub use uses::Use;
 
 use crate::hex;
 use catalogue::{Entry, Source};
+use chunks::CHUNK_BYTES;
 use collect::Collected;
 use error::{SourceError, StoreError};
 use hub::{Hub, HubFile};
@@ -38,7 +49,6 @@ use rustix::fs::{FlockOperation, flock};
 use spec::Spec;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// A model that is on this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +77,7 @@ pub struct Store {
 impl Store {
     /// Makes the folder where it is missing.
     pub fn open(folder: &Path, hub: Hub, python: Python) -> Result<Store, StoreError> {
-        for part in ["blobs", "refs", "temporary", "uses"] {
+        for part in ["blobs", "chunks", "partial", "refs", "temporary", "uses"] {
             let path = folder.join(part);
             fs::create_dir_all(&path).map_err(StoreError::io(&path))?;
         }
@@ -143,18 +153,19 @@ impl Store {
         if data.is_dir() {
             return Err(StoreError::Folder(path));
         }
-        let modified = data
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_nanos = modified.map(|since| since.as_nanos());
+        let modified_nanos = refs::modified_nanos(&data);
         let spec = path.to_string_lossy().into_owned();
         let known = refs::recall(&self.folder, &spec)
             .filter(|known| known.bytes == data.len() && known.modified_nanos == modified_nanos)
             .and_then(|known| hex::decode(&known.sha256));
         let digest = match known {
             Some(digest) => digest,
-            None => digest::of_file(&path).map_err(StoreError::io(&path))?,
+            None => {
+                let (digest, manifest) =
+                    chunks::of_file(&path, CHUNK_BYTES).map_err(StoreError::io(&path))?;
+                self.keep_manifest(&digest, &manifest)?;
+                digest
+            }
         };
         let reference = Reference {
             spec,
@@ -296,8 +307,9 @@ impl Store {
                 reasons: format!("{spec}: {other}"),
             },
         })?;
-        let digest = digest::of_file(&fetched).map_err(StoreError::io(&fetched))?;
+        let (digest, manifest) = chunks::of_file(&fetched, CHUNK_BYTES).map_err(StoreError::io(&fetched))?;
         verify(spec, expected, digest)?;
+        self.keep_manifest(&digest, &manifest)?;
         self.admit(&fetched, digest)
     }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Reference {
@@ -27,6 +28,18 @@ impl Reference {
         self.modified_nanos.is_some()
             && fs::metadata(&self.spec).is_ok_and(|data| data.is_file() && data.len() == self.bytes)
     }
+
+    /// As [`Reference::is_of_a_file_still_there`], and nobody has written to it since.
+    pub fn is_of_an_unchanged_file(&self) -> bool {
+        self.is_of_a_file_still_there()
+            && fs::metadata(&self.spec).is_ok_and(|data| modified_nanos(&data) == self.modified_nanos)
+    }
+}
+
+/// Of a file's last change, in nanoseconds since 1970, where that is known.
+pub fn modified_nanos(data: &fs::Metadata) -> Option<u128> {
+    let since = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_nanos())
 }
 
 /// `None`: nothing remembered, or nothing readable, which is the same.

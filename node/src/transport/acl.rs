@@ -30,6 +30,7 @@ pub fn kind_may_stand(kind: Kind, place: Place) -> bool {
         Kind::Chunk => matches!(place, Place::Stream(Class::Bulk | Class::Activations, _)),
         Kind::StageBegin | Kind::StageStep => place == Place::Stream(Class::Activations, Side::Opener),
         Kind::StageReady => place == Place::Stream(Class::Activations, Side::Acceptor),
+        Kind::WantChunks => place == Place::Stream(Class::Bulk, Side::Opener),
         Kind::JoinRequest => place == Place::JoinRequest,
         Kind::JoinAnswer => place == Place::JoinAnswer,
         Kind::RenewRequest => place == Place::RenewRequest,
@@ -57,7 +58,9 @@ pub fn role_may_ask(role: Role, request: &PeerRequest) -> bool {
         | PeerRequest::ReadIndex(_)
         | PeerRequest::ModelText(_)
         | PeerRequest::SignedBy(_)
-        | PeerRequest::StageAt(_) => true,
+        | PeerRequest::StageAt(_)
+        | PeerRequest::Holds(_)
+        | PeerRequest::Manifest(_) => true,
         // A worker is told what was agreed on; it votes for nobody, tells nobody, and lets nobody in.
         PeerRequest::Raft(_) | PeerRequest::AuthorityKey(_) => role == Role::Voter,
     }

@@ -195,6 +195,14 @@ impl FrameReceiver {
         }))
     }
 
+    /// How much of the next message has come: whether a slow sender still sends.
+    pub fn begun_bytes(&self) -> usize {
+        match self.state {
+            Receiving::Collecting => self.header_filled + self.payload.len(),
+            Receiving::HandedOut => 0,
+        }
+    }
+
     /// The next message, which must be of this kind, opened. As [`FrameReceiver::next`].
     pub async fn next_message<T>(&mut self, kind: Kind) -> Result<Option<T>, LinkError>
     where

@@ -159,10 +159,11 @@ impl Peers {
 pub fn deadline_of(request: &PeerRequest) -> Duration {
     match request {
         PeerRequest::Ping(_) | PeerRequest::SignedBy(_) | PeerRequest::StageAt(_) => Duration::from_secs(1),
-        PeerRequest::Raft(_) | PeerRequest::ReadIndex(_) => Duration::from_secs(5),
-        PeerRequest::Command(_) | PeerRequest::ModelText(_) | PeerRequest::AuthorityKey(_) => {
-            Duration::from_secs(10)
-        }
+        PeerRequest::Raft(_) | PeerRequest::ReadIndex(_) | PeerRequest::Holds(_) => Duration::from_secs(5),
+        PeerRequest::Command(_)
+        | PeerRequest::ModelText(_)
+        | PeerRequest::AuthorityKey(_)
+        | PeerRequest::Manifest(_) => Duration::from_secs(10),
     }
 }
 

@@ -77,6 +77,7 @@ async fn stream(
         | Kind::StageBegin
         | Kind::StageReady
         | Kind::StageStep
+        | Kind::WantChunks
         | Kind::RaftEntry
         | Kind::RaftVote
         | Kind::RaftLogId

@@ -4,6 +4,7 @@ mod announce;
 mod model;
 mod models;
 mod node;
+mod shared;
 mod signals;
 
 pub use announce::Output;

@@ -1,5 +1,6 @@
 //! A model on its way to being served: found, read as far as the node needs it, planned.
 
+use super::shared::SharedModel;
 use crate::clock;
 use crate::config::Config;
 use crate::config::byte_size::ByteSize;
@@ -31,13 +32,14 @@ pub struct PreparedModel {
 
 impl PreparedModel {
     /// Blocks: fetches and hashes where it must. `available` is the memory for this model.
-    pub fn prepare(
+    fn prepare(
+        wish: Wish<'_>,
         store: &Store,
-        named: &NamedSpec,
         config: &Config,
         available: u64,
     ) -> anyhow::Result<PreparedModel> {
-        let (stored, in_use) = store.take(&named.spec, Check::Length)?;
+        let named = wish.named();
+        let (stored, in_use) = wish.take(store)?;
         // Metadata only; the weights are touched by the shard host alone.
         let file = ModelFile::map(&stored.path, config.kv_cache.value.format())?;
         let gguf = file.parse()?;
@@ -120,23 +122,47 @@ impl PreparedModel {
     }
 }
 
+/// Which model, and where it comes from.
+#[derive(Clone, Copy)]
+pub enum Wish<'a> {
+    /// From where the spec leads.
+    Asked(&'a NamedSpec),
+    Shared(&'a SharedModel),
+}
+
+impl<'a> Wish<'a> {
+    fn named(self) -> &'a NamedSpec {
+        match self {
+            Wish::Asked(named) => named,
+            Wish::Shared(model) => &model.named,
+        }
+    }
+
+    fn take(self, store: &Store) -> Result<(Stored, Use), StoreError> {
+        match self {
+            Wish::Asked(named) => store.take(&named.spec, Check::Length),
+            Wish::Shared(model) => model.take(store),
+        }
+    }
+}
+
 /// These models one after the other, sharing the memory that is there. What cannot be had goes to `failed`, which says
 /// whether to go on without it.
 pub fn prepare_all<'a>(
-    models: impl Iterator<Item = &'a NamedSpec>,
+    wishes: impl Iterator<Item = Wish<'a>>,
     config: &Config,
     store: &Store,
     failed: impl Fn(&NamedSpec, anyhow::Error) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<PreparedModel>> {
     let mut available = budget(config);
     let mut prepared = Vec::new();
-    for named in models {
-        match PreparedModel::prepare(store, named, config, available) {
+    for wish in wishes {
+        match PreparedModel::prepare(wish, store, config, available) {
             Ok(model) => {
                 available = available.saturating_sub(model.memory_bytes());
                 prepared.push(model);
             }
-            Err(error) => failed(named, error)?,
+            Err(error) => failed(wish.named(), error)?,
         }
     }
     Ok(prepared)

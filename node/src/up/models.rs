@@ -1,6 +1,7 @@
 //! Which models a node serves, and the cluster's word on it.
 
-use super::model::{self, PreparedModel};
+use super::model::{self, PreparedModel, Wish};
+use super::shared::SharedModel;
 use crate::config::Config;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
@@ -23,7 +24,7 @@ pub enum Models {
     /// Somebody asked for these: what cannot be had is an error.
     Asked(Vec<NamedSpec>),
     /// What the cluster serves, as far as this node can have it: the same files, with their digests.
-    Shared(Vec<(NamedSpec, [u8; 32])>),
+    Shared(Vec<SharedModel>),
 }
 
 /// A node that was told nothing shares the load of its cluster.
@@ -39,8 +40,11 @@ pub fn of_node(config: &Config, entry: &Entry) -> Models {
         .models()
         .filter(|model| applied.deployment(&model.name).is_none());
     let shared = chosen.filter_map(|model| {
-        let named = format!("{}={}", model.name, model.spec).parse().ok()?;
-        Some((named, model.digest))
+        Some(SharedModel {
+            named: format!("{}={}", model.name, model.spec).parse().ok()?,
+            digest: model.digest,
+            bytes: model.bytes,
+        })
     });
     Models::Shared(shared.collect())
 }
@@ -49,19 +53,22 @@ impl Models {
     pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
         let too_big = RefCell::new(Vec::new());
         let whole = match self {
-            Models::Asked(models) => model::prepare_all(models.iter(), config, store, |named, error| {
-                if !is_too_big(&error) {
-                    return Err(error);
-                }
-                too_big.borrow_mut().push(TooBig {
-                    named: named.clone(),
-                    reason: format!("{error:#}"),
-                });
-                Ok(())
-            })?,
+            Models::Asked(models) => {
+                let wishes = models.iter().map(Wish::Asked);
+                model::prepare_all(wishes, config, store, |named, error| {
+                    if !is_too_big(&error) {
+                        return Err(error);
+                    }
+                    too_big.borrow_mut().push(TooBig {
+                        named: named.clone(),
+                        reason: format!("{error:#}"),
+                    });
+                    Ok(())
+                })?
+            }
             Models::Shared(models) => {
-                let names = models.iter().map(|(named, _)| named);
-                let mut prepared = model::prepare_all(names, config, store, |named, error| {
+                let wishes = models.iter().map(Wish::Shared);
+                let mut prepared = model::prepare_all(wishes, config, store, |named, error| {
                     let error = format!("{error:#}");
                     tracing::warn!(
                         model = named.name,
@@ -99,9 +106,9 @@ fn is_too_big(error: &anyhow::Error) -> bool {
 }
 
 /// A path may lead to another file on another host.
-fn is_the_same(model: &PreparedModel, shared: &[(NamedSpec, [u8; 32])]) -> bool {
-    let wanted = shared.iter().find(|(named, _)| named.name == model.named.name);
-    let is_the_same = wanted.is_some_and(|(_, digest)| *digest == model.stored.digest);
+fn is_the_same(model: &PreparedModel, shared: &[SharedModel]) -> bool {
+    let wanted = shared.iter().find(|shared| shared.named.name == model.named.name);
+    let is_the_same = wanted.is_some_and(|shared| shared.digest == model.stored.digest);
     if !is_the_same {
         tracing::warn!(
             model = model.named.name,

@@ -3,6 +3,7 @@
 use super::announce::{self, Output, Ready, ReadyModel};
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
+use super::shared;
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
@@ -19,9 +20,10 @@ use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
 use crate::os::files;
 use crate::peers::entry::{self, Entry, Place};
+use crate::peers::weights::Shelf;
 use crate::peers::{RemoteReplicas, directory};
 use crate::placement::Explanations;
-use crate::placement::deploy::{Deploying, Wish};
+use crate::placement::deploy::{DeployWish, Deploying};
 use crate::placement::hosting::Hosting;
 use crate::placement::leader::Leading;
 use crate::placement::profile::{self, Profiling};
@@ -104,8 +106,14 @@ impl Node {
         };
         let entry = entry::enter(&place, config.join.value.as_ref()).await?;
         output.say(&announce::entry_line(&entry));
+        let shelf = Shelf::new(model::open_store(&config.store.value)?);
+        entry.desk.lend(shelf.clone());
         let models = models::of_node(config, &entry);
-        let Prepared { whole, too_big } = prepare(models, config.clone(), output).await?;
+        match &models {
+            Models::Shared(shared) => shared::fetch_missing(shared, &entry, &shelf, output).await,
+            Models::Asked(_) => {}
+        }
+        let Prepared { whole, too_big } = prepare(models, config.clone(), shelf.clone(), output).await?;
         tell_plan(config, &whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
@@ -115,10 +123,9 @@ impl Node {
             clock,
         } = Routing::start(config, &entry).await?;
         let explanations = Explanations::default();
-        let store = Arc::new(model::open_store(&config.store.value)?);
         let deploying = Arc::new(Deploying::new(
             Arc::clone(&entry.state),
-            Arc::clone(&store),
+            shelf.clone(),
             Arc::new(config.clone()),
             Arc::clone(&gateway),
             explanations.clone(),
@@ -157,7 +164,7 @@ impl Node {
         node.follow_others();
         let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
         node.start_replicas(config, whole).await?;
-        node.start_placement(config, store, taken_bytes, explanations);
+        node.start_placement(config, shelf, taken_bytes, explanations);
         for model in too_big {
             output.say(&announce::too_big_line(&model.named.name, &model.reason));
             node.supervisors.spawn(deploy(Arc::clone(&deploying), model));
@@ -169,7 +176,7 @@ impl Node {
     fn start_placement(
         &mut self,
         config: &Config,
-        store: Arc<Store>,
+        shelf: Shelf,
         taken_bytes: u64,
         explanations: Explanations,
     ) {
@@ -190,7 +197,7 @@ impl Node {
             own: self.entry.state.node(),
             applied: self.entry.state.applied_state().clone(),
             config,
-            store,
+            shelf,
             identity: Arc::clone(&self.entry.identity),
             bundle: Arc::clone(&self.entry.bundle),
             quic: nodes_quic(&self.entry),
@@ -428,7 +435,7 @@ async fn others_models(gateway: &RouterGateway) {
 
 /// Tells the cluster of a model that this node was to serve and cannot carry, for as long as it takes.
 async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
-    let wish = Wish {
+    let wish = DeployWish {
         model: format!("{}={}", model.named.name, model.named.spec),
         replicas: 1,
     };
@@ -442,12 +449,12 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
     }
 }
 
-async fn prepare(models: Models, config: Config, output: Output) -> anyhow::Result<Prepared> {
+async fn prepare(models: Models, config: Config, shelf: Shelf, output: Output) -> anyhow::Result<Prepared> {
     tokio::task::spawn_blocking(move || {
-        let store = model::open_store(&config.store.value)?;
-        let prepared = models.prepare(&config, &store)?;
+        let store = shelf.store();
+        let prepared = models.prepare(&config, store)?;
         if let Some(bytes_max) = config.store_max.value {
-            tell_collected(output, bytes_max, &store)?;
+            tell_collected(output, bytes_max, store)?;
         }
         Ok(prepared)
     })

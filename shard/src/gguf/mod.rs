@@ -10,11 +10,13 @@
 //! count is checked before use, nothing is allocated on a count's word alone, and no input panics.
 
 mod error;
+mod layout;
 mod reader;
 mod tensor;
 mod value;
 
 pub use error::GgufError;
+pub use layout::Layout;
 pub use tensor::Tensor;
 pub use value::{Array, NumberKind, Value};
 
@@ -34,17 +36,12 @@ pub struct Gguf<'a> {
 impl<'a> Gguf<'a> {
     /// Reads header, metadata and the table of tensors, and checks that all tensors lie inside the file.
     pub fn parse(bytes: &'a [u8]) -> Result<Gguf<'a>, GgufError> {
-        let mut reader = Reader::new(bytes);
-        header(&mut reader)?;
-        let tensor_count = reader.count(24, "the number of tensors")?;
-        let metadata_count = reader.count(13, "the number of metadata entries")?;
-        let mut gguf = Gguf {
-            metadata: metadata(&mut reader, metadata_count)?,
-            tensors: BTreeMap::new(),
-        };
-        let alignment = gguf.alignment(reader.at())?;
-        gguf.tensors = tensors(&mut reader, tensor_count)?;
-        gguf.locate(bytes, reader.at().next_multiple_of(alignment), alignment)?;
+        let Table {
+            mut gguf,
+            data_at,
+            alignment,
+        } = Table::parse(bytes)?;
+        gguf.locate(bytes, data_at, alignment)?;
         Ok(gguf)
     }
 
@@ -170,6 +167,35 @@ impl<'a> Gguf<'a> {
             found: value.describe(),
         };
         get(value).map(Some).ok_or_else(wrong)
+    }
+}
+
+/// All but the tensors' data: a file may not be there any further.
+struct Table<'a> {
+    /// Its tensors have no bytes yet.
+    gguf: Gguf<'a>,
+    /// Where the data begins.
+    data_at: u64,
+    alignment: u64,
+}
+
+impl<'a> Table<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Table<'a>, GgufError> {
+        let mut reader = Reader::new(bytes);
+        header(&mut reader)?;
+        let tensor_count = reader.count(24, "the number of tensors")?;
+        let metadata_count = reader.count(13, "the number of metadata entries")?;
+        let mut gguf = Gguf {
+            metadata: metadata(&mut reader, metadata_count)?,
+            tensors: BTreeMap::new(),
+        };
+        let alignment = gguf.alignment(reader.at())?;
+        gguf.tensors = tensors(&mut reader, tensor_count)?;
+        Ok(Table {
+            gguf,
+            data_at: reader.at().next_multiple_of(alignment),
+            alignment,
+        })
     }
 }
 

@@ -105,7 +105,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// Bytes in the file; 0 for a type that this table does not know. `None`: no whole number of blocks, or too many.
-    fn size(&self) -> Option<u64> {
+    pub(super) fn size(&self) -> Option<u64> {
         let Some((_, _, block, block_bytes)) = KINDS.iter().find(|kind| kind.0 == self.kind) else {
             return Some(0);
         };
@@ -120,7 +120,7 @@ impl<'a> Tensor<'a> {
         (count / block).checked_mul(*block_bytes)
     }
 
-    fn describe_size(&self) -> String {
+    pub(super) fn describe_size(&self) -> String {
         format!(
             "tensor {} of {:?} weights cannot be {}",
             self.name,

@@ -293,6 +293,7 @@ fn the_table_of_what_may_stand_where() {
         "RenewRequest: RenewRequest",
         "RenewAnswer: RenewAnswer",
         "Chunk: Stream(Bulk, Opener) Stream(Bulk, Acceptor) Stream(Activations, Opener) Stream(Activations, Acceptor)",
+        "WantChunks: Stream(Bulk, Opener)",
         "RaftEntry: ",
         "RaftVote: ",
         "RaftLogId: ",

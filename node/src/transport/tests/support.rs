@@ -279,7 +279,9 @@ impl Service for Recorder {
                 | PeerRequest::ModelText(_)
                 | PeerRequest::AuthorityKey(_)
                 | PeerRequest::SignedBy(_)
-                | PeerRequest::StageAt(_) => refusal(),
+                | PeerRequest::StageAt(_)
+                | PeerRequest::Holds(_)
+                | PeerRequest::Manifest(_) => refusal(),
             }
         })
     }

@@ -1,0 +1,99 @@
+//! What the cluster serves, for a node that shares its load: the same files, out of other nodes' stores where they are not
+//! here.
+
+use super::announce::Output;
+use crate::config::byte_size::ByteSize;
+use crate::peers::entry::Entry;
+use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::store::error::StoreError;
+use crate::store::progress::Progress;
+use crate::store::spec::{NamedSpec, Spec};
+use crate::store::{Check, Store, Stored, Use};
+use proto::NodeId;
+use std::fs;
+use std::time::Instant;
+use tokio::task::spawn_blocking;
+
+#[derive(Clone, Debug)]
+pub struct SharedModel {
+    pub named: NamedSpec,
+    /// SHA-256 of its file.
+    pub digest: [u8; 32],
+    pub bytes: u64,
+}
+
+impl SharedModel {
+    /// Wherever it is here; else from where its spec leads, be that to another file. Blocks.
+    pub fn take(&self, store: &Store) -> Result<(Stored, Use), StoreError> {
+        match store.take_held(&self.digest)? {
+            Some(taken) => Ok(taken),
+            None => store.take(&self.named.spec, Check::Length),
+        }
+    }
+
+    /// Blocks, and hashes a file that a user has at the same place as on the node that brought the model in.
+    fn is_here(&self, store: &Store) -> bool {
+        let is_held = || store.find_held(&self.digest).is_ok_and(|held| held.is_some());
+        if is_held() {
+            return true;
+        }
+        match &self.named.spec {
+            Spec::Path(path) if fs::metadata(path).is_ok_and(|data| data.len() == self.bytes) => {
+                store.resolve(&self.named.spec, Check::Length).is_ok() && is_held()
+            }
+            Spec::Path(_) | Spec::Catalogue(_) | Spec::Hub { .. } | Spec::Pypi { .. } => false,
+        }
+    }
+}
+
+/// What is not here, one model after the other. What no node gives is left to where its spec leads.
+pub async fn fetch_missing(models: &[SharedModel], entry: &Entry, shelf: &Shelf, output: Output) {
+    let fetcher = Fetcher {
+        own: entry.state.node(),
+        peers: entry.peers.clone(),
+        shelf: shelf.clone(),
+        patience: Patience::default(),
+    };
+    for model in models {
+        let (store, wanted) = (shelf.clone(), model.clone());
+        let is_here = spawn_blocking(move || wanted.is_here(store.store())).await;
+        if is_here.unwrap_or(false) {
+            continue;
+        }
+        let others: Vec<NodeId> = {
+            let applied = entry.state.applied();
+            let others = applied.members().filter(|member| member.node != fetcher.own);
+            others.map(|member| member.node).collect()
+        };
+        fetch(model, &fetcher, &others, output).await;
+    }
+}
+
+async fn fetch(model: &SharedModel, fetcher: &Fetcher, others: &[NodeId], output: Output) {
+    let name = &model.named.name;
+    let wanted = Wanted {
+        digest: model.digest,
+        file_bytes: model.bytes,
+        manifest: None,
+        which: Which::All,
+    };
+    let began = Instant::now();
+    let mut progress = None;
+    let mut tell = |bytes: u64, wanted_bytes: u64| {
+        let start = || Progress::start(&format!("fetching {name} from other nodes"), wanted_bytes);
+        progress.get_or_insert_with(start).set(bytes);
+    };
+    let fetched = fetcher.fetch(&wanted, others, &mut tell).await;
+    drop(progress);
+    match fetched {
+        Ok(Fetched::Whole(_) | Fetched::Parts(_)) => output.say(&format!(
+            "weights  {name}: {} from other nodes in {:.1} s",
+            ByteSize::new(model.bytes),
+            began.elapsed().as_secs_f64()
+        )),
+        Err(error) => {
+            let error = error.to_string();
+            tracing::warn!(model = name, error, "other nodes could not give the file");
+        }
+    }
+}
