@@ -157,11 +157,11 @@ fn a_lost_replica_goes_before_a_drained_one_and_that_before_a_new_one() {
     let free = [FOUNDER, second, third]
         .into_iter()
         .find(|node| ![of_a, of_b].contains(node));
+    assert_eq!(town.silent(of_b, 9_000), []);
     town.drain(of_a);
     town.deploy("0", 4, 1);
-    let actions = town.silent(of_b, 10_000);
-    town.carry_out(actions);
-    town.settle();
+    town.now = town.now + Span::from_secs(1);
+    assert_eq!(town.settle().commands.len(), 1, "all is known at once");
     assert_eq!(town.nodes("b"), [free.unwrap()]);
     assert_eq!(town.nodes("a"), [of_a], "there is no room for it");
     assert!(town.placed("0").is_empty());
@@ -249,6 +249,22 @@ fn caches_become_smaller_so_that_another_model_fits_beside() {
     let doings = town.settle();
     assert_eq!(doings.commands, [], "nothing shrinks in vain");
     assert_eq!(doings.explained.len(), 1);
+}
+
+#[test]
+fn the_cache_of_a_replica_in_trouble_is_left_alone() {
+    let mut town = Town::founded(160);
+    town.joined(160);
+    town.deploy("a", 20, 1);
+    town.settle();
+    let before = town.placed("a")[0].clone();
+    assert_eq!(before.stages.len(), 2);
+    let node = before.stages[0].node;
+    town.drain(node);
+    town.deploy("b", 4, 1);
+    let doings = town.settle();
+    assert_eq!(doings.commands, [], "to place it where it is would be refused");
+    assert_eq!(doings.explained.len(), 2);
 }
 
 #[test]
