@@ -4,10 +4,11 @@ mod placing;
 
 use coordinator::Machine;
 use coordinator::cluster_state::FOUNDER;
-use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent};
+use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent, View, rehearse};
 use placing::{Doings, Town};
-use proto::cluster::{ClusterCommand, Undeploy};
-use proto::{ReplicaId, Span};
+use proto::cluster::{ClusterCommand, Deployment, Undeploy};
+use proto::{NodeId, ReplicaId, Span};
+use std::collections::BTreeSet;
 
 fn places(doings: &Doings) -> usize {
     let is_place = |command: &&ClusterCommand| matches!(command, ClusterCommand::Place(_));
@@ -265,6 +266,30 @@ fn the_cache_of_a_replica_in_trouble_is_left_alone() {
     let doings = town.settle();
     assert_eq!(doings.commands, [], "to place it where it is would be refused");
     assert_eq!(doings.explained.len(), 2);
+}
+
+#[test]
+fn a_rehearsal_says_what_is_done_afterwards() {
+    let mut town = Town::founded(150);
+    town.joined(100);
+    let rehearse = |town: &Town, deployment: &Deployment| {
+        let view = View::of(&town.state);
+        rehearse(&view, &BTreeSet::new(), deployment)
+    };
+    for (name, layers) in [("a", 4), ("b", 7), ("c", 8)] {
+        let deployment = placing::deployment(name, layers, 1);
+        let layout = rehearse(&town, &deployment).unwrap();
+        let shrinks = layout
+            .reasons()
+            .iter()
+            .any(|line| line.starts_with("caches of other"));
+        town.deploy(name, layers, 1);
+        let doings = town.settle();
+        assert_eq!(shrinks, places(&doings) > 1, "{name}: {:?}", layout.reasons());
+        let of_layout: Vec<NodeId> = layout.stages.iter().map(|stage| stage.node).collect();
+        assert_eq!(town.nodes(name), of_layout);
+    }
+    assert!(rehearse(&town, &placing::deployment("d", 9, 1)).is_err());
 }
 
 #[test]
