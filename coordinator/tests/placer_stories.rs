@@ -4,10 +4,11 @@ mod placing;
 
 use coordinator::Machine;
 use coordinator::cluster_state::FOUNDER;
-use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent};
+use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent, View, rehearse};
 use placing::{Doings, Town};
-use proto::cluster::{ClusterCommand, Undeploy};
-use proto::{ReplicaId, Span};
+use proto::cluster::{ClusterCommand, Deployment, Undeploy};
+use proto::{NodeId, ReplicaId, Span};
+use std::collections::BTreeSet;
 
 fn places(doings: &Doings) -> usize {
     let is_place = |command: &&ClusterCommand| matches!(command, ClusterCommand::Place(_));
@@ -157,11 +158,11 @@ fn a_lost_replica_goes_before_a_drained_one_and_that_before_a_new_one() {
     let free = [FOUNDER, second, third]
         .into_iter()
         .find(|node| ![of_a, of_b].contains(node));
+    assert_eq!(town.silent(of_b, 9_000), []);
     town.drain(of_a);
     town.deploy("0", 4, 1);
-    let actions = town.silent(of_b, 10_000);
-    town.carry_out(actions);
-    town.settle();
+    town.now = town.now + Span::from_secs(1);
+    assert_eq!(town.settle().commands.len(), 1, "all is known at once");
     assert_eq!(town.nodes("b"), [free.unwrap()]);
     assert_eq!(town.nodes("a"), [of_a], "there is no room for it");
     assert!(town.placed("0").is_empty());
@@ -249,6 +250,46 @@ fn caches_become_smaller_so_that_another_model_fits_beside() {
     let doings = town.settle();
     assert_eq!(doings.commands, [], "nothing shrinks in vain");
     assert_eq!(doings.explained.len(), 1);
+}
+
+#[test]
+fn the_cache_of_a_replica_in_trouble_is_left_alone() {
+    let mut town = Town::founded(160);
+    town.joined(160);
+    town.deploy("a", 20, 1);
+    town.settle();
+    let before = town.placed("a")[0].clone();
+    assert_eq!(before.stages.len(), 2);
+    let node = before.stages[0].node;
+    town.drain(node);
+    town.deploy("b", 4, 1);
+    let doings = town.settle();
+    assert_eq!(doings.commands, [], "to place it where it is would be refused");
+    assert_eq!(doings.explained.len(), 2);
+}
+
+#[test]
+fn a_rehearsal_says_what_is_done_afterwards() {
+    let mut town = Town::founded(150);
+    town.joined(100);
+    let rehearse = |town: &Town, deployment: &Deployment| {
+        let view = View::of(&town.state);
+        rehearse(&view, &BTreeSet::new(), deployment)
+    };
+    for (name, layers) in [("a", 4), ("b", 7), ("c", 8)] {
+        let deployment = placing::deployment(name, layers, 1);
+        let layout = rehearse(&town, &deployment).unwrap();
+        let shrinks = layout
+            .reasons()
+            .iter()
+            .any(|line| line.starts_with("caches of other"));
+        town.deploy(name, layers, 1);
+        let doings = town.settle();
+        assert_eq!(shrinks, places(&doings) > 1, "{name}: {:?}", layout.reasons());
+        let of_layout: Vec<NodeId> = layout.stages.iter().map(|stage| stage.node).collect();
+        assert_eq!(town.nodes(name), of_layout);
+    }
+    assert!(rehearse(&town, &placing::deployment("d", 9, 1)).is_err());
 }
 
 #[test]

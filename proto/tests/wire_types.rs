@@ -322,6 +322,7 @@ fn deployment() -> Deployment {
             block_tokens: 13,
         },
         replicas: 14,
+        ranks: 1,
     }
 }
 

@@ -60,7 +60,8 @@ impl ClusterState {
 
     pub(super) fn accepts_deployment(&self, deployment: &Deployment) -> Result<(), Rejected> {
         let name = deployment.model.name.clone();
-        if !is_sound(&deployment.shape) {
+        let ranks = 1..=deployment.shape.heads;
+        if !is_sound(&deployment.shape) || !ranks.contains(&deployment.ranks) {
             return Err(Rejected::ShapeUnfit { name });
         }
         let known = self.model(&name);
@@ -136,11 +137,13 @@ impl ClusterState {
         Applied::Done
     }
 
-    /// Sizes that have changed, of the same file, mean that what is placed was cut for others.
+    /// Sizes or ranks that have changed, of the same file, mean that what is placed was cut for others.
     pub(super) fn deploy(&mut self, deployment: &Deployment) -> Applied {
         let name = &deployment.model.name;
         let before = self.deployments.insert(name.clone(), deployment.clone());
-        if before.is_some_and(|before| before.shape != deployment.shape) {
+        let is_cut_otherwise =
+            |before: Deployment| before.shape != deployment.shape || before.ranks != deployment.ranks;
+        if before.is_some_and(is_cut_otherwise) {
             self.unplace_where(|placement| placement.model == *name);
         }
         let model = || deployment.model.clone();

@@ -39,6 +39,24 @@ pub fn next(view: &View, lost: &BTreeSet<NodeId>) -> Choice {
     Choice::Rest(obstacles)
 }
 
+/// What would be done for one more replica of this model, which need not be deployed yet.
+pub fn rehearse(view: &View, lost: &BTreeSet<NodeId>, deployment: &Deployment) -> Result<Layout, NoFit> {
+    let table = Table::new(view, lost);
+    let (layout, caches) = table.find(deployment, ReplicaId(0), wishes(deployment))?;
+    Ok(match caches {
+        Caches::Kept => layout,
+        Caches::Least => {
+            layout.also("caches of other models on these nodes are made smaller for it".to_owned())
+        }
+    })
+}
+
+fn wishes(deployment: &Deployment) -> Wishes {
+    Wishes {
+        ranks: deployment.ranks,
+    }
+}
+
 struct Table<'a> {
     view: &'a View,
     /// Of the nodes that may be placed on.
@@ -144,30 +162,42 @@ impl<'a> Table<'a> {
 
     /// A placement for it, or one of another replica that makes room.
     fn meet(&self, need: &Need<'a>) -> Result<Placement, NoFit> {
-        let (shape, replica, wishes) = (&need.deployment.shape, need.replica(), need.wishes());
-        let model = &need.deployment.model.name;
-        let apart = |node: &NodeId| {
-            let others = self
-                .view
-                .placements_of(model)
-                .filter(|placement| placement.replica != replica);
-            others
-                .flat_map(|placement| &placement.stages)
-                .all(|stage| stage.node != *node)
+        let (layout, caches) = self.find(need.deployment, need.replica(), need.wishes())?;
+        Ok(match caches {
+            Caches::Kept => need.placement(&layout.stages, layout.blocks, &layout),
+            Caches::Least => self.make_room(need, &layout),
+        })
+    }
+
+    /// On nodes without another replica of it; or else anywhere; or else as if all caches were at their least.
+    fn find(
+        &self,
+        deployment: &Deployment,
+        replica: ReplicaId,
+        wishes: Wishes,
+    ) -> Result<(Layout, Caches), NoFit> {
+        let others = || {
+            self.view
+                .placements_of(&deployment.model.name)
+                .filter(|placement| placement.replica != replica)
+        };
+        let is_apart = |node: NodeId| {
+            let mut stages = others().flat_map(|placement| &placement.stages);
+            stages.all(|stage| stage.node != node)
         };
         let kept = self.devices(replica, Caches::Kept);
         let fresh: Vec<Device> = kept
             .iter()
-            .filter(|device| apart(&device.node))
+            .filter(|device| is_apart(device.node))
             .cloned()
             .collect();
         for devices in [&fresh, &kept] {
-            if let Ok(layout) = fit(shape, devices, wishes) {
-                return Ok(need.placement(&layout.stages, layout.blocks, &layout));
+            if let Ok(layout) = fit(&deployment.shape, devices, wishes) {
+                return Ok((layout, Caches::Kept));
             }
         }
-        let layout = fit(shape, &self.devices(replica, Caches::Least), wishes)?;
-        Ok(self.make_room(need, &layout))
+        let layout = fit(&deployment.shape, &self.devices(replica, Caches::Least), wishes)?;
+        Ok((layout, Caches::Least))
     }
 
     fn devices(&self, replica: ReplicaId, caches: Caches) -> Vec<Device> {
@@ -275,14 +305,8 @@ impl Need<'_> {
         }
     }
 
-    /// As before, where there is a before.
     fn wishes(&self) -> Wishes {
-        match self.cause {
-            Cause::Missing { .. } => Wishes::default(),
-            Cause::Troubled(placement, _) => Wishes {
-                ranks: placement.stages.first().map_or(1, |stage| stage.ranks),
-            },
-        }
+        wishes(self.deployment)
     }
 
     fn placement(&self, stages: &[StagePlace], blocks: u32, layout: &Layout) -> Placement {

@@ -67,6 +67,11 @@ impl Layout {
     pub fn reasons(&self) -> &[String] {
         &self.reasons
     }
+
+    pub(super) fn also(mut self, reason: String) -> Layout {
+        self.reasons.push(reason);
+        self
+    }
 }
 
 /// The best layout of a model over some of these devices. The same arguments give the same answer.

@@ -7,6 +7,7 @@ mod choice;
 pub mod layout;
 mod view;
 
+pub use choice::rehearse;
 pub use view::View;
 
 use crate::Machine;

@@ -88,35 +88,9 @@ impl Town {
         })));
     }
 
-    /// A model of so many layers of 10 MiB, whose least cache takes 1 MiB for each layer and which needs 3 MiB in other
-    /// ways: 2 for embeddings and output matrix, 1 to compute in.
     pub fn deploy(&mut self, name: &str, layers: u32, replicas: u32) {
-        self.must(ClusterCommand::Deploy(Box::new(Deployment {
-            model: ModelRecord {
-                name: name.into(),
-                spec: "path".into(),
-                digest: [1; 32],
-                bytes: 1,
-                added_at_secs: 0,
-            },
-            manifest: [0; 32],
-            shape: ModelShape {
-                layers,
-                hidden: 1024,
-                heads: 8,
-                kv_heads: 8,
-                context_tokens_max: 1024,
-                layer_weight_bytes: vec![10 * MIB; layers as usize],
-                layer_weights: 10 * MIB,
-                embedding_bytes: MIB,
-                head_bytes: MIB,
-                head_weights: MIB,
-                kv_bytes_per_token_layer: 1024,
-                workspace_bytes: MIB,
-                block_tokens: 16,
-            },
-            replicas,
-        })));
+        let deployment = deployment(name, layers, replicas);
+        self.must(ClusterCommand::Deploy(Box::new(deployment)));
     }
 
     pub fn drain(&mut self, node: NodeId) {
@@ -217,5 +191,37 @@ impl Town {
             panic!("{:?}", self.placed(model))
         };
         placement.stages.iter().map(|stage| stage.node).collect()
+    }
+}
+
+/// A model of so many layers of 10 MiB, whose least cache takes 1 MiB for each layer and which needs 3 MiB in other ways: 2
+/// for embeddings and output matrix, 1 to compute in.
+pub fn deployment(name: &str, layers: u32, replicas: u32) -> Deployment {
+    Deployment {
+        model: ModelRecord {
+            name: name.into(),
+            spec: "path".into(),
+            digest: [1; 32],
+            bytes: 1,
+            added_at_secs: 0,
+        },
+        manifest: [0; 32],
+        shape: ModelShape {
+            layers,
+            hidden: 1024,
+            heads: 8,
+            kv_heads: 8,
+            context_tokens_max: 1024,
+            layer_weight_bytes: vec![10 * MIB; layers as usize],
+            layer_weights: 10 * MIB,
+            embedding_bytes: MIB,
+            head_bytes: MIB,
+            head_weights: MIB,
+            kv_bytes_per_token_layer: 1024,
+            workspace_bytes: MIB,
+            block_tokens: 16,
+        },
+        replicas,
+        ranks: 1,
     }
 }

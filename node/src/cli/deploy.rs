@@ -32,6 +32,9 @@ pub struct Deploy {
     /// How many copies
     #[arg(long, value_name = "N", default_value_t = 1)]
     replicas: u32,
+    /// Tensor parallel ranks inside each node [default: --tp of the node that is asked]
+    #[arg(long, value_name = "N")]
+    tp: Option<u32>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -63,10 +66,18 @@ pub struct Undeploy {
 impl Deploy {
     pub fn run(self) -> anyhow::Result<()> {
         let model = from_anywhere(&self.model)?;
-        let replicas = self.replicas;
+        let (replicas, ranks) = (self.replicas, self.tp);
         let request = match self.dry_run {
-            true => ControlRequest::PlanModel { model, replicas },
-            false => ControlRequest::DeployModel { model, replicas },
+            true => ControlRequest::PlanModel {
+                model,
+                replicas,
+                ranks,
+            },
+            false => ControlRequest::DeployModel {
+                model,
+                replicas,
+                ranks,
+            },
         };
         let folder = self.data_dir.folder()?;
         let bar = spinner();

@@ -43,9 +43,17 @@ pub enum ControlRequest {
     /// Answered with nothing.
     RevokeToken { id: String },
     /// What would be placed where. Answered with a [`report::DeployReport`]; to be asked again while it is read.
-    PlanModel { model: String, replicas: u32 },
+    PlanModel {
+        model: String,
+        replicas: u32,
+        ranks: Option<u32>,
+    },
     /// As `PlanModel`, and does it.
-    DeployModel { model: String, replicas: u32 },
+    DeployModel {
+        model: String,
+        replicas: u32,
+        ranks: Option<u32>,
+    },
     /// Answered with nothing.
     UndeployModel { model: String },
     /// Answered with nothing.

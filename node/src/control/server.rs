@@ -130,11 +130,29 @@ impl ControlServer {
             ControlRequest::DrainNode { node } => told(nodes::drain(&self.state, NodeId(node)).await),
             ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
             ControlRequest::RevokeToken { id } => told(nodes::revoke_token(&self.state, id).await),
-            ControlRequest::PlanModel { model, replicas } => {
-                told(self.deploying.plan(&DeployWish { model, replicas }).await)
+            ControlRequest::PlanModel {
+                model,
+                replicas,
+                ranks,
+            } => {
+                let wish = DeployWish {
+                    model,
+                    replicas,
+                    ranks,
+                };
+                told(self.deploying.plan(&wish).await)
             }
-            ControlRequest::DeployModel { model, replicas } => {
-                told(self.deploying.deploy(&DeployWish { model, replicas }).await)
+            ControlRequest::DeployModel {
+                model,
+                replicas,
+                ranks,
+            } => {
+                let wish = DeployWish {
+                    model,
+                    replicas,
+                    ranks,
+                };
+                told(self.deploying.deploy(&wish).await)
             }
             ControlRequest::UndeployModel { model } => told(self.deploying.undeploy(model).await),
             ControlRequest::BeginRotation => {

@@ -55,6 +55,8 @@ pub struct DeployWish {
     /// `[NAME=]SPEC`.
     pub model: String,
     pub replicas: u32,
+    /// Tensor parallel ranks of every stage; `None`: as the node was told at its start.
+    pub ranks: Option<u32>,
 }
 
 impl Deploying {
@@ -84,7 +86,7 @@ impl Deploying {
         if self.is_anyone_measuring() {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
-        let reasons = plan::reasons(&self.state.applied(), &read.deployment)?;
+        let reasons = plan::reasons(&self.state.applied(), &self.wanted(wish, &read))?;
         Ok(DeployReport {
             reasons,
             ..DeployReport::at(DeployStep::Planned)
@@ -95,15 +97,10 @@ impl Deploying {
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
-        let deployment = Deployment {
-            replicas: wish.replicas,
-            ..read.deployment.clone()
-        };
+        let deployment = self.wanted(wish, &read);
         let name = deployment.model.name.clone();
         let known = self.state.applied().deployment(&name).cloned();
-        if known
-            .is_none_or(|known| known.replicas != deployment.replicas || !is_the_same(&known, &deployment))
-        {
+        if known.is_none_or(|known| !is_the_same(&known, &deployment)) {
             let command = ClusterCommand::Deploy(Box::new(deployment));
             self.state
                 .commit(command)
@@ -111,6 +108,14 @@ impl Deploying {
                 .map_err(|error| error.to_string())?;
         }
         Ok(self.progress(&name))
+    }
+
+    fn wanted(&self, wish: &DeployWish, read: &ReadModel) -> Deployment {
+        Deployment {
+            replicas: wish.replicas,
+            ranks: wish.ranks.unwrap_or(self.config.tp.value as u32),
+            ..read.deployment.clone()
+        }
     }
 
     pub async fn undeploy(&self, name: String) -> ControlAnswer<()> {
@@ -123,16 +128,6 @@ impl Deploying {
             Job::Read(read) => read.deployment.model.name != name,
             Job::Reading | Job::Failed(_) => true,
         });
-        Ok(())
-    }
-
-    /// A model that somebody has read already, as one that this node was to serve and cannot carry.
-    pub async fn tell(&self, deployment: Deployment) -> ControlAnswer<()> {
-        let command = ClusterCommand::Deploy(Box::new(deployment));
-        self.state
-            .commit(command)
-            .await
-            .map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -219,9 +214,12 @@ impl Deploying {
     }
 }
 
-/// But for how many copies there are to be.
+/// But for when it was added.
 fn is_the_same(known: &Deployment, asked: &Deployment) -> bool {
-    known.model.digest == asked.model.digest && known.shape == asked.shape
+    known.model.digest == asked.model.digest
+        && known.shape == asked.shape
+        && known.replicas == asked.replicas
+        && known.ranks == asked.ranks
 }
 
 /// Fetches and hashes where it must.
@@ -244,6 +242,7 @@ fn read(store: &Store, named: &NamedSpec, config: &Config) -> anyhow::Result<Rea
             manifest: store.manifest(&stored)?.digest(),
             shape,
             replicas: 1,
+            ranks: 1,
         },
         _in_use: in_use,
     })

@@ -1,8 +1,9 @@
 //! Plans, in words for people.
 
 use coordinator::cluster_state::ClusterState;
-use coordinator::placer::layout::{Device, Wishes, fit};
-use proto::cluster::{Deployment, NodeProfile, Placement, Prediction};
+use coordinator::placer::{View, rehearse};
+use proto::cluster::{Deployment, Placement, Prediction};
+use std::collections::BTreeSet;
 
 /// Where the stages of a replica are, and what is expected of it.
 pub fn words(placement: &Placement) -> String {
@@ -37,26 +38,8 @@ pub fn words(placement: &Placement) -> String {
 
 /// What would be placed where now, and why. An error is why nothing can be.
 pub fn reasons(state: &ClusterState, deployment: &Deployment) -> Result<Vec<String>, String> {
-    let devices: Vec<Device> = state
-        .profiles()
-        .filter(|profile| !state.is_drained(profile.node))
-        .map(|profile| device(state, profile))
-        .collect();
-    match fit(&deployment.shape, &devices, Wishes::default()) {
-        Ok(layout) => Ok(layout.reasons().to_vec()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn device(state: &ClusterState, profile: &NodeProfile) -> Device {
-    Device {
-        node: profile.node,
-        memory_bytes: profile
-            .memory_bytes
-            .saturating_sub(state.placed_bytes(profile.node)),
-        threads: profile.threads,
-        read_bytes_per_sec: profile.read_bytes_per_sec,
-        multiply_adds_per_sec: profile.multiply_adds_per_sec,
-        links: profile.links.clone(),
-    }
+    let layout = rehearse(&View::of(state), &BTreeSet::new(), deployment);
+    layout
+        .map(|layout| layout.reasons().to_vec())
+        .map_err(|error| error.to_string())
 }

@@ -438,6 +438,7 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
     let wish = DeployWish {
         model: format!("{}={}", model.named.name, model.named.spec),
         replicas: 1,
+        ranks: None,
     };
     loop {
         match deploying.deploy(&wish).await {

@@ -4,7 +4,7 @@
 use super::announce::Output;
 use crate::config::byte_size::ByteSize;
 use crate::peers::entry::Entry;
-use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::peers::weights::{self, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
 use crate::store::error::StoreError;
 use crate::store::progress::Progress;
 use crate::store::spec::{NamedSpec, Spec};
@@ -63,7 +63,8 @@ pub async fn fetch_missing(models: &[SharedModel], entry: &Entry, shelf: &Shelf,
         let others: Vec<NodeId> = {
             let applied = entry.state.applied();
             let others = applied.members().filter(|member| member.node != fetcher.own);
-            others.map(|member| member.node).collect()
+            let able = others.filter(|member| member.level >= weights::LEVEL);
+            able.map(|member| member.node).collect()
         };
         fetch(model, &fetcher, &others, output).await;
     }

@@ -65,6 +65,8 @@ pub struct Deployment {
     pub shape: ModelShape,
     /// How many copies; 0 keeps it known and runs none.
     pub replicas: u32,
+    /// Tensor parallel, of every stage inside its node; at least 1.
+    pub ranks: u32,
 }
 
 /// A run of layers on one node.

@@ -52,6 +52,7 @@ fn deployment(name: &str, digest: u8) -> Deployment {
             ..ModelShape::default()
         },
         replicas: 1,
+        ranks: 1,
     }
 }
 
