@@ -22,6 +22,15 @@ fn whole() -> String {
     text_of(&fleet.client(0).complete(prompt()))
 }
 
+/// Tokens drawn with a seed, with their log-probabilities: every bit of the logits shows.
+fn drawn(fleet: &Fleet) -> Value {
+    let mut body = prompt();
+    body["temperature"] = json!(0.9);
+    body["seed"] = json!(11);
+    body["logprobs"] = json!(3);
+    fleet.client(0).complete(body)["choices"].clone()
+}
+
 fn placed(fleet: &Fleet) -> Value {
     fleet.json(fleet.any(), &["status"])["deployments"][0]["placed"].clone()
 }
@@ -34,7 +43,10 @@ fn nodes_of(placed: &Value) -> Vec<u64> {
 
 #[test]
 fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
-    let expected = whole();
+    let (expected, expected_drawn) = {
+        let fleet = Fleet::found();
+        (text_of(&fleet.client(0).complete(prompt())), drawn(&fleet))
+    };
     let mut fleet = Fleet::found_as(Holds::TheModel, &["--memory", HALF]);
     let waits = || fleet.json(0, &["status"])["deployments"][0]["waits_for"].clone();
     until("it waits for room, and says so", Duration::from_secs(30), || {
@@ -53,6 +65,7 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     for place in 0..2 {
         assert_eq!(text_of(&fleet.client(place).complete(prompt())), expected);
     }
+    assert_eq!(drawn(&fleet), expected_drawn);
     let metrics: Vec<String> = (0..2)
         .map(|place| fleet.client(place).get("/metrics").text)
         .collect();
@@ -63,6 +76,12 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     );
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("layers 0 to"), "{words}");
+    // Each stage on two ranks besides.
+    fleet.says(1, &["deploy", MODEL, "--tp", "2"]);
+    let placed = self::placed(&fleet);
+    let ranks = |stage: usize| placed[0]["stages"][stage]["ranks"].as_u64();
+    assert_eq!((ranks(0), ranks(1)), (Some(2), Some(2)), "{placed}");
+    assert_eq!(drawn(&fleet), expected_drawn);
 }
 
 #[test]

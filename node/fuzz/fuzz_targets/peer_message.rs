@@ -11,6 +11,7 @@ use proto::engine::{FromEngine, ToEngine};
 use proto::join::{JoinAnswer, JoinRequest, NodeIdentity, RenewAnswer, RenewRequest};
 use proto::peer::{Hello, PeerAnswer, PeerRequest};
 use proto::raft::{Entry, LogId, SnapshotMeta, Vote};
+use proto::stage::{StageBegin, StageReady, StageStep};
 use proto::weights::WantChunks;
 use proto::wire::{self, HEADER_BYTES, Header, Kind};
 
@@ -61,6 +62,9 @@ fn of_kind(kind: Kind, payload: &[u8]) {
         Kind::NodeIdentity => drop(wire::open_payload::<NodeIdentity>(payload)),
         Kind::ModelText => drop(wire::open_payload::<TokenizerSource>(payload)),
         Kind::WantChunks => drop(wire::open_payload::<WantChunks>(payload)),
+        Kind::StageBegin => drop(wire::open_payload::<StageBegin>(payload)),
+        Kind::StageReady => drop(wire::open_payload::<StageReady>(payload)),
+        Kind::StageStep => drop(wire::open_payload::<StageStep>(payload)),
         // Raw bytes, or of the process itself.
         Kind::Chunk | Kind::LogEntry | Kind::ShardSetup | Kind::PackedIndex => {}
     }

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ struct Assignment {
 
 struct Running {
     assignment: Assignment,
-    task: AbortHandle,
+    task: JoinHandle<()>,
     /// Where the head is here.
     hub: Option<Hub>,
 }
@@ -72,7 +72,6 @@ impl Hosting {
     pub async fn follow(self) {
         let mut changes = self.applied.changes();
         let mut running: BTreeMap<ReplicaId, Running> = BTreeMap::new();
-        let mut tasks = JoinSet::new();
         loop {
             let mut wanted = self.wanted();
             let ended: Vec<ReplicaId> = running
@@ -89,7 +88,7 @@ impl Hosting {
             }
             wanted.retain(|replica, _| !running.contains_key(replica));
             for (replica, assignment) in wanted {
-                running.insert(replica, self.start(assignment, &mut tasks));
+                running.insert(replica, self.start(assignment));
             }
             if changes.changed().await.is_err() {
                 return;
@@ -113,7 +112,7 @@ impl Hosting {
             .collect()
     }
 
-    fn start(&self, assignment: Assignment, tasks: &mut JoinSet<()>) -> Running {
+    fn start(&self, assignment: Assignment) -> Running {
         let hub = assignment.is_head().then(|| {
             Hub::new(
                 assignment.record.replica,
@@ -123,7 +122,7 @@ impl Hosting {
             )
         });
         let (host, its, hub_of_task) = (self.clone(), assignment.clone(), hub.clone());
-        let task = tasks.spawn(async move { host.host(its, hub_of_task).await });
+        let task = tokio::spawn(async move { host.host(its, hub_of_task).await });
         Running {
             assignment,
             task,
@@ -131,10 +130,11 @@ impl Hosting {
         }
     }
 
-    async fn end(&self, replica: ReplicaId, ended: Running) {
-        // With the task goes the process.
+    async fn end(&self, replica: ReplicaId, mut ended: Running) {
         ended.task.abort();
-        if let Some(hub) = ended.hub {
+        // With the task goes the process, and what it has said of itself: what follows must not be mixed up with it.
+        let _ = (&mut ended.task).await;
+        if let Some(hub) = ended.hub.take() {
             self.desk.remove_replica(replica);
             hub.withdraw().await;
             self.board.remove(replica);
@@ -292,6 +292,12 @@ impl Hosting {
             address: self.quic,
             members: placement.stages.iter().filter_map(member).collect(),
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
