@@ -10,6 +10,18 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub struct StageBegin {
     /// Where this stage sends what it has computed.
     pub next: StageAddress,
+    /// What it is taken to be: one that is another says so, and ends the stream.
+    pub part: StagePart,
+}
+
+/// What a stage has.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StagePart {
+    pub layer_first: u32,
+    /// One after the last.
+    pub layer_end: u32,
+    /// Pages of KV cache.
+    pub blocks: u32,
 }
 
 /// The stage's answer, once its weights are there and the next stage is reached.

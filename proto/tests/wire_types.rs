@@ -4,8 +4,8 @@ use proto::cluster::{
     Applied, ClusterCommand, ClusterImage, ImageV1, ImageV2, KeyId, Outcome, Proposal, Rejected,
 };
 use proto::cluster::{
-    Deployment, LinkProfile, ModelRecord, ModelShape, NodeProfile, OverBudget, Placement, Prediction,
-    StagePlace, Undeploy, Unplace,
+    Deployment, KvCacheFormat, LinkProfile, ModelRecord, ModelShape, NodeProfile, OverBudget, Placement,
+    Prediction, StagePlace, Undeploy, Unplace,
 };
 use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::join::*;
@@ -323,6 +323,7 @@ fn deployment() -> Deployment {
         },
         replicas: 14,
         ranks: 1,
+        kv_cache: KvCacheFormat::Bf16,
     }
 }
 
@@ -409,7 +410,12 @@ fn each_of_stages(check: &mut impl Check) {
         quic: "10.0.0.7:4000".to_owned(),
     };
     let next = address.clone();
-    check.check("stage_begin", Kind::StageBegin, StageBegin { next });
+    let part = StagePart {
+        layer_first: 3,
+        layer_end: 9,
+        blocks: 512,
+    };
+    check.check("stage_begin", Kind::StageBegin, StageBegin { next, part });
     let ready = StageReady {
         numerics: 5,
         fixed_secs: 1e-3,

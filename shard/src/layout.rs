@@ -52,6 +52,13 @@ impl BlockLists {
         }
     }
 
+    pub fn count(&self, sequence: SequenceId) -> usize {
+        let lists = self.lists.get(&sequence);
+        lists
+            .and_then(|lists| lists.get(&FULL_ATTENTION))
+            .map_or(0, Vec::len)
+    }
+
     /// # Panics
     /// When the sequence has too few for the slice: a bug of the engine.
     pub fn of(&self, slice: &Slice) -> &[u32] {

@@ -33,5 +33,5 @@ pub use sample::SampledToken;
 pub use sequences::SequenceTable;
 pub use shape::model_shape;
 pub use stage::{Output, Stage};
-pub use stage_table::{StageTable, TokensMissing};
+pub use stage_table::{PlanBounds, StageTable, UnfitPlan};
 pub use step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};

@@ -8,7 +8,7 @@ use proto::request::Sampling;
 use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{AdapterId, BlockId, GroupId, SequenceId};
 use shard::testing::TinyLlama;
-use shard::{Gguf, ModelConfig, ModelMemory, Output, Stage, StageTable};
+use shard::{Gguf, ModelConfig, ModelMemory, Output, PlanBounds, Stage, StageTable, UnfitPlan};
 
 const CUTS: [Cuts; 7] = [
     Cuts { ranks: 2, stages: 1 },
@@ -93,25 +93,48 @@ fn stages_together_hold_what_the_model_has_and_a_tied_table_twice() {
     }
 }
 
-#[test]
-fn a_stage_takes_as_many_tokens_as_it_embeds() {
-    let plan = StepPlan {
+fn plan(start: u32, count: u32, block: u32) -> StepPlan {
+    StepPlan {
         slices: vec![Slice {
             sequence: SequenceId(3),
             adapter: AdapterId(0),
-            start: 0,
-            count: 5,
-            new_blocks: vec![(GroupId(0), BlockId(9))],
+            start,
+            count,
+            new_blocks: vec![(GroupId(0), BlockId(block))],
             output: SliceOutput::Nothing,
         }],
         ..StepPlan::default()
+    }
+}
+
+#[test]
+fn a_stage_refuses_a_plan_that_it_cannot_compute() {
+    let bounds = PlanBounds {
+        block_tokens: 16,
+        blocks: 10,
+        vocabulary: 100,
     };
-    let table = |layers| StageTable::new(Stage::new(layers, 4).unwrap(), 16);
-    let input = table(0..2).input(&plan, &[1, 2, 3, 4, 5]).unwrap();
+    let table = |layers| StageTable::new(Stage::new(layers, 4).unwrap(), bounds);
+    let five = plan(0, 5, 9);
+    let input = table(0..2).input(&five, &[1, 2, 3, 4, 5]).unwrap();
     assert_eq!((input.tokens(), input.rows()), (vec![1, 2, 3, 4, 5], 5));
     assert_eq!(input.passes[0].batch.sequences[0].blocks, [9]);
-    assert!(table(0..2).input(&plan, &[1, 2, 3, 4]).is_err());
-    assert!(table(0..2).input(&plan, &[]).is_err());
-    assert_eq!(table(2..4).input(&plan, &[]).unwrap().rows(), 5);
-    assert!(table(2..4).input(&plan, &[1]).is_err());
+    assert_eq!(table(2..4).input(&five, &[]).unwrap().rows(), 5);
+    let refused = |layers, plan: &StepPlan, tokens: &[u32]| table(layers).input(plan, tokens).unwrap_err();
+    let tokens = |rows, tokens| UnfitPlan::Tokens { rows, tokens };
+    assert_eq!(refused(0..2, &five, &[1, 2, 3, 4]), tokens(5, 4));
+    assert_eq!(refused(0..2, &five, &[]), tokens(5, 0));
+    assert_eq!(refused(2..4, &five, &[1]), tokens(0, 1));
+    let token = UnfitPlan::Vocabulary { token: 100 };
+    assert_eq!(refused(0..2, &five, &[1, 2, 100, 4, 5]), token);
+    assert_eq!(
+        refused(2..4, &plan(0, 5, 10), &[]),
+        UnfitPlan::Block { block: 10 }
+    );
+    let too_few = |end| UnfitPlan::TooFewBlocks { blocks: 1, end };
+    assert_eq!(refused(2..4, &plan(10, 7, 9), &[]), too_few(17));
+    assert_eq!(
+        refused(2..4, &plan(u32::MAX, 2, 9), &[]),
+        too_few(u64::from(u32::MAX) + 2)
+    );
 }

@@ -223,5 +223,6 @@ pub fn deployment(name: &str, layers: u32, replicas: u32) -> Deployment {
         },
         replicas,
         ranks: 1,
+        kv_cache: KvCacheFormat::Bf16,
     }
 }

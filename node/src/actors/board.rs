@@ -80,6 +80,17 @@ impl Board {
         self.lock().remove(&replica);
     }
 
+    /// It is not here any more; it may be elsewhere by now.
+    pub fn remove_here(&self, replica: ReplicaId) {
+        let mut replicas = self.lock();
+        if replicas
+            .get(&replica)
+            .is_some_and(|view| view.place == Where::Here)
+        {
+            replicas.remove(&replica);
+        }
+    }
+
     /// As of now.
     pub fn views(&self) -> BTreeMap<ReplicaId, ReplicaView> {
         self.lock().clone()

@@ -4,12 +4,13 @@ use super::data_dir::DataDir;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::control::{ControlRequest, client};
 use crate::store::spec::{NamedSpec, Spec};
+use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -33,7 +34,7 @@ pub struct Deploy {
     #[arg(long, value_name = "N", default_value_t = 1)]
     replicas: u32,
     /// Tensor parallel ranks inside each node [default: --tp of the node that is asked]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     tp: Option<u32>,
     /// Only say what would be done
     #[arg(long)]
@@ -41,6 +42,9 @@ pub struct Deploy {
     /// Do not wait until it is served
     #[arg(long)]
     no_wait: bool,
+    /// Wait so many seconds at most, then fail; the model stays deployed [default: for ever]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     #[command(flatten)]
     data_dir: DataDir,
     /// Print JSON: {"step": "planned"|"waiting"|"starting"|"serving", "reasons": […], "waits_for"}
@@ -80,16 +84,27 @@ impl Deploy {
             },
         };
         let folder = self.data_dir.folder()?;
-        let bar = spinner();
+        let mut teller = Teller::new();
+        let began = Instant::now();
         let report = loop {
             let report: DeployReport = client::ask(&folder, &request)?;
             if self.is_enough(report.step) {
                 break report;
             }
-            bar.set_message(in_words(&report));
+            teller.tell(in_words(&report));
+            if self
+                .timeout
+                .is_some_and(|secs| began.elapsed() > Duration::from_secs(secs))
+            {
+                bail!(
+                    "{} is not served yet: {}; `cluster status` shows when it is",
+                    self.model,
+                    in_words(&report)
+                );
+            }
             sleep(ASK_EVERY);
         };
-        bar.finish_and_clear();
+        teller.bar.finish_and_clear();
         match self.json {
             true => println!("{}", serde_json::to_string(&report)?),
             false => print(&report),
@@ -127,6 +142,32 @@ fn from_anywhere(model: &str) -> anyhow::Result<String> {
         spec @ (Spec::Hub { .. } | Spec::Pypi { .. } | Spec::Catalogue(_)) => spec,
     };
     Ok(format!("{}={spec}", named.name))
+}
+
+/// On a terminal a line that moves, elsewhere one for each thing that is new.
+struct Teller {
+    bar: ProgressBar,
+    told: String,
+}
+
+impl Teller {
+    fn new() -> Teller {
+        Teller {
+            bar: spinner(),
+            told: String::new(),
+        }
+    }
+
+    fn tell(&mut self, words: String) {
+        if self.told == words {
+            return;
+        }
+        if self.bar.is_hidden() {
+            eprintln!("{words}");
+        }
+        self.bar.set_message(words.clone());
+        self.told = words;
+    }
 }
 
 fn spinner() -> ProgressBar {

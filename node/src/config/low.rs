@@ -4,6 +4,7 @@ use super::byte_size::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 use kernels::KvFormat;
+use proto::cluster::KvCacheFormat;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -114,6 +115,24 @@ pub enum KvCache {
     #[default]
     Bf16,
     Int8,
+}
+
+impl From<KvCache> for KvCacheFormat {
+    fn from(kv_cache: KvCache) -> KvCacheFormat {
+        match kv_cache {
+            KvCache::Bf16 => KvCacheFormat::Bf16,
+            KvCache::Int8 => KvCacheFormat::Int8,
+        }
+    }
+}
+
+impl From<KvCacheFormat> for KvCache {
+    fn from(format: KvCacheFormat) -> KvCache {
+        match format {
+            KvCacheFormat::Bf16 => KvCache::Bf16,
+            KvCacheFormat::Int8 => KvCache::Int8,
+        }
+    }
 }
 
 impl KvCache {

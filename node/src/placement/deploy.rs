@@ -55,7 +55,7 @@ pub struct DeployWish {
     /// `[NAME=]SPEC`.
     pub model: String,
     pub replicas: u32,
-    /// Tensor parallel ranks of every stage; `None`: as the node was told at its start.
+    /// Tensor parallel ranks of every stage; `None`: as it is deployed already, or as the node was told at its start.
     pub ranks: Option<u32>,
 }
 
@@ -87,6 +87,8 @@ impl Deploying {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
         let reasons = plan::reasons(&self.state.applied(), &self.wanted(wish, &read))?;
+        // A file may be another one by the next time.
+        self.lock().remove(&wish.model);
         Ok(DeployReport {
             reasons,
             ..DeployReport::at(DeployStep::Planned)
@@ -107,13 +109,20 @@ impl Deploying {
                 .await
                 .map_err(|error| error.to_string())?;
         }
-        Ok(self.progress(&name))
+        let progress = self.progress(&name);
+        if progress.step == DeployStep::Serving {
+            self.lock().remove(&wish.model);
+        }
+        Ok(progress)
     }
 
     fn wanted(&self, wish: &DeployWish, read: &ReadModel) -> Deployment {
+        let applied = self.state.applied();
+        let known = applied.deployment(&read.deployment.model.name);
+        let ranks = wish.ranks.or(known.map(|known| known.ranks));
         Deployment {
             replicas: wish.replicas,
-            ranks: wish.ranks.unwrap_or(self.config.tp.value as u32),
+            ranks: ranks.unwrap_or(self.config.tp.value as u32),
             ..read.deployment.clone()
         }
     }
@@ -167,9 +176,24 @@ impl Deploying {
         };
         DeployReport {
             reasons,
-            waits_for: self.explanations.find(name),
+            waits_for: match step {
+                DeployStep::Waiting => self.obstacle(name),
+                DeployStep::Reading
+                | DeployStep::Measuring
+                | DeployStep::Planned
+                | DeployStep::Starting
+                | DeployStep::Serving => None,
+            },
             ..DeployReport::at(step)
         }
+    }
+
+    /// As the placer says it, where it runs on this node; elsewhere, as it would.
+    fn obstacle(&self, name: &str) -> Option<String> {
+        self.explanations.find(name).or_else(|| {
+            let applied = self.state.applied();
+            plan::reasons(&applied, applied.deployment(name)?).err()
+        })
     }
 
     fn is_ready(&self, replica: ReplicaId) -> bool {
@@ -220,6 +244,7 @@ fn is_the_same(known: &Deployment, asked: &Deployment) -> bool {
         && known.shape == asked.shape
         && known.replicas == asked.replicas
         && known.ranks == asked.ranks
+        && known.kv_cache == asked.kv_cache
 }
 
 /// Fetches and hashes where it must.
@@ -243,6 +268,7 @@ fn read(store: &Store, named: &NamedSpec, config: &Config) -> anyhow::Result<Rea
             shape,
             replicas: 1,
             ranks: 1,
+            kv_cache: config.kv_cache.value.into(),
         },
         _in_use: in_use,
     })

@@ -21,10 +21,12 @@ use crate::text::TextModel;
 use crate::transport::Peers;
 use crate::trust::{Bundle, Identity};
 use anyhow::Context;
+use coordinator::cluster_state::ClusterState;
 use proto::cluster::{Deployment, Placement, ReplicaRecord, StagePlace};
+use proto::stage::StagePart;
 use proto::{NodeId, ReplicaId};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -136,8 +138,8 @@ impl Hosting {
         let _ = (&mut ended.task).await;
         if let Some(hub) = ended.hub.take() {
             self.desk.remove_replica(replica);
-            hub.withdraw().await;
-            self.board.remove(replica);
+            hub.end().await;
+            self.board.remove_here(replica);
         }
     }
 
@@ -174,7 +176,7 @@ impl Hosting {
             own: self.own,
             peers: self.peers.clone(),
             shelf: self.shelf.clone(),
-            kv: self.config.kv_cache.value,
+            kv: assignment.deployment.kv_cache.into(),
         };
         let stage = assignment.placement.stages[assignment.stage];
         let layers = stage.layer_first..stage.layer_end;
@@ -187,6 +189,9 @@ impl Hosting {
             .texts
             .add(assignment.deployment.model.digest, &file.source);
         self.desk.add_replica(assignment.record.replica, hub.clone());
+        if self.applied.read().is_drained(self.own) {
+            hub.withdraw().await;
+        }
         let (first, started) = oneshot::channel();
         let before = &assignment.placement.stages[..assignment.stage];
         let pipeline = (!before.is_empty()).then(|| Pipeline {
@@ -240,12 +245,16 @@ impl Hosting {
             ..
         } = assignment;
         let StagePlace {
-            layer_first,
-            layer_end,
             ranks,
             threads,
+            memory_bytes,
             ..
         } = placement.stages[*stage];
+        let part = |stage: &StagePlace| StagePart {
+            layer_first: stage.layer_first,
+            layer_end: stage.layer_end,
+            blocks: placement.blocks,
+        };
         let stages = placement.stages.len();
         let setup = ShardSetup {
             replica: record.replica,
@@ -255,15 +264,12 @@ impl Hosting {
             packed: file.packed.to_string_lossy().into_owned(),
             ranks,
             threads,
-            kv_cache: self.config.kv_cache.value,
-            memory_bytes_max: None,
+            kv_cache: assignment.deployment.kv_cache.into(),
+            memory_bytes_max: Some(memory_bytes),
             cpu_level: self.config.cpu_level.value.clone(),
             placed: Some(PlacedSetup {
-                layer_first,
-                layer_end,
-                blocks: placement.blocks,
+                parts: placement.stages.iter().map(part).collect(),
                 stage: *stage as u16,
-                stages: stages as u16,
                 link: None,
             }),
         };
@@ -273,6 +279,14 @@ impl Hosting {
             link: (stages > 1).then(|| self.link(placement)),
             log_format: self.config.log_format.value,
         }
+    }
+
+    /// Where other nodes reach this one.
+    fn reachable_ip(&self, state: &ClusterState) -> IpAddr {
+        let told = state
+            .member(self.own)
+            .map(|member| member.quic.parse::<SocketAddr>());
+        told.and_then(Result::ok).map_or(self.quic.ip(), |quic| quic.ip())
     }
 
     fn link(&self, placement: &Placement) -> LinkSource {
@@ -289,7 +303,7 @@ impl Hosting {
             identity: Arc::clone(&self.identity),
             bundle: Arc::clone(&self.bundle),
             node: self.own,
-            address: self.quic,
+            ip: self.reachable_ip(&state),
             members: placement.stages.iter().filter_map(member).collect(),
         }
     }

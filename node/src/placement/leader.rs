@@ -7,14 +7,15 @@ use crate::state::NodeState;
 use coordinator::Machine;
 use coordinator::placer::{Placer, PlacerAction, PlacerEvent, View};
 use proto::cluster::ClusterCommand;
-use proto::{NodeId, Span};
+use proto::{NodeId, Span, Time};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Heartbeats come more often than this.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
+const SILENT_AFTER: Span = Span::from_secs(2);
 
 /// A placer for every time that this node leads.
 pub struct Leading {
@@ -41,9 +42,9 @@ impl Leading {
     async fn lead(&self) {
         let (mut placer, clock) = (Placer::default(), Clock::start());
         let mut changes = self.state.applied_state().changes();
-        let mut version = None;
+        let (mut version, mut silent) = (None, BTreeSet::new());
         while self.leads() {
-            let mut events = self.silences();
+            let mut events = self.silences(&mut silent, clock.now());
             let now = self.state.applied().version();
             if version != Some(now) {
                 version = Some(now);
@@ -67,22 +68,26 @@ impl Leading {
         View::of(&self.state.applied())
     }
 
-    fn silences(&self) -> Vec<PlacerEvent> {
+    /// Of those who are silent, and of those who are no more. Nobody is taken to have been silent for longer than this
+    /// node leads: before, it did not listen.
+    fn silences(&self, silent: &mut BTreeSet<NodeId>, leads_since: Time) -> Vec<PlacerEvent> {
         let own = self.state.node();
         let members: Vec<NodeId> = self.state.applied().members().map(|member| member.node).collect();
         let links = &self.state.member.links;
-        let others = members.into_iter().filter(|node| *node != own);
-        let event = |node| {
-            let silent = links.silent(node);
-            match silent < SILENT_AFTER {
-                true => PlacerEvent::Heard { node },
-                false => PlacerEvent::Silent {
+        let mut events = Vec::new();
+        for node in members.into_iter().filter(|node| *node != own) {
+            let silence = Span::from_secs_f64(links.silent(node).as_secs_f64()).min(Span(leads_since.0));
+            if silence >= SILENT_AFTER {
+                silent.insert(node);
+                events.push(PlacerEvent::Silent {
                     node,
-                    silent: Span::from_secs_f64(silent.as_secs_f64()),
-                },
+                    silent: silence,
+                });
+            } else if silent.remove(&node) {
+                events.push(PlacerEvent::Heard { node });
             }
-        };
-        others.map(event).collect()
+        }
+        events
     }
 
     /// With all that follows from it at once.

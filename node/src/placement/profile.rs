@@ -1,5 +1,6 @@
 //! What this node can do, measured once and told to the cluster: memory, rates, links.
 
+use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::bench::machine::Rates;
 use crate::config::Config;
 use crate::os;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::time::sleep;
 
@@ -23,12 +24,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Of what is free, where nothing was said: the rest is for files that are read, and for other programs.
 const SHARE_PERCENT: u64 = 90;
+/// Less of a difference of memory than this is none.
+const STEADY_PERCENT: u64 = 10;
+/// After a node could not be reached.
+const PROBE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Measures this node, and tells the cluster whenever something has changed.
 pub struct Profiling {
     pub state: Arc<NodeState>,
     pub peers: Peers,
     pub config: Arc<Config>,
+    pub board: Board,
     /// For models that are placed here.
     pub memory_bytes: u64,
 }
@@ -46,17 +52,29 @@ pub fn memory_bytes(config: &Config, taken_bytes: u64) -> u64 {
 impl Profiling {
     /// For as long as the node lives.
     pub async fn keep(self) {
+        self.until_own_models_are_up().await;
         let rates = self.rates().await;
-        let mut links: BTreeMap<NodeId, LinkProfile> = BTreeMap::new();
+        let mut links = Links::default();
         let mut told = None;
         loop {
             if self.state.applied().feature_level() >= LEVEL {
-                self.measure_links(&mut links).await;
-                let profile = self.profile(&rates, &links);
+                let profile = self.profile(&rates, &links.measured);
                 if told.as_ref() != Some(&profile) && self.tell(&profile).await {
                     told = Some(profile);
                 }
+                self.measure_links(&mut links).await;
             }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What loads beside a measurement would be in its result.
+    async fn until_own_models_are_up(&self) {
+        let is_loading = |view: &ReplicaView| {
+            let is_coming = matches!(view.phase, Phase::Starting | Phase::Loading { .. });
+            view.place == Where::Here && is_coming
+        };
+        while self.board.views().values().any(is_loading) {
             sleep(LOOK_EVERY).await;
         }
     }
@@ -64,11 +82,29 @@ impl Profiling {
     fn profile(&self, rates: &Rates, links: &BTreeMap<NodeId, LinkProfile>) -> NodeProfile {
         NodeProfile {
             node: self.state.node(),
-            memory_bytes: self.memory_bytes,
+            memory_bytes: self.steady_memory_bytes(),
             threads: rates.threads as u32,
             read_bytes_per_sec: rates.read_bytes_per_sec as u64,
             multiply_adds_per_sec: rates.multiply_adds_per_sec as u64,
             links: links.values().copied().collect(),
+        }
+    }
+
+    /// As told before where it is about the same: what is free differs a little from start to start, and what is placed
+    /// here is to stay.
+    fn steady_memory_bytes(&self) -> u64 {
+        let applied = self.state.applied();
+        let before = applied
+            .profile(self.state.node())
+            .map(|profile| profile.memory_bytes);
+        let slack = self.memory_bytes / 100 * STEADY_PERCENT;
+        match before {
+            Some(before)
+                if self.config.memory.value.is_none() && before.abs_diff(self.memory_bytes) <= slack =>
+            {
+                before
+            }
+            Some(_) | None => self.memory_bytes,
         }
     }
 
@@ -85,16 +121,16 @@ impl Profiling {
     }
 
     /// Of members that have come; what is known of those who have left is forgotten.
-    async fn measure_links(&self, links: &mut BTreeMap<NodeId, LinkProfile>) {
+    async fn measure_links(&self, links: &mut Links) {
         let own = self.state.node();
         let members: Vec<NodeId> = {
             let applied = self.state.applied();
             let members = applied.members().map(|member| member.node);
             members.filter(|node| *node != own).collect()
         };
-        links.retain(|node, _| members.contains(node));
+        links.measured.retain(|node, _| members.contains(node));
         for to in members {
-            if links.contains_key(&to) {
+            if links.measured.contains_key(&to) || links.rests(to) {
                 continue;
             }
             match probe::measure(&self.peers, to).await {
@@ -105,9 +141,12 @@ impl Profiling {
                         bytes_per_sec,
                         round_trip_ns,
                     };
-                    links.insert(to, link);
+                    links.measured.insert(to, link);
                 }
-                Err(error) => tracing::debug!(node = %to, %error, "its link is measured later"),
+                Err(error) => {
+                    tracing::debug!(node = %to, %error, "its link is measured later");
+                    links.failed.insert(to, Instant::now());
+                }
             }
         }
     }
@@ -140,6 +179,21 @@ impl Profiling {
             }
             sleep(TRY_AGAIN).await;
         }
+    }
+}
+
+/// To other members.
+#[derive(Default)]
+struct Links {
+    measured: BTreeMap<NodeId, LinkProfile>,
+    /// When it was last tried in vain.
+    failed: BTreeMap<NodeId, Instant>,
+}
+
+impl Links {
+    fn rests(&self, node: NodeId) -> bool {
+        let failed = self.failed.get(&node);
+        failed.is_some_and(|failed| failed.elapsed() < PROBE_AGAIN)
     }
 }
 

@@ -29,7 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How often the node hears that the other stages are waited for.
-const STILL_WAITING_EVERY: Duration = Duration::from_secs(5);
+pub const STILL_WAITING_EVERY: Duration = Duration::from_secs(5);
 /// What this process shows to other stages, once it has a port for them.
 pub type Trust = Arc<OnceLock<LinkTrust>>;
 
@@ -49,7 +49,7 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
         .spawn(move || receive(&of_node, &renewed))?;
     // Only now, so that the mailbox's thread keeps its priority.
     let ended = match &setup.placed {
-        Some(placed) if placed.stage + 1 < placed.stages => {
+        Some(placed) if !placed.is_head() => {
             let link = placed
                 .link
                 .as_ref()
@@ -96,6 +96,7 @@ pub struct Loaded {
     pub stage: Stage,
     /// Values in a row of the residual.
     pub hidden: usize,
+    pub vocabulary: u32,
     pub info: ReplicaInfo,
     /// As measured, where it could be.
     pub cost: Option<StepCost>,
@@ -115,7 +116,7 @@ pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
     let context = config.context_tokens_max;
     let available = os::memory::available_bytes().min(setup.memory_bytes_max.unwrap_or(u64::MAX));
     let memory = match &setup.placed {
-        Some(placed) => MemoryPlan::with_blocks(&need, placed.blocks, context, available)?,
+        Some(placed) => MemoryPlan::with_blocks(&need, placed.part().blocks, context, available)?,
         None => MemoryPlan::new(&need, context, available)?,
     };
     let level = setup.cpu_level.as_deref().map(str::parse).transpose()?;
@@ -147,6 +148,7 @@ pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         ranks,
         stage,
         hidden: config.hidden,
+        vocabulary: config.vocabulary as u32,
         info,
         cost,
         file,
@@ -157,7 +159,8 @@ fn stage_of(setup: &ShardSetup, config: &ModelConfig) -> anyhow::Result<Stage> {
     let Some(placed) = &setup.placed else {
         return Ok(config.whole());
     };
-    let layers = placed.layer_first as usize..placed.layer_end as usize;
+    let part = placed.part();
+    let layers = part.layer_first as usize..part.layer_end as usize;
     Stage::new(layers.clone(), config.layers).with_context(|| {
         format!(
             "the cluster has placed layers {} to {} here, and the model has {}: it is another file than was deployed",
@@ -255,7 +258,7 @@ fn serve(
     } = load(setup)?;
     if let Some(head) = &mut head {
         let stages = wait_for_stages(setup, mailbox)?;
-        let others = head.connect(&stages, info.numerics)?;
+        let others = head.connect(&stages, info.numerics, || still_loading(setup))?;
         cost = cost.map(|own| own.then(others));
     }
     let grammars = GrammarDesk::start(file, sender)?;
@@ -264,7 +267,10 @@ fn serve(
         blocks: info.blocks,
         context_tokens_max: info.context_tokens_max,
         cost_prior: cost.unwrap_or(StepCost::PRIOR),
-        stages: setup.placed.as_ref().map_or(1, |placed| u32::from(placed.stages)),
+        stages: setup
+            .placed
+            .as_ref()
+            .map_or(1, |placed| placed.parts.len() as u32),
         ..EngineConfig::for_replica(info.replica, info.epoch)
     };
     let engine = Engine::new(config);
@@ -287,6 +293,11 @@ fn serve(
     Ok(())
 }
 
+/// So that it is not taken for stuck.
+fn still_loading(setup: &ShardSetup) -> io::Result<()> {
+    send(setup, &FromEngine::Loading { permille: 1000 })
+}
+
 /// The node says where they are once all have opened their ports.
 fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyhow::Result<StageAddresses> {
     loop {
@@ -301,8 +312,7 @@ fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyho
                 tracing::warn!("a message for an engine that has not begun")
             }
             Ok(LoopMessage::Compiled(_) | LoopMessage::Residual(_) | LoopMessage::Resume { .. }) => {}
-            // So that it is not taken for stuck.
-            Err(RecvTimeoutError::Timeout) => send(setup, &FromEngine::Loading { permille: 1000 })?,
+            Err(RecvTimeoutError::Timeout) => still_loading(setup)?,
             Err(RecvTimeoutError::Disconnected) => bail!("the node has closed the pipe"),
         }
     }

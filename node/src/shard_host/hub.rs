@@ -45,6 +45,8 @@ enum Offer {
     Open,
     /// Its node is drained.
     Withdrawn,
+    /// It is not here any more.
+    Ended,
 }
 
 struct EngineSide {
@@ -106,12 +108,24 @@ impl Hub {
 
     /// No router uses it from now on; what ran here is submitted anew elsewhere.
     pub async fn withdraw(&self) {
+        self.close(Offer::Withdrawn).await;
+    }
+
+    /// As [`Hub::withdraw`], for good.
+    pub async fn end(&self) {
+        self.close(Offer::Ended).await;
+    }
+
+    async fn close(&self, offer: Offer) {
         {
             let mut open = self.open();
-            if open.offer == Offer::Withdrawn {
+            let before = std::mem::replace(&mut open.offer, offer);
+            if before == Offer::Ended {
+                open.offer = Offer::Ended;
+            }
+            if before != Offer::Open {
                 return;
             }
-            open.offer = Offer::Withdrawn;
             let gateways: Vec<NodeId> = open.gateways.keys().copied().collect();
             gateways.into_iter().for_each(|gateway| open.cancel_all(gateway));
             open.gateways.clear();
@@ -124,7 +138,7 @@ impl Hub {
     pub async fn offer(&self) {
         let up = {
             let mut open = self.open();
-            if open.offer == Offer::Open {
+            if open.offer != Offer::Withdrawn {
                 return;
             }
             open.offer = Offer::Open;

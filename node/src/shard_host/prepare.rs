@@ -159,7 +159,7 @@ impl MemoryPlan {
             workspace_bytes: memory.workspace_bytes,
             cache_bytes,
             blocks,
-            context_tokens_max,
+            context_tokens_max: context_tokens_max.min(blocks.saturating_mul(BLOCK_TOKENS)),
         })
     }
 }

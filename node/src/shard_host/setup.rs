@@ -2,6 +2,7 @@
 
 use crate::config::low::KvCache;
 use proto::join::Role;
+use proto::stage::StagePart;
 use proto::{Epoch, NodeId, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -32,29 +33,42 @@ pub struct ShardSetup {
 /// A stage that was placed here.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct PlacedSetup {
-    pub layer_first: u32,
-    pub layer_end: u32,
-    /// Pages of KV cache: the same number in all stages.
-    pub blocks: u32,
-    /// Which stage this is, and of how many.
+    /// What all stages have, in their order.
+    pub parts: Vec<StagePart>,
+    /// Which of them this is.
     pub stage: u16,
-    pub stages: u16,
     /// `None` where there is only one.
     pub link: Option<LinkSetup>,
+}
+
+impl PlacedSetup {
+    /// What this stage has.
+    ///
+    /// # Panics
+    /// Where it is none of them.
+    pub fn part(&self) -> StagePart {
+        self.parts[usize::from(self.stage)]
+    }
+
+    /// Is it the last one?
+    pub fn is_head(&self) -> bool {
+        usize::from(self.stage) + 1 == self.parts.len()
+    }
 }
 
 /// With whom a stage may speak, and as whom.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq)]
 pub struct LinkSetup {
     pub node: NodeId,
-    /// The address whose host the stage takes connections at; its port is a free one.
-    pub host: String,
+    /// Where the stage takes connections, at a free port.
+    pub ip: String,
     /// PKCS#8 in PEM.
     pub key: String,
     /// DER, the node's own first.
     pub chain: Vec<Vec<u8>>,
     /// DER.
     pub authorities: Vec<Vec<u8>>,
+    /// Of all stages, in their order.
     pub members: Vec<LinkMember>,
 }
 

@@ -60,6 +60,7 @@ const FILES_KEPT: u64 = 256;
 const OTHERS_MAX: Duration = Duration::from_secs(10);
 
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What a collector of spans may take at the end.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
@@ -163,8 +164,9 @@ impl Node {
         };
         node.follow_others();
         let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
+        let memory_bytes = profile::memory_bytes(config, taken_bytes);
         node.start_replicas(config, whole).await?;
-        node.start_placement(config, shelf, taken_bytes, explanations);
+        node.start_placement(config, shelf, memory_bytes, explanations);
         for model in too_big {
             output.say(&announce::too_big_line(&model.named.name, &model.reason));
             node.supervisors.spawn(deploy(Arc::clone(&deploying), model));
@@ -177,7 +179,7 @@ impl Node {
         &mut self,
         config: &Config,
         shelf: Shelf,
-        taken_bytes: u64,
+        memory_bytes: u64,
         explanations: Explanations,
     ) {
         let config = Arc::new(config.clone());
@@ -185,7 +187,8 @@ impl Node {
             state: Arc::clone(&self.entry.state),
             peers: self.entry.peers.clone(),
             config: Arc::clone(&config),
-            memory_bytes: profile::memory_bytes(&config, taken_bytes),
+            board: self.gateway.board.clone(),
+            memory_bytes,
         };
         self.supervisors.spawn(profiling.keep());
         let leading = Leading {
@@ -433,20 +436,29 @@ async fn others_models(gateway: &RouterGateway) {
     }
 }
 
-/// Tells the cluster of a model that this node was to serve and cannot carry, for as long as it takes.
+/// Tells the cluster of a model that this node was to serve and cannot carry, unless it knows of it; then people may have
+/// asked for more of it.
 async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
+    let named = model.named;
+    if deploying.state.applied().deployment(&named.name).is_some() {
+        return;
+    }
     let wish = DeployWish {
-        model: format!("{}={}", model.named.name, model.named.spec),
+        model: format!("{}={}", named.name, named.spec),
         replicas: 1,
         ranks: None,
     };
+    let mut pause = ASK_AGAIN;
     loop {
         match deploying.deploy(&wish).await {
             Ok(report) if report.step != DeployStep::Reading => return,
             Ok(_) => {}
-            Err(error) => tracing::warn!(model = model.named.name, error, "it is not deployed yet"),
+            Err(error) => {
+                tracing::warn!(model = named.name, error, "it is not deployed yet");
+                pause = (pause * 2).min(ASK_AGAIN_MAX);
+            }
         }
-        sleep(ASK_AGAIN).await;
+        sleep(pause).await;
     }
 }
 

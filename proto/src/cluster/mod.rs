@@ -14,5 +14,7 @@ pub use command::{
 };
 pub use image::{ClusterImage, ImageV1, ImageV2};
 pub use outcome::{Applied, Outcome, OverBudget, Rejected};
-pub use placement::{Deployment, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, StagePlace};
+pub use placement::{
+    Deployment, KvCacheFormat, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, StagePlace,
+};
 pub use record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, Role, TenantRecord, TokenRecord};

@@ -67,6 +67,16 @@ pub struct Deployment {
     pub replicas: u32,
     /// Tensor parallel, of every stage inside its node; at least 1.
     pub ranks: u32,
+    /// How keys and values are kept, on all its nodes: the shape's bytes are of this.
+    pub kv_cache: KvCacheFormat,
+}
+
+/// See [`Deployment::kv_cache`].
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum KvCacheFormat {
+    #[default]
+    Bf16,
+    Int8,
 }
 
 /// A run of layers on one node.

@@ -9,8 +9,8 @@ use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
 use shard::{
-    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, Rank, SequenceTable, Share, Shm, Stage, StageTable,
-    StepInput, StepOutput, WeightSource,
+    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, PlanBounds, Rank, SequenceTable, Share, Shm, Stage,
+    StageTable, StepInput, StepOutput, WeightSource,
 };
 use std::collections::BTreeMap;
 
@@ -136,7 +136,12 @@ impl<O: Ops> Replica<O> {
         let last = stages.pop().unwrap();
         let before = stages.into_iter().map(|stage| {
             let ranks = load(&stage);
-            (StageTable::new(stage, BLOCK_TOKENS), ranks)
+            let bounds = PlanBounds {
+                block_tokens: BLOCK_TOKENS,
+                blocks: BLOCKS,
+                vocabulary: config.vocabulary as u32,
+            };
+            (StageTable::new(stage, bounds), ranks)
         });
         Replica {
             before: before.collect(),

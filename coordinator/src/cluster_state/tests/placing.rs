@@ -1,5 +1,5 @@
 use super::*;
-use proto::cluster::{ClusterImage, ModelShape, OverBudget, StagePlace, Undeploy, Unplace};
+use proto::cluster::{ClusterImage, KvCacheFormat, ModelShape, OverBudget, StagePlace, Undeploy, Unplace};
 
 const LAYERS: u32 = 4;
 
@@ -53,6 +53,7 @@ fn deployment(name: &str, digest: u8) -> Deployment {
         },
         replicas: 1,
         ranks: 1,
+        kv_cache: KvCacheFormat::Bf16,
     }
 }
 

@@ -73,8 +73,12 @@ impl<'a> Sizes<'a> {
         self.shape.block_tokens
     }
 
+    /// Of one stage. Where ranks work together, each has what it computes and what all have, on its way and arrived.
     pub fn workspace_bytes(&self) -> u64 {
-        self.shape.workspace_bytes
+        match self.ranks {
+            1 => self.shape.workspace_bytes,
+            ranks => self.shape.workspace_bytes.saturating_mul(3 * u64::from(ranks)),
+        }
     }
 
     /// Of one row on its way to the next stage.
@@ -100,21 +104,34 @@ impl<'a> Sizes<'a> {
             .max(self.blocks_least())
     }
 
-    /// Of one block of KV cache. Where ranks are more than KV heads, each holds a copy of one.
+    /// Of one block of KV cache. A KV head that query heads of two ranks read stands on both.
     pub fn block_bytes(&self, layers: &Range<u32>) -> u64 {
         let kv_heads = u64::from(self.shape.kv_heads.max(1));
         self.shape
             .kv_bytes_per_token_layer
             .saturating_mul(u64::from(self.shape.block_tokens))
             .saturating_mul(u64::from(layers.end - layers.start))
-            .saturating_mul(kv_heads.max(u64::from(self.ranks)))
+            .saturating_mul(self.kv_heads_held())
             .div_ceil(kv_heads)
+    }
+
+    /// By all ranks together: query heads are dealt out as evenly as whole heads allow.
+    fn kv_heads_held(&self) -> u64 {
+        let heads = u64::from(self.shape.heads.max(1));
+        let ranks = u64::from(self.ranks);
+        let heads_per_kv = (heads / u64::from(self.shape.kv_heads.max(1))).max(1);
+        let held = |rank: u64| {
+            let (start, end) = (heads * rank / ranks, heads * (rank + 1) / ranks);
+            end.div_ceil(heads_per_kv) - start / heads_per_kv
+        };
+        (0..ranks).map(held).sum()
     }
 
     /// That lie in the memory of a stage with these layers.
     pub fn weight_bytes(&self, layers: &Range<u32>) -> u64 {
         let embedding_bytes = match layers.start {
-            0 => self.shape.embedding_bytes,
+            // Every rank holds all of it.
+            0 => self.shape.embedding_bytes.saturating_mul(u64::from(self.ranks)),
             _ => 0,
         };
         self.read_bytes(layers).saturating_add(embedding_bytes)
@@ -134,15 +151,12 @@ impl<'a> Sizes<'a> {
         let cache_bytes = self.block_bytes(layers).saturating_mul(u64::from(blocks));
         self.weight_bytes(layers)
             .saturating_add(cache_bytes)
-            .saturating_add(self.shape.workspace_bytes)
+            .saturating_add(self.workspace_bytes())
     }
 
     /// Of the whole model with the least of caches, over so many stages.
     pub fn memory_bytes_over(&self, stages: u64) -> u64 {
-        let more_workspaces = self
-            .shape
-            .workspace_bytes
-            .saturating_mul(stages.saturating_sub(1));
+        let more_workspaces = self.workspace_bytes().saturating_mul(stages.saturating_sub(1));
         self.memory_bytes(&(0..self.layers()), self.blocks_least())
             .saturating_add(more_workspaces)
     }

@@ -12,11 +12,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proto::engine::FromEngine;
 use proto::peer::{Hello, Stage};
-use proto::stage::{StageBegin, StageReady, StageStep};
+use proto::stage::{StageBegin, StagePart, StageReady, StageStep};
 use proto::wire::Kind;
 use proto::{Epoch, NodeId, ReplicaId};
+use shard::PlanBounds;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Plans and residuals that may wait for the ranks: the head has no more under way than it has stages.
 const WORK_MAX: usize = 64;
@@ -28,7 +29,8 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &T
     let streams = Arc::new(Streams {
         replica: setup.replica,
         own: placed.stage,
-        head: placed.stages - 1,
+        part: placed.part(),
+        nodes: link.members.iter().map(|member| member.node).collect(),
         work,
         ready: is_ready,
         peers: OnceLock::new(),
@@ -44,6 +46,7 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &T
         info,
         cost,
         hidden,
+        vocabulary,
         stage,
         ..
     } = child::load(setup)?;
@@ -57,7 +60,11 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &T
     let part = Part {
         stage,
         hidden,
-        block_tokens: info.block_tokens,
+        bounds: PlanBounds {
+            block_tokens: info.block_tokens,
+            blocks: info.blocks,
+            vocabulary,
+        },
     };
     child::send(setup, &FromEngine::Ready(info))?;
     let mut stage_loop = StageLoop::new(part, |input| ranks.step(input));
@@ -71,7 +78,9 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &T
 struct Streams {
     replica: ReplicaId,
     own: u16,
-    head: u16,
+    part: StagePart,
+    /// Of all stages, in their order.
+    nodes: Vec<NodeId>,
     work: mpsc::Sender<Work>,
     ready: watch::Receiver<Option<StageReady>>,
     peers: OnceLock<Peers>,
@@ -95,7 +104,10 @@ impl StageStreams for Arc<Streams> {
                     self.replica
                 );
             }
-            if stage.stage == self.head {
+            if self.nodes.get(usize::from(stage.stage)) != Some(&from) {
+                bail!("stage {} is not on node {from}", stage.stage);
+            }
+            if usize::from(stage.stage) + 1 == self.nodes.len() {
                 self.obey(from, stage.epoch, sender, receiver).await
             } else if stage.stage + 1 == self.own {
                 self.receive(stage.epoch, receiver).await
@@ -119,11 +131,25 @@ impl Streams {
         self.enter(epoch)?;
         let begin = receiver.next_message::<StageBegin>(Kind::StageBegin).await?;
         let begin = begin.context("the head has ended before it began")?;
-        let ready = self.ready.clone().wait_for(Option::is_some).await?.clone();
-        let ready = ready.expect("it was waited for");
+        if begin.part != self.part {
+            bail!(
+                "the head takes this stage for {:?}, and it is {:?}",
+                begin.part,
+                self.part
+            );
+        }
+        let ready = self.loaded(&mut receiver).await?;
+        self.still(epoch)?;
         let mut onward = self.reach(head, epoch, &begin).await?;
         let (results, mut computed) = mpsc::unbounded_channel();
-        self.work.send(Work::Begin { epoch, results }).await?;
+        let (begun, has_begun) = oneshot::channel();
+        let begin = Work::Begin {
+            epoch,
+            results,
+            begun,
+        };
+        self.work.send(begin).await?;
+        has_begun.await.context("another epoch has begun")?;
         sender.send(Kind::StageReady, epoch.0, &ready).await?;
         let plans = async {
             while let Some(step) = receiver.next_message::<StageStep>(Kind::StageStep).await? {
@@ -141,6 +167,28 @@ impl Streams {
             ended = plans => ended,
             ended = results => ended,
         }
+    }
+
+    /// Waits for the weights, unless the head goes first: it says nothing before it has heard.
+    async fn loaded(&self, receiver: &mut FrameReceiver) -> anyhow::Result<StageReady> {
+        let mut ready = self.ready.clone();
+        tokio::select! {
+            ready = ready.wait_for(Option::is_some) => {
+                ready?.clone().context("it was waited for")
+            }
+            said = receiver.next() => {
+                said?;
+                bail!("the head did not wait for this stage")
+            }
+        }
+    }
+
+    fn still(&self, epoch: Epoch) -> anyhow::Result<()> {
+        let latest = *self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest != epoch {
+            bail!("epoch {latest} was begun meanwhile");
+        }
+        Ok(())
     }
 
     /// No device runs two epochs, and none an old one.

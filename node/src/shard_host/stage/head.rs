@@ -3,6 +3,7 @@
 use super::links::{LinkTrust, StageLinks};
 use super::port::{Port, StageStreams};
 use super::residual;
+use crate::shard_host::child::STILL_WAITING_EVERY;
 use crate::shard_host::engine_loop::LoopMessage;
 use crate::shard_host::setup::{LinkSetup, PlacedSetup, ShardSetup};
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError};
@@ -11,20 +12,24 @@ use coordinator::cost::StepCost;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proto::peer::{Hello, Stage};
-use proto::stage::{StageAddress, StageAddresses, StageBegin, StageReady, StageStep};
+use proto::stage::{StageAddress, StageAddresses, StageBegin, StagePart, StageReady, StageStep};
 use proto::step::StepPlan;
 use proto::wire::{self, Kind};
 use proto::{Epoch, NodeId, ReplicaId};
 use shard::{Lost, StepInput};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc;
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::timeout;
 
 /// The head's ends of all streams. Dropping it ends the epoch.
 pub struct Head {
     links: StageLinks,
     own: Own,
+    /// What all stages have, this one included.
+    parts: Vec<StagePart>,
     mailbox: SyncSender<LoopMessage>,
     /// To each stage before this one, in their order; empty until they are connected.
     plans: Vec<mpsc::UnboundedSender<Vec<u8>>>,
@@ -53,11 +58,13 @@ impl Head {
         };
         let residuals = Residuals {
             own,
+            before: (placed.stage > 0).then(|| link.members[usize::from(placed.stage) - 1].node),
             mailbox: mailbox.clone(),
         };
         Ok(Head {
             links: StageLinks::start(link, Arc::new(Port(residuals)))?,
             own,
+            parts: placed.parts.clone(),
             mailbox,
             plans: Vec::new(),
         })
@@ -72,23 +79,36 @@ impl Head {
     }
 
     /// Begins the epoch on all stages and waits until they are ready; gives what a step costs on all of them together.
-    /// They must compute as `numerics` says.
-    pub fn connect(&mut self, addresses: &StageAddresses, numerics: u64) -> anyhow::Result<StepCost> {
-        let before = usize::from(self.own.stage);
+    /// They must compute as `numerics` says. `waiting` is called now and then while they load.
+    pub fn connect(
+        &mut self,
+        addresses: &StageAddresses,
+        numerics: u64,
+        waiting: impl Fn() -> io::Result<()>,
+    ) -> anyhow::Result<StepCost> {
+        let before = self.parts.len() - 1;
         if addresses.stages.len() != before + 1 {
             bail!(
-                "{} stages were named, and this is stage {before}",
-                addresses.stages.len()
+                "{} stages were named, and there are {}",
+                addresses.stages.len(),
+                before + 1
             );
         }
+        let begun: Vec<_> = (0..before)
+            .map(|stage| {
+                let (at, next) = (&addresses.stages[stage], &addresses.stages[stage + 1]);
+                let begin = self.begin(at.clone(), next.clone(), self.parts[stage]);
+                self.links.runtime.spawn(begin)
+            })
+            .collect();
         let mut cost = StepCost::default();
-        for stage in 0..before {
-            let (at, next) = (&addresses.stages[stage], &addresses.stages[stage + 1]);
-            let opened = self.links.runtime.block_on(self.begin(at, next));
-            let (ready, plans) = opened.with_context(|| format!("stage {stage} on node {}", at.node))?;
+        for (begun, at) in begun.into_iter().zip(&addresses.stages) {
+            let (ready, plans) = self
+                .wait_for(begun, &waiting)
+                .with_context(|| format!("the stage on node {}", at.node))?;
             if ready.numerics != numerics {
                 bail!(
-                    "stage {stage} on node {} computes otherwise than this one: run the same release on both",
+                    "the stage on node {} computes otherwise than this one: run the same release on both",
                     at.node
                 );
             }
@@ -100,6 +120,21 @@ impl Head {
             self.plans.push(plans);
         }
         Ok(cost)
+    }
+
+    fn wait_for(
+        &self,
+        mut begun: JoinHandle<anyhow::Result<Begun>>,
+        waiting: &impl Fn() -> io::Result<()>,
+    ) -> anyhow::Result<Begun> {
+        self.links.runtime.block_on(async {
+            loop {
+                match timeout(STILL_WAITING_EVERY, &mut begun).await {
+                    Ok(begun) => return begun?,
+                    Err(_) => waiting()?,
+                }
+            }
+        })
     }
 
     /// Tells all stages what to compute.
@@ -116,40 +151,40 @@ impl Head {
         Ok(())
     }
 
-    async fn begin(
+    fn begin(
         &self,
-        at: &StageAddress,
-        next: &StageAddress,
-    ) -> anyhow::Result<(StageReady, mpsc::UnboundedSender<Vec<u8>>)> {
-        let peers = &self.links.peers;
-        peers.set_address(at.node, at.quic.parse().context("its address")?);
-        let hello = Hello::Stage(Box::new(Stage {
-            replica: self.own.replica,
-            epoch: self.own.epoch,
-            stage: self.own.stage,
-        }));
-        let (mut sender, mut receiver) = peers.open(at.node, Class::Activations, hello).await?;
-        let begin = StageBegin { next: next.clone() };
-        sender.send(Kind::StageBegin, self.own.epoch.0, &begin).await?;
-        let ready = receiver.next_message::<StageReady>(Kind::StageReady).await?;
-        let ready = ready.context("it has ended the stream")?;
-        let (plans, outbox) = mpsc::unbounded_channel();
-        let mailbox = self.mailbox.clone();
-        tokio::spawn(async move {
-            let ended = tokio::select! {
-                ended = write_all(sender, outbox) => ended,
-                ended = until_end(receiver) => ended,
-            };
-            lost(
-                &mailbox,
-                ended
-                    .err()
-                    .map_or_else(|| "it has ended".to_owned(), |error| error.to_string()),
-            );
-        });
-        Ok((ready, plans))
+        at: StageAddress,
+        next: StageAddress,
+        part: StagePart,
+    ) -> impl Future<Output = anyhow::Result<Begun>> + Send + 'static {
+        let (peers, own, mailbox) = (self.links.peers.clone(), self.own, self.mailbox.clone());
+        async move {
+            peers.set_address(at.node, at.quic.parse().context("its address")?);
+            let hello = Hello::Stage(Box::new(Stage {
+                replica: own.replica,
+                epoch: own.epoch,
+                stage: own.stage,
+            }));
+            let (mut sender, mut receiver) = peers.open(at.node, Class::Activations, hello).await?;
+            let begin = StageBegin { next, part };
+            sender.send(Kind::StageBegin, own.epoch.0, &begin).await?;
+            let ready = receiver.next_message::<StageReady>(Kind::StageReady).await?;
+            let ready = ready.context("it has ended the stream")?;
+            let (plans, outbox) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                let ended = tokio::select! {
+                    ended = write_all(sender, outbox) => ended,
+                    ended = until_end(receiver) => ended,
+                };
+                let reason = ended.err().map(|error| error.to_string());
+                lost(&mailbox, reason.unwrap_or_else(|| "it has ended".to_owned()));
+            });
+            Ok((ready, plans))
+        }
     }
 }
+
+type Begun = (StageReady, mpsc::UnboundedSender<Vec<u8>>);
 
 async fn write_all(
     mut sender: FrameSender,
@@ -175,20 +210,22 @@ fn lost(mailbox: &SyncSender<LoopMessage>, reason: String) {
 /// From the stage before.
 struct Residuals {
     own: Own,
+    /// Whose residuals these are to be.
+    before: Option<NodeId>,
     mailbox: SyncSender<LoopMessage>,
 }
 
 impl StageStreams for Residuals {
     fn stage(
         &self,
-        _from: NodeId,
+        from: NodeId,
         stage: Stage,
         _sender: FrameSender,
         receiver: FrameReceiver,
     ) -> BoxFuture<'_, anyhow::Result<()>> {
         async move {
             let is_due = stage.replica == self.own.replica && stage.epoch == self.own.epoch;
-            if !is_due || stage.stage + 1 != self.own.stage {
+            if !is_due || stage.stage + 1 != self.own.stage || self.before != Some(from) {
                 bail!("it is of another replica, epoch or place");
             }
             let ended = self.receive(receiver).await;

@@ -5,7 +5,7 @@ use proto::engine::ToEngine;
 use proto::stage::StageTrust;
 use proto::wire::{self, Kind};
 use rustls::pki_types::CertificateDer;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -21,8 +21,8 @@ pub struct LinkSource {
     pub identity: Arc<Identity>,
     pub bundle: Arc<Bundle>,
     pub node: NodeId,
-    /// Of the node; the stage takes another port of the same host.
-    pub address: SocketAddr,
+    /// Where other nodes reach this host; the stage takes a port of its own there.
+    pub ip: IpAddr,
     pub members: Vec<LinkMember>,
 }
 
@@ -31,7 +31,7 @@ impl LinkSource {
         let StageTrust { chain, authorities } = self.trust();
         LinkSetup {
             node: self.node,
-            host: self.address.to_string(),
+            ip: self.ip.to_string(),
             key: self.identity.key_pem(),
             chain,
             authorities,

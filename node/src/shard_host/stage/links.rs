@@ -8,7 +8,7 @@ use proto::NodeId;
 use proto::join::Role;
 use proto::stage::{StageAddress, StageTrust};
 use rustls::pki_types::CertificateDer;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::runtime::{self, Runtime};
 
@@ -33,7 +33,7 @@ impl StageLinks {
             .enable_all()
             .build()
             .context("threads for the other stages")?;
-        let host: SocketAddr = setup.host.parse().context("the address for the other stages")?;
+        let ip: IpAddr = setup.ip.parse().context("the address for the other stages")?;
         let identity = Identity::from_key_pem(&setup.key)?;
         identity.set_chain(certificates(&setup.chain))?;
         let trust = LinkTrust {
@@ -41,16 +41,17 @@ impl StageLinks {
             bundle: Arc::new(Bundle::new(certificates(&setup.authorities))?),
         };
         let settings = Settings {
-            socket: transport::listen(SocketAddr::new(host.ip(), 0))?,
+            socket: transport::listen(SocketAddr::new(ip, 0))?,
             identity: Arc::clone(&trust.identity),
             bundle: Arc::clone(&trust.bundle),
             membership: Arc::new(Members(setup.members.clone())),
             service,
         };
-        let _inside = runtime.enter();
-        let peers = transport::bind(settings)?;
+        let peers = {
+            let _inside = runtime.enter();
+            transport::bind(settings)?
+        };
         let address = peers.local_address().context("the port for the other stages")?;
-        drop(_inside);
         Ok(StageLinks {
             peers,
             runtime,

@@ -1,10 +1,10 @@
 use super::residual::Residual;
 use proto::stage::StageStep;
 use proto::{Epoch, Span};
-use shard::{Lost, Stage, StageTable, StepInput, StepOutput};
+use shard::{Lost, PlanBounds, Stage, StageTable, StepInput, StepOutput, UnfitPlan};
 use std::collections::VecDeque;
 use std::time::Instant;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What a stage is told.
 pub enum Work {
@@ -12,6 +12,8 @@ pub enum Work {
     Begin {
         epoch: Epoch,
         results: mpsc::UnboundedSender<Residual>,
+        /// Is told when the loop is at it; dropped where a later epoch is.
+        begun: oneshot::Sender<()>,
     },
     Step {
         epoch: Epoch,
@@ -37,7 +39,7 @@ pub struct Part {
     pub stage: Stage,
     /// Values in a row of the residual.
     pub hidden: usize,
-    pub block_tokens: u32,
+    pub bounds: PlanBounds,
 }
 
 struct OpenEpoch {
@@ -52,7 +54,7 @@ struct OpenEpoch {
 #[derive(thiserror::Error, Debug)]
 enum Misfit {
     #[error(transparent)]
-    Tokens(#[from] shard::TokensMissing),
+    Plan(#[from] UnfitPlan),
     #[error("the residual is of step {found}, and {expected} is due")]
     Step { found: u64, expected: u64 },
     #[error("the residual has {found} values, and the plan needs {expected}")]
@@ -76,10 +78,16 @@ where
     /// An error ends the process; what only ends the epoch is logged.
     pub fn take(&mut self, work: Work) -> Result<(), Lost> {
         match work {
-            Work::Begin { epoch, results } => {
+            Work::Begin { epoch, .. } if self.open.as_ref().is_some_and(|open| open.epoch > epoch) => {}
+            Work::Begin {
+                epoch,
+                results,
+                begun,
+            } => {
+                let _ = begun.send(());
                 self.open = Some(OpenEpoch {
                     epoch,
-                    table: StageTable::new(self.part.stage.clone(), self.part.block_tokens),
+                    table: StageTable::new(self.part.stage.clone(), self.part.bounds),
                     results,
                     steps: VecDeque::new(),
                     residuals: VecDeque::new(),
@@ -99,7 +107,7 @@ where
         match self.compute_what_can_be() {
             Ok(()) => Ok(()),
             Err(Misfit::Lost(lost)) => Err(lost),
-            Err(misfit @ (Misfit::Tokens(_) | Misfit::Step { .. } | Misfit::Values { .. })) => {
+            Err(misfit @ (Misfit::Plan(_) | Misfit::Step { .. } | Misfit::Values { .. })) => {
                 tracing::error!(%misfit, "the epoch ends");
                 self.open = None;
                 Ok(())

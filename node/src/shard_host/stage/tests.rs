@@ -6,8 +6,8 @@ use proto::peer::{Hello, Stage as StageHello};
 use proto::stage::StageStep;
 use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{AdapterId, BlockId, Epoch, GroupId, ReplicaId, SequenceId, Span, StepId};
-use shard::{Lost, Stage, StepInput, StepOutput};
-use tokio::sync::mpsc;
+use shard::{Lost, PlanBounds, Stage, StepInput, StepOutput};
+use tokio::sync::{mpsc, oneshot};
 
 const HIDDEN: usize = 3;
 
@@ -31,7 +31,11 @@ fn part(layers: std::ops::Range<usize>) -> Part {
     Part {
         stage: Stage::new(layers, 6).unwrap(),
         hidden: HIDDEN,
-        block_tokens: 16,
+        bounds: PlanBounds {
+            block_tokens: 16,
+            blocks: 64,
+            vocabulary: 100,
+        },
     }
 }
 
@@ -72,12 +76,13 @@ const EPOCH: Epoch = Epoch(4);
 fn begun(layers: std::ops::Range<usize>) -> Fixture<impl FnMut(StepInput) -> Result<StepOutput, Lost>> {
     let mut stage_loop = StageLoop::new(part(layers), adding);
     let (results, received) = mpsc::unbounded_channel();
-    stage_loop
-        .take(Work::Begin {
-            epoch: EPOCH,
-            results,
-        })
-        .unwrap();
+    let (begun, _) = oneshot::channel();
+    let begin = Work::Begin {
+        epoch: EPOCH,
+        results,
+        begun,
+    };
+    stage_loop.take(begin).unwrap();
     Fixture {
         stage_loop,
         results: received,
@@ -131,6 +136,26 @@ fn nothing_of_another_epoch_counts() {
     middle.step(EPOCH, step(9, &[]));
     assert_eq!(middle.result(), Some((9, vec![5.0; 6])));
     assert_eq!(middle.result(), None);
+}
+
+#[test]
+fn an_epoch_that_comes_late_does_not_take_the_place_of_a_newer_one() {
+    let mut middle = begun(2..4);
+    let (results, _late) = mpsc::unbounded_channel();
+    let (begun, mut has_begun) = oneshot::channel();
+    let epoch = Epoch(3);
+    middle
+        .stage_loop
+        .take(Work::Begin {
+            epoch,
+            results,
+            begun,
+        })
+        .unwrap();
+    assert!(has_begun.try_recv().is_err(), "it is told that it came too late");
+    middle.step(EPOCH, step(7, &[]));
+    middle.residual(EPOCH, residual(7, 1.0));
+    assert_eq!(middle.result(), Some((7, vec![2.0; 6])));
 }
 
 #[test]
