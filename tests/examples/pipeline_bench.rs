@@ -114,7 +114,7 @@ fn uneven(model: &str) {
 /// What a node may take so that neither has room for all: of weights and the least cache.
 fn half_of(model: &str) -> String {
     let bytes = std::fs::metadata(model).expect("a model file").len();
-    format!("{}MiB", (bytes >> 20) * 85 / 100)
+    format!("{}MiB", (bytes >> 20) * 110 / 100)
 }
 
 struct Measured {

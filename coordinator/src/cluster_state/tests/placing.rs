@@ -46,6 +46,7 @@ fn deployment(name: &str, digest: u8) -> Deployment {
         manifest: [0; 32],
         shape: ModelShape {
             layers: LAYERS,
+            heads: 4,
             context_tokens_max: 64,
             layer_weight_bytes: vec![5; LAYERS as usize],
             block_tokens: 16,
