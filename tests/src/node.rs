@@ -22,6 +22,7 @@ pub(crate) fn take_turn() -> Turn {
 
 /// How a node is to be started.
 pub struct NodeOptions {
+    binary: PathBuf,
     arguments: Vec<String>,
     data: Option<PathBuf>,
 }
@@ -30,9 +31,16 @@ impl NodeOptions {
     /// The test model on a free port of the loopback interface, with an empty data folder.
     pub fn new() -> NodeOptions {
         NodeOptions {
+            binary: cluster_binary().to_owned(),
             arguments: Vec::new(),
             data: None,
         }
+    }
+
+    /// Another build of the program.
+    pub(crate) fn binary(mut self, binary: &Path) -> NodeOptions {
+        self.binary = binary.to_owned();
+        self
     }
 
     /// More arguments for `cluster up`.
@@ -61,7 +69,7 @@ impl NodeOptions {
     pub(crate) fn launch(self) -> Launched {
         let folder = TempFolder::new();
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
-        let mut command = Command::new(cluster_binary());
+        let mut command = Command::new(&self.binary);
         command.args(["up", "--json", "--http", "127.0.0.1:0"]);
         if !self.arguments.iter().any(|argument| argument == "--model") {
             command

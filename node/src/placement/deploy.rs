@@ -4,6 +4,7 @@
 
 use super::explanations::Explanations;
 use super::plan;
+use super::profile::LEVEL;
 use crate::actors::board::{Board, Phase};
 use crate::clock;
 use crate::config::Config;
@@ -14,6 +15,7 @@ use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
 use crate::state::NodeState;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Use};
+use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
 use proto::cluster::{ClusterCommand, Deployment, ModelRecord, Undeploy};
 use std::collections::BTreeMap;
@@ -74,6 +76,7 @@ impl Deploying {
 
     /// What would be placed where, and why; nothing is changed.
     pub async fn plan(&self, wish: &Wish) -> ControlAnswer<DeployReport> {
+        self.is_understood().await?;
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -89,6 +92,7 @@ impl Deploying {
     }
 
     pub async fn deploy(&self, wish: &Wish) -> ControlAnswer<DeployReport> {
+        self.is_understood().await?;
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -131,6 +135,18 @@ impl Deploying {
             .await
             .map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    /// By every member: before a model is read for nothing, or profiles are waited for that nobody may tell.
+    async fn is_understood(&self) -> ControlAnswer<()> {
+        if self.state.applied().feature_level() < LEVEL {
+            self.state.linearize().await.map_err(|error| error.to_string())?;
+        }
+        let level = self.state.applied().feature_level();
+        match level < LEVEL {
+            true => Err(Rejected::LevelTooLow { needed: LEVEL, level }.to_string()),
+            false => Ok(()),
+        }
     }
 
     /// A node that has joined just now says soon what it can carry.

@@ -58,6 +58,8 @@ const FILES_KEPT: u64 = 256;
 const OTHERS_MAX: Duration = Duration::from_secs(10);
 
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// What was refused: there may be no leader, or nodes that are to be upgraded first.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a collector of spans may take at the end.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
@@ -435,10 +437,12 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
     loop {
         match deploying.deploy(&wish).await {
             Ok(report) if report.step != DeployStep::Reading => return,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(model = model.named.name, error, "it is not deployed yet"),
+            Ok(_) => sleep(ASK_AGAIN).await,
+            Err(error) => {
+                tracing::warn!(model = model.named.name, error, "it is not deployed yet");
+                sleep(TRY_AGAIN).await;
+            }
         }
-        sleep(ASK_AGAIN).await;
     }
 }
 
