@@ -69,6 +69,12 @@ fn an_earlier_cluster_is_upgraded_node_by_node_and_no_request_fails() {
     }
     let deployed = deploy(&fleet, 1);
     assert!(deployed.status.success(), "{deployed:?}");
+    let offered = || fleet.client(2).get("/v1/models").text.contains(AGAIN);
+    until(
+        "another gateway has heard of it",
+        Duration::from_secs(20),
+        offered,
+    );
     let mut body = prompt();
     body["model"] = json!(AGAIN);
     assert_eq!(
