@@ -18,8 +18,8 @@ pub(super) struct Stream {
     pub model: String,
     pub place: Place,
     attempt: Attempt,
-    /// Attempts in a row that were lost before they delivered anything new.
-    fruitless: u32,
+    /// Attempts that were lost since the client got its last token.
+    losses: u32,
     /// Output tokens handed to the client: the only position taken next.
     delivered: u32,
     /// The arithmetic that made the first token; another may continue differently.
@@ -60,7 +60,7 @@ impl Stream {
             model,
             place: Place::Queued { since: now },
             attempt: Attempt(0),
-            fruitless: 0,
+            losses: 0,
             delivered: 0,
             numerics: None,
         }
@@ -82,8 +82,8 @@ impl Stream {
         self.attempt
     }
 
-    pub fn fruitless(&self) -> u32 {
-        self.fruitless
+    pub fn losses(&self) -> u32 {
+        self.losses
     }
 
     pub fn is_resumed(&self) -> bool {
@@ -138,14 +138,14 @@ impl Stream {
     pub fn count_delivered(&mut self, position: Option<Position>) {
         if position.is_some() {
             self.delivered += 1;
-            self.fruitless = 0;
+            self.losses = 0;
         }
     }
 
     /// The attempt is lost; the next one continues after what was delivered.
     pub fn requeue(&mut self, now: Time) {
         self.attempt = Attempt(self.attempt.0 + 1);
-        self.fruitless += 1;
+        self.losses += 1;
         self.place = Place::Queued { since: now };
     }
 }
