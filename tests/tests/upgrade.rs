@@ -42,6 +42,13 @@ fn deploy(fleet: &Fleet, place: usize) -> std::process::Output {
     fleet.command(place, &["deploy", &format!("{AGAIN}={MODEL}")])
 }
 
+/// By the gateway on this node, which serves as soon as it can serve any model.
+fn until_offered(fleet: &Fleet, place: usize, model: &str) {
+    let quoted = format!("\"{model}\"");
+    let offered = || fleet.client(place).get("/v1/models").text.contains(&quoted);
+    until("the model is offered", Duration::from_secs(30), offered);
+}
+
 fn errors(output: &std::process::Output) -> String {
     assert!(!output.status.success(), "it succeeded");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -173,6 +180,7 @@ fn an_earlier_program_is_refused(fleet: &mut Fleet) {
     // Neither has used the token up.
     fleet.install(2, cluster_binary());
     fleet.start_with(2, &["--join", &token]);
+    until_offered(fleet, 2, MODEL);
     assert!(!text_of(&fleet.client(2).complete(prompt())).is_empty());
 }
 
