@@ -125,6 +125,28 @@ fn a_stream_whose_replicas_keep_dying_is_given_up() {
 }
 
 #[test]
+fn losses_between_which_a_stream_gets_on_do_not_add_up() {
+    let mut story = Story::new(RouterConfig {
+        attempts_max: 2,
+        ..RouterConfig::default()
+    });
+    story.up(0, 1);
+    story.arrive(1, 1);
+    for loss in 0..3 {
+        let epoch = u64::from(loss) + 1;
+        let next = [released(1, Some(loss), None)];
+        assert_eq!(story.deliver(at(0, epoch, 1, loss), Some(loss), None), next);
+        let again = [sent(0, epoch + 1, resumed(1, loss + 1, loss + 1))];
+        assert_eq!(story.up(0, epoch + 1), again);
+    }
+    let last = story.down(0, 4);
+    assert!(
+        matches!(last.as_slice(), [RouterAction::Abandon { .. }]),
+        "the second in a row without a token: {last:?}"
+    );
+}
+
+#[test]
 fn a_request_is_admitted_or_refused_as_a_whole() {
     let mut story = Story::new(RouterConfig {
         streams_max: 3,

@@ -90,7 +90,12 @@ pub fn model_path() -> &'static Path {
 
 /// Runs `cluster` with these arguments until it ends by itself, with nothing on its standard input.
 pub fn run_to_end(arguments: &[&str]) -> Output {
-    let mut command = Command::new(cluster_binary());
+    run_binary_to_end(cluster_binary(), arguments)
+}
+
+/// The same with another build of it.
+pub(crate) fn run_binary_to_end(binary: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null());
     command.output().expect("the cluster binary runs")
 }

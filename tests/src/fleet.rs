@@ -1,11 +1,12 @@
 //! Several nodes that are one cluster.
 
+use crate::binary::run_binary_to_end;
 use crate::node::{Launched, Turn, take_turn};
-use crate::{Client, MODEL, Node, NodeOptions, TempFolder, run_to_end};
+use crate::{Client, MODEL, Node, NodeOptions, TempFolder, cluster_binary};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub enum Holds {
 
 /// Ports stay the same over restarts, as on real hosts.
 struct Seat {
+    /// Of the next start.
+    binary: PathBuf,
     http: String,
     quic: String,
     data: PathBuf,
@@ -36,6 +39,7 @@ impl Seat {
     fn options(&self) -> NodeOptions {
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let options = NodeOptions::new()
+            .binary(&self.binary)
             .with(&["--http", &self.http, "--quic", &self.quic])
             .with(&settings)
             .data(&self.data);
@@ -55,6 +59,8 @@ impl Seat {
 /// Nodes by their order of joining; the first one has founded the cluster. All are killed on drop.
 pub struct Fleet {
     seats: Vec<Seat>,
+    /// Of nodes that are added.
+    binary: PathBuf,
     key: String,
     folder: TempFolder,
     _turn: Turn,
@@ -72,9 +78,15 @@ impl Fleet {
 
     /// With settings that hold for all of its starts.
     pub fn found_as(holds: Holds, settings: &[&str]) -> Fleet {
+        Fleet::found_by(cluster_binary(), holds, settings)
+    }
+
+    /// By another build of the program, which the nodes that are added later run as well.
+    pub fn found_by(binary: &Path, holds: Holds, settings: &[&str]) -> Fleet {
         let turn = take_turn();
         let mut fleet = Fleet {
             seats: Vec::new(),
+            binary: binary.to_owned(),
             key: String::new(),
             folder: TempFolder::new(),
             _turn: turn,
@@ -134,6 +146,7 @@ impl Fleet {
 
     fn seat(&self, place: usize, holds: Holds, settings: &[&str]) -> Seat {
         Seat {
+            binary: self.binary.clone(),
             http: free_address(),
             quic: free_address(),
             data: self.folder.path().join(format!("node-{place}")),
@@ -141,6 +154,11 @@ impl Fleet {
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             node: None,
         }
+    }
+
+    /// From its next start on this node runs that build of the program, and so do the commands on its host.
+    pub fn install(&mut self, place: usize, binary: &Path) {
+        self.seats[place].binary = binary.to_owned();
     }
 
     /// Starts a node that does not run, where it was before.
@@ -180,7 +198,7 @@ impl Fleet {
             "--data-dir",
             data,
         ];
-        run_to_end(&[&common, arguments].concat())
+        run_binary_to_end(&self.seats[place].binary, &[&common, arguments].concat())
     }
 
     pub fn node(&self, place: usize) -> &Node {
@@ -202,7 +220,7 @@ impl Fleet {
         self.seats[place].data.with_extension("store")
     }
 
-    pub fn data_folder(&self, place: usize) -> &std::path::Path {
+    pub fn data_folder(&self, place: usize) -> &Path {
         &self.seats[place].data
     }
 
@@ -218,7 +236,10 @@ impl Fleet {
     /// Runs `cluster WORDS --data-dir …` on the host of a node.
     pub fn command(&self, place: usize, words: &[&str]) -> Output {
         let data = self.seats[place].data.to_str().expect("a readable path");
-        run_to_end(&[words, &["--data-dir", data]].concat())
+        run_binary_to_end(
+            &self.seats[place].binary,
+            &[words, &["--data-dir", data]].concat(),
+        )
     }
 
     /// What a command prints that must succeed.

@@ -29,6 +29,7 @@ enum Serves {
 
 /// How a node is to be started.
 pub struct NodeOptions {
+    binary: PathBuf,
     arguments: Vec<String>,
     serves: Serves,
     data: Option<PathBuf>,
@@ -38,10 +39,17 @@ impl NodeOptions {
     /// The test model on a free port of the loopback interface, with an empty data folder.
     pub fn new() -> NodeOptions {
         NodeOptions {
+            binary: cluster_binary().to_owned(),
             arguments: Vec::new(),
             serves: Serves::TheModel,
             data: None,
         }
+    }
+
+    /// Another build of the program.
+    pub(crate) fn binary(mut self, binary: &Path) -> NodeOptions {
+        self.binary = binary.to_owned();
+        self
     }
 
     /// More arguments for `cluster up`.
@@ -76,7 +84,7 @@ impl NodeOptions {
     pub(crate) fn launch(self) -> Launched {
         let folder = TempFolder::new();
         let data = self.data.unwrap_or_else(|| folder.path().join("data"));
-        let mut command = Command::new(cluster_binary());
+        let mut command = Command::new(&self.binary);
         command.args(["up", "--json", "--http", "127.0.0.1:0"]);
         let is_given = |name: &str| self.arguments.iter().any(|argument| argument == name);
         if !is_given("--model") && self.serves == Serves::TheModel {

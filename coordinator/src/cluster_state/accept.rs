@@ -46,7 +46,8 @@ impl ClusterState {
         }
     }
 
-    fn allows_level(&self, command: &ClusterCommand) -> Result<(), Rejected> {
+    /// Does every member understand this command? What one does not must not be logged, nor be said to it.
+    pub fn allows_level(&self, command: &ClusterCommand) -> Result<(), Rejected> {
         let (needed, level) = (command.level(), self.level);
         match self.is_founded() && needed > level {
             true => Err(Rejected::LevelTooLow { needed, level }),
@@ -56,6 +57,7 @@ impl ClusterState {
 
     /// The time is the member's that took the request in: a token is as good as that clock.
     fn lets_in(&self, join: &NewMember) -> Result<(), Rejected> {
+        self.takes_program(join.level)?;
         if self.member_by_key(&join.spki).is_some() {
             return Ok(());
         }
@@ -84,13 +86,17 @@ impl ClusterState {
         }
     }
 
-    /// What was logged already stays readable to every member, so nobody may fall below the committed level.
     fn accepts_move(&self, member: &MemberAt) -> Result<(), Rejected> {
         self.knows_member(member.node)?;
-        match member.level < self.level {
+        self.takes_program(member.level)
+    }
+
+    /// What was logged already stays readable to every member, so nobody may be below the committed level.
+    fn takes_program(&self, level: u32) -> Result<(), Rejected> {
+        match level < self.level {
             true => Err(Rejected::LevelTooLow {
                 needed: self.level,
-                level: member.level,
+                level,
             }),
             false => Ok(()),
         }

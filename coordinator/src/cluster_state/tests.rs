@@ -263,7 +263,14 @@ fn the_feature_level_is_what_every_member_understands() {
     log.apply(level(2)).unwrap();
     assert_eq!(log.state.feature_level(), 2);
     let too_low = Rejected::LevelTooLow { needed: 2, level: 1 };
-    assert_eq!(log.apply(at(other, 1)), Err(too_low), "it could not read the log");
+    assert_eq!(
+        log.apply(at(other, 1)),
+        Err(too_low.clone()),
+        "it could not read the log"
+    );
+    log.token("t", Role::Worker);
+    assert_eq!(log.apply(join("t", 9, 50)), Err(too_low), "nor could a new one");
+    assert!(log.state.token("t").is_some(), "it may come with another program");
 }
 
 #[test]

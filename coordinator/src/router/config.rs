@@ -14,7 +14,8 @@ pub struct RouterConfig {
     pub credits: u32,
     /// Blocks of prompts of which it is remembered where they were sent, over all replicas.
     pub remembered_blocks_max: u32,
-    /// How often a stream is submitted before it is abandoned.
+    /// How many attempts of a stream may be lost without a new token in between before it is abandoned. One that gets on is
+    /// not what breaks its replicas, and ends, since its tokens are bounded.
     pub attempts_max: u32,
     /// How long an admitted stream waits while no replica of its model is up.
     pub replica_wait_max: Span,

@@ -449,7 +449,7 @@ impl Router {
                 finish: Some(Finish::Length),
             });
             self.forget(id);
-        } else if stream.attempt().0 >= self.config.attempts_max {
+        } else if stream.losses() >= self.config.attempts_max {
             self.abandon(id, reason, out);
         }
     }

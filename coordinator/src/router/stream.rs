@@ -18,6 +18,8 @@ pub(super) struct Stream {
     pub model: String,
     pub place: Place,
     attempt: Attempt,
+    /// Attempts that were lost since the client got its last token.
+    losses: u32,
     /// Output tokens handed to the client: the only position taken next.
     delivered: u32,
     /// The arithmetic that made the first token; another may continue differently.
@@ -58,6 +60,7 @@ impl Stream {
             model,
             place: Place::Queued { since: now },
             attempt: Attempt(0),
+            losses: 0,
             delivered: 0,
             numerics: None,
         }
@@ -77,6 +80,10 @@ impl Stream {
 
     pub fn attempt(&self) -> Attempt {
         self.attempt
+    }
+
+    pub fn losses(&self) -> u32 {
+        self.losses
     }
 
     pub fn is_resumed(&self) -> bool {
@@ -129,12 +136,16 @@ impl Stream {
     }
 
     pub fn count_delivered(&mut self, position: Option<Position>) {
-        self.delivered += u32::from(position.is_some());
+        if position.is_some() {
+            self.delivered += 1;
+            self.losses = 0;
+        }
     }
 
     /// The attempt is lost; the next one continues after what was delivered.
     pub fn requeue(&mut self, now: Time) {
         self.attempt = Attempt(self.attempt.0 + 1);
+        self.losses += 1;
         self.place = Place::Queued { since: now };
     }
 }

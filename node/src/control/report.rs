@@ -19,6 +19,8 @@ pub struct StatusReport {
     pub raft: RaftStatus,
     pub nodes: Vec<NodeStatus>,
     pub replicas: Vec<ReplicaStatus>,
+    /// A node that still runs an earlier program tells of none.
+    #[serde(default)]
     pub deployments: Vec<DeploymentStatus>,
     /// Of the last few hundred streams; `null` before the first.
     pub first_token_ms: Option<FirstToken>,

@@ -171,6 +171,7 @@ impl Desk {
         let authority = self.custody.authority();
         let authority =
             authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
+        reads_the_log(joining.feature_level, member.applied.read().feature_level())?;
         // Before the log is asked: a request that is wrong must not use up the token.
         let spki = authority::requested_spki(&joining.csr).map_err(|error| error.to_string())?;
         let now_secs = clock::unix_secs();
@@ -266,6 +267,17 @@ fn addresses(state: &ClusterState) -> Vec<MemberAddress> {
     // Those who vote have the rest of what there is to know.
     members.sort_by_key(|member| member.role);
     members.into_iter().take(NAMED_MAX).map(address).collect()
+}
+
+/// Of a program, by the level that it says it understands.
+fn reads_the_log(understood: u32, committed: u32) -> Result<(), String> {
+    match understood < committed {
+        true => Err(format!(
+            "the joining program understands feature level {understood}, and the cluster is at {committed}: install the \
+             version that the other nodes run"
+        )),
+        false => Ok(()),
+    }
 }
 
 fn refused(reason: &str) -> PeerAnswer {

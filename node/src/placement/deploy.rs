@@ -4,6 +4,7 @@
 
 use super::explanations::Explanations;
 use super::plan;
+use super::profile::LEVEL;
 use crate::actors::board::Phase;
 use crate::actors::gateway::RouterGateway;
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
 use crate::state::NodeState;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Use};
+use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
 use proto::cluster::{ClusterCommand, Deployment, ModelRecord, Undeploy};
 use std::collections::BTreeMap;
@@ -79,6 +81,7 @@ impl Deploying {
 
     /// What would be placed where, and why; nothing is changed.
     pub async fn plan(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
+        self.is_understood().await?;
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -96,6 +99,7 @@ impl Deploying {
     }
 
     pub async fn deploy(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
+        self.is_understood().await?;
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
@@ -138,6 +142,18 @@ impl Deploying {
             Job::Reading | Job::Failed(_) => true,
         });
         Ok(())
+    }
+
+    /// By every member: before a model is read for nothing, or profiles are waited for that nobody may tell.
+    async fn is_understood(&self) -> ControlAnswer<()> {
+        if self.state.applied().feature_level() < LEVEL {
+            self.state.linearize().await.map_err(|error| error.to_string())?;
+        }
+        let level = self.state.applied().feature_level();
+        match level < LEVEL {
+            true => Err(Rejected::LevelTooLow { needed: LEVEL, level }.to_string()),
+            false => Ok(()),
+        }
     }
 
     /// A node that has joined just now says soon what it can carry.

@@ -56,7 +56,7 @@ impl ModelFiles {
             }
             Err(error) => {
                 let (path, in_use) = self
-                    .from_its_origin(deployment)
+                    .original(deployment)
                     .await
                     .with_context(|| format!("other nodes could not give it ({error})"))?;
                 self.open(deployment, path, Kept::Whole { _in_use: in_use }).await
@@ -106,7 +106,7 @@ impl ModelFiles {
         Ok(fetched.fetched)
     }
 
-    async fn from_its_origin(&self, deployment: &Deployment) -> anyhow::Result<(PathBuf, Use)> {
+    async fn original(&self, deployment: &Deployment) -> anyhow::Result<(PathBuf, Use)> {
         let (shelf, model) = (self.shelf.clone(), deployment.model.clone());
         let named: NamedSpec = format!("{}={}", model.name, model.spec).parse()?;
         let taken = spawn_blocking(move || shelf.store().take(&named.spec, Check::Length)).await?;

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::time::sleep;
 
-/// From this level on the cluster knows of profiles.
-const LEVEL: u32 = 2;
+/// From this level on the cluster knows of profiles, and of models that it places.
+pub const LEVEL: u32 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Of what is free, where nothing was said: the rest is for files that are read, and for other programs.

@@ -15,7 +15,7 @@ use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{Config, EmptyNode, RaftMetrics, SnapshotPolicy};
 use proto::NodeId;
-use proto::cluster::Proposal;
+use proto::cluster::{ClusterCommand, Proposal};
 use proto::raft::{self as ours, Committed, NotLeader, RaftAnswer, RaftRequest, ReadIndex};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -209,8 +209,12 @@ impl<L: Links> Member<L> {
         }
     }
 
-    /// Durable on a quorum and applied here when it returns, whoever leads. Counts at most once.
+    /// Durable on a quorum and applied here when it returns, whoever leads. Counts at most once. What some member does not
+    /// understand yet is rejected, and neither logged nor said to anybody.
     pub async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+        if let Some(rejected) = self.too_early(&proposal.command).await? {
+            return Ok(rejected);
+        }
         let deadline = Instant::now() + AGREEMENT_MAX;
         let mut doubt = None;
         let committed = loop {
@@ -238,7 +242,22 @@ impl<L: Links> Member<L> {
         Ok(committed)
     }
 
-    /// For this member as the leader.
+    /// An earlier program cannot read what is above its level: it would hang up on whoever says it, and a log that holds it
+    /// would end there for that node.
+    async fn too_early(&self, command: &ClusterCommand) -> Result<Option<Committed>, CommitError> {
+        if self.applied.read().allows_level(command).is_ok() {
+            return Ok(None);
+        }
+        // The level may have been raised a moment ago.
+        self.linearize().await?;
+        let state = self.applied.read();
+        Ok(state.allows_level(command).err().map(|rejected| Committed {
+            index: *self.applied.changes().borrow(),
+            outcome: Err(rejected),
+        }))
+    }
+
+    /// For this member as the leader. Of a command whose level has been committed.
     pub async fn commit_here(&self, proposal: Proposal) -> ours::CommandAnswer {
         let raft = match self.raft() {
             Ok(raft) => raft,

@@ -3,9 +3,9 @@
 use super::cluster::Cluster;
 use super::drive::some_loss;
 use crate::raft::disk::tests::machine::Loss;
-use coordinator::cluster_state::{Applied, FOUNDER};
+use coordinator::cluster_state::{Applied, FOUNDER, Rejected};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, MemberAt, Role};
+use proto::cluster::{ClusterCommand, MemberAt, Role, Undeploy};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -101,16 +101,8 @@ async fn a_change_that_its_leader_did_not_live_to_finish_is_finished() {
 async fn the_feature_level_rises_when_all_understand() {
     let mut cluster = Cluster::of(3, 6).await;
     let nodes = cluster.network.nodes();
-    let at = |node: NodeId| {
-        ClusterCommand::MoveMember(Box::new(MemberAt {
-            node,
-            quic: String::new(),
-            http: String::new(),
-            level: 2,
-        }))
-    };
     for node in &nodes[..2] {
-        cluster.commit(*node, at(*node)).await.unwrap().unwrap();
+        cluster.commit(*node, at(*node, 2)).await.unwrap().unwrap();
     }
     sleep(Duration::from_secs(2)).await;
     assert_eq!(
@@ -118,9 +110,46 @@ async fn the_feature_level_rises_when_all_understand() {
         1,
         "one does not understand it"
     );
-    cluster.commit(nodes[0], at(nodes[2])).await.unwrap().unwrap();
+    cluster.commit(nodes[0], at(nodes[2], 2)).await.unwrap().unwrap();
     for node in &nodes {
         let raised = || cluster.state(*node).feature_level() == 2;
         cluster.until("the level is raised", raised).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_member_does_not_understand_is_not_logged() {
+    let mut cluster = Cluster::of(3, 7).await;
+    let nodes = cluster.network.nodes();
+    let undeploy = || {
+        ClusterCommand::Undeploy(Box::new(Undeploy {
+            model: "m".to_owned(),
+        }))
+    };
+    let last = |cluster: &Cluster| cluster.member(nodes[0]).view().last_index;
+    let before = last(&cluster);
+    for node in &nodes {
+        // On the leader, and on those who would tell it.
+        let outcome = cluster.commit(*node, undeploy()).await.unwrap();
+        assert_eq!(outcome, Err(Rejected::LevelTooLow { needed: 2, level: 1 }));
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(last(&cluster), before, "nothing was logged");
+    for node in &nodes {
+        cluster.commit(*node, at(*node, 2)).await.unwrap().unwrap();
+    }
+    let raised = || cluster.state(nodes[2]).feature_level() == 2;
+    cluster.until("the level is raised", raised).await;
+    let outcome = cluster.commit(nodes[2], undeploy()).await.unwrap();
+    let unknown = Rejected::DeploymentUnknown { name: "m".to_owned() };
+    assert_eq!(outcome, Err(unknown), "by those who understand it");
+}
+
+fn at(node: NodeId, level: u32) -> ClusterCommand {
+    ClusterCommand::MoveMember(Box::new(MemberAt {
+        node,
+        quic: String::new(),
+        http: String::new(),
+        level,
+    }))
 }

@@ -1,21 +1,15 @@
 //! What nodes say to each other: these bytes, and no damaged ones.
 
-use proto::cluster::{
-    Applied, ClusterCommand, ClusterImage, ImageV1, ImageV2, KeyId, Outcome, Proposal, Rejected,
-};
-use proto::cluster::{
-    Deployment, KvCacheFormat, LinkProfile, ModelRecord, ModelShape, NodeProfile, OverBudget, Placement,
-    Prediction, StagePlace, Undeploy, Unplace,
-};
-use proto::engine::{FromEngine, PipelineUse, ToEngine};
+mod placing;
+
+use placing::{each_of_placing, each_of_stages, each_of_weights};
+use proto::cluster::{Applied, ClusterCommand, ClusterImage, ImageV1, KeyId, Outcome, Proposal, Rejected};
 use proto::join::*;
 use proto::peer::*;
 use proto::raft::*;
-use proto::stage::*;
-use proto::step::{Slice, SliceOutput, StepPlan};
-use proto::weights::*;
+use proto::weights::{Holding, ManifestAnswer};
 use proto::wire::{self, HEADER_BYTES, Header, Kind, WireError};
-use proto::{AdapterId, BlockId, Epoch, GroupId, NodeId, ReplicaId, SequenceId, Span, StepId};
+use proto::{Epoch, NodeId, ReplicaId};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Error as RkyvError;
@@ -79,39 +73,6 @@ fn each(check: &mut impl Check) {
     each_that_is_kept(check);
     each_of_placing(check);
     each_of_weights(check);
-}
-
-fn each_of_weights(check: &mut impl Check) {
-    let model = || Box::new(ModelIs { digest: [8; 32] });
-    check.check("holds", Kind::PeerRequest, PeerRequest::Holds(model()));
-    check.check("manifest", Kind::PeerRequest, PeerRequest::Manifest(model()));
-    let parts = HeldParts {
-        file_bytes: 9,
-        here: vec![1],
-        coming: vec![6],
-    };
-    let holdings = [
-        ("holds_nothing", Holding::Nothing),
-        (
-            "holds_whole",
-            Holding::Whole(Box::new(WholeFile { file_bytes: 9 })),
-        ),
-        ("holds_parts", Holding::Parts(Box::new(parts))),
-    ];
-    for (name, holding) in holdings {
-        check.check(name, Kind::PeerAnswer, PeerAnswer::Holds(Box::new(holding)));
-    }
-    let bytes = ManifestBytes { bytes: vec![7, 8] };
-    let manifests = [
-        ("no_manifest", ManifestAnswer::Nothing),
-        ("manifest_in_the_making", ManifestAnswer::InTheMaking),
-        ("manifest_answer", ManifestAnswer::Manifest(Box::new(bytes))),
-    ];
-    for (name, answer) in manifests {
-        check.check(name, Kind::PeerAnswer, PeerAnswer::Manifest(Box::new(answer)));
-    }
-    let wanted = WantChunks { chunks: vec![3, 1] };
-    check.check("want_chunks", Kind::WantChunks, wanted);
 }
 
 const PLACE: LogId = LogId {
@@ -281,110 +242,6 @@ fn each_that_is_kept(check: &mut impl Check) {
     check.check("kept_identity", Kind::NodeIdentity, identity);
 }
 
-fn profile() -> NodeProfile {
-    NodeProfile {
-        node: NodeId(9),
-        memory_bytes: 1,
-        threads: 2,
-        read_bytes_per_sec: 3,
-        multiply_adds_per_sec: 4,
-        links: vec![LinkProfile {
-            to: NodeId(8),
-            bytes_per_sec: 5,
-            round_trip_ns: 6,
-        }],
-    }
-}
-
-fn deployment() -> Deployment {
-    Deployment {
-        model: ModelRecord {
-            name: "m".to_owned(),
-            spec: "s".to_owned(),
-            digest: [1; 32],
-            bytes: 2,
-            added_at_secs: 3,
-        },
-        manifest: [2; 32],
-        shape: ModelShape {
-            layers: 1,
-            hidden: 2,
-            heads: 3,
-            kv_heads: 4,
-            context_tokens_max: 5,
-            layer_weight_bytes: vec![6],
-            layer_weights: 7,
-            embedding_bytes: 8,
-            head_bytes: 9,
-            head_weights: 10,
-            kv_bytes_per_token_layer: 11,
-            workspace_bytes: 12,
-            block_tokens: 13,
-        },
-        replicas: 14,
-        ranks: 1,
-        kv_cache: KvCacheFormat::Bf16,
-    }
-}
-
-fn placement() -> Placement {
-    Placement {
-        model: "m".to_owned(),
-        replica: ReplicaId(3),
-        stages: vec![StagePlace {
-            node: NodeId(9),
-            layer_first: 0,
-            layer_end: 1,
-            ranks: 2,
-            threads: 3,
-            memory_bytes: 4,
-        }],
-        blocks: 5,
-        predicted: Prediction {
-            decode_1_millitokens_per_sec: 6,
-            decode_16_millitokens_per_sec: 7,
-            decode_128_millitokens_per_sec: 8,
-            prefill_millitokens_per_sec: 9,
-            first_token_micros: 10,
-            bubble_per_mille: 11,
-        },
-    }
-}
-
-fn each_of_placing(check: &mut impl Check) {
-    let (model, replica) = ("m".to_owned(), ReplicaId(3));
-    let commands = [
-        ("profile", ClusterCommand::Profile(Box::new(profile()))),
-        ("deploy", ClusterCommand::Deploy(Box::new(deployment()))),
-        ("undeploy", ClusterCommand::Undeploy(Box::new(Undeploy { model }))),
-        ("place", ClusterCommand::Place(Box::new(placement()))),
-        ("unplace", ClusterCommand::Unplace(Box::new(Unplace { replica }))),
-    ];
-    for (name, command) in commands {
-        let kept = entry(Payload::Command(Box::new(Proposal { id: 5, command })));
-        check.check(name, Kind::RaftEntry, kept);
-    }
-    let over = OverBudget {
-        node: NodeId(9),
-        needed_bytes: 2,
-        budget_bytes: 1,
-    };
-    let image = ImageV2 {
-        first: ImageV1 {
-            recent: vec![(7, Err(Rejected::OverBudget(Box::new(over))))],
-            ..ImageV1::default()
-        },
-        deployments: vec![deployment()],
-        profiles: vec![profile()],
-        placements: vec![placement()],
-    };
-    check.check(
-        "kept_image_2",
-        Kind::ClusterImage,
-        ClusterImage::V2(Box::new(image)),
-    );
-}
-
 fn each_of_streams(check: &mut impl Check) {
     let (replica, epoch) = (ReplicaId(3), Epoch(4));
     check.check(
@@ -402,65 +259,6 @@ fn each_of_streams(check: &mut impl Check) {
     check.check("hello_blob", Kind::Hello, Hello::Blob(Box::new(Blob { name })));
     let probe = Probe { bytes: 1 << 20 };
     check.check("hello_probe", Kind::Hello, Hello::Probe(Box::new(probe)));
-}
-
-fn each_of_stages(check: &mut impl Check) {
-    let address = StageAddress {
-        node: NodeId(7),
-        quic: "10.0.0.7:4000".to_owned(),
-    };
-    let next = address.clone();
-    let part = StagePart {
-        layer_first: 3,
-        layer_end: 9,
-        blocks: 512,
-    };
-    check.check("stage_begin", Kind::StageBegin, StageBegin { next, part });
-    let ready = StageReady {
-        numerics: 5,
-        fixed_secs: 1e-3,
-        per_token_secs: 2e-4,
-        per_context_secs: 3e-8,
-    };
-    check.check("stage_ready", Kind::StageReady, ready);
-    let slice = Slice {
-        sequence: SequenceId(3),
-        adapter: AdapterId(0),
-        start: 16,
-        count: 2,
-        new_blocks: vec![(GroupId(0), BlockId(9))],
-        output: SliceOutput::Sample,
-    };
-    let plan = StepPlan {
-        epoch: Epoch(2),
-        step: StepId(8),
-        slices: vec![slice],
-        ..StepPlan::default()
-    };
-    let tokens = vec![11, 12];
-    check.check("stage_step", Kind::StageStep, StageStep { plan, tokens });
-    let asked = PeerRequest::StageAt(Box::new(Replica {
-        replica: ReplicaId(4),
-    }));
-    check.check("stage_at", Kind::PeerRequest, asked);
-    let found = PeerAnswer::StageAt(Box::new(address.clone()));
-    check.check("stage_at_answer", Kind::PeerAnswer, found);
-    let stages = vec![address.clone()];
-    let stages = ToEngine::Stages(Box::new(StageAddresses { stages }));
-    check.check("stages", Kind::ToEngine, stages);
-    let trust = StageTrust {
-        chain: vec![vec![1, 2]],
-        authorities: vec![vec![3]],
-    };
-    check.check("stage_trust", Kind::ToEngine, ToEngine::Trust(Box::new(trust)));
-    let listening = FromEngine::Listening(Box::new(address));
-    check.check("listening", Kind::FromEngine, listening);
-    let used = PipelineUse {
-        stages: 2,
-        occupied: Span(30),
-        computed: Span(50),
-    };
-    check.check("pipeline", Kind::FromEngine, FromEngine::Pipeline(Box::new(used)));
 }
 
 fn each_of_joining(check: &mut impl Check) {
