@@ -1,7 +1,7 @@
 use crate::gguf::{Gguf, Tensor};
 use crate::memory::ModelMemory;
 use crate::model::{LoadError, ModelConfig};
-use crate::stage::layer_of;
+use crate::stage::{Stage, layer_of};
 use proto::cluster::ModelShape;
 
 /// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes are those of
@@ -38,9 +38,19 @@ pub fn model_shape(
         head_bytes: bytes(output) + bytes(norm),
         head_weights: weights(output),
         kv_bytes_per_token_layer: (2 * config.kv_heads * config.kv.head_bytes(config.head_dim)) as u64,
-        workspace_bytes: memory.workspace_bytes,
+        workspace_bytes: memory.workspace_bytes + common_bytes(config, gguf),
         block_tokens,
     })
+}
+
+/// What every stage holds besides: as one does in the middle of a longer model, of whose layers the file has none.
+fn common_bytes(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
+    let beyond = Stage::new(config.layers..config.layers + 1, config.layers + 2);
+    let beyond = beyond.expect("a layer of a longer model");
+    let common = gguf
+        .tensors()
+        .filter(|tensor| beyond.needs(tensor.name, config.output()));
+    common.map(bytes).sum()
 }
 
 fn bytes_of_layer(gguf: &Gguf<'_>, layer: usize) -> u64 {

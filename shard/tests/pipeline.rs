@@ -7,8 +7,8 @@ use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
 use proto::request::Sampling;
 use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{AdapterId, BlockId, GroupId, SequenceId};
-use shard::testing::TinyLlama;
-use shard::{Gguf, ModelConfig, ModelMemory, Output, PlanBounds, Stage, StageTable, UnfitPlan};
+use shard::testing::{GgufWriter, TinyLlama};
+use shard::{Gguf, ModelConfig, ModelMemory, Output, PlanBounds, Stage, StageTable, UnfitPlan, model_shape};
 
 const CUTS: [Cuts; 7] = [
     Cuts { ranks: 2, stages: 1 },
@@ -22,6 +22,10 @@ const CUTS: [Cuts; 7] = [
 
 /// Nine heads and three of keys and values, as in SmolLM2: no number of ranks but three divides them.
 fn odd(output: Output) -> Vec<u8> {
+    odd_model(output).file()
+}
+
+fn odd_model(output: Output) -> TinyLlama {
     TinyLlama {
         layers: 5,
         heads: 9,
@@ -30,7 +34,6 @@ fn odd(output: Output) -> Vec<u8> {
         output,
         ..TinyLlama::default()
     }
-    .file()
 }
 
 fn computed<O: Ops>(mut replica: Replica<O>, sampling: &Sampling) -> Stream {
@@ -104,6 +107,35 @@ fn plan(start: u32, count: u32, block: u32) -> StepPlan {
             output: SliceOutput::Nothing,
         }],
         ..StepPlan::default()
+    }
+}
+
+/// A placement is made by the shape, and what a stage takes is held against it.
+#[test]
+fn what_a_stage_takes_is_what_the_shape_says() {
+    for output in [Output::Embeddings, Output::Own] {
+        let mut writer = GgufWriter::new(3);
+        odd_model(output).write(&mut writer);
+        // As Llama 3 has it.
+        writer.tensor("rope_freqs.weight", &[16], WeightFormat::F32, &[1.0; 16]);
+        let file = writer.finish();
+        let gguf = Gguf::parse(&file).unwrap();
+        let config = ModelConfig::from_gguf(&gguf).unwrap();
+        let shape = model_shape(&config, &gguf, 16).unwrap();
+        for layers in [0..2, 2..4, 4..5] {
+            let of_layers: u64 = shape.layer_weight_bytes[layers.clone()].iter().sum();
+            let ends = if layers.start == 0 {
+                shape.embedding_bytes
+            } else {
+                0
+            } + if layers.end == 5 { shape.head_bytes } else { 0 };
+            let stage = Stage::new(layers.clone(), config.layers).unwrap();
+            let memory = ModelMemory::of(&config, &gguf, &stage, 1, 16).unwrap();
+            let said = of_layers + ends + shape.workspace_bytes;
+            assert_eq!(memory.weight_bytes + memory.workspace_bytes, said, "{layers:?}");
+            let kv = shape.kv_bytes_per_token_layer * 16 * layers.len() as u64;
+            assert_eq!(memory.kv_bytes_per_block, kv);
+        }
     }
 }
 
