@@ -8,8 +8,8 @@ use crate::peers::entry::Entry;
 use crate::raft::CommitError;
 use crate::shard_host::prepare::PrepareError;
 use crate::state::{NodeState, StateError};
-use crate::store::Store;
 use crate::store::spec::NamedSpec;
+use crate::store::{Store, Use};
 use anyhow::bail;
 use coordinator::cluster_state::{Applied, FOUNDER};
 use proto::cluster::{ClusterCommand, ModelRecord, NodeModels, ReplicaRecord};
@@ -49,6 +49,14 @@ pub fn of_node(config: &Config, entry: &Entry) -> Models {
     Models::Shared(shared.collect())
 }
 
+/// Files of the models of which the cluster has placed a stage on this node, by digest.
+pub fn placed_here(entry: &Entry) -> Vec<[u8; 32]> {
+    let applied = entry.state.applied();
+    let placed = applied.placements_of(entry.state.node());
+    let deployed = placed.filter_map(|placement| applied.deployment(&placement.model));
+    deployed.map(|deployment| deployment.model.digest).collect()
+}
+
 impl Models {
     pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
         let too_big = RefCell::new(Vec::new());
@@ -84,6 +92,7 @@ impl Models {
         Ok(Prepared {
             whole,
             too_big: too_big.into_inner(),
+            placed_use: Vec::new(),
         })
     }
 }
@@ -93,6 +102,8 @@ pub struct Prepared {
     pub whole: Vec<PreparedModel>,
     /// These go over several nodes.
     pub too_big: Vec<TooBig>,
+    /// Of what the cluster has placed here, as far as it is in the store: it is not collected before it runs again.
+    pub placed_use: Vec<Use>,
 }
 
 pub struct TooBig {

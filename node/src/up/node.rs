@@ -114,7 +114,13 @@ impl Node {
             Models::Shared(shared) => shared::fetch_missing(shared, &entry, &shelf, output).await,
             Models::Asked(_) => {}
         }
-        let Prepared { whole, too_big } = prepare(models, config.clone(), shelf.clone(), output).await?;
+        let placed = models::placed_here(&entry);
+        let prepared = prepare(models, placed, config.clone(), shelf.clone(), output).await?;
+        let Prepared {
+            whole,
+            too_big,
+            placed_use,
+        } = prepared;
         tell_plan(config, &whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
@@ -158,7 +164,7 @@ impl Node {
             entry,
             starting: JoinSet::new(),
             supervisors,
-            in_use: Vec::new(),
+            in_use: placed_use,
             output,
             key,
         };
@@ -462,10 +468,20 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
     }
 }
 
-async fn prepare(models: Models, config: Config, shelf: Shelf, output: Output) -> anyhow::Result<Prepared> {
+async fn prepare(
+    models: Models,
+    placed: Vec<[u8; 32]>,
+    config: Config,
+    shelf: Shelf,
+    output: Output,
+) -> anyhow::Result<Prepared> {
     tokio::task::spawn_blocking(move || {
         let store = shelf.store();
-        let prepared = models.prepare(&config, store)?;
+        let mut prepared = models.prepare(&config, store)?;
+        for digest in &placed {
+            let held = store.take_held(digest)?;
+            prepared.placed_use.extend(held.map(|(_, in_use)| in_use));
+        }
         if let Some(bytes_max) = config.store_max.value {
             tell_collected(output, bytes_max, store)?;
         }
