@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 const INPUTS: usize = 4096;
 const OUTPUTS: usize = 16_384;
 /// As many rows as computing prompts likes.
-const ROWS: usize = 256;
+const ROWS: usize = 64;
 const READINGS: usize = 5;
-const PRODUCTS: usize = 2;
+const PRODUCTS: usize = 1;
 /// Of a Llama's weights, those whose inputs are taken in two terms (decision 0006): queries, keys, values, down.
 const TWO_TERMS_SHARE: f64 = 0.4;
 

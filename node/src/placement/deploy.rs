@@ -4,7 +4,7 @@
 
 use super::explanations::Explanations;
 use super::plan;
-use super::profile::LEVEL;
+use super::profile::{LEVEL, Plans};
 use crate::actors::board::Phase;
 use crate::actors::gateway::RouterGateway;
 use crate::clock;
@@ -34,6 +34,7 @@ pub struct Deploying {
     pub config: Arc<Config>,
     pub gateway: Arc<RouterGateway>,
     pub explanations: Explanations,
+    pub plans: Plans,
     jobs: Jobs,
 }
 
@@ -75,6 +76,7 @@ impl Deploying {
             config,
             gateway,
             explanations,
+            plans: Plans::default(),
             jobs: Jobs::default(),
         }
     }
@@ -82,6 +84,7 @@ impl Deploying {
     /// What would be placed where, and why; nothing is changed.
     pub async fn plan(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
         self.is_understood().await?;
+        self.plans.ask();
         let Some(read) = self.read(wish)? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };

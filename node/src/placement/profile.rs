@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -35,6 +36,7 @@ pub struct Profiling {
     pub peers: Peers,
     pub config: Arc<Config>,
     pub board: Board,
+    pub plans: Plans,
     /// For models that are placed here.
     pub memory_bytes: u64,
 }
@@ -52,6 +54,7 @@ pub fn memory_bytes(config: &Config, taken_bytes: u64) -> u64 {
 impl Profiling {
     /// For as long as the node lives.
     pub async fn keep(self) {
+        self.until_wanted().await;
         self.until_own_models_are_up().await;
         let rates = self.rates().await;
         let mut links = Links::default();
@@ -64,6 +67,18 @@ impl Profiling {
                 }
                 self.measure_links(&mut links).await;
             }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// A node that is alone and places nothing has no use for it.
+    async fn until_wanted(&self) {
+        let is_wanted = || {
+            let applied = self.state.applied();
+            let is_alone = applied.members().count() == 1;
+            !is_alone || applied.deployments().next().is_some() || self.plans.are_asked_for()
+        };
+        while !is_wanted() {
             sleep(LOOK_EVERY).await;
         }
     }
@@ -179,6 +194,20 @@ impl Profiling {
             }
             sleep(TRY_AGAIN).await;
         }
+    }
+}
+
+/// Whether somebody wants to know what would be placed where. Cheap to copy; all copies say the same.
+#[derive(Clone, Default)]
+pub struct Plans(Arc<AtomicBool>);
+
+impl Plans {
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn are_asked_for(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

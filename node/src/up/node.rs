@@ -129,13 +129,12 @@ impl Node {
             ended: router_ended,
             clock,
         } = Routing::start(config, &entry).await?;
-        let explanations = Explanations::default();
         let deploying = Arc::new(Deploying::new(
             Arc::clone(&entry.state),
             shelf.clone(),
             Arc::new(config.clone()),
             Arc::clone(&gateway),
-            explanations.clone(),
+            Explanations::default(),
         ));
         let control = ControlServer {
             scheme: transport.scheme(),
@@ -172,7 +171,7 @@ impl Node {
         let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
         let memory_bytes = profile::memory_bytes(config, taken_bytes);
         node.start_replicas(config, whole).await?;
-        node.start_placement(config, shelf, memory_bytes, explanations);
+        node.start_placement(config, shelf, memory_bytes, &deploying);
         for model in too_big {
             output.say(&announce::too_big_line(&model.named.name, &model.reason));
             node.supervisors.spawn(deploy(Arc::clone(&deploying), model));
@@ -181,25 +180,20 @@ impl Node {
     }
 
     /// What the cluster puts here, and the placer where this node leads.
-    fn start_placement(
-        &mut self,
-        config: &Config,
-        shelf: Shelf,
-        memory_bytes: u64,
-        explanations: Explanations,
-    ) {
+    fn start_placement(&mut self, config: &Config, shelf: Shelf, memory_bytes: u64, deploying: &Deploying) {
         let config = Arc::new(config.clone());
         let profiling = Profiling {
             state: Arc::clone(&self.entry.state),
             peers: self.entry.peers.clone(),
             config: Arc::clone(&config),
             board: self.gateway.board.clone(),
+            plans: deploying.plans.clone(),
             memory_bytes,
         };
         self.supervisors.spawn(profiling.keep());
         let leading = Leading {
             state: Arc::clone(&self.entry.state),
-            explanations,
+            explanations: deploying.explanations.clone(),
         };
         self.supervisors.spawn(leading.keep());
         let hosting = Hosting {
