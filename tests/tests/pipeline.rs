@@ -76,12 +76,6 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     );
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("layers 0 to"), "{words}");
-    // Each stage on two ranks besides.
-    fleet.says(1, &["deploy", MODEL, "--tp", "2"]);
-    let placed = self::placed(&fleet);
-    let ranks = |stage: usize| placed[0]["stages"][stage]["ranks"].as_u64();
-    assert_eq!((ranks(0), ranks(1)), (Some(2), Some(2)), "{placed}");
-    assert_eq!(drawn(&fleet), expected_drawn);
 }
 
 #[test]

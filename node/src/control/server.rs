@@ -188,6 +188,12 @@ impl ControlServer {
 
     fn status(&self) -> StatusReport {
         let health = self.board.health();
+        // Let go before anything else reads the state: who reads twice at once waits for ever behind a change.
+        let (deployments, tenants, keys) = {
+            let applied = self.state.applied();
+            let deployments = placements::list(&applied, &self.board, &self.deploying.explanations);
+            (deployments, applied.tenants().count(), applied.keys().count())
+        };
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -205,10 +211,10 @@ impl ControlServer {
                 .iter()
                 .map(|(replica, view)| replica_status(self.state.node(), *replica, view))
                 .collect(),
-            deployments: placements::list(&self.state.applied(), &self.board, &self.deploying.explanations),
+            deployments,
             first_token_ms: first_token_ms(),
-            tenants: self.state.applied().tenants().count(),
-            keys: self.state.applied().keys().count(),
+            tenants,
+            keys,
         }
     }
 }

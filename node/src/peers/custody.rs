@@ -10,10 +10,18 @@ use proto::NodeId;
 use proto::peer::{AuthorityKey, PeerAnswer, PeerRequest, ReadRequest};
 use rustls::pki_types::CertificateDer;
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// What this node holds of it. Cheap to copy.
 #[derive(Clone, Default)]
-pub struct Custody(Arc<RwLock<Option<Arc<Authority>>>>);
+pub struct Custody(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    held: RwLock<Option<Arc<Authority>>>,
+    /// Whoever has this may put another one in its place.
+    exchange: Mutex<()>,
+}
 
 impl Custody {
     /// From the data folder, where it is there.
@@ -26,13 +34,20 @@ impl Custody {
         Ok(custody)
     }
 
+    /// While a new authority is made here, the log still names the old one first: it must not be fetched over the new one,
+    /// which is nowhere else yet.
+    pub async fn exchange(&self) -> MutexGuard<'_, ()> {
+        self.0.exchange.lock().await
+    }
+
     pub fn hold(&self, authority: Authority) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(authority));
+        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(authority));
     }
 
     /// `None`: it has to be asked of another node.
     pub fn authority(&self) -> Option<Arc<Authority>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let held = self.0.held.read();
+        held.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Is it this one?
@@ -58,6 +73,9 @@ impl Custody {
         peers: &Peers,
         folder: &DataFolder,
     ) -> Result<(), String> {
+        let Ok(_exchange) = self.0.exchange.try_lock() else {
+            return Err("a new authority is made here just now".to_owned());
+        };
         let mut reason = "no node that may vote is known".to_owned();
         for holder in holders {
             match ask(*holder, peers).await {
@@ -89,5 +107,26 @@ async fn ask(holder: NodeId, peers: &Peers) -> Result<Authority, String> {
             Authority::from_parts(certificate, &key.key).map_err(|error| error.to_string())
         }
         answer => Err(answer.amiss()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::transport::tests::support::Cluster;
+
+    #[tokio::test]
+    async fn nothing_is_fetched_over_an_authority_that_is_just_made() {
+        let folder = std::env::temp_dir().join(format!("cluster-custody-{}", std::process::id()));
+        let folder = DataFolder::lock(&folder).unwrap();
+        let node = Cluster::new().node(1);
+        let old = Authority::make(clock::unix_secs()).unwrap();
+        let custody = Custody::default();
+        let fetch = || custody.fetch(old.certificate(), &[], &node.peers, &folder);
+        let making = custody.exchange().await;
+        assert!(fetch().await.unwrap_err().contains("made here"));
+        drop(making);
+        assert!(fetch().await.unwrap_err().contains("no node that may vote"));
     }
 }

@@ -24,6 +24,7 @@ pub async fn begin(state: &NodeState, custody: &Custody, folder: &DataFolder) ->
     if custody.authority().is_none() {
         return Err("this node does not hold the authority: ask on a node that may vote".to_owned());
     }
+    let _exchange = custody.exchange().await;
     let new = Authority::make(clock::unix_secs()).map_err(|error| error.to_string())?;
     let new_certificate = new.certificate().to_vec();
     let both = vec![old.clone(), new_certificate.clone()];

@@ -92,7 +92,8 @@ impl Deploying {
         if self.is_anyone_measuring() {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
-        let reasons = plan::reasons(&self.state.applied(), &self.wanted(wish, &read))?;
+        let wanted = self.wanted(wish, &read);
+        let reasons = plan::reasons(&self.state.applied(), &wanted)?;
         // A file may be another one by the next time.
         self.lock().remove(&wish.model);
         Ok(DeployReport {
