@@ -262,16 +262,12 @@ impl Config {
             line("store", self.store.value.display(), self.store.origin),
             line(
                 "store_max",
-                self.store_max
-                    .value
-                    .map_or("no bound".to_owned(), |bytes_max| bytes_max.to_string()),
+                bound(self.store_max.value, "no bound"),
                 self.store_max.origin,
             ),
             line(
                 "memory",
-                self.memory
-                    .value
-                    .map_or("what is free".to_owned(), |bytes| bytes.to_string()),
+                bound(self.memory.value, "what is free"),
                 self.memory.origin,
             ),
             line("http", self.http.value, self.http.origin),
@@ -323,6 +319,10 @@ impl Config {
 
 fn line(key: &str, value: impl fmt::Display, origin: Origin) -> String {
     format!("{key:<27} {value}  ({origin})")
+}
+
+fn bound(bytes: Option<ByteSize>, without: &str) -> String {
+    bytes.map_or(without.to_owned(), |bytes| bytes.to_string())
 }
 
 fn file_name(path: &Option<PathBuf>) -> String {

@@ -109,18 +109,11 @@ impl Node {
         output.say(&announce::entry_line(&entry));
         let shelf = Shelf::new(model::open_store(&config.store.value)?);
         entry.desk.lend(shelf.clone());
-        let models = models::of_node(config, &entry);
-        match &models {
-            Models::Shared(shared) => shared::fetch_missing(shared, &entry, &shelf, output).await,
-            Models::Asked(_) => {}
-        }
-        let placed = models::placed_here(&entry);
-        let prepared = prepare(models, placed, config.clone(), shelf.clone(), output).await?;
         let Prepared {
             whole,
             too_big,
             placed_use,
-        } = prepared;
+        } = own_models(config, &entry, &shelf, output).await?;
         tell_plan(config, &whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
@@ -129,13 +122,8 @@ impl Node {
             ended: router_ended,
             clock,
         } = Routing::start(config, &entry).await?;
-        let deploying = Arc::new(Deploying::new(
-            Arc::clone(&entry.state),
-            shelf.clone(),
-            Arc::new(config.clone()),
-            Arc::clone(&gateway),
-            Explanations::default(),
-        ));
+        let deploying = deploying(config, &entry, &shelf, &gateway);
+        let mut supervisors = JoinSet::new();
         let control = ControlServer {
             scheme: transport.scheme(),
             http: address,
@@ -148,7 +136,6 @@ impl Node {
             deploying: Arc::clone(&deploying),
             certificate: own_certificate(config)?,
         };
-        let mut supervisors = JoinSet::new();
         supervisors.spawn(control.serve(socket(config)?));
         if let Some(exporter) = exporter {
             supervisors.spawn(exporter);
@@ -168,15 +155,22 @@ impl Node {
             key,
         };
         node.follow_others();
+        // Before any of them takes it.
         let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
         let memory_bytes = profile::memory_bytes(config, taken_bytes);
         node.start_replicas(config, whole).await?;
         node.start_placement(config, shelf, memory_bytes, &deploying);
-        for model in too_big {
-            output.say(&announce::too_big_line(&model.named.name, &model.reason));
-            node.supervisors.spawn(deploy(Arc::clone(&deploying), model));
-        }
+        node.deploy_all(too_big, &deploying);
         Ok(node)
+    }
+
+    /// What this node was to serve and cannot carry.
+    fn deploy_all(&mut self, models: Vec<TooBig>, deploying: &Arc<Deploying>) {
+        for model in models {
+            self.output
+                .say(&announce::too_big_line(&model.named.name, &model.reason));
+            self.supervisors.spawn(deploy(Arc::clone(deploying), model));
+        }
     }
 
     /// What the cluster puts here, and the placer where this node leads.
@@ -460,6 +454,32 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
         }
         sleep(pause).await;
     }
+}
+
+fn deploying(config: &Config, entry: &Entry, shelf: &Shelf, gateway: &Arc<RouterGateway>) -> Arc<Deploying> {
+    Arc::new(Deploying::new(
+        Arc::clone(&entry.state),
+        shelf.clone(),
+        Arc::new(config.clone()),
+        Arc::clone(gateway),
+        Explanations::default(),
+    ))
+}
+
+/// What this node serves by its own choice, out of other nodes' stores where it is not here.
+async fn own_models(
+    config: &Config,
+    entry: &Entry,
+    shelf: &Shelf,
+    output: Output,
+) -> anyhow::Result<Prepared> {
+    let models = models::of_node(config, entry);
+    match &models {
+        Models::Shared(shared) => shared::fetch_missing(shared, entry, shelf, output).await,
+        Models::Asked(_) => {}
+    }
+    let placed = models::placed_here(entry);
+    prepare(models, placed, config.clone(), shelf.clone(), output).await
 }
 
 async fn prepare(
