@@ -127,8 +127,10 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
         }
     }
     readiness(&mut page, views);
-    for metric in PIPELINE_METRICS {
-        pipelines(&mut page, metric, views);
+    if views.values().any(|view| view.pipeline.is_some()) {
+        for metric in PIPELINE_METRICS {
+            pipelines(&mut page, metric, views);
+        }
     }
     page
 }
