@@ -1,6 +1,6 @@
 //! A cluster's state with a placer beside it: what the placer proposes is applied, and must be accepted when it knew the
 //! state.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use coordinator::Machine;
 use coordinator::cluster_state::{Applied, ClusterState, FOUNDER, Outcome};

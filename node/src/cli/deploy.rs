@@ -3,6 +3,7 @@
 use super::data_dir::DataDir;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::control::{ControlRequest, client};
+use crate::placement::deploy::DeployWish;
 use crate::store::spec::{NamedSpec, Spec};
 use anyhow::bail;
 use clap::Args;
@@ -70,18 +71,14 @@ pub struct Undeploy {
 impl Deploy {
     pub fn run(self) -> anyhow::Result<()> {
         let model = from_anywhere(&self.model)?;
-        let (replicas, ranks) = (self.replicas, self.tp);
+        let wish = DeployWish {
+            model,
+            replicas: self.replicas,
+            ranks: self.tp,
+        };
         let request = match self.dry_run {
-            true => ControlRequest::PlanModel {
-                model,
-                replicas,
-                ranks,
-            },
-            false => ControlRequest::DeployModel {
-                model,
-                replicas,
-                ranks,
-            },
+            true => ControlRequest::PlanModel(wish),
+            false => ControlRequest::DeployModel(wish),
         };
         let folder = self.data_dir.folder()?;
         let mut teller = Teller::new();

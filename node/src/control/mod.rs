@@ -8,6 +8,7 @@ mod placements;
 pub mod report;
 pub mod server;
 
+use crate::placement::deploy::DeployWish;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -43,17 +44,9 @@ pub enum ControlRequest {
     /// Answered with nothing.
     RevokeToken { id: String },
     /// What would be placed where. Answered with a [`report::DeployReport`]; to be asked again while it is read.
-    PlanModel {
-        model: String,
-        replicas: u32,
-        ranks: Option<u32>,
-    },
+    PlanModel(DeployWish),
     /// As `PlanModel`, and does it.
-    DeployModel {
-        model: String,
-        replicas: u32,
-        ranks: Option<u32>,
-    },
+    DeployModel(DeployWish),
     /// Answered with nothing.
     UndeployModel { model: String },
     /// Answered with nothing.

@@ -10,7 +10,7 @@ use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
 use crate::peers::custody::Custody;
 use crate::peers::{DataFolder, rotation};
-use crate::placement::deploy::{DeployWish, Deploying};
+use crate::placement::deploy::Deploying;
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
@@ -130,30 +130,8 @@ impl ControlServer {
             ControlRequest::DrainNode { node } => told(nodes::drain(&self.state, NodeId(node)).await),
             ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
             ControlRequest::RevokeToken { id } => told(nodes::revoke_token(&self.state, id).await),
-            ControlRequest::PlanModel {
-                model,
-                replicas,
-                ranks,
-            } => {
-                let wish = DeployWish {
-                    model,
-                    replicas,
-                    ranks,
-                };
-                told(self.deploying.plan(&wish).await)
-            }
-            ControlRequest::DeployModel {
-                model,
-                replicas,
-                ranks,
-            } => {
-                let wish = DeployWish {
-                    model,
-                    replicas,
-                    ranks,
-                };
-                told(self.deploying.deploy(&wish).await)
-            }
+            ControlRequest::PlanModel(wish) => told(self.deploying.plan(&wish).await),
+            ControlRequest::DeployModel(wish) => told(self.deploying.deploy(&wish).await),
             ControlRequest::UndeployModel { model } => told(self.deploying.undeploy(model).await),
             ControlRequest::BeginRotation => {
                 let begun = rotation::begin(&self.state, &self.custody, &self.folder).await;

@@ -4,7 +4,7 @@
 
 use super::explanations::Explanations;
 use super::plan;
-use super::profile::{LEVEL, Plans};
+use super::profile::Plans;
 use crate::actors::board::Phase;
 use crate::actors::gateway::RouterGateway;
 use crate::clock;
@@ -20,7 +20,8 @@ use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Use};
 use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
-use proto::cluster::{ClusterCommand, Deployment, ModelRecord, Undeploy};
+use proto::cluster::{ClusterCommand, Deployment, ModelRecord, PLACING_LEVEL, Undeploy};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,6 +55,7 @@ struct ReadModel {
 }
 
 /// What a person wants.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct DeployWish {
     /// `[NAME=]SPEC`.
     pub model: String,
@@ -150,12 +152,16 @@ impl Deploying {
 
     /// By every member: before a model is read for nothing, or profiles are waited for that nobody may tell.
     async fn is_understood(&self) -> ControlAnswer<()> {
-        if self.state.applied().feature_level() < LEVEL {
+        if self.state.applied().feature_level() < PLACING_LEVEL {
             self.state.linearize().await.map_err(|error| error.to_string())?;
         }
         let level = self.state.applied().feature_level();
-        match level < LEVEL {
-            true => Err(Rejected::LevelTooLow { needed: LEVEL, level }.to_string()),
+        match level < PLACING_LEVEL {
+            true => Err(Rejected::LevelTooLow {
+                needed: PLACING_LEVEL,
+                level,
+            }
+            .to_string()),
             false => Ok(()),
         }
     }

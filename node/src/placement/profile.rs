@@ -9,7 +9,7 @@ use crate::state::NodeState;
 use crate::transport::{Class, Peers};
 use anyhow::{Context, bail};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, LinkProfile, NodeProfile};
+use proto::cluster::{ClusterCommand, LinkProfile, NodeProfile, PLACING_LEVEL};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::time::sleep;
 
-/// From this level on the cluster knows of profiles, and of models that it places.
-pub const LEVEL: u32 = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Of what is free, where nothing was said: the rest is for files that are read, and for other programs.
@@ -60,7 +58,7 @@ impl Profiling {
         let mut links = Links::default();
         let mut told = None;
         loop {
-            if self.state.applied().feature_level() >= LEVEL {
+            if self.state.applied().feature_level() >= PLACING_LEVEL {
                 let profile = self.profile(&rates, &links.measured);
                 if told.as_ref() != Some(&profile) && self.tell(&profile).await {
                     told = Some(profile);

@@ -4,12 +4,13 @@
 use super::announce::Output;
 use crate::config::byte_size::ByteSize;
 use crate::peers::entry::Entry;
-use crate::peers::weights::{self, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
 use crate::store::error::StoreError;
 use crate::store::progress::Progress;
 use crate::store::spec::{NamedSpec, Spec};
 use crate::store::{Check, Store, Stored, Use};
 use proto::NodeId;
+use proto::cluster::PLACING_LEVEL;
 use std::fs;
 use std::time::Instant;
 use tokio::task::spawn_blocking;
@@ -63,7 +64,8 @@ pub async fn fetch_missing(models: &[SharedModel], entry: &Entry, shelf: &Shelf,
         let others: Vec<NodeId> = {
             let applied = entry.state.applied();
             let others = applied.members().filter(|member| member.node != fetcher.own);
-            let able = others.filter(|member| member.level >= weights::LEVEL);
+            // An earlier program hangs up on who asks.
+            let able = others.filter(|member| member.level >= PLACING_LEVEL);
             able.map(|member| member.node).collect()
         };
         fetch(model, &fetcher, &others, output).await;

@@ -53,6 +53,9 @@ pub struct Proposal {
     pub command: ClusterCommand,
 }
 
+/// From this feature level on a cluster places models, and its nodes give files to each other.
+pub const PLACING_LEVEL: u32 = 2;
+
 impl ClusterCommand {
     /// A cluster logs a command only when its committed feature level is at least this, so that no member meets one
     /// that it does not know.
@@ -77,7 +80,7 @@ impl ClusterCommand {
             | ClusterCommand::Deploy(_)
             | ClusterCommand::Undeploy(_)
             | ClusterCommand::Place(_)
-            | ClusterCommand::Unplace(_) => 2,
+            | ClusterCommand::Unplace(_) => PLACING_LEVEL,
         }
     }
 }

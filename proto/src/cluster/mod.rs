@@ -7,7 +7,7 @@ mod outcome;
 mod placement;
 mod record;
 
-pub use command::{Authorities, FeatureLevel, Founding, MemberAt, MemberIs, Proposal};
+pub use command::{Authorities, FeatureLevel, Founding, MemberAt, MemberIs, PLACING_LEVEL, Proposal};
 pub use command::{
     ClusterCommand, Drain, KeyId, NewMember, NewTenant, NodeModels, Resume, TenantIs, TokenIs, Undeploy,
     Unplace,

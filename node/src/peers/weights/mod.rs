@@ -19,9 +19,6 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
-/// Programs below this feature level close the connection when they are asked for files.
-pub const LEVEL: u32 = 2;
-
 pub use error::FetchError;
 pub use fetch::{Fetched, Fetcher, Patience, Progress, Wanted, Which};
 pub use shelf::Shelf;

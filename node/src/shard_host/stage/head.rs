@@ -139,16 +139,24 @@ impl Head {
 
     /// Tells all stages what to compute.
     pub fn launch(&mut self, plan: &StepPlan, input: &StepInput) -> Result<(), Lost> {
-        let mut tokens = input.tokens();
-        for plans in &self.plans {
-            let step = StageStep {
-                plan: plan.clone(),
-                tokens: std::mem::take(&mut tokens),
-            };
-            let frame = wire::frame(Kind::StageStep, self.own.epoch.0, &step);
-            plans.send(frame).map_err(|_| Lost)?;
+        let Some((first, later)) = self.plans.split_first() else {
+            return Ok(());
+        };
+        let mut step = StageStep {
+            plan: plan.clone(),
+            tokens: input.tokens(),
+        };
+        let frame = |step: &StageStep| wire::frame(Kind::StageStep, self.own.epoch.0, step);
+        first.send(frame(&step)).map_err(|_| Lost)?;
+        if later.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // All others get the same.
+        step.tokens.clear();
+        let frame = frame(&step);
+        later
+            .iter()
+            .try_for_each(|plans| plans.send(frame.clone()).map_err(|_| Lost))
     }
 
     fn begin(
