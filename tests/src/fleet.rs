@@ -281,6 +281,15 @@ impl Fleet {
         voters.iter().filter_map(Value::as_u64).collect()
     }
 
+    /// Until that node sees this many replicas, all of them ready.
+    pub fn until_ready(&self, place: usize, count: usize) {
+        until("the replicas are ready", Duration::from_secs(30), || {
+            let status = self.json(place, &["status"]);
+            let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+            replicas.len() == count && replicas.iter().all(|replica| replica["state"] == "ready")
+        });
+    }
+
     pub fn until_voters(&self, count: usize) {
         until("nodes vote", Duration::from_secs(30), || {
             self.voters().len() == count

@@ -361,19 +361,7 @@ fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     let mut fleet = Fleet::found();
     let other = fleet.join(Holds::TheModel);
     let gateway = fleet.join(Holds::Nothing);
-    let replicas = |states: &[&str]| {
-        let status = fleet.json(gateway, &["status"]);
-        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
-        let mut found: Vec<String> = replicas
-            .iter()
-            .map(|replica| replica["state"].to_string())
-            .collect();
-        found.sort();
-        found == states
-    };
-    until("both are ready", Duration::from_secs(30), || {
-        replicas(&["\"ready\"", "\"ready\""])
-    });
+    fleet.until_ready(gateway, 2);
     let body = json!({"prompt": "Once upon a time", "max_tokens": 120, "temperature": 0, "ignore_eos": true});
     let whole = text_of(&fleet.client(0).complete(body.clone())).to_owned();
     let streams: Vec<_> = (0..2)
@@ -385,13 +373,9 @@ fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     ];
     // Whichever of the two has them: both leave one node, then the other.
     fleet.says(0, &["drain", &numbers[0]]);
-    until("one is left", Duration::from_secs(10), || {
-        replicas(&["\"ready\""])
-    });
+    fleet.until_ready(gateway, 1);
     fleet.says(0, &["drain", &numbers[0], "--resume"]);
-    until("both are back", Duration::from_secs(10), || {
-        replicas(&["\"ready\"", "\"ready\""])
-    });
+    fleet.until_ready(gateway, 2);
     fleet.says(0, &["drain", &numbers[1]]);
     for mut stream in streams {
         let mut text = String::new();
@@ -413,6 +397,7 @@ fn nodes_restart_one_by_one_and_no_request_fails() {
     fleet.join(Holds::TheModel);
     fleet.join(Holds::Nothing);
     fleet.until_voters(3);
+    fleet.until_ready(2, 2);
     let client = fleet.client(2);
     let stop = std::sync::atomic::AtomicBool::new(false);
     let served = std::thread::scope(|scope| {
@@ -433,11 +418,7 @@ fn nodes_restart_one_by_one_and_no_request_fails() {
             assert!(status.success(), "{}", node.log());
             drop(node);
             fleet.start(place);
-            until("the replica is back", Duration::from_secs(30), || {
-                let status = fleet.json(2, &["status"]);
-                let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
-                replicas.len() == 2 && replicas.iter().all(|replica| replica["state"] == "ready")
-            });
+            fleet.until_ready(2, 2);
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         asking.join().expect("no request has failed")

@@ -3,8 +3,7 @@
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
-use tests::{Fleet, Holds, until};
+use tests::{Fleet, Holds};
 
 /// Of the blobs of a store.
 fn blobs(store: &Path) -> Vec<String> {
@@ -26,11 +25,7 @@ fn nodes_without_the_file_take_it_from_the_first_and_serve_it() {
         blobs(&fleet.own_store(places[0])),
         blobs(&fleet.own_store(places[1]))
     );
-    until("all three serve it", Duration::from_secs(30), || {
-        let status = fleet.json(0, &["status"]);
-        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
-        replicas.len() == 3 && replicas.iter().all(|replica| replica["state"] == "ready")
-    });
+    fleet.until_ready(0, 3);
     // Its own replica alone answers: the others are away.
     let body = json!({"prompt": "Once upon a time", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
     let text = |fleet: &Fleet, place: usize| {

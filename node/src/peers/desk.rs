@@ -230,12 +230,12 @@ impl Desk {
         let Some(hub) = self.hub(wanted.replica) else {
             return Ok(());
         };
-        let mut heard = hub.attach(gateway);
+        let (attached, mut heard) = hub.attach(gateway);
         let listening = async {
             while let Some(frame) = receiver.next().await? {
                 let epoch = proto::Epoch(frame.epoch);
                 match frame.open::<ToEngine>() {
-                    Ok(message) => hub.take(gateway, epoch, &message),
+                    Ok(message) => hub.take(attached, epoch, &message),
                     Err(error) => tracing::warn!(%gateway, %error, "a message for an engine does not read"),
                 }
             }
@@ -252,7 +252,7 @@ impl Desk {
             ended = listening => ended,
             ended = speaking => ended,
         };
-        hub.detach(gateway);
+        hub.detach(attached);
         ended
     }
 }

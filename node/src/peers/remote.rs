@@ -238,10 +238,10 @@ impl<S: Served> RemoteReplica<S> {
         heard: &mut Heard,
         frames: &mpsc::UnboundedSender<Vec<u8>>,
     ) -> Result<(), PeerError> {
-        if !self.served.knows(&self.model.name) {
-            let text = self.text().await?;
-            self.served.serve(&self.model, text, info.context_tokens_max);
-        }
+        let text = match self.served.knows(&self.model.name) {
+            true => None,
+            false => Some(self.text().await?),
+        };
         heard.epoch = Some(info.epoch);
         let link = ReplicaLink {
             info: info.clone(),
@@ -250,6 +250,10 @@ impl<S: Served> RemoteReplica<S> {
         };
         let model = self.record.model.clone();
         self.router.send(RouterMessage::ReplicaUp { model, link }).await;
+        // After the router: a client that sees a model may use it.
+        if let Some(text) = text {
+            self.served.serve(&self.model, text, info.context_tokens_max);
+        }
         self.board.phase(self.record.replica, Phase::Ready(info));
         Ok(())
     }

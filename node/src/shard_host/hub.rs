@@ -2,11 +2,12 @@
 //!
 //! The engine knows streams, not nodes. Who submitted a stream hears of it; what nobody submitted is dropped.
 
+use super::owners::Owners;
 use crate::actors::machine::Mailbox;
 use crate::actors::router::{ReplicaLink, RouterMessage};
 use proto::engine::{FromEngine, Load, ReplicaInfo, ToEngine, TokenBatch};
 use proto::wire::{self, Kind};
-use proto::{Attempt, Epoch, NodeId, ReplicaId, StreamId};
+use proto::{Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -33,9 +34,10 @@ struct Open {
     engine: Option<EngineSide>,
     offer: Offer,
     load: Load,
-    gateways: BTreeMap<NodeId, mpsc::Sender<FromEngine>>,
-    /// Streams of gateways on other nodes.
-    owners: BTreeMap<StreamId, Owner>,
+    gateways: BTreeMap<NodeId, Link>,
+    /// Links that there were.
+    links: u64,
+    owners: Owners,
 }
 
 /// May routers use it?
@@ -54,10 +56,17 @@ struct EngineSide {
     frames: mpsc::UnboundedSender<Vec<u8>>,
 }
 
-#[derive(Clone, Copy)]
-struct Owner {
+/// Of a gateway, the one that it opened last. It takes a while until the end of an earlier one is noticed.
+struct Link {
+    number: u64,
+    sender: mpsc::Sender<FromEngine>,
+}
+
+/// A gateway on another node, by one of its links.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached {
     gateway: NodeId,
-    attempt: Attempt,
+    number: u64,
 }
 
 impl Hub {
@@ -155,7 +164,7 @@ impl Hub {
         {
             let mut open = self.open();
             open.engine = None;
-            open.owners.clear();
+            open.owners = Owners::default();
             // A gateway whose link ends takes the replica for lost, which it is.
             open.gateways.clear();
         }
@@ -190,16 +199,17 @@ impl Hub {
         };
         let is_remote = {
             let mut open = self.open();
-            let owner = open.owners.remove(&stream);
-            if let Some(owner) = owner {
+            let gateway = open.owners.of(stream, attempt);
+            if let Some(gateway) = gateway {
+                open.owners.ended(stream, attempt);
                 let message = FromEngine::Refused {
                     stream,
                     attempt,
                     refusal: refusal.clone(),
                 };
-                open.tell(owner.gateway, message);
+                open.tell(gateway, message);
             }
-            owner.is_some()
+            gateway.is_some()
         };
         if !is_remote {
             let message = RouterMessage::Refused {
@@ -225,45 +235,41 @@ impl Hub {
         }
     }
 
-    /// A gateway on another node wants to use the replica. What it receives begins with `Ready` as soon as the replica
-    /// is; the end of it is the end of the epoch, or of the gateway's patience.
-    pub fn attach(&self, gateway: NodeId) -> mpsc::Receiver<FromEngine> {
+    /// A gateway on another node wants to use the replica; it has done with what it attached before. What it receives
+    /// begins with `Ready` as soon as the replica is; the end of it is the end of the epoch, or of the gateway's patience.
+    pub fn attach(&self, gateway: NodeId) -> (Attached, mpsc::Receiver<FromEngine>) {
         let (sender, receiver) = mpsc::channel(GATEWAY_MESSAGES);
         let mut open = self.open();
         open.cancel_all(gateway);
-        open.gateways.insert(gateway, sender);
+        open.links += 1;
+        let number = open.links;
+        open.gateways.insert(gateway, Link { number, sender });
         open.greet(gateway);
-        receiver
+        (Attached { gateway, number }, receiver)
     }
 
-    /// What a gateway on another node says to the engine of `epoch`. Messages to another epoch are dropped.
-    pub fn take(&self, gateway: NodeId, epoch: Epoch, message: &ToEngine) {
+    /// What a gateway on another node says to the engine of `epoch`. Messages to another epoch are dropped, and those of a
+    /// link that is not the gateway's last.
+    pub fn take(&self, from: Attached, epoch: Epoch, message: &ToEngine) {
+        let gateway = from.gateway;
         let mut open = self.open();
-        if open
+        let is_served = open
             .engine
             .as_ref()
-            .is_none_or(|engine| engine.info.epoch != epoch)
-        {
+            .is_some_and(|engine| engine.info.epoch == epoch);
+        if !is_served || !open.has(from) {
             return;
         }
         match message {
             ToEngine::Submit(submit) => {
-                let owner = Owner {
-                    gateway,
-                    attempt: submit.ticket.attempt,
-                };
-                open.owners.insert(submit.ticket.stream, owner);
+                let ticket = &submit.ticket;
+                open.owners.submitted(gateway, ticket.stream, ticket.attempt);
             }
-            ToEngine::Cancel { stream, .. } => {
-                let is_its_own = open
-                    .owners
-                    .get(stream)
-                    .is_some_and(|owner| owner.gateway == gateway);
-                if !is_its_own {
+            ToEngine::Cancel { stream, attempt } => {
+                if open.owners.of(*stream, *attempt) != Some(gateway) {
                     return;
                 }
-                // What the engine still says of it falls to this node's router, which knows no such stream.
-                open.owners.remove(stream);
+                open.owners.ended(*stream, *attempt);
             }
             // Only the node that the replica lives on may end it, and speak with its stages.
             ToEngine::Drain | ToEngine::Stages(_) | ToEngine::Trust(_) => return,
@@ -272,14 +278,23 @@ impl Hub {
     }
 
     /// The gateway has gone: nobody is left to hear of its streams.
-    pub fn detach(&self, gateway: NodeId) {
+    pub fn detach(&self, gone: Attached) {
         let mut open = self.open();
-        open.gateways.remove(&gateway);
-        open.cancel_all(gateway);
+        if open.has(gone) {
+            open.gateways.remove(&gone.gateway);
+            open.cancel_all(gone.gateway);
+        }
     }
 }
 
 impl Open {
+    /// Is it the link that its gateway opened last, and not cut?
+    fn has(&self, attached: Attached) -> bool {
+        self.gateways
+            .get(&attached.gateway)
+            .is_some_and(|link| link.number == attached.number)
+    }
+
     fn send(&self, message: &ToEngine) {
         if let Some(engine) = &self.engine {
             // A closed channel means that the epoch is ending.
@@ -315,7 +330,7 @@ impl Open {
         let is_told = self
             .gateways
             .get(&gateway)
-            .is_some_and(|sender| sender.try_send(message).is_ok());
+            .is_some_and(|link| link.sender.try_send(message).is_ok());
         if !is_told && self.gateways.remove(&gateway).is_some() {
             tracing::warn!(%gateway, "a gateway is too far behind; its link is cut");
             self.cancel_all(gateway);
@@ -323,12 +338,7 @@ impl Open {
     }
 
     fn cancel_all(&mut self, gateway: NodeId) {
-        let (gone, kept) = std::mem::take(&mut self.owners)
-            .into_iter()
-            .partition(|(_, owner)| owner.gateway == gateway);
-        self.owners = kept;
-        let gone: BTreeMap<StreamId, Owner> = gone;
-        for (stream, Owner { attempt, .. }) in gone {
+        for (stream, attempt) in self.owners.left(gateway) {
             self.send(&ToEngine::Cancel { stream, attempt });
         }
     }
@@ -337,13 +347,13 @@ impl Open {
     fn hand_out(&mut self, batch: TokenBatch) -> Vec<proto::engine::Delivery> {
         let (mut local, mut remote) = (Vec::new(), BTreeMap::<NodeId, Vec<_>>::new());
         for delivery in batch.deliveries {
-            match self.owners.get(&delivery.stream).copied() {
+            match self.owners.of(delivery.stream, delivery.attempt) {
                 None => local.push(delivery),
-                Some(owner) => {
+                Some(gateway) => {
                     if delivery.finish.is_some() {
-                        self.owners.remove(&delivery.stream);
+                        self.owners.ended(delivery.stream, delivery.attempt);
                     }
-                    remote.entry(owner.gateway).or_default().push(delivery);
+                    remote.entry(gateway).or_default().push(delivery);
                 }
             }
         }

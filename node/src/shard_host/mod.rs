@@ -16,6 +16,7 @@ pub mod exercise;
 pub mod frames;
 pub mod grammars;
 pub mod hub;
+pub mod owners;
 mod packed;
 pub mod pipeline;
 pub mod prepare;
