@@ -165,15 +165,21 @@ mod amx {
     use isa::amx::Amx;
     use isa::avx512vnni as vnni;
 
-    // Nibbles are unpacked for every tile of rows, which costs more than the tiles gain (decision 0007): they stay with VNNI,
-    // which has the same bits.
+    use tiled::{Bytes, Nibbles};
+
     pub const TABLE: Table = Table {
         multiply_q8_0,
+        multiply_q4_0,
+        multiply_q4_1,
         ..avx512vnni::TABLE
     };
 
     kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = tiled::multiply::<Amx, vnni::Q8>;
+            = tiled::multiply::<Amx, Bytes, vnni::Q8, 1>;
+        multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, Nibbles<8>, vnni::Q4<8>, 1>;
+        multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, Nibbles<0>, vnni::Q4<0>, 2>;
     }
 }

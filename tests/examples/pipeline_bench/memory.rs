@@ -1,0 +1,74 @@
+//! What the processes of a placement take, against what was planned for them.
+
+use crate::placed::Placed;
+use serde_json::{Value, json};
+use tests::{Fleet, Holds};
+
+/// Of what the model needs in one process, for each of two nodes.
+const PART_PERCENT: u64 = 60;
+const PROMPT_TOKENS: u64 = 480;
+
+pub fn compare(model: &str) {
+    let whole = needed_mebibytes(model);
+    let part = format!("{}MiB", whole * PART_PERCENT / 100);
+    println!("needs {whole} MiB in one process; {part} for each of two");
+    let node = ["--threads", "1", "--memory", &part];
+    let placed = Placed::new(model, &[&node, &node]);
+    fill(&placed);
+    println!(
+        "{:<6} {:>10} {:>10} {:>10} {:>8}",
+        "node", "may take", "planned", "takes", "off"
+    );
+    for stage in placed.stages() {
+        let planned = mebibytes(stage["memory_bytes"].as_f64().expect("a number"));
+        let takes = mebibytes(taken_bytes(&placed, &stage) as f64);
+        println!(
+            "{:<6} {part:>10} {planned:>6.0} MiB {takes:>6.0} MiB {:>7.1}%",
+            stage["node"],
+            (takes / planned - 1.0) * 100.0
+        );
+    }
+}
+
+/// With the cache of one context, by the words with which a node refuses that has no room.
+fn needed_mebibytes(model: &str) -> u64 {
+    let fleet = Fleet::found_as(Holds::Nothing, &["--threads", "1", "--memory", "64MiB"]);
+    let refused = fleet.command(0, &["deploy", &format!("measured={model}"), "--dry-run"]);
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let needs = words.split_once("needs ").map(|(_, rest)| rest);
+    needs
+        .and_then(|rest| rest.split_once(" MiB")?.0.parse().ok())
+        .unwrap_or_else(|| panic!("a refusal that says what it needs, not {words}"))
+}
+
+/// Pages of the cache are taken as they are used: prompts of which none has a block of another, until all were.
+fn fill(placed: &Placed) {
+    let blocks = placed.placement()["blocks"].as_u64().expect("a number");
+    let prompts = (blocks * 16).div_ceil(PROMPT_TOKENS) + 1;
+    for prompt in 0..prompts {
+        let ids: Vec<u64> = (0..PROMPT_TOKENS)
+            .map(|place| 1000 + (prompt * 997 + place * 31) % 20_000)
+            .collect();
+        let body = json!({"model": "measured", "prompt": ids, "max_tokens": 1, "temperature": 0});
+        placed.fleet.client(0).post("/v1/completions", &body).ok();
+    }
+}
+
+/// Of the process of a stage: pages that it alone has in memory, and its part of those it shares.
+fn taken_bytes(placed: &Placed, stage: &Value) -> u64 {
+    let node = (0..2)
+        .map(|place| placed.fleet.node(place))
+        .find(|node| node.number() == stage["node"])
+        .expect("its node");
+    let processes = node.children();
+    assert_eq!(processes.len(), 1, "one stage on each node");
+    let path = format!("/proc/{}/smaps_rollup", processes[0]);
+    let page = std::fs::read_to_string(path).expect("its memory");
+    let line = page.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kibibytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.expect("a number") << 10
+}
+
+fn mebibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}

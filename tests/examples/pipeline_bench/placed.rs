@@ -1,0 +1,60 @@
+//! A cluster that serves the model, over as many stages as it has nodes.
+
+use serde_json::Value;
+use tests::{Fleet, Holds};
+
+pub struct Placed {
+    pub fleet: Fleet,
+    nodes: usize,
+    /// What each stage takes of a step, in any unit, as it was planned.
+    pub shares: Vec<f64>,
+}
+
+impl Placed {
+    /// By the settings of its nodes.
+    pub fn new(model: &str, nodes: &[&[&str]]) -> Placed {
+        let mut fleet = Fleet::found_as(Holds::Nothing, nodes[0]);
+        for node in &nodes[1..] {
+            fleet.join_as(Holds::Nothing, node);
+        }
+        let named = format!("measured={model}");
+        let plan = fleet.json(0, &["deploy", &named, "--dry-run"]);
+        fleet.says(0, &["deploy", &named, "--timeout", "1800"]);
+        println!("{}", fleet.says(0, &["status"]));
+        let placed = Placed {
+            fleet,
+            nodes: nodes.len(),
+            shares: shares(&plan),
+        };
+        assert_eq!(placed.stages().len(), nodes.len(), "{plan}");
+        placed
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.fleet.node(0).address())
+    }
+
+    pub fn placement(&self) -> Value {
+        self.fleet.json(0, &["status"])["deployments"][0]["placed"][0].clone()
+    }
+
+    pub fn stages(&self) -> Vec<Value> {
+        self.placement()["stages"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Of whichever node tells it; 0 when none does.
+    pub fn metric(&self, name: &str) -> f64 {
+        let told = (0..self.nodes).map(|place| self.fleet.client(place).metric(name));
+        told.fold(0.0, f64::max)
+    }
+}
+
+/// The reasons of a plan say of each stage "… ms for 32 tokens".
+fn shares(plan: &Value) -> Vec<f64> {
+    let reasons = plan["reasons"].as_array().cloned().unwrap_or_default();
+    let millis = |reason: &Value| {
+        let (before, _) = reason.as_str()?.split_once(" ms for ")?;
+        before.rsplit(' ').next()?.parse().ok()
+    };
+    reasons.iter().filter_map(millis).collect()
+}
