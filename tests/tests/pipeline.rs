@@ -1,5 +1,5 @@
-//! Models over several nodes: split where no node holds them, the same tokens as from one, and a stream that goes on when a
-//! stage dies.
+//! Models over several nodes: split where no node holds them, the same tokens as from one, streams that go on when a stage dies
+//! or hangs, and a node that is drained.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -124,7 +124,10 @@ fn goes_on_after(name: &str) -> Fleet {
         stream.by_ref().for_each(|event| text.push_str(&text_of(&event)));
         assert!(stream.ended_properly());
         assert_eq!(text, expected, "after {name} for the stage on node {stage}");
-        assert!(!fleet.node(place).children().contains(&hosts[0]), "it was started anew");
+        assert!(
+            !fleet.node(place).children().contains(&hosts[0]),
+            "it was started anew"
+        );
     }
     fleet
 }
@@ -137,7 +140,10 @@ fn a_drained_node_serves_what_was_placed_there_until_another_can() {
     let first = fleet.node(0).number();
     let drained = fleet.json(0, &["drain", &first.to_string()]);
     assert_eq!(drained["stays"][0]["model"], MODEL, "{drained}");
-    assert_eq!((&drained["moves"], &drained["unserved"]), (&json!([]), &json!([])));
+    assert_eq!(
+        (&drained["moves"], &drained["unserved"]),
+        (&json!([]), &json!([]))
+    );
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("goes on serving there"), "{words}");
     assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
