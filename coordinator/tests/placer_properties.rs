@@ -129,6 +129,11 @@ impl Story {
     fn rest(&mut self) {
         let doings = self.town.settle();
         self.note(doings);
+        let mut rounds = 0;
+        while !self.town.rest_long().commands.is_empty() {
+            rounds += 1;
+            assert!(rounds < 100, "caches grow for ever");
+        }
         let again = self.town.settle();
         assert!(
             again.commands.is_empty() && again.explained.is_empty(),

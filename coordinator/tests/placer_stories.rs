@@ -141,7 +141,7 @@ fn a_drained_node_is_left_where_there_is_another_place() {
     assert_eq!(doings.commands, [], "it runs on");
     let reason = doings.explained[0].1.clone().unwrap();
     assert!(
-        reason.contains("which is drained: no node can take a part"),
+        reason.contains("which is drained, and goes on serving there: no node can take a part"),
         "{reason}"
     );
 }

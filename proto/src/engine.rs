@@ -44,6 +44,8 @@ pub enum FromEngine {
     Listening(Box<StageAddress>),
     /// How well a pipeline is used. Comes with `Load`.
     Pipeline(Box<PipelineUse>),
+    /// To the node alone, twice a second: the process is there. Said by a thread that does nothing else.
+    Alive,
 }
 
 /// Of a replica in several stages, since its epoch began.

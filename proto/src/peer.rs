@@ -6,7 +6,7 @@ use crate::cluster::Proposal;
 use crate::raft::{CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer};
 use crate::stage::StageAddress;
 use crate::weights::{Holding, ManifestAnswer};
-use crate::{Epoch, ReplicaId};
+use crate::{Epoch, NodeId, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 
@@ -32,6 +32,8 @@ pub enum PeerRequest {
     Holds(Box<ModelIs>),
     /// What the chunks of a model's file must be.
     Manifest(Box<ModelIs>),
+    /// To the node that leads: what its placer sees.
+    Outlook(Box<ReadRequest>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -48,6 +50,7 @@ pub enum PeerAnswer {
     StageAt(Box<StageAddress>),
     Holds(Box<Holding>),
     Manifest(Box<ManifestAnswer>),
+    Outlook(Box<Outlook>),
 }
 
 impl PeerAnswer {
@@ -64,7 +67,8 @@ impl PeerAnswer {
             | PeerAnswer::SignedBy(_)
             | PeerAnswer::StageAt(_)
             | PeerAnswer::Holds(_)
-            | PeerAnswer::Manifest(_) => "an answer to another question".to_owned(),
+            | PeerAnswer::Manifest(_)
+            | PeerAnswer::Outlook(_) => "an answer to another question".to_owned(),
         }
     }
 }
@@ -127,6 +131,21 @@ impl fmt::Debug for AuthorityKey {
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
+    pub reason: String,
+}
+
+/// What the leader's placer sees beside what the log says.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outlook {
+    /// Nodes that have been silent for so long that nothing is placed on them.
+    pub lost: Vec<NodeId>,
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// Why not all of a model is where it should be, for people.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Obstacle {
+    pub model: String,
     pub reason: String,
 }
 

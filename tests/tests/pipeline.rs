@@ -1,5 +1,5 @@
-//! Models over several nodes: split where no node holds them, the same tokens as from one, and a stream that goes on when a
-//! stage dies.
+//! Models over several nodes: split where no node holds them, the same tokens as from one, streams that go on when a stage dies
+//! or hangs, and a node that is drained.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -80,6 +80,20 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
 
 #[test]
 fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
+    let fleet = goes_on_after("KILL");
+    fleet.says(1, &["undeploy", MODEL]);
+    until("its processes have gone", Duration::from_secs(10), || {
+        (0..2).all(|place| fleet.node(place).children().is_empty())
+    });
+}
+
+#[test]
+fn a_stream_goes_on_with_the_same_tokens_when_a_stage_hangs() {
+    goes_on_after("STOP");
+}
+
+/// What each stage's process is sent in turn, while a stream runs.
+fn goes_on_after(name: &str) -> Fleet {
     let expected = whole();
     let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", HALF]);
     fleet.join_as(Holds::Nothing, &["--memory", HALF]);
@@ -106,13 +120,39 @@ fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
         let mut text = text_of(&stream.next().expect("a first token"));
         let hosts = fleet.node(place).children();
         assert_eq!(hosts.len(), 1, "one stage on each node");
-        signal(hosts[0], "KILL");
+        signal(hosts[0], name);
         stream.by_ref().for_each(|event| text.push_str(&text_of(&event)));
         assert!(stream.ended_properly());
-        assert_eq!(text, expected, "after the death of the stage on node {stage}");
+        assert_eq!(text, expected, "after {name} for the stage on node {stage}");
+        assert!(
+            !fleet.node(place).children().contains(&hosts[0]),
+            "it was started anew"
+        );
     }
-    fleet.says(1, &["undeploy", MODEL]);
-    until("its processes have gone", Duration::from_secs(10), || {
-        (0..2).all(|place| fleet.node(place).children().is_empty())
+    fleet
+}
+
+#[test]
+fn a_drained_node_serves_what_was_placed_there_until_another_can() {
+    let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", "400MiB"]);
+    fleet.says(0, &["deploy", MODEL]);
+    let expected = text_of(&fleet.client(0).complete(prompt()));
+    let first = fleet.node(0).number();
+    let drained = fleet.json(0, &["drain", &first.to_string()]);
+    assert_eq!(drained["stays"][0]["model"], MODEL, "{drained}");
+    assert_eq!(
+        (&drained["moves"], &drained["unserved"]),
+        (&json!([]), &json!([]))
+    );
+    let words = fleet.says(0, &["status"]);
+    assert!(words.contains("goes on serving there"), "{words}");
+    assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
+    fleet.join_as(Holds::Nothing, &["--memory", "400MiB"]);
+    let second = fleet.node(1).number();
+    until("it has moved", Duration::from_secs(60), || {
+        // Never is there nobody who serves it.
+        assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
+        nodes_of(&placed(&fleet)) == [second]
     });
+    assert_eq!(text_of(&fleet.client(1).complete(prompt())), expected);
 }

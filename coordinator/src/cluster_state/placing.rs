@@ -46,6 +46,12 @@ impl ClusterState {
         self.placements().filter(move |placement| is_on(placement, node))
     }
 
+    /// May routers use this replica of `node`? A drained node offers nothing that it serves by its own choice; what was placed
+    /// there serves until it has another place.
+    pub fn is_offered(&self, replica: ReplicaId, node: NodeId) -> bool {
+        !self.is_drained(node) || self.placement(replica).is_some()
+    }
+
     /// Of the node's budget, what is taken by everything that is placed there.
     pub fn placed_bytes(&self, node: NodeId) -> u64 {
         self.placed_bytes_but(node, ReplicaId(0))

@@ -2,9 +2,11 @@
 //!
 //! First what is too many goes, then what has lost a node moves, then what is on a drained one, and at last what is missing
 //! is placed. A replica whose nodes are well is left where it is, even when a better place comes up: moving it costs every
-//! stream on it a pause. Where room is short, caches of others are made smaller, down to the least they work with.
+//! stream on it a pause. One on a drained node serves until another serves in its place, and for as long as there is no other
+//! place. Where room is short, caches of others are made smaller, down to the least they work with.
 
 use super::layout::{Device, Layout, NoFit, Sizes, Wishes, fit};
+use super::sight::Sight;
 use super::view::View;
 use proto::cluster::{ClusterCommand, Deployment, NodeProfile, Placement, StagePlace, Unplace};
 use proto::{NodeId, ReplicaId};
@@ -15,20 +17,35 @@ use std::ops::Range;
 /// What to do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
-    Change(ClusterCommand),
+    Change(Change),
     /// Nothing can be done; why the rest has to wait, by model.
     Rest(BTreeMap<String, String>),
 }
 
-pub fn next(view: &View, lost: &BTreeSet<NodeId>) -> Choice {
-    let table = Table::new(view, lost);
-    if let Some(command) = table.too_many() {
-        return Choice::Change(command);
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    Place(Placement),
+    Unplace(ReplicaId),
+}
+
+impl Change {
+    pub fn command(self) -> ClusterCommand {
+        match self {
+            Change::Place(placement) => ClusterCommand::Place(Box::new(placement)),
+            Change::Unplace(replica) => ClusterCommand::Unplace(Box::new(Unplace { replica })),
+        }
     }
-    let mut obstacles = BTreeMap::new();
+}
+
+pub fn next(view: &View, sight: &Sight) -> Choice {
+    let table = Table::new(view, sight);
+    if let Some(replica) = table.too_many() {
+        return Choice::Change(Change::Unplace(replica));
+    }
+    let mut obstacles = table.handovers();
     for need in table.needs() {
         match table.meet(&need) {
-            Ok(placement) => return Choice::Change(ClusterCommand::Place(Box::new(placement))),
+            Ok(placement) => return Choice::Change(Change::Place(placement)),
             Err(no_fit) => {
                 let reason = need.words(&no_fit);
                 let name = need.deployment.model.name.clone();
@@ -41,7 +58,11 @@ pub fn next(view: &View, lost: &BTreeSet<NodeId>) -> Choice {
 
 /// What would be done for one more replica of this model, which need not be deployed yet.
 pub fn rehearse(view: &View, lost: &BTreeSet<NodeId>, deployment: &Deployment) -> Result<Layout, NoFit> {
-    let table = Table::new(view, lost);
+    let sight = Sight {
+        lost: lost.clone(),
+        serving: BTreeSet::new(),
+    };
+    let table = Table::new(view, &sight);
     let (layout, caches) = table.find(deployment, ReplicaId(0), wishes(deployment))?;
     Ok(match caches {
         Caches::Kept => layout,
@@ -57,11 +78,11 @@ fn wishes(deployment: &Deployment) -> Wishes {
     }
 }
 
-struct Table<'a> {
-    view: &'a View,
+pub(super) struct Table<'a> {
+    pub(super) view: &'a View,
     /// Of the nodes that may be placed on.
-    usable: BTreeMap<NodeId, &'a NodeProfile>,
-    lost: &'a BTreeSet<NodeId>,
+    pub(super) usable: BTreeMap<NodeId, &'a NodeProfile>,
+    pub(super) sight: &'a Sight,
 }
 
 /// A replica that wants a place.
@@ -80,11 +101,21 @@ enum Cause<'a> {
 
 /// What is wrong with the place of a replica.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+pub(super) enum Trouble {
     /// It runs no more.
     Lost(NodeId),
     /// It runs, and should not here.
     Drained(NodeId),
+}
+
+impl Trouble {
+    /// How soon it goes where there are too many.
+    fn weight(self) -> u32 {
+        match self {
+            Trouble::Lost(_) => 2,
+            Trouble::Drained(_) => 1,
+        }
+    }
 }
 
 /// How much memory of a node counts as free.
@@ -96,48 +127,91 @@ enum Caches {
 }
 
 impl<'a> Table<'a> {
-    fn new(view: &'a View, lost: &'a BTreeSet<NodeId>) -> Table<'a> {
-        let usable = view
-            .profiles
-            .iter()
-            .filter(|profile| !lost.contains(&profile.node) && !view.drained.contains(&profile.node));
+    pub(super) fn new(view: &'a View, sight: &'a Sight) -> Table<'a> {
+        let is_usable = |node: &NodeId| !sight.lost.contains(node) && !view.drained.contains(node);
+        let usable = view.profiles.iter().filter(|profile| is_usable(&profile.node));
         Table {
             view,
             usable: usable.map(|profile| (profile.node, profile)).collect(),
-            lost,
+            sight,
         }
     }
 
-    /// One that does not run goes first, then the youngest.
-    fn too_many(&self) -> Option<ClusterCommand> {
+    fn too_many(&self) -> Option<ReplicaId> {
         self.view.deployments.iter().find_map(|deployment| {
-            let placed: Vec<&Placement> = self.view.placements_of(&deployment.model.name).collect();
-            if placed.len() <= deployment.replicas as usize {
-                return None;
-            }
-            let worst = placed
-                .into_iter()
-                .max_by_key(|placement| (self.trouble(placement).is_some(), placement.replica))?;
-            let replica = worst.replica;
-            Some(ClusterCommand::Unplace(Box::new(Unplace { replica })))
+            let surplus = self.surplus(deployment)?;
+            self.can_go(deployment, surplus).then_some(surplus.replica)
         })
+    }
+
+    /// The one that goes when there are too many: one that does not run, else one on a drained node, else the youngest.
+    fn surplus(&self, deployment: &'a Deployment) -> Option<&'a Placement> {
+        let placed: Vec<&Placement> = self.view.placements_of(&deployment.model.name).collect();
+        if placed.len() <= deployment.replicas as usize {
+            return None;
+        }
+        placed.into_iter().max_by_key(|placement| {
+            let trouble = self.trouble(placement);
+            (trouble.map_or(0, Trouble::weight), placement.replica)
+        })
+    }
+
+    /// One on a drained node goes when the others serve without it.
+    fn can_go(&self, deployment: &Deployment, placement: &Placement) -> bool {
+        match self.trouble(placement) {
+            None | Some(Trouble::Lost(_)) => true,
+            Some(Trouble::Drained(_)) => {
+                let others = self
+                    .view
+                    .placements_of(&deployment.model.name)
+                    .filter(|other| other.replica != placement.replica && self.serves(other));
+                others.count() >= deployment.replicas as usize
+            }
+        }
+    }
+
+    pub(super) fn serves(&self, placement: &Placement) -> bool {
+        let is_lost = matches!(self.trouble(placement), Some(Trouble::Lost(_)));
+        !is_lost && self.sight.serving.contains(&placement.replica)
+    }
+
+    /// Of replicas that stay on a drained node until others have come up: why, by model.
+    fn handovers(&self) -> BTreeMap<String, String> {
+        let words = |deployment: &'a Deployment| {
+            let staying = self.surplus(deployment)?;
+            let Some(Trouble::Drained(node)) = self.trouble(staying) else {
+                return None;
+            };
+            let replica = staying.replica;
+            let words = format!(
+                "replica {replica} serves on node {node}, which is drained, until another one has come up in its place"
+            );
+            Some((deployment.model.name.clone(), words))
+        };
+        self.view.deployments.iter().filter_map(words).collect()
     }
 
     /// The most urgent first.
     fn needs(&self) -> Vec<Need<'a>> {
         let (mut lost, mut drained, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for deployment in &self.view.deployments {
-            let mut placed = 0;
+            let placed = self.view.placements_of(&deployment.model.name).count();
+            // Each of these stands in for one on a drained node.
+            let mut substitutes = placed.saturating_sub(deployment.replicas as usize);
             for placement in self.view.placements_of(&deployment.model.name) {
-                placed += 1;
-                if let Some(trouble) = self.trouble(placement) {
-                    let urgency = match trouble {
-                        Trouble::Lost(_) => &mut lost,
-                        Trouble::Drained(_) => &mut drained,
-                    };
-                    let cause = Cause::Troubled(placement, trouble);
-                    urgency.push(Need { deployment, cause });
-                }
+                let Some(trouble) = self.trouble(placement) else {
+                    continue;
+                };
+                let urgency = match trouble {
+                    Trouble::Lost(_) => &mut lost,
+                    Trouble::Drained(_) if substitutes > 0 => {
+                        substitutes -= 1;
+                        continue;
+                    }
+                    Trouble::Drained(_) => &mut drained,
+                };
+                let cause = Cause::Troubled(placement, trouble);
+                urgency.push(Need { deployment, cause });
             }
             if placed < deployment.replicas as usize {
                 let cause = Cause::Missing { placed };
@@ -148,10 +222,10 @@ impl<'a> Table<'a> {
     }
 
     /// `None`: all its nodes are well.
-    fn trouble(&self, placement: &Placement) -> Option<Trouble> {
+    pub(super) fn trouble(&self, placement: &Placement) -> Option<Trouble> {
         let nodes = || placement.stages.iter().map(|stage| stage.node);
         let is_known = |node: &NodeId| self.view.profiles.iter().any(|profile| profile.node == *node);
-        let is_lost = |node: &NodeId| self.lost.contains(node) || !is_known(node);
+        let is_lost = |node: &NodeId| self.sight.lost.contains(node) || !is_known(node);
         let lost = nodes().find(is_lost).map(Trouble::Lost);
         lost.or_else(|| {
             nodes()
@@ -160,13 +234,25 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A placement for it, or one of another replica that makes room.
+    /// A placement for it, or one of another replica that makes room. Rather than make others smaller, one that could stay
+    /// until its substitute has come up goes before.
     fn meet(&self, need: &Need<'a>) -> Result<Placement, NoFit> {
-        let (layout, caches) = self.find(need.deployment, need.replica(), need.wishes())?;
-        Ok(match caches {
-            Caches::Kept => need.placement(&layout.stages, layout.blocks, &layout),
-            Caches::Least => self.make_room(need, &layout),
-        })
+        let (mut tight, mut no_fit) = (None, None);
+        for replica in need.places() {
+            match self.find(need.deployment, replica, need.wishes()) {
+                Ok((layout, Caches::Kept)) => {
+                    return Ok(need.placement(replica, &layout.stages, layout.blocks, &layout));
+                }
+                Ok((layout, Caches::Least)) => {
+                    tight.get_or_insert((replica, layout));
+                }
+                Err(error) => no_fit = Some(error),
+            }
+        }
+        match (tight, no_fit) {
+            (Some((replica, layout)), _) => Ok(self.make_room(need, replica, &layout)),
+            (None, no_fit) => Err(no_fit.expect("a need is tried to be met")),
+        }
     }
 
     /// On nodes without another replica of it; or else anywhere; or else as if all caches were at their least.
@@ -247,7 +333,7 @@ impl<'a> Table<'a> {
 
     /// The layout fits when caches are at their least: makes the first of those smaller that is in the way, or, when none is,
     /// takes the place.
-    fn make_room(&self, need: &Need<'a>, layout: &Layout) -> Placement {
+    fn make_room(&self, need: &Need<'a>, replica: ReplicaId, layout: &Layout) -> Placement {
         let sizes = Sizes::new(&need.deployment.shape, need.wishes().ranks);
         let blocks = sizes.blocks_least();
         let least = |stage: &StagePlace| StagePlace {
@@ -257,17 +343,17 @@ impl<'a> Table<'a> {
         let stages: Vec<StagePlace> = layout.stages.iter().map(least).collect();
         for stage in &stages {
             let profile = self.usable[&stage.node];
-            let free_bytes = self.view.free_bytes(profile, need.replica());
+            let free_bytes = self.view.free_bytes(profile, replica);
             let lacking_bytes = stage.memory_bytes.saturating_sub(free_bytes);
             if lacking_bytes > 0 {
                 let richest = self
-                    .shrinkable(stage.node, need.replica())
+                    .shrinkable(stage.node, replica)
                     .max_by_key(|(placement, bytes)| (*bytes, Reverse(placement.replica)));
                 let (placement, _) = richest.expect("with the least of caches there is room");
                 return self.shrunk(placement, stage.node, lacking_bytes);
             }
         }
-        need.placement(&stages, blocks, layout)
+        need.placement(replica, &stages, blocks, layout)
     }
 
     /// With so much less cache on this node, or as little as it can have.
@@ -297,11 +383,13 @@ impl<'a> Table<'a> {
 }
 
 impl Need<'_> {
-    /// 0: a new one.
-    fn replica(&self) -> ReplicaId {
+    /// As which replica it may be placed, the best first; 0: a new one. One on a drained node gets a new one beside it, so that
+    /// it serves until that does, or goes itself where there is no room for both.
+    fn places(&self) -> Vec<ReplicaId> {
         match self.cause {
-            Cause::Missing { .. } => ReplicaId(0),
-            Cause::Troubled(placement, _) => placement.replica,
+            Cause::Missing { .. } => vec![ReplicaId(0)],
+            Cause::Troubled(placement, Trouble::Lost(_)) => vec![placement.replica],
+            Cause::Troubled(placement, Trouble::Drained(_)) => vec![ReplicaId(0), placement.replica],
         }
     }
 
@@ -309,10 +397,16 @@ impl Need<'_> {
         wishes(self.deployment)
     }
 
-    fn placement(&self, stages: &[StagePlace], blocks: u32, layout: &Layout) -> Placement {
+    fn placement(
+        &self,
+        replica: ReplicaId,
+        stages: &[StagePlace],
+        blocks: u32,
+        layout: &Layout,
+    ) -> Placement {
         Placement {
             model: self.deployment.model.name.clone(),
-            replica: self.replica(),
+            replica,
             stages: stages.to_vec(),
             blocks,
             predicted: layout.predicted,
@@ -332,7 +426,9 @@ impl Need<'_> {
                         format!("replica {replica} has lost node {node} and has no other place: {no_fit}")
                     }
                     Trouble::Drained(node) => {
-                        format!("replica {replica} stays on node {node}, which is drained: {no_fit}")
+                        format!(
+                            "replica {replica} stays on node {node}, which is drained, and goes on serving there: {no_fit}"
+                        )
                     }
                 }
             }
@@ -340,6 +436,6 @@ impl Need<'_> {
     }
 }
 
-fn layers(stage: &StagePlace) -> Range<u32> {
+pub(super) fn layers(stage: &StagePlace) -> Range<u32> {
     stage.layer_first..stage.layer_end
 }

@@ -1,23 +1,31 @@
 //! The placer, beside the leader: which nodes carry which layers of the models that are deployed to the cluster.
 //!
 //! It proposes one change at a time and looks at what has come of it before the next. It holds nothing that is not in the
-//! log, but for how long members have been silent: another leader's placer goes on where this one stopped.
+//! log, but for who is silent, what serves, and for how long all has been calm: another leader's placer goes on where this one
+//! stopped.
 
 mod choice;
+mod drain;
+mod growth;
 pub mod layout;
+mod sight;
 mod view;
 
 pub use choice::rehearse;
+pub use drain::{Staying, rehearse_drain};
 pub use view::View;
 
 use crate::Machine;
-use choice::Choice;
+use choice::{Change, Choice};
 use proto::cluster::ClusterCommand;
-use proto::{NodeId, Span, Time};
+use proto::{NodeId, ReplicaId, Span, Time};
+use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node that is silent for so long is lost to placement; it stays a member.
 pub const LOST_AFTER: Span = Span::from_secs(10);
+/// Caches grow when nothing that placement depends on has changed for so long: a model that leaves is often followed by another.
+pub const GROW_AFTER: Span = Span::from_secs(60);
 /// After a proposal that came to nothing; doubles with each that follows, up to the longest.
 const REST: Span = Span::from_secs(1);
 const REST_MAX: Span = Span::from_secs(60);
@@ -34,6 +42,9 @@ pub enum PlacerEvent {
     Heard {
         node: NodeId,
     },
+    /// Of what is placed, these serve where they are placed now, and no others do. A replica whose place changes serves no more
+    /// until it is said again.
+    Serving(BTreeSet<ReplicaId>),
     /// What was proposed counts, and the view in which it does has been handed over before.
     Committed,
     /// What was proposed was rejected, or may or may not have been committed.
@@ -53,9 +64,13 @@ pub struct Placer {
     view: View,
     /// Since when, of those that are not lost yet.
     silent_since: BTreeMap<NodeId, Time>,
-    lost: BTreeSet<NodeId>,
+    sight: Sight,
     flight: Flight,
     rest: Span,
+    /// When something that placement depends on changed last.
+    changed: Time,
+    /// When a cache grows, if it stays calm.
+    grows: Option<Time>,
     explained: BTreeMap<String, String>,
 }
 
@@ -75,15 +90,25 @@ impl Machine for Placer {
 
     fn handle(&mut self, now: Time, event: PlacerEvent, out: &mut Vec<PlacerAction>) {
         match event {
-            PlacerEvent::Cluster(view) => self.see(*view),
+            PlacerEvent::Cluster(view) => self.see(now, *view),
             PlacerEvent::Silent { node, silent } => {
-                self.lost.remove(&node);
                 let since = Time(now.0.saturating_sub(silent.0));
-                self.silent_since.insert(node, since);
+                let was_lost = self.sight.lost.remove(&node);
+                if self.silent_since.insert(node, since).is_none() && !was_lost {
+                    self.changed = now;
+                }
             }
             PlacerEvent::Heard { node } => {
-                self.silent_since.remove(&node);
-                self.lost.remove(&node);
+                let was_silent = self.silent_since.remove(&node).is_some();
+                if self.sight.lost.remove(&node) || was_silent {
+                    self.changed = now;
+                }
+            }
+            PlacerEvent::Serving(serving) => {
+                if self.sight.serving != serving {
+                    self.sight.serving = serving;
+                    self.changed = now;
+                }
             }
             PlacerEvent::Committed => {
                 self.flight = Flight::Free;
@@ -108,34 +133,64 @@ impl Machine for Placer {
             Flight::Resting { until } => Some(until),
             Flight::Free | Flight::Proposed => None,
         };
-        losses.chain(rested).min()
+        losses.chain(rested).chain(self.grows).min()
     }
 }
 
 impl Placer {
-    fn see(&mut self, view: View) {
+    /// Nodes that nothing is placed on, since they have been silent for too long.
+    pub fn lost(&self) -> &BTreeSet<NodeId> {
+        &self.sight.lost
+    }
+
+    fn see(&mut self, now: Time, view: View) {
         let is_there = |node: &NodeId| view.profiles.iter().any(|profile| profile.node == *node);
-        self.lost.retain(is_there);
+        self.sight.lost.retain(is_there);
         self.silent_since.retain(|node, _| is_there(node));
-        self.view = view;
+        let stays = |replica: &ReplicaId| {
+            let placement = view.placement(*replica);
+            placement.is_some() && placement == self.view.placement(*replica)
+        };
+        self.sight.serving.retain(stays);
+        if view != self.view {
+            self.changed = now;
+            self.view = view;
+        }
     }
 
     fn look(&mut self, now: Time, out: &mut Vec<PlacerAction>) {
         let is_lost = |since: &Time| now.since(*since) >= LOST_AFTER;
         let gone = self.silent_since.extract_if(.., |_, since| is_lost(since));
-        self.lost.extend(gone.map(|(node, _)| node));
+        self.sight.lost.extend(gone.map(|(node, _)| node));
+        self.grows = None;
         match self.flight {
             Flight::Proposed => return,
             Flight::Resting { until } if now < until => return,
             Flight::Resting { .. } | Flight::Free => self.flight = Flight::Free,
         }
-        match choice::next(&self.view, &self.lost) {
-            Choice::Change(command) => {
-                self.flight = Flight::Proposed;
-                out.push(PlacerAction::Propose(command));
+        match choice::next(&self.view, &self.sight) {
+            Choice::Change(change) => self.propose(change, out),
+            Choice::Rest(obstacles) => {
+                self.explain(obstacles, out);
+                self.grow(now, out);
             }
-            Choice::Rest(obstacles) => self.explain(obstacles, out),
         }
+    }
+
+    fn grow(&mut self, now: Time, out: &mut Vec<PlacerAction>) {
+        let Some(grown) = growth::growth(&self.view, &self.sight) else {
+            return;
+        };
+        let due = self.changed + GROW_AFTER;
+        match now < due {
+            true => self.grows = Some(due),
+            false => self.propose(Change::Place(grown), out),
+        }
+    }
+
+    fn propose(&mut self, change: Change, out: &mut Vec<PlacerAction>) {
+        self.flight = Flight::Proposed;
+        out.push(PlacerAction::Propose(change.command()));
     }
 
     fn explain(&mut self, obstacles: BTreeMap<String, String>, out: &mut Vec<PlacerAction>) {

@@ -32,6 +32,12 @@ impl View {
             .find(|deployment| deployment.model.name == name)
     }
 
+    pub(super) fn placement(&self, replica: ReplicaId) -> Option<&Placement> {
+        self.placements
+            .iter()
+            .find(|placement| placement.replica == replica)
+    }
+
     pub(super) fn placements_of<'a>(&'a self, model: &'a str) -> impl Iterator<Item = &'a Placement> {
         self.placements
             .iter()

@@ -4,7 +4,7 @@
 
 use coordinator::Machine;
 use coordinator::cluster_state::{Applied, ClusterState, FOUNDER, Outcome};
-use coordinator::placer::{Placer, PlacerAction, PlacerEvent, View};
+use coordinator::placer::{GROW_AFTER, Placer, PlacerAction, PlacerEvent, View};
 use proto::cluster::*;
 use proto::{NodeId, Span, Time};
 
@@ -17,6 +17,15 @@ pub struct Town {
     index: u64,
     /// The version of the state that the placer knows.
     seen: u64,
+    pub comes_up: ComesUp,
+}
+
+/// When what was placed serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ComesUp {
+    /// Before the placer rests.
+    Soon,
+    Never,
 }
 
 /// What a placer did until it rested.
@@ -35,6 +44,7 @@ impl Town {
             now: Time(1_000_000_000_000),
             index: 0,
             seen: 0,
+            comes_up: ComesUp::Soon,
         };
         let founding = Founding {
             cluster: 7,
@@ -137,9 +147,30 @@ impl Town {
         self.carry_out(actions)
     }
 
+    /// Everything that is placed serves.
+    pub fn all_serve(&mut self) -> Vec<PlacerAction> {
+        let serving = self.state.placements().map(|placement| placement.replica);
+        let serving = serving.collect();
+        self.tell(PlacerEvent::Serving(serving))
+    }
+
+    /// So long that caches may grow, and what comes of it.
+    pub fn rest_long(&mut self) -> Doings {
+        self.now = self.now + GROW_AFTER;
+        let mut out = Vec::new();
+        self.placer.wake(self.now, &mut out);
+        self.carry_out(out)
+    }
+
     pub fn carry_out(&mut self, mut actions: Vec<PlacerAction>) -> Doings {
         let mut doings = Doings::default();
-        while !actions.is_empty() {
+        loop {
+            if actions.is_empty() && self.comes_up == ComesUp::Soon {
+                actions = self.all_serve();
+            }
+            if actions.is_empty() {
+                return doings;
+            }
             let mut proposed = None;
             for action in std::mem::take(&mut actions) {
                 match action {
@@ -151,7 +182,6 @@ impl Town {
                 actions = self.carry_out_one(command, &mut doings);
             }
         }
-        doings
     }
 
     fn carry_out_one(&mut self, command: ClusterCommand, doings: &mut Doings) -> Vec<PlacerAction> {

@@ -3,6 +3,7 @@
 //! One request, one answer, one line of JSON each. Who may open the socket may ask for anything.
 
 pub mod client;
+mod drains;
 mod nodes;
 mod placements;
 pub mod report;
@@ -37,7 +38,7 @@ pub enum ControlRequest {
     ListNodes,
     /// Answered with nothing.
     RemoveNode { node: u64 },
-    /// Answered with nothing.
+    /// Answered with a [`report::DrainReport`].
     DrainNode { node: u64 },
     /// Answered with nothing.
     ResumeNode { node: u64 },

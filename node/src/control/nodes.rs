@@ -10,7 +10,7 @@ use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
 use coordinator::cluster_state::ClusterState;
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Drain, MemberIs, MemberRecord, Resume, Role, TokenIs, TokenRecord};
+use proto::cluster::{ClusterCommand, MemberIs, MemberRecord, Role, TokenIs, TokenRecord};
 use proto::wire::{self, Kind};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -160,19 +160,6 @@ pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
             "node {node} is no member any more, but still counts in votes: see `cluster status`, and wait"
         )
     })
-}
-
-/// Nothing new runs on its replicas, and what runs there goes on elsewhere.
-pub async fn drain(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
-    let command = ClusterCommand::Drain(Box::new(Drain { node }));
-    state.commit(command).await.map_err(|error| error.to_string())?;
-    Ok(())
-}
-
-pub async fn resume(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
-    let command = ClusterCommand::Resume(Box::new(Resume { node }));
-    state.commit(command).await.map_err(|error| error.to_string())?;
-    Ok(())
 }
 
 /// Everything that was agreed on before this was asked. Without the authority's key: see `docs/operations.md`.

@@ -2,17 +2,18 @@
 
 use super::report::{DeploymentStatus, Expectation, PlacementStatus, StageStatus};
 use crate::actors::board::{Board, Phase, ReplicaView};
-use crate::placement::Explanations;
+use crate::placement::outlook;
 use coordinator::cluster_state::ClusterState;
 use coordinator::cost::StepCost;
 use proto::cluster::{Deployment, Placement};
+use proto::peer::Outlook;
 
 /// A plan that is further off than this is said to be.
 const OFF_PERCENT: f64 = 20.0;
 /// What a prediction of prompts is made for.
 const PROMPT_TOKENS: f64 = 512.0;
 
-pub fn list(state: &ClusterState, board: &Board, explanations: &Explanations) -> Vec<DeploymentStatus> {
+pub fn list(state: &ClusterState, board: &Board, outlook: &Outlook) -> Vec<DeploymentStatus> {
     let views = board.views();
     let status = |deployment: &Deployment| {
         let name = &deployment.model.name;
@@ -23,7 +24,7 @@ pub fn list(state: &ClusterState, board: &Board, explanations: &Explanations) ->
             placed: placed
                 .map(|placement| placement_status(placement, views.get(&placement.replica)))
                 .collect(),
-            waits_for: explanations.find(name),
+            waits_for: outlook::obstacle(outlook, name).map(str::to_owned),
         }
     };
     state.deployments().map(status).collect()

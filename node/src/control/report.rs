@@ -61,7 +61,8 @@ pub struct DeploymentStatus {
     /// How many there are to be.
     pub replicas: u32,
     pub placed: Vec<PlacementStatus>,
-    /// Why there are fewer; told by the node that leads.
+    /// Why there are fewer, or why one stays where it should not be, as the node that leads says; `null` also where that cannot
+    /// be asked.
     pub waits_for: Option<String>,
 }
 
@@ -124,7 +125,7 @@ pub struct NodeStatus {
     pub role: String,
     /// `leader`, `voter`, `learner`, or `waiting` until it is one of them.
     pub part: String,
-    /// Nothing new runs on its replicas.
+    /// What it serves by its own choice is not used, and what was placed there goes elsewhere where it can.
     pub drained: bool,
     pub quic: String,
     pub http: String,
@@ -132,6 +133,23 @@ pub struct NodeStatus {
     pub connected: bool,
     pub round_trip_ms: Option<f64>,
     pub joined_at_secs: u64,
+}
+
+/// What becomes of the models on a node that is drained.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct DrainReport {
+    /// Placed there by the cluster: they go elsewhere, and are served there until they have come up.
+    pub moves: Vec<String>,
+    /// Placed there by the cluster, and there is no other place now: they are served there until there is.
+    pub stays: Vec<StayingModel>,
+    /// That the node serves by its own choice, and no other node does: their requests are refused.
+    pub unserved: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct StayingModel {
+    pub model: String,
+    pub reason: String,
 }
 
 /// What `cluster token create --json` prints: the only time that the token is seen.

@@ -1,5 +1,6 @@
 //! The node's side of the socket.
 
+use super::drains;
 use super::nodes;
 use super::placements;
 use super::report::{
@@ -11,6 +12,7 @@ use crate::clock::Clock;
 use crate::peers::custody::Custody;
 use crate::peers::{DataFolder, rotation};
 use crate::placement::deploy::Deploying;
+use crate::placement::outlook;
 use crate::state::keys::LocalKey;
 use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
@@ -101,7 +103,7 @@ impl ControlServer {
 
     async fn handle(&self, request: ControlRequest) -> serde_json::Result<Vec<u8>> {
         match request {
-            ControlRequest::Status => told(Ok(self.status())),
+            ControlRequest::Status => told(Ok(self.status().await)),
             ControlRequest::OpenAccess => told(Ok(Access {
                 url: self.url(),
                 key: self.local_key.text().to_owned(),
@@ -127,8 +129,10 @@ impl ControlServer {
                 told(read.map(|()| nodes::list(&self.state)))
             }
             ControlRequest::RemoveNode { node } => told(nodes::remove(&self.state, NodeId(node)).await),
-            ControlRequest::DrainNode { node } => told(nodes::drain(&self.state, NodeId(node)).await),
-            ControlRequest::ResumeNode { node } => told(nodes::resume(&self.state, NodeId(node)).await),
+            ControlRequest::DrainNode { node } => {
+                told(drains::drain(&self.state, &self.deploying.outlook, NodeId(node)).await)
+            }
+            ControlRequest::ResumeNode { node } => told(drains::resume(&self.state, NodeId(node)).await),
             ControlRequest::RevokeToken { id } => told(nodes::revoke_token(&self.state, id).await),
             ControlRequest::PlanModel(wish) => told(self.deploying.plan(&wish).await),
             ControlRequest::DeployModel(wish) => told(self.deploying.deploy(&wish).await),
@@ -164,12 +168,16 @@ impl ControlServer {
         format!("{}://{}", self.scheme, self.http)
     }
 
-    fn status(&self) -> StatusReport {
+    /// Where the node that leads cannot be asked, why something waits is not told.
+    async fn status(&self) -> StatusReport {
+        let outlook = outlook::ask(&self.state, &self.deploying.outlook)
+            .await
+            .unwrap_or_default();
         let health = self.board.health();
         // Let go before anything else reads the state: who reads twice at once waits for ever behind a change.
         let (deployments, tenants, keys) = {
             let applied = self.state.applied();
-            let deployments = placements::list(&applied, &self.board, &self.deploying.explanations);
+            let deployments = placements::list(&applied, &self.board, &outlook);
             (deployments, applied.tenants().count(), applied.keys().count())
         };
         StatusReport {

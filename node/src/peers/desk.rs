@@ -7,6 +7,7 @@ use super::texts::Texts;
 use super::weights::Shelf;
 use crate::clock;
 use crate::hex;
+use crate::placement::OutlookBoard;
 use crate::raft::{AppliedState, Member, propose};
 use crate::shard_host::hub::Hub;
 use crate::shard_host::stage::StagePorts;
@@ -40,6 +41,8 @@ pub struct Desk {
     pub custody: Custody,
     pub texts: Texts,
     pub stages: StagePorts,
+    /// What the placer sees, while it runs here.
+    pub outlook: OutlookBoard,
     /// What others may have of this node's store, once that is open.
     weights: OnceLock<Shelf>,
     /// The replicas on this node.
@@ -54,6 +57,7 @@ impl Desk {
             custody,
             texts: Texts::default(),
             stages: StagePorts::default(),
+            outlook: OutlookBoard::default(),
             weights: OnceLock::new(),
             hubs: RwLock::default(),
         }
@@ -82,19 +86,20 @@ impl Desk {
         hubs.remove(&replica);
     }
 
-    /// Offers this node's replicas to routers while the node is not drained, for as long as it lives.
+    /// Offers this node's replicas to routers for as long as it lives, but for those that it serves by its own choice while
+    /// it is drained.
     pub async fn follow_drains(&self, own: NodeId, applied: AppliedState) {
         let mut changes = applied.changes();
         loop {
-            let hubs: Vec<Hub> = {
+            let hubs = {
                 let hubs = self.hubs.read().unwrap_or_else(PoisonError::into_inner);
-                hubs.values().cloned().collect()
+                hubs.clone()
             };
-            let is_drained = applied.read().is_drained(own);
-            for hub in hubs {
-                match is_drained {
-                    true => hub.withdraw().await,
-                    false => hub.offer().await,
+            for (replica, hub) in hubs {
+                let is_offered = applied.read().is_offered(replica, own);
+                match is_offered {
+                    true => hub.offer().await,
+                    false => hub.withdraw().await,
                 }
             }
             if changes.changed().await.is_err() {
@@ -139,6 +144,10 @@ impl Desk {
                 Some(weights) => weights.manifest(model.digest).await,
                 None => ManifestAnswer::Nothing,
             })),
+            PeerRequest::Outlook(_) => match self.outlook.read() {
+                Some(outlook) => PeerAnswer::Outlook(Box::new(outlook)),
+                None => refused("this node does not lead"),
+            },
         }
     }
 

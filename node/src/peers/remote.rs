@@ -92,7 +92,7 @@ impl<S: Served> RemoteReplicas<S> {
         let state = self.applied.read();
         let remote = state
             .replicas()
-            .filter(|replica| replica.node != self.own && !state.is_drained(replica.node));
+            .filter(|replica| replica.node != self.own && state.is_offered(replica.replica, replica.node));
         remote
             .filter_map(|replica| {
                 let model = state.model(&replica.model)?;
@@ -227,7 +227,8 @@ impl<S: Served> RemoteReplica<S> {
             | FromEngine::Failed { .. }
             | FromEngine::Drained
             | FromEngine::Listening(_)
-            | FromEngine::Pipeline(_) => {}
+            | FromEngine::Pipeline(_)
+            | FromEngine::Alive => {}
         }
         Ok(())
     }

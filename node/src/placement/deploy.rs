@@ -2,7 +2,7 @@
 //!
 //! Reading a model can take minutes, so the command asks again and again, and gets the same question answered further.
 
-use super::explanations::Explanations;
+use super::outlook::{self, OutlookBoard};
 use super::plan;
 use super::profile::Plans;
 use crate::actors::board::Phase;
@@ -34,7 +34,7 @@ pub struct Deploying {
     pub shelf: Shelf,
     pub config: Arc<Config>,
     pub gateway: Arc<RouterGateway>,
-    pub explanations: Explanations,
+    pub outlook: OutlookBoard,
     pub plans: Plans,
     jobs: Jobs,
 }
@@ -70,14 +70,14 @@ impl Deploying {
         shelf: Shelf,
         config: Arc<Config>,
         gateway: Arc<RouterGateway>,
-        explanations: Explanations,
+        outlook: OutlookBoard,
     ) -> Deploying {
         Deploying {
             state,
             shelf,
             config,
             gateway,
-            explanations,
+            outlook,
             plans: Plans::default(),
             jobs: Jobs::default(),
         }
@@ -95,7 +95,8 @@ impl Deploying {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
         let wanted = self.wanted(wish, &read);
-        let reasons = plan::reasons(&self.state.applied(), &wanted)?;
+        let outlook = outlook::ask(&self.state, &self.outlook).await?;
+        let reasons = plan::reasons(&self.state.applied(), &outlook, &wanted)?;
         // A file may be another one by the next time.
         self.lock().remove(&wish.model);
         Ok(DeployReport {
@@ -119,7 +120,7 @@ impl Deploying {
                 .await
                 .map_err(|error| error.to_string())?;
         }
-        let progress = self.progress(&name);
+        let progress = self.progress(&name).await;
         if progress.step == DeployStep::Serving {
             self.lock().remove(&wish.model);
         }
@@ -176,18 +177,15 @@ impl Deploying {
         unmeasured.any(|node| node == own || links.silent(node) < SILENT_AFTER)
     }
 
-    fn progress(&self, name: &str) -> DeployReport {
-        let applied = self.state.applied();
-        let placed: Vec<_> = applied
-            .placements()
-            .filter(|placement| placement.model == name)
-            .cloned()
-            .collect();
-        let wanted = applied
-            .deployment(name)
-            .map_or(0, |deployment| deployment.replicas);
+    async fn progress(&self, name: &str) -> DeployReport {
+        let (placed, wanted) = {
+            let applied = self.state.applied();
+            let of_model = applied.placements().filter(|placement| placement.model == name);
+            let deployment = applied.deployment(name);
+            let wanted = deployment.map_or(0, |deployment| deployment.replicas);
+            (of_model.cloned().collect::<Vec<_>>(), wanted)
+        };
         let reasons = placed.iter().map(plan::words).collect();
-        drop(applied);
         let ready = placed
             .iter()
             .filter(|placement| self.is_ready(placement.replica))
@@ -203,7 +201,7 @@ impl Deploying {
         DeployReport {
             reasons,
             waits_for: match step {
-                DeployStep::Waiting => self.obstacle(name),
+                DeployStep::Waiting => self.obstacle(name).await,
                 DeployStep::Reading
                 | DeployStep::Measuring
                 | DeployStep::Planned
@@ -214,11 +212,16 @@ impl Deploying {
         }
     }
 
-    /// As the placer says it, where it runs on this node; elsewhere, as it would.
-    fn obstacle(&self, name: &str) -> Option<String> {
-        self.explanations.find(name).or_else(|| {
+    /// As the placer says it, or would as soon as it looks.
+    async fn obstacle(&self, name: &str) -> Option<String> {
+        let outlook = match outlook::ask(&self.state, &self.outlook).await {
+            Ok(outlook) => outlook,
+            Err(reason) => return Some(reason),
+        };
+        let told = outlook::obstacle(&outlook, name).map(str::to_owned);
+        told.or_else(|| {
             let applied = self.state.applied();
-            plan::reasons(&applied, applied.deployment(name)?).err()
+            plan::reasons(&applied, &outlook, applied.deployment(name)?).err()
         })
     }
 

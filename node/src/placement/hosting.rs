@@ -189,9 +189,6 @@ impl Hosting {
             .texts
             .add(assignment.deployment.model.digest, &file.source);
         self.desk.add_replica(assignment.record.replica, hub.clone());
-        if self.applied.read().is_drained(self.own) {
-            hub.withdraw().await;
-        }
         let (first, started) = oneshot::channel();
         let before = &assignment.placement.stages[..assignment.stage];
         let pipeline = (!before.is_empty()).then(|| Pipeline {

@@ -1,13 +1,14 @@
 //! The placer, beside the Raft leader: it runs where the leader is, sees what was agreed on and who is silent, and proposes.
 
-use super::explanations::Explanations;
+use super::outlook::OutlookBoard;
+use crate::actors::board::{Board, Phase};
 use crate::clock::Clock;
 use crate::raft::Links;
 use crate::state::NodeState;
 use coordinator::Machine;
 use coordinator::placer::{Placer, PlacerAction, PlacerEvent, View};
 use proto::cluster::ClusterCommand;
-use proto::{NodeId, Span, Time};
+use proto::{Epoch, NodeId, ReplicaId, Span, Time};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,9 @@ const SILENT_AFTER: Span = Span::from_secs(2);
 /// A placer for every time that this node leads.
 pub struct Leading {
     pub state: Arc<NodeState>,
-    pub explanations: Explanations,
+    pub outlook: OutlookBoard,
+    /// Of all replicas, as this node's router sees them.
+    pub board: Board,
 }
 
 impl Leading {
@@ -28,8 +31,9 @@ impl Leading {
     pub async fn keep(self) {
         loop {
             if self.leads() {
+                self.outlook.begin();
                 self.lead().await;
-                self.explanations.clear();
+                self.outlook.end();
             }
             sleep(LOOK_EVERY).await;
         }
@@ -42,13 +46,19 @@ impl Leading {
     async fn lead(&self) {
         let (mut placer, clock) = (Placer::default(), Clock::start());
         let mut changes = self.state.applied_state().changes();
-        let (mut version, mut silent) = (None, BTreeSet::new());
+        let (mut version, mut silent, mut told) = (None, BTreeSet::new(), None);
         while self.leads() {
             let mut events = self.silences(&mut silent, clock.now());
             let now = self.state.applied().version();
             if version != Some(now) {
                 version = Some(now);
                 events.insert(0, PlacerEvent::Cluster(Box::new(self.view())));
+            }
+            let serving = self.serving();
+            if told.as_ref() != Some(&serving) {
+                let replicas = serving.iter().map(|(replica, _)| *replica);
+                events.push(PlacerEvent::Serving(replicas.collect()));
+                told = Some(serving);
             }
             for event in events {
                 let mut actions = Vec::new();
@@ -60,12 +70,28 @@ impl Leading {
                 placer.wake(clock.now(), &mut actions);
                 self.perform_all(actions, &mut placer, clock).await;
             }
+            self.outlook.lose(placer.lost());
             let _ = timeout(LOOK_EVERY, changes.changed()).await;
         }
     }
 
     fn view(&self) -> View {
         View::of(&self.state.applied())
+    }
+
+    /// What serves where it is placed now. With epochs, since each place has its own.
+    fn serving(&self) -> BTreeSet<(ReplicaId, Epoch)> {
+        let views = self.board.views();
+        let applied = self.state.applied();
+        let serving = applied.placements().filter_map(|placement| {
+            let replica = placement.replica;
+            let placed = applied.replica(replica)?.epoch;
+            match &views.get(&replica)?.phase {
+                Phase::Ready(info) if info.epoch >= placed => Some((replica, info.epoch)),
+                Phase::Ready(_) | Phase::Starting | Phase::Loading { .. } | Phase::Down { .. } => None,
+            }
+        });
+        serving.collect()
     }
 
     /// Of those who are silent, and of those who are no more. Nobody is taken to have been silent for longer than this
@@ -98,7 +124,7 @@ impl Leading {
                 match action {
                     PlacerAction::Explain { model, reason } => {
                         tracing::info!(model, reason, "placement");
-                        self.explanations.set(model, reason);
+                        self.outlook.explain(&model, reason);
                     }
                     PlacerAction::Propose(command) => {
                         let proposed = self.propose(command).await;

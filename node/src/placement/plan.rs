@@ -2,7 +2,9 @@
 
 use coordinator::cluster_state::ClusterState;
 use coordinator::placer::{View, rehearse};
+use proto::NodeId;
 use proto::cluster::{Deployment, Placement, Prediction};
+use proto::peer::Outlook;
 use std::collections::BTreeSet;
 
 /// Where the stages of a replica are, and what is expected of it.
@@ -37,8 +39,13 @@ pub fn words(placement: &Placement) -> String {
 }
 
 /// What would be placed where now, and why. An error is why nothing can be.
-pub fn reasons(state: &ClusterState, deployment: &Deployment) -> Result<Vec<String>, String> {
-    let layout = rehearse(&View::of(state), &BTreeSet::new(), deployment);
+pub fn reasons(
+    state: &ClusterState,
+    outlook: &Outlook,
+    deployment: &Deployment,
+) -> Result<Vec<String>, String> {
+    let lost: BTreeSet<NodeId> = outlook.lost.iter().copied().collect();
+    let layout = rehearse(&View::of(state), &lost, deployment);
     layout
         .map(|layout| layout.reasons().to_vec())
         .map_err(|error| error.to_string())

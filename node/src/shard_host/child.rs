@@ -1,5 +1,6 @@
 //! The process `cluster shard-host`.
 
+use super::ear::BEAT_EVERY;
 use super::engine_loop::{EngineLoop, Hands, LoopMessage};
 use super::frames;
 use super::grammars::GrammarDesk;
@@ -14,11 +15,11 @@ use crate::os;
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
-use proto::SequenceId;
 use proto::engine::{FromEngine, ReplicaInfo, ToEngine};
 use proto::stage::StageAddresses;
 use proto::step::{StepPlan, Verdict};
 use proto::wire::{self, Kind};
+use proto::{Epoch, SequenceId};
 use shard::{LogitRow, ModelConfig, SampledToken, Stage, StepInput};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,11 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
     thread::Builder::new()
         .name("mailbox".to_owned())
         .spawn(move || receive(&of_node, &renewed))?;
-    // Only now, so that the mailbox's thread keeps its priority.
+    let epoch = setup.epoch;
+    thread::Builder::new()
+        .name("beat".to_owned())
+        .spawn(move || beat(epoch))?;
+    // Only now, so that these threads keep their priority.
     let ended = match &setup.placed {
         Some(placed) if !placed.is_head() => {
             let link = placed
@@ -87,6 +92,13 @@ fn receive(mailbox: &SyncSender<LoopMessage>, trust: &Trust) {
                 exit(1);
             }
         }
+    }
+}
+
+/// Until the node has gone, which the mailbox's thread sees.
+fn beat(epoch: Epoch) {
+    while send_in(epoch, &FromEngine::Alive).is_ok() {
+        thread::sleep(BEAT_EVERY);
     }
 }
 
@@ -319,7 +331,11 @@ fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyho
 }
 
 pub fn send(setup: &ShardSetup, message: &FromEngine) -> io::Result<()> {
+    send_in(setup.epoch, message)
+}
+
+fn send_in(epoch: Epoch, message: &FromEngine) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(&wire::frame(Kind::FromEngine, setup.epoch.0, message))?;
+    stdout.write_all(&wire::frame(Kind::FromEngine, epoch.0, message))?;
     stdout.flush()
 }

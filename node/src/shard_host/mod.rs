@@ -7,10 +7,12 @@
 //! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
 //!   (compiled beside it), [`stage`] (where the model goes over several nodes).
-//! * Inside the node: [`process`] (starting and ending one), [`supervisor`] (keeping one alive),
+//! * Inside the node: [`process`] (starting and ending one), [`ear`] (hearing it, and that it hangs), [`supervisor`] (keeping one
+//!   alive),
 //!   [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages on several nodes).
 
 pub mod child;
+pub mod ear;
 pub mod engine_loop;
 pub mod exercise;
 pub mod frames;

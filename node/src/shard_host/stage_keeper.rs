@@ -1,6 +1,7 @@
 //! Keeps a stage alive that is not the head of its pipeline. It serves whichever epoch a head begins on it, so it has none
 //! of its own.
 
+use super::ear::{Ear, Heard};
 use super::process::ShardProcess;
 use super::stage::StagePorts;
 use super::supervisor::{self, ReplicaPlan};
@@ -66,26 +67,33 @@ impl StageKeeper {
     }
 
     /// `None`: the pipe ended.
-    async fn listen(&self, mut stdout: ChildStdout, reached: &mut Reached) -> Option<String> {
+    async fn listen(&self, stdout: ChildStdout, reached: &mut Reached) -> Option<String> {
         let replica = self.plan.setup.replica;
+        let mut ear = Ear::new(stdout);
         loop {
-            match supervisor::read_frame(&mut stdout).await {
-                Ok(Some(FromEngine::Listening(address))) => self.ports.set(replica, *address),
-                Ok(Some(FromEngine::Ready(info))) => {
+            match ear.next().await {
+                Heard::Message(FromEngine::Listening(address)) => self.ports.set(replica, *address),
+                Heard::Message(FromEngine::Ready(info)) => {
                     tracing::info!(%replica, what = info.description, "stage ready");
                     *reached = Reached::Ready;
                 }
-                Ok(Some(FromEngine::Failed { reason })) => return Some(reason),
-                Ok(Some(
+                Heard::Message(FromEngine::Failed { reason }) => return Some(reason),
+                Heard::Message(
                     FromEngine::Loading { .. }
                     | FromEngine::Tokens(_)
                     | FromEngine::Refused { .. }
                     | FromEngine::Load(_)
                     | FromEngine::Drained
-                    | FromEngine::Pipeline(_),
-                )) => {}
-                Ok(None) => return None,
-                Err(error) => return Some(format!("the pipe to the stage: {error}")),
+                    | FromEngine::Pipeline(_)
+                    | FromEngine::Alive,
+                )
+                // It has work when the head says so, and the head notices when nothing comes of it.
+                | Heard::Quiet => {}
+                Heard::Ended => return None,
+                Heard::Hung => {
+                    return Some("it was stopped, or hangs: it has not said for seconds that it is there".to_owned());
+                }
+                Heard::Broken(error) => return Some(format!("the pipe to the stage: {error}")),
             }
         }
     }

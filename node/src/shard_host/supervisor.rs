@@ -1,8 +1,10 @@
 //! Keeps one replica alive: starts its shard host, carries frames, watches for progress, starts it again.
 //!
-//! Health is progress: a process that says nothing while it has work is as dead as one that ended. Every start is a new
+//! Health is progress: a process that says nothing while it has work is as dead as one that ended, and one that does not even
+//! say that it is there is dead whether it has work or not. Every start is a new
 //! epoch, so that whatever an old process still said is dropped.
 
+use super::ear::{Ear, Heard, QUIET_LOOKS};
 use super::hub::Hub;
 use super::pipeline::Pipeline;
 use super::process::ShardProcess;
@@ -21,8 +23,6 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-/// Longer than any step and any percent of loading takes, on the slowest machine.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -77,8 +77,10 @@ enum EpochEnd {
     Failed(String),
     #[error("the shard host ended: {0}")]
     Exited(String),
-    #[error("no progress for {} s while there was work", SILENCE_MAX.as_secs())]
+    #[error("no progress for {QUIET_LOOKS} s while there was work")]
     Stuck,
+    #[error("the shard host was stopped, or hangs: it has not said for seconds that it is there")]
+    Hung,
     #[error("the pipe to the shard host: {0}")]
     Pipe(#[from] io::Error),
     #[error("{0}")]
@@ -179,20 +181,22 @@ impl Session<'_> {
     /// `None`: the pipe ended.
     async fn listen(
         &mut self,
-        mut stdout: ChildStdout,
+        stdout: ChildStdout,
         frames: &mpsc::UnboundedSender<Vec<u8>>,
     ) -> Option<EpochEnd> {
+        let mut ear = Ear::new(stdout);
         loop {
-            match timeout(SILENCE_MAX, read_frame(&mut stdout)).await {
-                Ok(Ok(Some(message))) => {
+            match ear.next().await {
+                Heard::Message(message) => {
                     if let Some(end) = self.take(message, frames).await {
                         return Some(end);
                     }
                 }
-                Ok(Ok(None)) => return None,
-                Ok(Err(error)) => return Some(EpochEnd::Pipe(error)),
-                Err(_silent) if self.has_work() => return Some(EpochEnd::Stuck),
-                Err(_silent) => {}
+                Heard::Ended => return None,
+                Heard::Broken(error) => return Some(EpochEnd::Pipe(error)),
+                Heard::Hung => return Some(EpochEnd::Hung),
+                Heard::Quiet if self.has_work() => return Some(EpochEnd::Stuck),
+                Heard::Quiet => {}
             }
         }
     }
@@ -225,7 +229,7 @@ impl Session<'_> {
                 }
             }
             FromEngine::Pipeline(used) => board.pipeline(replica, *used),
-            FromEngine::Drained => {}
+            FromEngine::Drained | FromEngine::Alive => {}
         }
         None
     }

@@ -158,7 +158,10 @@ impl Peers {
 /// Longer than it should take, shorter than somebody waits.
 pub fn deadline_of(request: &PeerRequest) -> Duration {
     match request {
-        PeerRequest::Ping(_) | PeerRequest::SignedBy(_) | PeerRequest::StageAt(_) => Duration::from_secs(1),
+        PeerRequest::Ping(_)
+        | PeerRequest::SignedBy(_)
+        | PeerRequest::StageAt(_)
+        | PeerRequest::Outlook(_) => Duration::from_secs(1),
         PeerRequest::Raft(_) | PeerRequest::ReadIndex(_) | PeerRequest::Holds(_) => Duration::from_secs(5),
         PeerRequest::Command(_)
         | PeerRequest::ModelText(_)

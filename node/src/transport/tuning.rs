@@ -33,9 +33,12 @@ const WINDOW_FIRST_BYTES: u64 = 4 << 20;
 pub const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(250);
 /// The last resort: heartbeats find a dead node sooner.
 pub const IDLE_MAX: Duration = Duration::from_secs(2);
-/// Bulk and activations share their hosts with control, which finds out about death. Longer, because a host that copies
-/// gigabytes may well be late.
+/// Bulk shares its hosts with control, which finds out about death. Longer, because a host that copies gigabytes may well be
+/// late.
 const IDLE_BULK_MAX: Duration = Duration::from_secs(10);
+/// Stages answer from threads that do not compute, so a step may take as long as it likes. Longer than the node of a stage
+/// takes to find that it hangs, and to kill it: this is for stages that are there and do not reach each other.
+const IDLE_ACTIVATIONS_MAX: Duration = Duration::from_secs(7);
 
 /// Before the other side has been let in: it can open no stream, and send this much of nothing.
 const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
@@ -165,7 +168,8 @@ fn window() -> CubicConfig {
 fn idle_max(class: Class) -> Duration {
     match class {
         Class::Control => IDLE_MAX,
-        Class::Bulk | Class::Activations => IDLE_BULK_MAX,
+        Class::Bulk => IDLE_BULK_MAX,
+        Class::Activations => IDLE_ACTIVATIONS_MAX,
     }
 }
 

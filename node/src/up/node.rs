@@ -22,7 +22,6 @@ use crate::os::files;
 use crate::peers::entry::{self, Entry, Place};
 use crate::peers::weights::Shelf;
 use crate::peers::{RemoteReplicas, directory};
-use crate::placement::Explanations;
 use crate::placement::deploy::{DeployWish, Deploying};
 use crate::placement::hosting::Hosting;
 use crate::placement::leader::Leading;
@@ -187,7 +186,8 @@ impl Node {
         self.supervisors.spawn(profiling.keep());
         let leading = Leading {
             state: Arc::clone(&self.entry.state),
-            explanations: deploying.explanations.clone(),
+            outlook: deploying.outlook.clone(),
+            board: self.gateway.board.clone(),
         };
         self.supervisors.spawn(leading.keep());
         let hosting = Hosting {
@@ -462,7 +462,7 @@ fn deploying(config: &Config, entry: &Entry, shelf: &Shelf, gateway: &Arc<Router
         shelf.clone(),
         Arc::new(config.clone()),
         Arc::clone(gateway),
-        Explanations::default(),
+        entry.desk.outlook.clone(),
     ))
 }
 

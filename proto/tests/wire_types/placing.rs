@@ -193,6 +193,7 @@ pub fn each_of_stages(check: &mut impl Check) {
     check.check("stage_at", Kind::PeerRequest, asked);
     let found = PeerAnswer::StageAt(Box::new(address.clone()));
     check.check("stage_at_answer", Kind::PeerAnswer, found);
+    outlook(check);
     let stages = vec![address.clone()];
     let stages = ToEngine::Stages(Box::new(StageAddresses { stages }));
     check.check("stages", Kind::ToEngine, stages);
@@ -209,4 +210,20 @@ pub fn each_of_stages(check: &mut impl Check) {
         computed: Span(50),
     };
     check.check("pipeline", Kind::FromEngine, FromEngine::Pipeline(Box::new(used)));
+    check.check("alive", Kind::FromEngine, FromEngine::Alive);
+}
+
+fn outlook(check: &mut impl Check) {
+    let asked = PeerRequest::Outlook(Box::new(ReadRequest {}));
+    check.check("outlook", Kind::PeerRequest, asked);
+    let obstacle = Obstacle {
+        model: "a".into(),
+        reason: "no room".into(),
+    };
+    let outlook = Outlook {
+        lost: vec![NodeId(4)],
+        obstacles: vec![obstacle],
+    };
+    let answer = PeerAnswer::Outlook(Box::new(outlook));
+    check.check("outlook_answer", Kind::PeerAnswer, answer);
 }

@@ -248,6 +248,11 @@ fn only_members_that_take_part_and_have_said_what_they_can_carry_are_placed_on()
     log.apply(ClusterCommand::Drain(Box::new(drain))).unwrap();
     let drained = Rejected::NodeDrained { node: nodes[1] };
     assert_eq!(log.rejects(place(placement("a", &nodes, 1))), drained);
+    assert!(
+        !log.state.is_offered(ReplicaId(9), nodes[1]),
+        "it serves that by its own choice"
+    );
+    assert!(log.state.is_offered(ReplicaId(9), nodes[0]));
     let undeployed = Rejected::DeploymentUnknown { name: "b".into() };
     assert_eq!(log.rejects(place(placement("b", &[FOUNDER], 1))), undeployed);
 }

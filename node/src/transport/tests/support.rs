@@ -281,7 +281,8 @@ impl Service for Recorder {
                 | PeerRequest::SignedBy(_)
                 | PeerRequest::StageAt(_)
                 | PeerRequest::Holds(_)
-                | PeerRequest::Manifest(_) => refusal(),
+                | PeerRequest::Manifest(_)
+                | PeerRequest::Outlook(_) => refusal(),
             }
         })
     }
