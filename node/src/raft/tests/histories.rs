@@ -3,9 +3,9 @@
 use super::chaos::Chaos;
 use super::client::{Care, Client};
 use super::cluster::Cluster;
-use super::history::History;
 use super::watch::Watch;
 use crate::raft::disk::tests::dice::Dice;
+use sim::History;
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
@@ -92,6 +92,12 @@ async fn one_node_is_linearizable_whatever_happens() {
 #[tokio::test(start_paused = true)]
 async fn reading_without_asking_the_leader_is_found_out() {
     assert!(is_found_out(Care::ReadsAsApplied).await);
+}
+
+/// It may have been overruled while it stood still, or nobody may hear it.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reads_without_asking_the_others_is_found_out() {
+    assert!(is_found_out(Care::ReadsAsLeader).await);
 }
 
 #[tokio::test(start_paused = true)]
