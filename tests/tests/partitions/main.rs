@@ -17,7 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tests::{Fleet, until};
 
-const ROUNDS: u32 = 14;
+/// Each kind of fault twice.
+const ROUNDS: u32 = 16;
 const CLIENTS: u64 = 5;
 
 fn seeds() -> Range<u64> {

@@ -170,7 +170,10 @@ impl Client {
         let is_proper = match self.care {
             Care::Proper | Care::ProposesTwice => true,
             Care::ReadsAsApplied => false,
-            Care::ReadsAsLeader => member.view().leader != Some(member.id),
+            Care::ReadsAsLeader => {
+                let metrics = member.raft()?.metrics().borrow().clone();
+                metrics.current_leader != Some(member.id.0)
+            }
         };
         if is_proper {
             member.linearize().await?;

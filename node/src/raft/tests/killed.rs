@@ -107,9 +107,7 @@ fn check(machine: &Machine, crash: &Crash, indices: &[u64], context: &str) -> bo
             "{context}: {reign:?}, {last} was acknowledged"
         );
     }
-    drop(kept);
-    let written = WrittenState::read(open(machine).unwrap()).unwrap();
-    let found = count(&written.state, context);
+    let found = count(&WrittenState::of(&kept).state, context);
     let acknowledged = crash.acknowledged as u64;
     assert!(
         (acknowledged..=acknowledged + 1).contains(&found),
