@@ -77,7 +77,7 @@ async fn a_node_killed_at_any_sync_has_all_that_it_acknowledged_and_goes_on() {
         let images = crash.image(loss, &mut Dice::new(crash.number as u64));
         let is_cut = check(&Machine::new(images.clone()), &crash, &indices, &context);
         cut_logs += u32::from(is_cut);
-        if crash.number % START_EVERY == 0 && crash.acknowledged > 0 {
+        if crash.number.is_multiple_of(START_EVERY) && crash.acknowledged > 0 {
             to_be_started.push((images, crash.acknowledged as u64, context));
         }
         kills += 1;
