@@ -3,8 +3,11 @@
 //!
 //! Nothing here decides anything. The same scenario and seed give the same [`Report`], byte for byte: time is integer
 //! nanoseconds, randomness is our own, nothing reads a host's clock or depends on hash order.
+//!
+//! Beside it stands the judge of what clients of real nodes were told: [`History`].
 #![forbid(unsafe_code)]
 
+mod history;
 mod scenario;
 mod world;
 
@@ -19,6 +22,8 @@ mod trace;
 mod workload;
 
 pub use gateway::AnyRouter;
+pub use history::{Action, Answer, Deed, History, Invoked, is_linearizable};
+pub use random::Random;
 pub use report::{PromptReport, Quantiles, ReplicaReport, Report, TenantReport};
 pub use scenario::{
     Arrivals, Class, Cluster, Crash, Device, EngineLimits, Lengths, Replay, Scenario, ScenarioError, Tenant,

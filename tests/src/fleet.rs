@@ -2,7 +2,7 @@
 
 use crate::binary::run_binary_to_end;
 use crate::node::{Launched, Turn, take_turn};
-use crate::{Client, MODEL, Node, NodeOptions, TempFolder, cluster_binary};
+use crate::{Client, MODEL, Node, NodeOptions, TempFolder, Weather, cluster_binary};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
@@ -32,6 +32,7 @@ struct Seat {
     holds: Holds,
     /// Given at every start.
     settings: Vec<String>,
+    weather: Option<Weather>,
     node: Option<Node>,
 }
 
@@ -43,6 +44,10 @@ impl Seat {
             .with(&["--http", &self.http, "--quic", &self.quic])
             .with(&settings)
             .data(&self.data);
+        let options = match &self.weather {
+            Some(weather) => options.under(weather),
+            None => options,
+        };
         match self.holds {
             Holds::TheModel => options,
             Holds::TheModelByName => options.with(&["--model", MODEL]),
@@ -56,11 +61,20 @@ impl Seat {
     }
 }
 
+/// Does anything come between the nodes?
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Exposure {
+    Sheltered,
+    /// Each is under a [`Weather`].
+    Exposed,
+}
+
 /// Nodes by their order of joining; the first one has founded the cluster. All are killed on drop.
 pub struct Fleet {
     seats: Vec<Seat>,
     /// Of nodes that are added.
     binary: PathBuf,
+    exposure: Exposure,
     key: String,
     folder: TempFolder,
     _turn: Turn,
@@ -83,16 +97,35 @@ impl Fleet {
 
     /// By another build of the program, which the nodes that are added later run as well.
     pub fn found_by(binary: &Path, holds: Holds, settings: &[&str]) -> Fleet {
+        let mut fleet = Fleet::empty(binary, Exposure::Sheltered);
+        fleet.found_first(holds, settings);
+        fleet
+    }
+
+    fn empty(binary: &Path, exposure: Exposure) -> Fleet {
         let turn = take_turn();
-        let mut fleet = Fleet {
+        Fleet {
             seats: Vec::new(),
             binary: binary.to_owned(),
+            exposure,
             key: String::new(),
             folder: TempFolder::new(),
             _turn: turn,
-        };
-        fleet.add(holds, settings, &[]);
-        fleet.key = fleet.node(0).key().expect("the founder makes a key").to_owned();
+        }
+    }
+
+    fn found_first(&mut self, holds: Holds, settings: &[&str]) {
+        self.add(holds, settings, &[]);
+        self.key = self.node(0).key().expect("the founder makes a key").to_owned();
+    }
+
+    /// Three nodes that hold nothing, all of which vote, each under a weather of its own.
+    pub fn of_three_exposed() -> Fleet {
+        let mut fleet = Fleet::empty(cluster_binary(), Exposure::Exposed);
+        fleet.found_first(Holds::Nothing, &[]);
+        fleet.join(Holds::Nothing);
+        fleet.join(Holds::Nothing);
+        fleet.until_voters(3);
         fleet
     }
 
@@ -145,6 +178,10 @@ impl Fleet {
     }
 
     fn seat(&self, place: usize, holds: Holds, settings: &[&str]) -> Seat {
+        let weather = match self.exposure {
+            Exposure::Sheltered => None,
+            Exposure::Exposed => Some(Weather::new(self.folder.path(), place)),
+        };
         Seat {
             binary: self.binary.clone(),
             http: free_address(),
@@ -152,6 +189,7 @@ impl Fleet {
             data: self.folder.path().join(format!("node-{place}")),
             holds,
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            weather,
             node: None,
         }
     }
@@ -213,6 +251,22 @@ impl Fleet {
     /// `kill -9`.
     pub fn kill(&mut self, place: usize) {
         drop(self.take(place));
+    }
+
+    /// Of an exposed fleet.
+    pub fn weather(&self, place: usize) -> &Weather {
+        let weather = self.seats[place].weather.as_ref();
+        weather.expect("this fleet is exposed")
+    }
+
+    /// On which a node listens to the others, over all of its runs.
+    pub fn quic_port(&self, place: usize) -> u16 {
+        let (_, port) = self.seats[place].quic.rsplit_once(':').expect("host:port");
+        port.parse().expect("a port")
+    }
+
+    pub fn runs(&self, place: usize) -> bool {
+        self.seats[place].node.is_some()
     }
 
     /// Of a node that holds what the others do.

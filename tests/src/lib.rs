@@ -9,6 +9,7 @@ mod environment;
 mod fleet;
 mod node;
 mod suite;
+mod weather;
 
 pub use binary::{cluster_binary, model_path, run_to_end, store};
 pub use client::{Answer, Client, Stream};
@@ -17,6 +18,7 @@ pub use environment::{TOKENIZER_NAME, made_once, python_programs, suites, tokeni
 pub use fleet::{Fleet, Holds, until};
 pub use node::{Node, NodeOptions, TempFolder, signal};
 pub use suite::Suite;
+pub use weather::Weather;
 
 use serde_json::Value;
 

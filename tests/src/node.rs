@@ -1,6 +1,6 @@
 //! A running node.
 
-use crate::{Client, MODEL, cluster_binary, model_path, store};
+use crate::{Client, MODEL, Weather, cluster_binary, model_path, store};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub struct NodeOptions {
     arguments: Vec<String>,
     serves: Serves,
     data: Option<PathBuf>,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl NodeOptions {
@@ -43,6 +44,7 @@ impl NodeOptions {
             arguments: Vec::new(),
             serves: Serves::TheModel,
             data: None,
+            environment: Vec::new(),
         }
     }
 
@@ -62,6 +64,12 @@ impl NodeOptions {
     /// As a node that is told nothing.
     pub fn sharing(mut self) -> NodeOptions {
         self.serves = Serves::WhatTheClusterServes;
+        self
+    }
+
+    /// Under a weather of its own.
+    pub(crate) fn under(mut self, weather: &Weather) -> NodeOptions {
+        self.environment = weather.environment().to_vec();
         self
     }
 
@@ -97,6 +105,7 @@ impl NodeOptions {
         }
         command.arg("--data-dir").arg(&data).args(&self.arguments);
         command
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

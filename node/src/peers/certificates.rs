@@ -46,7 +46,10 @@ pub fn renew_own(
     folder: &DataFolder,
     node: NodeId,
 ) -> Result<(), TrustError> {
-    match custody.authority().filter(|_| is_due(identity)) {
+    match custody
+        .authority()
+        .filter(|_| identity.is_due(clock::unix_secs()))
+    {
         Some(authority) => sign_own(identity, &authority, folder, node),
         None => Ok(()),
     }
@@ -63,10 +66,6 @@ fn sign_own(
     identity.store_chain(&folder.chain())
 }
 
-fn is_due(identity: &Identity) -> bool {
-    identity.renew_at().is_none_or(|at| at <= clock::unix_secs())
-}
-
 impl Renewal {
     async fn look(&self) {
         self.follow_authorities();
@@ -81,7 +80,7 @@ impl Renewal {
             }
         }
         let is_of_another = self.identity.signed_by(std::slice::from_ref(&signing)).is_none();
-        if (is_due(&self.identity) || is_of_another)
+        if (self.identity.is_due(clock::unix_secs()) || is_of_another)
             && let Err(reason) = self.renew().await
         {
             tracing::warn!(reason, "the certificate could not be renewed; it is tried again");

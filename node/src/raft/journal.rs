@@ -5,7 +5,8 @@
 //! any other error the thread ends, and with it this run of Raft: the disk has to be read anew before it may be believed.
 
 use super::disk::{Change, Disk, DiskError};
-use super::types::TypeConfig;
+use super::types::{Runtime, TypeConfig};
+use openraft::AsyncRuntime;
 use openraft::storage::LogFlushed;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,7 +138,7 @@ impl Writer {
         let shares_its_thread =
             cfg!(test) && Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         if shares_its_thread {
-            tokio::spawn(self.run(queue));
+            Runtime::spawn(self.run(queue));
             return Ok(());
         }
         let runtime = Builder::new_current_thread().enable_time().build()?;

@@ -35,7 +35,10 @@ pub struct WrittenState {
 
 impl WrittenState {
     pub fn read(disk: Disk) -> Result<WrittenState, OpenError> {
-        let kept = Kept::read(disk)?;
+        Ok(WrittenState::of(&Kept::read(disk)?))
+    }
+
+    pub(super) fn of(kept: &Kept) -> WrittenState {
         let mut written = match &kept.snapshot {
             Some(snapshot) => WrittenState {
                 state: snapshot.state(),
@@ -53,6 +56,6 @@ impl WrittenState {
                 let _ = written.state.apply(written.index, proposal);
             }
         }
-        Ok(written)
+        written
     }
 }

@@ -10,10 +10,10 @@ use super::kept::Kept;
 use super::link::{self, LinkError, LinkFactory, Links};
 use super::log_store::{OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
-use super::types::{LogId, Raft};
+use super::types::{LogId, Raft, Runtime};
 use super::voting;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
-use openraft::{Config, EmptyNode, RaftMetrics, SnapshotPolicy};
+use openraft::{AsyncRuntime, Config, EmptyNode, RaftMetrics, SnapshotPolicy};
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Proposal};
 use proto::raft::{self as ours, Committed, NotLeader, RaftAnswer, RaftRequest, ReadIndex};
@@ -109,7 +109,7 @@ impl<L: Links> Member<L> {
             ended: Arc::new(Notify::new()),
         };
         member.begin(&open).await?;
-        let supervised = tokio::spawn(member.clone().supervise(open));
+        let supervised = Runtime::spawn(member.clone().supervise(open));
         Ok((member, supervised))
     }
 
@@ -139,7 +139,7 @@ impl<L: Links> Member<L> {
 
     async fn supervise(self, open: OpenDisk) {
         while let Ok(raft) = self.raft() {
-            let voting = tokio::spawn(voting::keep(self.clone()));
+            let voting = Runtime::spawn(voting::keep(self.clone()));
             let reason = tokio::select! {
                 reason = end_of(&raft) => Some(reason),
                 () = self.ended.notified() => None,

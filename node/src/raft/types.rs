@@ -1,9 +1,14 @@
 //! The types that openraft is filled with.
 
 use openraft::EmptyNode;
-use openraft::impls::TokioRuntime;
 use proto::cluster::{Outcome, Proposal};
 use std::io::Cursor;
+
+/// Starts the tasks of Raft and tells it the time. The one that tests have can stop all tasks of a node.
+#[cfg(not(test))]
+pub type Runtime = openraft::impls::TokioRuntime;
+#[cfg(test)]
+pub type Runtime = super::tests::stoppable::StoppableRuntime;
 
 openraft::declare_raft_types!(
     /// Nodes carry no address here: where they are stands in the committed members.
@@ -13,7 +18,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = EmptyNode,
         SnapshotData = Cursor<Vec<u8>>,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 pub type Raft = openraft::Raft<TypeConfig>;

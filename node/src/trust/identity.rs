@@ -124,14 +124,13 @@ impl Identity {
         self.shown().and_then(|shown| shown.facts.node)
     }
 
-    /// When the current certificate should be renewed, in seconds since 1970: at half of its life.
-    pub fn renew_at(&self) -> Option<u64> {
-        self.shown().map(|shown| {
-            let life = shown
-                .facts
-                .not_after_secs
-                .saturating_sub(shown.facts.not_before_secs);
-            shown.facts.not_before_secs + life / 2
+    /// Is it time for another certificate? There is none, half of the life of this one is over, or its life has not begun:
+    /// whoever signed it had a clock that was ahead, and nobody whose clock is right would believe it.
+    pub fn is_due(&self, now_secs: u64) -> bool {
+        self.shown().is_none_or(|shown| {
+            let (begin_secs, end_secs) = (shown.facts.not_before_secs, shown.facts.not_after_secs);
+            let half_secs = end_secs.saturating_sub(begin_secs) / 2;
+            !(begin_secs..begin_secs.saturating_add(half_secs)).contains(&now_secs)
         })
     }
 

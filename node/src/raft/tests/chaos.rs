@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const PAUSE_MILLIS_MAX: u64 = 2_500;
+/// Longer than any lease or election lasts.
+const JUMP_MILLIS_MAX: u64 = 10_000;
 
 /// Everything that goes wrong with a cluster in some time, as its seed has it.
 pub struct Chaos {
@@ -42,8 +44,16 @@ impl Chaos {
         let Some(victim) = self.one_of(&nodes) else {
             return "nobody is left";
         };
-        let others: Vec<NodeId> = nodes.iter().copied().filter(|node| *node != victim).collect();
-        match self.cluster.dice.below(14) {
+        match self.cluster.dice.below(5) {
+            0 => self.strike_a_process(victim),
+            1 => self.strike_a_disk(victim),
+            2 => self.strike_time(victim),
+            _ => self.strike_the_network(victim),
+        }
+    }
+
+    fn strike_a_process(&mut self, victim: NodeId) -> &'static str {
+        match self.cluster.dice.below(4) {
             0 => {
                 self.kill(victim);
                 "a kill"
@@ -54,57 +64,110 @@ impl Chaos {
                 }
                 "a kill of the leader"
             }
-            2 | 3 => {
+            2 => {
                 let syncs = self.cluster.dice.below(20);
                 let loss = some_loss(&mut self.cluster.dice);
                 self.cluster.drives[&victim].cut_power_after(syncs, loss);
                 "a kill in the middle of a step"
             }
-            4 => {
-                for node in nodes {
+            _ => {
+                for node in self.cluster.network.nodes() {
                     self.kill(node);
                 }
                 "a power cut of all"
             }
-            5 => {
-                self.cluster.network.part(&[victim], &others);
-                "one node alone"
-            }
-            6 => {
-                self.part_the_leader();
-                "the leader in a minority"
-            }
-            7 => {
-                if let Some(other) = self.one_of(&others) {
-                    self.cluster.network.part(&[victim], &[other]);
-                }
-                "a bridge"
-            }
-            8 => {
-                let network = &self.cluster.network;
-                others.iter().for_each(|other| network.cut(victim, *other));
-                "a node that is not heard"
-            }
-            9 => {
-                let network = &self.cluster.network;
-                others.iter().for_each(|other| network.cut(*other, victim));
-                "a node that does not hear"
-            }
-            10 => {
-                self.cluster.network.set_weather(Weather::foul());
-                "foul weather"
-            }
-            11 => {
-                let drive = self.cluster.drives[&victim].clone();
+        }
+    }
+
+    fn strike_a_disk(&mut self, victim: NodeId) -> &'static str {
+        let drive = self.cluster.drives[&victim].clone();
+        match self.cluster.dice.below(2) {
+            0 => {
                 drive.fill();
                 self.full.push(drive);
                 "a full disk"
             }
-            12 => {
-                self.cluster.drives[&victim].fail_next_sync();
+            _ => {
+                drive.fail_next_sync();
                 "a failed sync"
             }
+        }
+    }
+
+    fn strike_time(&mut self, victim: NodeId) -> &'static str {
+        match self.cluster.dice.below(4) {
+            0 => {
+                self.stop(victim);
+                "a pause"
+            }
+            1 => {
+                if let Some(leader) = self.cluster.leader() {
+                    self.stop(leader);
+                }
+                "a pause of the leader"
+            }
+            2 => {
+                for node in self.cluster.network.nodes() {
+                    self.stop(node);
+                }
+                "a pause of all"
+            }
+            _ => {
+                let by = Duration::from_millis(self.cluster.dice.below(JUMP_MILLIS_MAX));
+                if let Some(process) = self.cluster.network.process(victim) {
+                    process.jump(by);
+                }
+                "a jump of a clock"
+            }
+        }
+    }
+
+    fn strike_the_network(&mut self, victim: NodeId) -> &'static str {
+        let network = self.cluster.network.clone();
+        let mut others = network.nodes();
+        others.retain(|node| *node != victim);
+        match self.cluster.dice.below(9) {
+            0 => {
+                network.part(&[victim], &others);
+                "one node alone"
+            }
+            1 => {
+                self.part_the_leader();
+                "the leader in a minority"
+            }
+            2 => {
+                if let Some(other) = self.one_of(&others) {
+                    network.part(&[victim], &[other]);
+                }
+                "a bridge"
+            }
+            3 => {
+                others.iter().for_each(|other| network.cut(victim, *other));
+                "a node that is not heard"
+            }
+            4 => {
+                others.iter().for_each(|other| network.cut(*other, victim));
+                "a node that does not hear"
+            }
+            5 => {
+                network.set_weather(Weather::foul());
+                "foul weather"
+            }
+            6 => {
+                others.iter().for_each(|other| network.hold(victim, *other));
+                "messages held back"
+            }
+            7 => {
+                others.iter().for_each(|other| network.hold(*other, victim));
+                "answers held back"
+            }
             _ => "nothing",
+        }
+    }
+
+    fn stop(&self, node: NodeId) {
+        if let Some(process) = self.cluster.network.process(node) {
+            process.stop();
         }
     }
 
@@ -145,6 +208,12 @@ impl Chaos {
             self.cluster.network.set_weather(Weather::fair());
         }
         if self.cluster.dice.below(2) == 0 {
+            self.cluster.network.go_on();
+        }
+        if self.cluster.dice.below(2) == 0 {
+            self.cluster.network.let_through();
+        }
+        if self.cluster.dice.below(2) == 0 {
             self.make_room();
         }
         let back: Vec<NodeId> = self
@@ -174,6 +243,8 @@ impl Chaos {
     /// All faults end, and all nodes run.
     pub async fn end(&mut self) {
         self.cluster.network.heal();
+        self.cluster.network.go_on();
+        self.cluster.network.let_through();
         self.cluster.network.set_weather(Weather::fair());
         self.make_room();
         for dead in self.cluster.bury_the_dead() {

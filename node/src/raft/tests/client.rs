@@ -1,11 +1,11 @@
 use super::cluster::tenant;
-use super::history::{Action, Answer, History, Invoked};
 use super::network::{MemoryLinks, Network};
 use crate::raft::disk::tests::dice::Dice;
 use crate::raft::{CommitError, Member};
 use coordinator::cluster_state::{ClusterState, DEFAULT_TENANT, Outcome};
 use proto::cluster::{ClusterCommand, KeyId, KeyRecord, Proposal, TenantIs};
 use proto::{NodeId, TenantId};
+use sim::{Action, Answer, History, Invoked};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -21,12 +21,14 @@ pub struct Client {
     pub care: Care,
 }
 
-/// Two of these are wrong, and there to be found out.
+/// All but one of these are wrong, and there to be found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Care {
     Proper,
     /// Reads whatever the node has applied.
     ReadsAsApplied,
+    /// Reads what is applied where a node leads, as far as that knows.
+    ReadsAsLeader,
     /// Proposes what it wants a second time, as something new.
     ProposesTwice,
 }
@@ -108,7 +110,8 @@ impl Client {
     }
 
     async fn change(&mut self, node: NodeId, register: &str, action: Action, command: ClusterCommand) {
-        let Some((member, drive)) = self.network.member(node) else {
+        let Some(((member, drive), process)) = self.network.member(node).zip(self.network.process(node))
+        else {
             return;
         };
         let id = u128::from(self.dice.roll()) << 64 | u128::from(self.dice.roll());
@@ -125,7 +128,7 @@ impl Client {
             biased;
             // Its process is gone, and with it whoever waited.
             () = drive.turned_off() => return,
-            committed = member.commit(Proposal { id, command }) => committed,
+            committed = process.does(member.commit(Proposal { id, command })) => committed,
         };
         self.note(invoked, committed.map(|committed| committed.outcome));
     }
@@ -147,29 +150,35 @@ impl Client {
         register: &str,
         value: fn(&ClusterState, &str) -> Option<u64>,
     ) {
-        let Some((member, drive)) = self.network.member(node) else {
+        let Some(((member, drive), process)) = self.network.member(node).zip(self.network.process(node))
+        else {
             return;
         };
         let invoked = self.history.invoke(register, Action::Look);
         let read = tokio::select! {
             biased;
             () = drive.turned_off() => return,
-            read = self.read(&member) => read,
+            read = process.does(self.read(&member, || value(&member.applied.read(), register))) => read,
         };
         match read {
-            Ok(()) => {
-                let seen = value(&member.applied.read(), register);
-                self.history.heard(invoked, Answer::Seen(seen));
-            }
+            Ok(seen) => self.history.heard(invoked, Answer::Seen(seen)),
             Err(error) => self.history.did_not_happen(invoked, &error.to_string()),
         }
     }
 
-    async fn read(&self, member: &Member<MemoryLinks>) -> Result<(), CommitError> {
-        match self.care {
-            Care::Proper | Care::ProposesTwice => member.linearize().await,
-            Care::ReadsAsApplied => Ok(()),
+    async fn read<T>(&self, member: &Member<MemoryLinks>, seen: impl Fn() -> T) -> Result<T, CommitError> {
+        let is_proper = match self.care {
+            Care::Proper | Care::ProposesTwice => true,
+            Care::ReadsAsApplied => false,
+            Care::ReadsAsLeader => {
+                let metrics = member.raft()?.metrics().borrow().clone();
+                metrics.current_leader != Some(member.id.0)
+            }
+        };
+        if is_proper {
+            member.linearize().await?;
         }
+        Ok(seen())
     }
 
     /// Every register, at this node.

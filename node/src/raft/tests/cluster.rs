@@ -1,5 +1,6 @@
 use super::drive::Drive;
 use super::network::{MemoryLinks, Network};
+use super::stoppable::Process;
 use crate::raft::disk::tests::dice::Dice;
 use crate::raft::disk::tests::machine::Loss;
 use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
@@ -102,8 +103,10 @@ impl Cluster {
         let links = self.network.links(node, &drive);
         let disk = drive.clone();
         let open: OpenDisk = Arc::new(move || disk.open());
-        let (member, _supervised) = Member::start(node, AppliedState::default(), links, open).await?;
-        self.network.attach(member, &drive);
+        let process = Process::default();
+        let start = Member::start(node, AppliedState::default(), links, open);
+        let (member, _supervised) = process.does(start).await?;
+        self.network.attach(member, &drive, process);
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! What clients see while everything goes wrong.
 
 use super::chaos::Chaos;
-use super::client::{Care, Client};
-use super::cluster::Cluster;
-use super::history::History;
+use super::client::{Care, Client, tenant_value};
+use super::cluster::{Cluster, tenant};
 use super::watch::Watch;
 use crate::raft::disk::tests::dice::Dice;
+use sim::{Action, Answer, History};
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 
@@ -92,6 +92,36 @@ async fn one_node_is_linearizable_whatever_happens() {
 #[tokio::test(start_paused = true)]
 async fn reading_without_asking_the_leader_is_found_out() {
     assert!(is_found_out(Care::ReadsAsApplied).await);
+}
+
+/// The others have elected another one, and it cannot have heard of it.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_reads_without_asking_the_others_is_found_out() {
+    let careless = reads_of_an_overruled_leader(Care::ReadsAsLeader).await;
+    assert!(careless.unexplained().is_some());
+    let proper = reads_of_an_overruled_leader(Care::Proper).await;
+    assert!(proper.unexplained().is_none());
+}
+
+async fn reads_of_an_overruled_leader(care: Care) -> History {
+    let mut cluster = Cluster::of(3, 3).await;
+    let leader = cluster.wait_for_leader().await;
+    let mut others = cluster.network.nodes();
+    others.retain(|node| *node != leader);
+    cluster.network.part(&[leader], &others);
+    let history = History::default();
+    let written = history.invoke("a", Action::Fill(7));
+    let added = cluster.commit(others[0], tenant("a", 7)).await;
+    assert!(matches!(added, Ok(Ok(_))), "{added:?}");
+    history.heard(written, Answer::Done);
+    let mut client = Client {
+        network: cluster.network.clone(),
+        history: history.clone(),
+        dice: Dice::new(0),
+        care,
+    };
+    client.look(leader, "a", tenant_value).await;
+    history
 }
 
 #[tokio::test(start_paused = true)]

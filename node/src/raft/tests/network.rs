@@ -1,4 +1,5 @@
 use super::drive::Drive;
+use super::stoppable::Process;
 use crate::raft::disk::tests::dice::Dice;
 use crate::raft::{LinkError, Links, Member};
 use proto::NodeId;
@@ -19,6 +20,8 @@ struct Inner {
     stations: BTreeMap<NodeId, Station>,
     /// (from, to): nothing gets through.
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// (from, to): what is under way waits, and then arrives in any order.
+    held: BTreeSet<(NodeId, NodeId)>,
     weather: Weather,
     /// By (who asks, of whom).
     seen: BTreeMap<(NodeId, NodeId), Instant>,
@@ -30,6 +33,7 @@ struct Inner {
 struct Station {
     member: Member<MemoryLinks>,
     drive: Drive,
+    process: Process,
 }
 
 /// What happens to messages where nothing is cut.
@@ -66,6 +70,7 @@ impl Network {
         Network(Arc::new(Mutex::new(Inner {
             stations: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            held: BTreeSet::new(),
             weather: Weather::fair(),
             seen: BTreeMap::new(),
             dice: Dice::new(seed),
@@ -85,23 +90,43 @@ impl Network {
     }
 
     /// From now on it is reached.
-    pub fn attach(&self, member: Member<MemoryLinks>, drive: &Drive) {
-        let drive = drive.clone();
-        let node = member.id;
-        self.inner().stations.insert(node, Station { member, drive });
+    pub fn attach(&self, member: Member<MemoryLinks>, drive: &Drive, process: Process) {
+        let (node, drive) = (member.id, drive.clone());
+        let station = Station {
+            member,
+            drive,
+            process,
+        };
+        self.inner().stations.insert(node, station);
     }
 
-    /// `None`: it never was.
+    /// `None`: it never was. Nothing holds up its end.
     pub fn detach(&self, node: NodeId) -> Option<Member<MemoryLinks>> {
-        let station = self.inner().stations.remove(&node);
-        station.map(|station| station.member)
+        let station = self.inner().stations.remove(&node)?;
+        station.process.go_on();
+        Some(station.member)
+    }
+
+    fn station(&self, node: NodeId) -> Option<Station> {
+        let station = self.inner().stations.get(&node).cloned();
+        station.filter(|station| !station.drive.is_off())
     }
 
     /// With the drive that it runs on.
     pub fn member(&self, node: NodeId) -> Option<(Member<MemoryLinks>, Drive)> {
-        let station = self.inner().stations.get(&node).cloned();
-        let station = station.filter(|station| !station.drive.is_off());
+        let station = self.station(node);
         station.map(|station| (station.member, station.drive))
+    }
+
+    /// Of a node that runs, be it stopped or not.
+    pub fn process(&self, node: NodeId) -> Option<Process> {
+        self.station(node).map(|station| station.process)
+    }
+
+    /// Everybody who was stopped goes on.
+    pub fn go_on(&self) {
+        let stations: Vec<Station> = self.inner().stations.values().cloned().collect();
+        stations.iter().for_each(|station| station.process.go_on());
     }
 
     /// Those that run.
@@ -134,12 +159,34 @@ impl Network {
         }
     }
 
+    /// One way only: nothing arrives, and nothing is lost, until it is let through.
+    pub fn hold(&self, from: NodeId, to: NodeId) {
+        self.inner().held.insert((from, to));
+    }
+
+    /// What was held arrives, in any order and perhaps when nobody waits for it any more.
+    pub fn let_through(&self) {
+        self.inner().held.clear();
+    }
+
+    /// Ends all cuts.
     pub fn heal(&self) {
         self.inner().cuts.clear();
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.inner().cuts.contains(&(from, to))
+    }
+
+    fn is_held(&self, from: NodeId, to: NodeId) -> bool {
+        self.inner().held.contains(&(from, to))
+    }
+
+    async fn wait_while_held(&self, from: NodeId, to: NodeId) {
+        while self.is_held(from, to) {
+            let micros = 1_000 + self.inner().dice.below(20_000);
+            sleep(Duration::from_micros(micros)).await;
+        }
     }
 
     /// `None`: it is lost. As drawn for one message.
@@ -236,19 +283,22 @@ impl MemoryLinks {
         F: Future<Output = T>,
     {
         sleep(self.network.fate()?).await;
+        self.network.wait_while_held(self.from, to).await;
         if self.drive.is_off() || self.network.is_cut(self.from, to) {
             return None;
         }
-        let (member, drive) = self.network.member(to)?;
+        let station = self.network.station(to)?;
+        let served = station.process.does(serve(station.member));
         let answer = tokio::select! {
             biased;
-            () = drive.turned_off() => return None,
-            answer = serve(member) => answer,
+            () = station.drive.turned_off() => return None,
+            answer = served => answer,
         };
-        if drive.is_off() {
+        if station.drive.is_off() {
             return None;
         }
         sleep(self.network.fate()?).await;
+        self.network.wait_while_held(to, self.from).await;
         (!self.network.is_cut(to, self.from) && !self.drive.is_off()).then_some(answer)
     }
 }
@@ -264,8 +314,9 @@ impl Links for MemoryLinks {
             let (network, from, again) = (self.network.clone(), self.from, request.clone());
             tokio::spawn(async move {
                 sleep(delay).await;
-                if let Some((member, _)) = network.member(to).filter(|_| !network.is_cut(from, to)) {
-                    member.answer(again).await;
+                if let Some(station) = network.station(to).filter(|_| !network.is_cut(from, to)) {
+                    let Station { member, process, .. } = station;
+                    process.does(member.answer(again)).await;
                 }
             });
         }
@@ -291,7 +342,8 @@ impl Links for MemoryLinks {
     fn silent(&self, node: NodeId) -> Duration {
         let is_reached = !self.network.is_cut(self.from, node)
             && !self.network.is_cut(node, self.from)
-            && self.network.member(node).is_some();
+            && !self.network.is_held(node, self.from)
+            && (self.network.process(node)).is_some_and(|process| !process.is_stopped());
         let now = Instant::now();
         let mut inner = self.network.inner();
         let last = inner.seen.entry((self.from, node)).or_insert(now);

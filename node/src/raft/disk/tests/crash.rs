@@ -1,18 +1,9 @@
 use super::dice::Dice;
-use super::machine::{Crash, Images, Loss, Machine, each_crash};
+use super::machine::{Crash, Images, LOSSES, Loss, Machine, each_crash};
 use super::model::Model;
 use super::trace::Trace;
 use super::{CACHE_BYTES, created, open};
 use crate::raft::disk::Change;
-
-const LOSSES: [Loss; 6] = [
-    Loss::All,
-    Loss::None,
-    Loss::Torn { block_bytes: 512 },
-    Loss::Torn { block_bytes: 4096 },
-    Loss::Subset { block_bytes: 512 },
-    Loss::Subset { block_bytes: 4096 },
-];
 
 /// What was acknowledged is there; the step under way, wholly or not at all. Returns what is there.
 fn check(trace: &Trace, images: Images, acknowledged: usize, context: &str) -> (Machine, Model) {

@@ -209,6 +209,16 @@ pub enum Loss {
     Subset { block_bytes: usize },
 }
 
+/// All of them, with blocks of both usual sizes.
+pub const LOSSES: [Loss; 6] = [
+    Loss::All,
+    Loss::None,
+    Loss::Torn { block_bytes: 512 },
+    Loss::Torn { block_bytes: 4096 },
+    Loss::Subset { block_bytes: 512 },
+    Loss::Subset { block_bytes: 4096 },
+];
+
 /// A machine at the moment when a sync had been asked for and not answered.
 pub struct Crash<'a> {
     pub synced: &'a Images,

@@ -1,5 +1,7 @@
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex};
+//! What clients of the cluster were told, and whether one state that all of them saw explains it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What several clients did to several registers, and what they heard. Clones are the same history.
 #[derive(Clone, Default)]
@@ -46,8 +48,12 @@ pub enum Answer {
 pub struct Invoked(usize);
 
 impl History {
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn invoke(&self, register: &str, action: Action) -> Invoked {
-        let mut written = self.0.lock().unwrap();
+        let mut written = self.written();
         written.clock += 1;
         let deed = Deed {
             register: register.to_owned(),
@@ -61,7 +67,7 @@ impl History {
     }
 
     pub fn heard(&self, invoked: Invoked, answer: Answer) {
-        let mut written = self.0.lock().unwrap();
+        let mut written = self.written();
         written.clock += 1;
         let now = written.clock;
         written.deeds[invoked.0].returned = Some((now, answer));
@@ -69,19 +75,26 @@ impl History {
 
     /// It is certain that it never happened, and never will.
     pub fn did_not_happen(&self, invoked: Invoked, why: &str) {
-        let mut written = self.0.lock().unwrap();
+        let mut written = self.written();
         let deed = &mut written.deeds[invoked.0];
         deed.excuse = Some(why.to_owned());
     }
 
     pub fn deeds(&self) -> Vec<Deed> {
-        self.0.lock().unwrap().deeds.clone()
+        self.written().deeds.clone()
     }
 
     /// How many were answered.
     pub fn heard_count(&self) -> usize {
         let deeds = self.deeds();
         deeds.iter().filter(|deed| deed.returned.is_some()).count()
+    }
+
+    /// How many may or may not have happened.
+    pub fn unheard_count(&self) -> usize {
+        let deeds = self.deeds();
+        let is_open = |deed: &&Deed| deed.returned.is_none() && deed.excuse.is_none();
+        deeds.iter().filter(is_open).count()
     }
 
     /// # Panics
@@ -109,14 +122,14 @@ pub fn is_linearizable(deeds: &[Deed]) -> bool {
     let deeds: Vec<&Deed> = deeds.iter().filter(|deed| deed.excuse.is_none()).collect();
     let mut search = Search {
         deeds: &deeds,
-        tried: HashSet::new(),
+        tried: BTreeSet::new(),
     };
     search.explains(&mut vec![false; deeds.len()], None)
 }
 
 struct Search<'a> {
     deeds: &'a [&'a Deed],
-    tried: HashSet<(Vec<bool>, Option<u64>)>,
+    tried: BTreeSet<(Vec<bool>, Option<u64>)>,
 }
 
 impl Search<'_> {
