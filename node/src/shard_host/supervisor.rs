@@ -3,6 +3,7 @@
 //! Health is progress: a process that says nothing while it has work is as dead as one that ended. Every start is a new
 //! epoch, so that whatever an old process still said is dropped.
 
+use super::coming::ComingFile;
 use super::hub::Hub;
 use super::pipeline::Pipeline;
 use super::process::ShardProcess;
@@ -34,6 +35,8 @@ pub struct ReplicaPlan {
     pub setup: ShardSetup,
     /// `None`: there are no other stages.
     pub link: Option<LinkSource>,
+    /// `None`: all that is needed of the file is here.
+    pub coming: Option<ComingFile>,
     pub log_format: LogFormat,
 }
 
@@ -168,6 +171,7 @@ impl Session<'_> {
             end = self.listen(stdout, &frames) => end,
             reason = pipeline => Some(EpochEnd::StageGone(reason)),
             () = keep_trusted(plan.link.as_ref(), frames.clone()) => None,
+            () = keep_told(plan.coming.as_ref(), frames.clone()) => None,
         };
         writer.abort();
         match end {
@@ -259,6 +263,14 @@ async fn keep(
 pub(super) async fn keep_trusted(link: Option<&LinkSource>, to_stage: mpsc::UnboundedSender<Vec<u8>>) {
     match link {
         Some(link) => link.keep_trusted(to_stage).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never ends.
+pub(super) async fn keep_told(coming: Option<&ComingFile>, to_process: mpsc::UnboundedSender<Vec<u8>>) {
+    match coming {
+        Some(coming) => coming.clone().keep_told(to_process).await,
         None => std::future::pending().await,
     }
 }
