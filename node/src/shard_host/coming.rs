@@ -76,3 +76,6 @@ impl ComingFile {
         parts
     }
 }
+
+#[cfg(test)]
+mod tests;
