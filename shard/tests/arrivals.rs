@@ -84,8 +84,10 @@ fn what_was_waited_for_is_all_that_is_read_and_gives_the_same_bits() {
             let sparse = come(&file, &waited);
             let coming = Replica::coming(&mut noted(usize::MAX), cpu, &sparse, cuts);
             assert_eq!(computed(coming), whole, "{cuts:?}");
-            // Without the last one it is not the same: the bits do show what was read.
-            let short = come(&file, &waited[..waited.len() - 1]);
+            // Without one of them it is not the same: the bits do show what was read.
+            let last = waited.last().unwrap();
+            let others: Vec<Range<u64>> = waited.iter().filter(|range| *range != last).cloned().collect();
+            let short = come(&file, &others);
             assert_ne!(
                 computed(Replica::coming(&mut noted(usize::MAX), cpu, &short, cuts)),
                 whole
