@@ -124,17 +124,17 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
 
-    fn parts(parts: &[Range<u64>]) -> Landed {
-        let part = |part: &Range<u64>| FilePart {
-            start: part.start,
-            end: part.end,
+    fn take(landed: &LandedParts, bytes: &Range<u64>) {
+        let part = FilePart {
+            start: bytes.start,
+            end: bytes.end,
         };
-        Landed::Parts(parts.iter().map(part).collect())
+        landed.take(Landed::Parts(vec![part]));
     }
 
     fn known(landed: &[Range<u64>]) -> Vec<(u64, u64)> {
         let all = LandedParts::default();
-        landed.iter().for_each(|part| all.take(parts(&[part.clone()])));
+        landed.iter().for_each(|bytes| take(&all, bytes));
         let known = all.lock();
         known.parts.iter().map(|(start, end)| (*start, *end)).collect()
     }
@@ -160,10 +160,11 @@ mod tests {
             }
             waiting.wait_for_all(&mut || {});
         });
-        landed.take(parts(&[20..30, 0..10]));
+        take(&landed, &(20..30));
+        take(&landed, &(0..10));
         assert_eq!(came.recv().unwrap(), 0..5);
         assert!(came.try_recv().is_err(), "the middle of it is a hole");
-        landed.take(parts(&[10..20]));
+        take(&landed, &(10..20));
         assert_eq!(came.recv().unwrap(), 8..25);
         assert_eq!(came.recv().unwrap(), 7..7);
         assert!(!thread.is_finished(), "all is there when the node says so");
@@ -174,7 +175,8 @@ mod tests {
     #[test]
     fn what_was_not_among_all_never_comes() {
         let landed = LandedParts::default();
-        landed.take(parts(&[0..10, 20..30]));
+        take(&landed, &(0..10));
+        take(&landed, &(20..30));
         landed.take(Landed::All);
         assert_eq!(landed.wait_for(&(20..30), &mut || {}), Ok(()));
         let never = landed.wait_for(&(5..15), &mut || {});

@@ -191,7 +191,8 @@ async fn a_stage_that_is_loaded_while_its_file_comes_computes_the_same_bits() {
     let (read, mut reads) = mpsc::unbounded_channel();
     let packed = folder.0.join("b/packed");
     let of_loader = packed.clone();
-    let mut loading = spawn_blocking(move || load(file, &of_loader, &mut |bytes| read.send(bytes).unwrap_or(())));
+    let mut loading =
+        spawn_blocking(move || load(file, &of_loader, &mut |bytes| read.send(bytes).unwrap_or(())));
     // Not in the order in which they are needed; the last one does not come yet.
     let wanted = partial
         .chunks_of(&layout.ranges_of_stage(&STAGE))
