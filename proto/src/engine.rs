@@ -2,6 +2,7 @@
 
 use crate::request::{Finish, Refusal, Submit};
 use crate::stage::{StageAddress, StageAddresses, StageTrust};
+use crate::weights::Landed;
 use crate::{Attempt, Epoch, Position, ReplicaId, Span, StepId, StreamId};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ pub enum ToEngine {
     Stages(Box<StageAddresses>),
     /// From the node alone, to any stage.
     Trust(Box<StageTrust>),
+    /// From the node alone, to a process whose model file is still coming.
+    Landed(Box<Landed>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]

@@ -54,3 +54,19 @@ pub struct ManifestBytes {
 pub struct WantChunks {
     pub chunks: Vec<u32>,
 }
+
+/// What has come of a model's file, for a process on the same host that reads it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum Landed {
+    /// These bytes are there and verified, besides those that were told before.
+    Parts(Vec<FilePart>),
+    /// All that was to come is there, and will still be after a crash.
+    All,
+}
+
+/// From its first byte to the one after its last.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilePart {
+    pub start: u64,
+    pub end: u64,
+}

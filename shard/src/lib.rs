@@ -26,7 +26,10 @@ pub use constraint::{Constraint, GrammarEnd, Mask, TokenMask};
 pub use exchange::{Exchange, Lost, Shm, Solo};
 pub use gguf::{Gguf, GgufError};
 pub use memory::ModelMemory;
-pub use model::{ConfigError, LoadError, ModelConfig, NoPackedCache, PackedCache, WeightSource};
+pub use model::{
+    Arrivals, ConfigError, LoadError, ModelConfig, NeverCame, NoPackedCache, NothingToCome, PackedCache,
+    WeightSource,
+};
 pub use numerics::numerics_fingerprint;
 pub use rank::{Rank, Share};
 pub use sample::SampledToken;

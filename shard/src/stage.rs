@@ -29,6 +29,15 @@ impl Stage {
         }
     }
 
+    /// When the stage comes to a tensor that it needs, while it loads.
+    pub(crate) fn turn(&self, tensor: &str) -> Turn {
+        match tensor {
+            "token_embd.weight" if self.embeds() => Turn::Embeddings,
+            "token_embd.weight" | "output.weight" | "output_norm.weight" => Turn::Output,
+            _ => layer_of(tensor).map_or(Turn::Start, Turn::Layer),
+        }
+    }
+
     /// Is it where tokens come in?
     pub fn embeds(&self) -> bool {
         self.layers.start == 0
@@ -44,6 +53,16 @@ impl Stage {
 pub(crate) fn layer_of(tensor: &str) -> Option<usize> {
     let (layer, _) = tensor.strip_prefix("blk.")?.split_once('.')?;
     layer.parse().ok()
+}
+
+/// Parts of a stage in the order in which they are loaded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Turn {
+    /// What belongs to no layer in particular: before anything is computed with, or allocated for.
+    Start,
+    Embeddings,
+    Layer(usize),
+    Output,
 }
 
 /// Which matrix makes logits.

@@ -69,6 +69,40 @@ fn a_stage_needs_its_layers_and_the_ends_need_more() {
 }
 
 #[test]
+fn what_a_stage_needs_is_in_the_order_in_which_it_loads_it() {
+    let in_order = |names: &[&str], layers: Range<u32>| -> Vec<String> {
+        let file = file(names);
+        let layout = Layout::of_prefix(&file, file.len() as u64).unwrap().unwrap();
+        let ranges = layout.ranges_of_stage(&layers);
+        let gguf = Gguf::parse(&file).unwrap();
+        let name = |range: &Range<u64>| {
+            let tensor = gguf.tensors().find(|tensor| tensor.place() == *range);
+            tensor.unwrap().name.to_owned()
+        };
+        let started = layout.ranges_of_start(&layers);
+        assert_eq!(ranges[..started.len()], started, "what comes first");
+        assert_eq!(started.len(), 2, "the head, and the factors of all layers");
+        ranges[1..].iter().map(name).collect()
+    };
+    let loads = [
+        "rope_freqs.weight",
+        "token_embd.weight",
+        "blk.0.attn_q.weight",
+        "blk.1.attn_q.weight",
+        "blk.10.attn_q.weight",
+        "output_norm.weight",
+        "output.weight",
+    ];
+    assert_eq!(in_order(&NAMES, 0..11), loads);
+    let mut turned = NAMES;
+    turned.reverse();
+    assert_eq!(in_order(&turned, 1..10), [loads[0], loads[3]]);
+    // What makes logits comes last where it is not what embeds too.
+    let tied = in_order(&NAMES[..6], 10..11);
+    assert_eq!(tied, [loads[0], loads[4], loads[1], loads[5]]);
+}
+
+#[test]
 fn the_last_stage_has_the_embedding_where_there_is_no_output_matrix() {
     let file = file(&NAMES[..6]);
     let layout = Layout::of_prefix(&file, file.len() as u64).unwrap().unwrap();

@@ -8,9 +8,11 @@ use std::path::Path;
 /// kernels read where they are for as long as the replica lives.
 pub fn read_only(path: &Path) -> std::io::Result<Mmap> {
     let file = File::open(path)?;
-    // SAFETY: a mapping is undefined behaviour when somebody truncates or writes the file meanwhile. Files of the
-    // store are written once under a temporary name and never changed after their rename; for a user's own file we
-    // accept what every program that maps files accepts. All reads are bounds-checked against the mapped length.
+    // SAFETY: a mapping is undefined behaviour when somebody truncates the file meanwhile, or writes what is read. Files of
+    // the store are written once under a temporary name and never changed after their rename. One that is still coming
+    // has its full length from the beginning, each of its parts is written once, and none is read before that
+    // (`shard_host/landed.rs`). For a user's own file we accept what every program that maps files accepts. All reads are
+    // bounds-checked against the mapped length.
     unsafe { Mmap::map(&file) }
 }
 

@@ -1,5 +1,6 @@
 use crate::config::low::KvCache;
-use crate::peers::weights::{FetchError, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::peers::weights::{BegunStage, FetchError, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::shard_host::coming::{ComingFile, Fetch};
 use crate::shard_host::prepare::ModelFile;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Use};
@@ -10,6 +11,7 @@ use proto::NodeId;
 use proto::cluster::Deployment;
 use std::ops::Range;
 use std::path::PathBuf;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 /// The file of a deployed model on this node, or those parts of it that a stage needs. Nobody collects it while this is
@@ -20,7 +22,24 @@ pub struct PlacedFile {
     pub packed: PathBuf,
     /// For nodes that do not hold it.
     pub source: TokenizerSource,
+    /// `None`: all that is needed is here.
+    pub coming: Option<ComingFile>,
     _kept: Kept,
+}
+
+/// The parts of a file that are still to be fetched, beside whoever loads those that have come.
+pub struct Rest {
+    wanted: Wanted,
+    progress: watch::Sender<Fetch>,
+}
+
+/// Where the rest of a file has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Came {
+    /// Where its beginning is: whoever loads it goes on.
+    There,
+    /// The whole file is here, at another place: to be taken anew.
+    Elsewhere,
 }
 
 enum Kept {
@@ -38,30 +57,81 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Out of this node's store, or as far as these layers need it out of others', or from where its spec leads.
+    /// Out of this node's store, or as far as these layers need it out of others', or from where its spec leads. Of what comes
+    /// from others only the beginning is there; the rest is to be fetched while it is loaded.
     pub async fn take(
         &self,
         deployment: &Deployment,
         layers: Range<u32>,
         others: &[NodeId],
-    ) -> anyhow::Result<PlacedFile> {
+    ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
         if let Some((path, in_use)) = self.held(deployment).await? {
-            return self.open(deployment, path, Kept::Whole { _in_use: in_use }).await;
+            return self.take_whole(deployment, path, in_use).await;
         }
-        match self.fetch(deployment, &layers, others).await {
-            Ok(fetched) => {
-                let path = fetched.path();
-                self.open(deployment, path, Kept::Fetched { _fetched: fetched })
-                    .await
-            }
+        let wanted = wanted(deployment);
+        match self.fetcher().begin_stage(&wanted, &layers, others).await {
+            Ok(begun) => self.take_begun(deployment, begun).await,
             Err(error) => {
-                let (path, in_use) = self
-                    .original(deployment)
-                    .await
-                    .with_context(|| format!("other nodes could not give it ({error})"))?;
-                self.open(deployment, path, Kept::Whole { _in_use: in_use }).await
+                let (path, in_use) = self.original_after(&error, deployment).await?;
+                self.take_whole(deployment, path, in_use).await
             }
         }
+    }
+
+    /// From other nodes, or else from where the model's spec leads. May be given up.
+    pub async fn finish(
+        &self,
+        rest: Rest,
+        deployment: &Deployment,
+        others: &[NodeId],
+    ) -> anyhow::Result<Came> {
+        let mut tell = Teller::of(&deployment.model.name);
+        let mut tell = |bytes: u64, wanted_bytes: u64| tell.tell(bytes, wanted_bytes);
+        match self.fetcher().fetch(&rest.wanted, others, &mut tell).await {
+            Ok(Fetched::Parts(_)) => {
+                // Who has gone needs to hear nothing.
+                let _ = rest.progress.send(Fetch::Done);
+                Ok(Came::There)
+            }
+            Ok(Fetched::Whole(_)) => Ok(Came::Elsewhere),
+            Err(error) => {
+                self.original_after(&error, deployment).await?;
+                Ok(Came::Elsewhere)
+            }
+        }
+    }
+
+    async fn take_whole(
+        &self,
+        deployment: &Deployment,
+        path: PathBuf,
+        in_use: Use,
+    ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
+        let kept = Kept::Whole { _in_use: in_use };
+        Ok((self.open(deployment, path, kept, None).await?, None))
+    }
+
+    async fn take_begun(
+        &self,
+        deployment: &Deployment,
+        begun: BegunStage,
+    ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
+        let path = begun.fetched.path();
+        let (coming, rest) = match &begun.fetched {
+            Fetched::Whole(_) => (None, None),
+            Fetched::Parts(partial) => {
+                let (progress, watched) = watch::channel(Fetch::UnderWay);
+                let rest = Rest {
+                    wanted: begun.wanted,
+                    progress,
+                };
+                (Some(ComingFile::new(partial.clone(), watched)), Some(rest))
+            }
+        };
+        let kept = Kept::Fetched {
+            _fetched: begun.fetched,
+        };
+        Ok((self.open(deployment, path, kept, coming).await?, rest))
     }
 
     async fn held(&self, deployment: &Deployment) -> anyhow::Result<Option<(PathBuf, Use)>> {
@@ -70,40 +140,22 @@ impl ModelFiles {
         Ok(taken.map(|(stored, in_use)| (stored.path, in_use)))
     }
 
-    async fn fetch(
-        &self,
-        deployment: &Deployment,
-        layers: &Range<u32>,
-        others: &[NodeId],
-    ) -> Result<Fetched, FetchError> {
-        let fetcher = Fetcher {
+    fn fetcher(&self) -> Fetcher {
+        Fetcher {
             own: self.own,
             peers: self.peers.clone(),
             shelf: self.shelf.clone(),
             patience: Patience::default(),
-        };
-        let model = &deployment.model;
-        let wanted = Wanted {
-            digest: model.digest,
-            file_bytes: model.bytes,
-            manifest: (deployment.manifest != [0; 32]).then_some(deployment.manifest),
-            which: Which::All,
-        };
-        let mut told_percent = 0;
-        let mut tell = |bytes: u64, wanted_bytes: u64| {
-            let percent = bytes * 100 / wanted_bytes.max(1);
-            if percent >= told_percent + TELL_EVERY_PERCENT {
-                told_percent = percent;
-                tracing::info!(
-                    model = model.name,
-                    percent,
-                    wanted_bytes,
-                    "weights from other nodes"
-                );
-            }
-        };
-        let fetched = fetcher.fetch_stage(&wanted, layers, others, &mut tell).await?;
-        Ok(fetched.fetched)
+        }
+    }
+
+    async fn original_after(
+        &self,
+        error: &FetchError,
+        deployment: &Deployment,
+    ) -> anyhow::Result<(PathBuf, Use)> {
+        let original = self.original(deployment).await;
+        original.with_context(|| format!("other nodes could not give it ({error})"))
     }
 
     async fn original(&self, deployment: &Deployment) -> anyhow::Result<(PathBuf, Use)> {
@@ -121,7 +173,13 @@ impl ModelFiles {
         Ok((stored.path, in_use))
     }
 
-    async fn open(&self, deployment: &Deployment, path: PathBuf, kept: Kept) -> anyhow::Result<PlacedFile> {
+    async fn open(
+        &self,
+        deployment: &Deployment,
+        path: PathBuf,
+        kept: Kept,
+        coming: Option<ComingFile>,
+    ) -> anyhow::Result<PlacedFile> {
         let (file, kv) = (path.clone(), self.kv);
         let source = spawn_blocking(move || -> anyhow::Result<TokenizerSource> {
             let mapped = ModelFile::map(&file, kv.format())?;
@@ -132,9 +190,48 @@ impl ModelFiles {
             packed: self.shelf.store().packed(&deployment.model.digest),
             source: source.await??,
             path,
+            coming,
             _kept: kept,
         })
     }
 }
 
+fn wanted(deployment: &Deployment) -> Wanted {
+    let model = &deployment.model;
+    Wanted {
+        digest: model.digest,
+        file_bytes: model.bytes,
+        manifest: (deployment.manifest != [0; 32]).then_some(deployment.manifest),
+        which: Which::All,
+    }
+}
+
 const TELL_EVERY_PERCENT: u64 = 10;
+
+/// Says how far a fetch has come, in the log.
+struct Teller<'a> {
+    model: &'a str,
+    told_percent: u64,
+}
+
+impl Teller<'_> {
+    fn of(model: &str) -> Teller<'_> {
+        Teller {
+            model,
+            told_percent: 0,
+        }
+    }
+
+    fn tell(&mut self, bytes: u64, wanted_bytes: u64) {
+        let percent = bytes * 100 / wanted_bytes.max(1);
+        if percent >= self.told_percent + TELL_EVERY_PERCENT {
+            self.told_percent = percent;
+            tracing::info!(
+                model = self.model,
+                percent,
+                wanted_bytes,
+                "weights from other nodes"
+            );
+        }
+    }
+}

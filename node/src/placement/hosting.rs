@@ -1,7 +1,7 @@
 //! What was placed on this node, running: follows the log, starts what is new, and ends what has gone.
 
-use super::file::{ModelFiles, PlacedFile};
-use crate::actors::board::Board;
+use super::file::{Came, ModelFiles, PlacedFile, Rest};
+use crate::actors::board::{Board, Phase};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::Mailbox;
 use crate::actors::router::RouterMessage;
@@ -13,7 +13,7 @@ use crate::peers::weights::Shelf;
 use crate::raft::AppliedState;
 use crate::shard_host::hub::Hub;
 use crate::shard_host::pipeline::Pipeline;
-use crate::shard_host::setup::{LinkMember, PlacedSetup, ShardSetup};
+use crate::shard_host::setup::{FileState, LinkMember, PlacedSetup, ShardSetup};
 use crate::shard_host::stage::LinkSource;
 use crate::shard_host::stage_keeper::StageKeeper;
 use crate::shard_host::supervisor::{FirstFailure, FirstStart, ReplicaPlan, Supervisor};
@@ -145,20 +145,39 @@ impl Hosting {
 
     /// Until it is aborted. What is missing is tried again: somebody may be about to mend it.
     async fn host(self, assignment: Assignment, hub: Option<Hub>) {
-        let model = assignment.deployment.model.name.clone();
-        let file = loop {
-            match self.file(&assignment).await {
-                Ok(file) => break file,
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::warn!(model, error, "what was placed here cannot start yet");
-                }
+        let stage = assignment.placement.stages[assignment.stage];
+        let layers = stage.layer_first..stage.layer_end;
+        loop {
+            let (files, others) = (self.files(&assignment), self.others());
+            let taken = files.take(&assignment.deployment, layers.clone(), &others).await;
+            let came = match taken {
+                // What has begun to load ends where the rest does not come: that is no failure of its own.
+                Ok((file, rest)) => tokio::select! {
+                    () = self.run(&assignment, hub.as_ref(), file) => return,
+                    came = self.finish(&assignment, &files, rest) => came,
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = came {
+                self.cannot_start(&assignment, &format!("{error:#}"));
+                sleep(TRY_AGAIN).await;
             }
-            sleep(TRY_AGAIN).await;
-        };
-        let plan = self.plan(&assignment, &file);
+        }
+    }
+
+    fn cannot_start(&self, assignment: &Assignment, error: &str) {
+        let model = &assignment.deployment.model.name;
+        tracing::warn!(model, error, "what was placed here cannot start yet");
+        let reason = error.to_owned();
+        self.board
+            .phase(assignment.record.replica, Phase::Down { reason });
+    }
+
+    /// Until it is dropped.
+    async fn run(&self, assignment: &Assignment, hub: Option<&Hub>, file: PlacedFile) {
+        let plan = self.plan(assignment, &file);
         match hub {
-            Some(hub) => self.lead(assignment, hub, plan, file).await,
+            Some(hub) => self.lead(assignment, hub.clone(), plan, file).await,
             None => {
                 let ports = self.desk.stages.clone();
                 StageKeeper { plan, ports }.run().await;
@@ -166,25 +185,40 @@ impl Hosting {
         }
     }
 
-    async fn file(&self, assignment: &Assignment) -> anyhow::Result<PlacedFile> {
-        let others: Vec<NodeId> = {
-            let state = self.applied.read();
-            let others = state.members().filter(|member| member.node != self.own);
-            others.map(|member| member.node).collect()
+    /// Comes to an end where what has begun must begin anew: with the whole file, or after an error.
+    async fn finish(
+        &self,
+        assignment: &Assignment,
+        files: &ModelFiles,
+        rest: Option<Rest>,
+    ) -> anyhow::Result<()> {
+        let came = match rest {
+            Some(rest) => files.finish(rest, &assignment.deployment, &self.others()).await?,
+            None => Came::There,
         };
-        let files = ModelFiles {
+        match came {
+            Came::There => std::future::pending().await,
+            Came::Elsewhere => Ok(()),
+        }
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        let state = self.applied.read();
+        let others = state.members().filter(|member| member.node != self.own);
+        others.map(|member| member.node).collect()
+    }
+
+    fn files(&self, assignment: &Assignment) -> ModelFiles {
+        ModelFiles {
             own: self.own,
             peers: self.peers.clone(),
             shelf: self.shelf.clone(),
             kv: assignment.deployment.kv_cache.into(),
-        };
-        let stage = assignment.placement.stages[assignment.stage];
-        let layers = stage.layer_first..stage.layer_end;
-        files.take(&assignment.deployment, layers, &others).await
+        }
     }
 
     /// The node of the last stage has the engine, and speaks for the replica.
-    async fn lead(&self, assignment: Assignment, hub: Hub, plan: ReplicaPlan, file: PlacedFile) {
+    async fn lead(&self, assignment: &Assignment, hub: Hub, plan: ReplicaPlan, file: PlacedFile) {
         self.desk
             .texts
             .add(assignment.deployment.model.digest, &file.source);
@@ -258,6 +292,10 @@ impl Hosting {
             epoch: record.epoch,
             model: record.model.clone(),
             model_path: file.path.to_string_lossy().into_owned(),
+            file: match file.coming {
+                Some(_) => FileState::Coming,
+                None => FileState::Here,
+            },
             packed: file.packed.to_string_lossy().into_owned(),
             ranks,
             threads,
@@ -274,6 +312,7 @@ impl Hosting {
             model: record.model.clone(),
             setup,
             link: (stages > 1).then(|| self.link(placement)),
+            coming: file.coming.clone(),
             log_format: self.config.log_format.value,
         }
     }

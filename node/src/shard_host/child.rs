@@ -4,9 +4,10 @@ use super::ear::BEAT_EVERY;
 use super::engine_loop::{EngineLoop, Hands, LoopMessage};
 use super::frames;
 use super::grammars::GrammarDesk;
+use super::landed::LandedParts;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use super::ranks::{RankPlan, Ranks, describe};
-use super::setup::ShardSetup;
+use super::setup::{FileState, ShardSetup};
 use super::stage::head::Head;
 use super::stage::{LinkTrust, follower};
 use super::warm_up;
@@ -44,10 +45,11 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
         frames::read(&mut io::stdin().lock(), Kind::ShardSetup)?.context("the node has sent no setup")?;
     let (sender, mailbox) = sync_channel(MAILBOX_MESSAGES);
     let trust = Trust::default();
-    let (of_node, renewed) = (sender.clone(), Arc::clone(&trust));
+    let landed = Arc::new(LandedParts::default());
+    let (of_node, renewed, told) = (sender.clone(), Arc::clone(&trust), Arc::clone(&landed));
     thread::Builder::new()
         .name("mailbox".to_owned())
-        .spawn(move || receive(&of_node, &renewed))?;
+        .spawn(move || receive(&of_node, &renewed, &told))?;
     let epoch = setup.epoch;
     thread::Builder::new()
         .name("beat".to_owned())
@@ -59,9 +61,9 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
                 .link
                 .as_ref()
                 .context("a stage without a way to the others")?;
-            follower::run(&setup, placed, link, &trust)
+            follower::run(&setup, placed, link, &trust, landed)
         }
-        Some(_) | None => serve(&setup, sender, &mailbox, &trust),
+        Some(_) | None => serve(&setup, sender, &mailbox, &trust, landed),
     };
     if let Err(error) = &ended {
         let reason = format!("{error:#}");
@@ -71,7 +73,7 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
 }
 
 /// The end of the pipe ends the process, also in the middle of a step: nobody is left to hear its result.
-fn receive(mailbox: &SyncSender<LoopMessage>, trust: &Trust) {
+fn receive(mailbox: &SyncSender<LoopMessage>, trust: &Trust, parts: &LandedParts) {
     let mut stdin = io::stdin().lock();
     loop {
         match frames::read(&mut stdin, Kind::ToEngine) {
@@ -81,6 +83,7 @@ fn receive(mailbox: &SyncSender<LoopMessage>, trust: &Trust) {
                     tracing::error!(%error, "what the node has renewed does not fit");
                 }
             }
+            Ok(Some(ToEngine::Landed(landed))) => parts.take(*landed),
             Ok(Some(message)) => {
                 if mailbox.send(LoopMessage::FromNode(message)).is_err() {
                     return;
@@ -115,11 +118,10 @@ pub struct Loaded {
     file: Arc<ModelFile>,
 }
 
-/// From here on this thread computes, below the control plane.
-pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
+/// From here on this thread computes, below the control plane. `landed` is what the node tells of a file that is coming.
+pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Loaded> {
     os::priority::below_control_plane();
-    let path = Path::new(&setup.model_path);
-    let file = Arc::new(ModelFile::map(path, setup.kv_cache.format())?);
+    let file = Arc::new(open(setup, landed)?);
     let gguf = file.parse()?;
     let config = file.config(&gguf)?;
     let stage = stage_of(setup, &config)?;
@@ -143,6 +145,7 @@ pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
     let mut reporter = Reporter {
         setup,
         total: need.weight_bytes.max(1),
+        bytes: 0,
         said: None,
     };
     let mut ranks = Ranks::load(&file, &plan, &mut |bytes| reporter.read(bytes))?;
@@ -165,6 +168,17 @@ pub fn load(setup: &ShardSetup) -> anyhow::Result<Loaded> {
         cost,
         file,
     })
+}
+
+fn open(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<ModelFile> {
+    let file = ModelFile::map(Path::new(&setup.model_path), setup.kv_cache.format())?;
+    match setup.file {
+        FileState::Here => Ok(file),
+        FileState::Coming => {
+            tracing::info!(model = setup.model, "loading weights as they come");
+            Ok(file.coming(landed))
+        }
+    }
 }
 
 fn stage_of(setup: &ShardSetup, config: &ModelConfig) -> anyhow::Result<Stage> {
@@ -218,17 +232,19 @@ fn made_up(wanted: &LogitRow) -> (SequenceId, SampledToken) {
     (wanted.sequence, token)
 }
 
-/// Tells the node about the loading, once for each percent.
+/// Tells the node about the loading: once for each percent, and that it still goes on while nothing comes.
 struct Reporter<'a> {
     setup: &'a ShardSetup,
     total: u64,
+    bytes: u64,
     said: Option<u16>,
 }
 
 impl Reporter<'_> {
     fn read(&mut self, bytes: u64) {
         let percent = u16::try_from(bytes.min(self.total) * 100 / self.total).unwrap_or(100);
-        if self.said != Some(percent) {
+        let is_waiting = std::mem::replace(&mut self.bytes, bytes) == bytes;
+        if is_waiting || self.said != Some(percent) {
             self.said = Some(percent);
             // A node that has gone is noticed by the mailbox.
             let _ = send(
@@ -247,6 +263,7 @@ fn serve(
     sender: SyncSender<LoopMessage>,
     mailbox: &Receiver<LoopMessage>,
     trust: &Trust,
+    landed: Arc<LandedParts>,
 ) -> anyhow::Result<()> {
     let mut head = match &setup.placed {
         Some(placed) => {
@@ -267,7 +284,7 @@ fn serve(
         info,
         mut cost,
         ..
-    } = load(setup)?;
+    } = load(setup, landed)?;
     if let Some(head) = &mut head {
         let stages = wait_for_stages(setup, mailbox)?;
         let others = head.connect(&stages, info.numerics, || still_loading(setup))?;
@@ -319,7 +336,11 @@ fn wait_for_stages(setup: &ShardSetup, mailbox: &Receiver<LoopMessage>) -> anyho
                 bail!("a stage was lost before all were there: {reason}")
             }
             Ok(LoopMessage::FromNode(
-                ToEngine::Submit(_) | ToEngine::Cancel { .. } | ToEngine::Drain | ToEngine::Trust(_),
+                ToEngine::Submit(_)
+                | ToEngine::Cancel { .. }
+                | ToEngine::Drain
+                | ToEngine::Trust(_)
+                | ToEngine::Landed(_),
             )) => {
                 tracing::warn!("a message for an engine that has not begun")
             }

@@ -205,7 +205,7 @@ where
                 self.handle(EngineEvent::Drain)
             }
             // Somebody else has taken them.
-            ToEngine::Stages(_) | ToEngine::Trust(_) => Ok(()),
+            ToEngine::Stages(_) | ToEngine::Trust(_) | ToEngine::Landed(_) => Ok(()),
         }
     }
 

@@ -272,7 +272,7 @@ impl Hub {
                 open.owners.ended(*stream, *attempt);
             }
             // Only the node that the replica lives on may end it, and speak with its stages.
-            ToEngine::Drain | ToEngine::Stages(_) | ToEngine::Trust(_) => return,
+            ToEngine::Drain | ToEngine::Stages(_) | ToEngine::Trust(_) | ToEngine::Landed(_) => return,
         }
         open.send(message);
     }

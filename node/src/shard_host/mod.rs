@@ -4,20 +4,23 @@
 //! its stdin, and reads [`proto::engine::FromEngine`] frames from its stdout; stderr carries logs. The child ends when
 //! its stdin ends, when the node's starting thread ends, or when it has nothing left to be.
 //!
-//! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`ranks`] (threads that compute),
+//! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`landed`] (what of the file can be read while it
+//!   is being fetched), [`ranks`] (threads that compute),
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
 //!   (compiled beside it), [`stage`] (where the model goes over several nodes).
 //! * Inside the node: [`process`] (starting and ending one), [`ear`] (hearing it, and that it hangs), [`supervisor`] (keeping one
-//!   alive),
-//!   [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages on several nodes).
+//!   alive), [`coming`] (telling it what has landed), [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages
+//!   on several nodes).
 
 pub mod child;
+pub mod coming;
 pub mod ear;
 pub mod engine_loop;
 pub mod exercise;
 pub mod frames;
 pub mod grammars;
 pub mod hub;
+pub mod landed;
 pub mod owners;
 mod packed;
 pub mod pipeline;

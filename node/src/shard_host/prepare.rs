@@ -1,12 +1,13 @@
 //! From a model file to a checked plan of memory, before anything large is allocated.
 
+use super::landed::LandedParts;
 use crate::os;
 use kernels::KvFormat;
 use memmap2::Mmap;
 use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, Stage};
-
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Tokens in a block of KV cache.
 pub const BLOCK_TOKENS: u32 = 16;
@@ -41,6 +42,7 @@ pub struct ModelFile {
     path: PathBuf,
     bytes: Mmap,
     kv: KvFormat,
+    landed: Option<Arc<LandedParts>>,
 }
 
 impl ModelFile {
@@ -54,7 +56,21 @@ impl ModelFile {
             path: path.to_owned(),
             bytes,
             kv,
+            landed: None,
         })
+    }
+
+    /// One of full length that is still coming. Its metadata must be there, and what belongs to no layer.
+    pub fn coming(self, landed: Arc<LandedParts>) -> ModelFile {
+        ModelFile {
+            landed: Some(landed),
+            ..self
+        }
+    }
+
+    /// `None`: all that is needed is there.
+    pub fn landed(&self) -> Option<&LandedParts> {
+        self.landed.as_deref()
     }
 
     pub fn parse(&self) -> Result<Gguf<'_>, PrepareError> {

@@ -1,5 +1,6 @@
 //! The threads that compute: rank 0 on the loop's own thread, the others each on one of theirs.
 
+use super::landed::RankArrivals;
 use super::packed::PackedStore;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
 use crate::os;
@@ -9,6 +10,7 @@ use shard::{
     Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput, StepOutput,
     WeightSource,
 };
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,7 +77,8 @@ pub struct RankThread {
 }
 
 impl Ranks {
-    /// Reads the weights. `progress` is told how many bytes of the file the first rank has read.
+    /// Reads the weights, as they come where they are still coming. `progress` is told how many bytes of the file the first rank
+    /// has read, and the same again now and then while it waits for more.
     pub fn load(
         file: &Arc<ModelFile>,
         plan: &RankPlan,
@@ -130,10 +133,19 @@ fn load_rank<X: Exchange>(
         })
     })?;
     let mut packed = plan.packed_of(exchange.rank());
+    let (read_bytes, progress) = (Cell::new(0), RefCell::new(progress));
+    let mut arrivals = RankArrivals {
+        landed: file.landed(),
+        beat: &mut || (progress.borrow_mut())(read_bytes.get()),
+    };
     let mut source = WeightSource {
         gguf: &gguf,
+        arrivals: &mut arrivals,
         packed: &mut packed,
-        progress,
+        progress: &mut |bytes| {
+            read_bytes.set(bytes);
+            (progress.borrow_mut())(bytes);
+        },
     };
     let rank = Rank::load(
         cpu,
@@ -147,6 +159,7 @@ fn load_rank<X: Exchange>(
         },
     );
     let rank = rank.map_err(load_error)?;
+    arrivals.wait_for_all();
     packed.finish();
     Ok(rank)
 }

@@ -14,6 +14,7 @@ pub struct ShardSetup {
     /// Its served name, for people.
     pub model: String,
     pub model_path: String,
+    pub file: FileState,
     /// Where packed weights are kept: the beginning of the files' names.
     pub packed: String,
     /// Tensor parallel ranks, each on threads of its own.
@@ -28,6 +29,15 @@ pub struct ShardSetup {
     /// What the replica's place in the cluster says. `None`: the whole model is here, with as much cache as there is
     /// room for.
     pub placed: Option<PlacedSetup>,
+}
+
+/// How much of the model file is there.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileState {
+    /// All that is needed.
+    Here,
+    /// What the model is: the file's beginning, and what belongs to no layer. The node tells what else can be read.
+    Coming,
 }
 
 /// A stage that was placed here.

@@ -57,7 +57,8 @@ impl StageKeeper {
         let (frames, outbox) = mpsc::unbounded_channel();
         let ended = tokio::select! {
             ended = self.listen(stdout, reached) => ended,
-            () = supervisor::keep_trusted(self.plan.link.as_ref(), frames) => None,
+            () = supervisor::keep_trusted(self.plan.link.as_ref(), frames.clone()) => None,
+            () = supervisor::keep_told(self.plan.coming.as_ref(), frames.clone()) => None,
             () = supervisor::write_all(stdin, outbox) => None,
         };
         match ended {

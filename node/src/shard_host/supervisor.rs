@@ -4,6 +4,7 @@
 //! say that it is there is dead whether it has work or not. Every start is a new
 //! epoch, so that whatever an old process still said is dropped.
 
+use super::coming::ComingFile;
 use super::ear::{Ear, Heard, QUIET_LOOKS};
 use super::hub::Hub;
 use super::pipeline::Pipeline;
@@ -34,6 +35,8 @@ pub struct ReplicaPlan {
     pub setup: ShardSetup,
     /// `None`: there are no other stages.
     pub link: Option<LinkSource>,
+    /// `None`: all that is needed of the file is here.
+    pub coming: Option<ComingFile>,
     pub log_format: LogFormat,
 }
 
@@ -170,6 +173,7 @@ impl Session<'_> {
             end = self.listen(stdout, &frames) => end,
             reason = pipeline => Some(EpochEnd::StageGone(reason)),
             () = keep_trusted(plan.link.as_ref(), frames.clone()) => None,
+            () = keep_told(plan.coming.as_ref(), frames.clone()) => None,
         };
         writer.abort();
         match end {
@@ -263,6 +267,14 @@ async fn keep(
 pub(super) async fn keep_trusted(link: Option<&LinkSource>, to_stage: mpsc::UnboundedSender<Vec<u8>>) {
     match link {
         Some(link) => link.keep_trusted(to_stage).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never ends.
+pub(super) async fn keep_told(coming: Option<&ComingFile>, to_process: mpsc::UnboundedSender<Vec<u8>>) {
+    match coming {
+        Some(coming) => coming.clone().keep_told(to_process).await,
         None => std::future::pending().await,
     }
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::config::byte_size::ByteSize;
 use crate::os;
 use crate::shard_host::prepare::{MemoryPlan, ModelFile};
-use crate::shard_host::setup::ShardSetup;
+use crate::shard_host::setup::{FileState, ShardSetup};
 use crate::shard_host::supervisor::ReplicaPlan;
 use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
@@ -88,6 +88,7 @@ impl PreparedModel {
                 epoch: record.epoch,
                 model: self.named.name.clone(),
                 model_path: self.stored.path.to_string_lossy().into_owned(),
+                file: FileState::Here,
                 packed: self.packed.to_string_lossy().into_owned(),
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,
@@ -97,6 +98,7 @@ impl PreparedModel {
                 placed: None,
             },
             link: None,
+            coming: None,
             log_format: config.log_format.value,
         }
     }

@@ -202,6 +202,11 @@ pub fn each_of_stages(check: &mut impl Check) {
         authorities: vec![vec![3]],
     };
     check.check("stage_trust", Kind::ToEngine, ToEngine::Trust(Box::new(trust)));
+    let parts = vec![FilePart { start: 4, end: 9 }];
+    let landed = ToEngine::Landed(Box::new(Landed::Parts(parts)));
+    check.check("landed", Kind::ToEngine, landed);
+    let landed = ToEngine::Landed(Box::new(Landed::All));
+    check.check("landed_all", Kind::ToEngine, landed);
     let listening = FromEngine::Listening(Box::new(address));
     check.check("listening", Kind::FromEngine, listening);
     let used = PipelineUse {

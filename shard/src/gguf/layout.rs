@@ -1,6 +1,6 @@
 use super::reader::corrupted;
 use super::{GgufError, Table};
-use crate::stage::{Output, Stage, layer_of};
+use crate::stage::{Output, Stage, Turn, layer_of};
 use std::ops::Range;
 
 /// Where in the file a model's parts lie. Known from the file's beginning alone.
@@ -63,15 +63,31 @@ impl Layout {
         self.layers
     }
 
-    /// The bytes that a stage with these layers needs: those of the file's beginning, of its layers, and of what the first and
-    /// the last stage have besides. A tensor of a type whose size nobody knows has none: [`super::Tensor::format`] refuses it.
+    /// The bytes that a stage with these layers needs, in the order in which it loads them: those of the file's beginning, of
+    /// its layers, and of what the first and the last stage have besides. A tensor of a type whose size nobody knows has none:
+    /// [`super::Tensor::format`] refuses it.
     pub fn ranges_of_stage(&self, layers: &Range<u32>) -> Vec<Range<u64>> {
-        let stage = Stage::new(layers.start as usize..layers.end as usize, self.layers);
-        let is_needed = |name: &str| stage.as_ref().is_some_and(|stage| stage.needs(name, self.output));
-        let needed = self.tensors.iter().filter(|(name, _)| is_needed(name));
+        self.ranges(layers, |_| true)
+    }
+
+    /// Those among them that must be there before a stage can begin to load: after them comes one tensor after the other.
+    pub fn ranges_of_start(&self, layers: &Range<u32>) -> Vec<Range<u64>> {
+        self.ranges(layers, |turn| turn == Turn::Start)
+    }
+
+    fn ranges(&self, layers: &Range<u32>, is_wanted: impl Fn(Turn) -> bool) -> Vec<Range<u64>> {
         let head = 0..self.head_bytes;
-        std::iter::once(head)
-            .chain(needed.map(|(_, range)| range.clone()))
-            .collect()
+        let Some(stage) = Stage::new(layers.start as usize..layers.end as usize, self.layers) else {
+            return vec![head];
+        };
+        let needed = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| stage.needs(name, self.output));
+        let turns = needed.map(|(name, range)| (stage.turn(name), range.clone()));
+        let mut turns: Vec<(Turn, Range<u64>)> = turns.filter(|(turn, _)| is_wanted(*turn)).collect();
+        turns.sort_by_key(|(turn, range)| (*turn, range.start));
+        let ranges = turns.into_iter().map(|(_, range)| range);
+        std::iter::once(head).chain(ranges).collect()
     }
 }

@@ -1,6 +1,7 @@
 use super::GgufError;
 use super::reader::{Reader, corrupted};
 use kernels::WeightFormat;
+use std::ops::Range;
 
 /// ggml has at most four dimensions.
 const DIMENSIONS_MAX: u32 = 4;
@@ -15,6 +16,8 @@ pub struct Tensor<'a> {
     pub(super) kind: u32,
     /// Relative to the data section.
     pub(super) offset: u64,
+    /// Where its bytes begin in the file.
+    at: u64,
     pub(super) bytes: &'a [u8],
 }
 
@@ -72,6 +75,7 @@ impl<'a> Tensor<'a> {
             dimensions,
             kind,
             offset,
+            at: 0,
             bytes: &[],
         })
     }
@@ -92,7 +96,7 @@ impl<'a> Tensor<'a> {
             .and_then(|from| data.get(from..));
         match bytes.and_then(|bytes| bytes.get(..usize::try_from(size).ok()?)) {
             Some(bytes) => {
-                self.bytes = bytes;
+                (self.at, self.bytes) = (at, bytes);
                 Ok(())
             }
             None => Err(GgufError::Truncated {
@@ -153,6 +157,11 @@ impl<'a> Tensor<'a> {
     /// As stored. Empty for a type of unknown size, which [`Tensor::format`] refuses.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Where [`Tensor::bytes`] lie in the file.
+    pub fn place(&self) -> Range<u64> {
+        self.at..self.at + self.bytes.len() as u64
     }
 
     /// A vector in one of the float formats, widened exactly.

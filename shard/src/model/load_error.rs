@@ -1,3 +1,4 @@
+use super::NeverCame;
 use crate::gguf::GgufError;
 use kernels::OpsError;
 
@@ -6,6 +7,8 @@ use kernels::OpsError;
 pub enum LoadError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    #[error("tensor {tensor}: {error}")]
+    NeverCame { tensor: String, error: NeverCame },
     #[error("{what}: {error}")]
     Device { what: String, error: OpsError },
     #[error("{ranks} ranks cannot share {heads} attention heads: ask for at most {heads}")]

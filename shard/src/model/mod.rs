@@ -1,5 +1,6 @@
 //! A decoder, written once over `Ops` and `Exchange`. Families will differ by configuration, never by a copied file.
 
+mod arrivals;
 mod attention;
 pub mod config;
 mod cut;
@@ -13,6 +14,7 @@ mod precision;
 mod rope;
 mod weights;
 
+pub use arrivals::{Arrivals, NeverCame, NothingToCome};
 pub use config::{ConfigError, ModelConfig, RopeConfig};
 pub use cut::Cut;
 pub use decoder::{Decoder, Room};

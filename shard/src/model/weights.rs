@@ -1,7 +1,7 @@
-use super::LoadError;
 use super::cut::Cut;
 use super::linear::Linear;
 use super::packed_cache::PackedCache;
+use super::{Arrivals, LoadError};
 use crate::gguf::{Gguf, Tensor};
 use kernels::Ops;
 use std::ops::Range;
@@ -9,6 +9,8 @@ use std::ops::Range;
 /// Where weights come from.
 pub struct WeightSource<'a> {
     pub gguf: &'a Gguf<'a>,
+    /// No tensor's bytes are looked at before they are there.
+    pub arrivals: &'a mut dyn Arrivals,
     pub packed: &'a mut dyn PackedCache,
     /// Is told, now and then, how many bytes of the file the rank has taken in so far.
     pub progress: &'a mut dyn FnMut(u64),
@@ -28,6 +30,7 @@ impl<O: Ops> Weights<'_, '_, O> {
     pub fn vector(&mut self, name: &str) -> Result<Vec<f32>, LoadError> {
         let gguf = self.source.gguf;
         let tensor = gguf.tensor(name)?;
+        self.wait_for(tensor)?;
         self.count(tensor.bytes().len());
         Ok(tensor.floats()?)
     }
@@ -52,11 +55,20 @@ impl<O: Ops> Weights<'_, '_, O> {
     }
 
     fn pack(&mut self, tensor: &Tensor<'_>, outputs: &Range<usize>) -> Result<Linear<O>, LoadError> {
+        self.wait_for(tensor)?;
         let linear = Linear::pack(self.ops, tensor, outputs)?;
         self.source
             .packed
             .keep(tensor.name, outputs, linear.packed(self.ops));
         Ok(linear)
+    }
+
+    fn wait_for(&mut self, tensor: &Tensor<'_>) -> Result<(), LoadError> {
+        let came = self.source.arrivals.wait_for(&tensor.place());
+        came.map_err(|error| LoadError::NeverCame {
+            tensor: tensor.name.to_owned(),
+            error,
+        })
     }
 
     fn count(&mut self, bytes: usize) {

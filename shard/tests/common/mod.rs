@@ -9,8 +9,8 @@ use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
 use shard::{
-    Gguf, Lost, ModelConfig, NoPackedCache, PackedCache, PlanBounds, Rank, SequenceTable, Share, Shm, Stage,
-    StageTable, StepInput, StepOutput, WeightSource,
+    Arrivals, Gguf, Lost, ModelConfig, NoPackedCache, NothingToCome, PackedCache, PlanBounds, Rank,
+    SequenceTable, Share, Shm, Stage, StageTable, StepInput, StepOutput, WeightSource,
 };
 use std::collections::BTreeMap;
 
@@ -86,28 +86,32 @@ impl<O: Ops> Replica<O> {
 
     /// With keys and values in this format.
     pub fn caching(kv: KvFormat, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
-        Replica::load(kv, &mut NoPackedCache, device, file, Cuts { ranks, stages: 1 })
+        let cuts = Cuts { ranks, stages: 1 };
+        Replica::load(kv, &mut NoPackedCache, &mut NothingToCome, device, file, cuts)
     }
 
     /// Cut into stages of whole layers, each with that many ranks.
     pub fn piped(device: impl Fn() -> O, file: &[u8], cuts: Cuts) -> Self {
-        Replica::load(KvFormat::default(), &mut NoPackedCache, device, file, cuts)
+        Replica::coming(&mut NothingToCome, device, file, cuts)
+    }
+
+    /// Of a file that is still coming.
+    pub fn coming(arrivals: &mut dyn Arrivals, device: impl Fn() -> O, file: &[u8], cuts: Cuts) -> Self {
+        let kv = KvFormat::default();
+        Replica::load(kv, &mut NoPackedCache, arrivals, device, file, cuts)
     }
 
     /// With weights that were packed before, as far as `packed` has them.
     pub fn keeping(packed: &mut dyn PackedCache, device: impl Fn() -> O, file: &[u8], ranks: usize) -> Self {
-        Replica::load(
-            KvFormat::default(),
-            packed,
-            device,
-            file,
-            Cuts { ranks, stages: 1 },
-        )
+        let cuts = Cuts { ranks, stages: 1 };
+        let kv = KvFormat::default();
+        Replica::load(kv, packed, &mut NothingToCome, device, file, cuts)
     }
 
     fn load(
         kv: KvFormat,
         packed: &mut dyn PackedCache,
+        arrivals: &mut dyn Arrivals,
         device: impl Fn() -> O,
         file: &[u8],
         cuts: Cuts,
@@ -119,6 +123,7 @@ impl<O: Ops> Replica<O> {
         };
         let mut source = WeightSource {
             gguf: &gguf,
+            arrivals,
             packed,
             progress: &mut |_| {},
         };

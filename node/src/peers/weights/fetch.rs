@@ -66,7 +66,7 @@ pub enum Which {
     All,
     /// So many chunks of its beginning.
     Head(u32),
-    /// The chunks that hold these bytes.
+    /// The chunks that hold these bytes, in the order of the ranges as far as there is a choice.
     Ranges(Vec<Range<u64>>),
 }
 
@@ -230,7 +230,7 @@ impl Fetcher {
 }
 
 impl Which {
-    fn chunks(&self, manifest: &Manifest) -> ChunkSet {
+    pub(super) fn chunks(&self, manifest: &Manifest) -> ChunkSet {
         match self {
             Which::All => ChunkSet::all(manifest.chunks()),
             Which::Head(count) => {

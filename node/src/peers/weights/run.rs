@@ -3,12 +3,13 @@
 use super::error::FetchError;
 use super::fetch::{Fetcher, Progress, Wanted, holding};
 use super::lane::{ASKED_MAX, Asked, End, Lane, News};
+use super::missing::Missing;
 use super::shelf::Fetching;
 use super::sources::{Sources, View};
 use crate::store::chunk_set::ChunkSet;
 use crate::store::partial::Partial;
 use proto::NodeId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,8 +30,7 @@ pub(super) struct Run<'a> {
     newcomers: watch::Receiver<()>,
     candidates: &'a [NodeId],
     sources: &'a mut Sources,
-    /// Asked of nobody now.
-    missing: BTreeSet<u32>,
+    missing: Missing,
     lanes: BTreeMap<NodeId, Open>,
     /// Lanes and questions; all end with the run.
     tasks: JoinSet<()>,
@@ -69,7 +69,7 @@ impl<'a> Run<'a> {
             newcomers: fetching.newcomers.clone(),
             candidates,
             sources,
-            missing: missing.iter().collect(),
+            missing: Missing::of(&wanted.which, fetching.partial.manifest(), &missing),
             lanes: BTreeMap::new(),
             tasks: JoinSet::new(),
             tell,
@@ -125,14 +125,13 @@ impl<'a> Run<'a> {
             return;
         }
         self.looks += 1;
-        let chunks = self.wanted.chunks();
         for node in self.candidates.iter().copied() {
             self.looking += 1;
             let (peers, tell) = (self.fetcher.peers.clone(), self.tell.clone());
-            let (digest, file_bytes) = (self.digest, self.file_bytes);
+            let (digest, file_bytes, wanted) = (self.digest, self.file_bytes, self.wanted.clone());
             self.tasks.spawn(async move {
                 let seen = holding(&peers, node, digest).await;
-                let seen = seen.map(|holding| View::of(holding, file_bytes, chunks));
+                let seen = seen.map(|holding| View::of(holding, file_bytes, &wanted));
                 // Otherwise the run is over.
                 let _ = tell.send((node, News::Seen(seen))).await;
             });
@@ -191,11 +190,11 @@ impl<'a> Run<'a> {
             .iter()
             .map(|(node, lane)| (*node, lane.asked.len()))
             .collect();
-        for index in &self.missing {
+        for index in self.missing.iter() {
             let load = |node: NodeId| loads.get(&node).copied().unwrap_or(0);
-            match self.sources.of_chunk(*index, load) {
+            match self.sources.of_chunk(index, load) {
                 Some(node) if load(node) < ASKED_MAX => {
-                    chosen.push((node, *index));
+                    chosen.push((node, index));
                     *loads.entry(node).or_default() += 1;
                 }
                 Some(_) => waiting += 1,
@@ -206,7 +205,7 @@ impl<'a> Run<'a> {
             }
         }
         for (node, index) in chosen {
-            self.missing.remove(&index);
+            self.missing.remove(index);
             let lane = self.lane(node);
             lane.asked.push(index);
             // Where it has just ended, its last word says so, and what it was asked is missing again.

@@ -1,7 +1,8 @@
 //! Whom to ask for which chunk.
 //!
 //! 1. The nearest node before this one, by number, that fetches the same chunk or has it from the fetch that it is in: it passes
-//!    on what it gets. As everybody looks only before himself, nobody waits for himself.
+//!    on what it gets. As everybody looks only before himself, nobody waits for himself. Nobody is waited for whose fetch has less
+//!    than half of what is wanted here: a stage of other layers comes to what both need in a turn of its own, maybe as its last.
 //! 2. A node that has parts, this chunk among them.
 //! 3. A node that holds the whole file. Of several, here and above, the one that has the least to do for us.
 
@@ -39,16 +40,29 @@ pub(super) struct Sources {
 }
 
 impl View {
-    /// Of a file of so many bytes, in so many chunks.
-    pub fn of(holding: Holding, file_bytes: u64, chunks: u32) -> View {
+    /// Of a file of so many bytes, for one who wants these chunks of it.
+    pub fn of(holding: Holding, file_bytes: u64, wanted: &ChunkSet) -> View {
+        let chunks = wanted.chunks();
         match holding {
             Holding::Whole(whole) if whole.file_bytes == file_bytes => View::Whole,
             Holding::Parts(parts) if parts.file_bytes == file_bytes => {
                 let sets = ChunkSet::from_bytes(&parts.here, chunks)
                     .zip(ChunkSet::from_bytes(&parts.coming, chunks));
-                sets.map_or(View::Nothing, |(here, coming)| View::Parts { here, coming })
+                sets.map_or(View::Nothing, |(here, coming)| View::parts(here, coming, wanted))
             }
             Holding::Nothing | Holding::Whole(_) | Holding::Parts(_) => View::Nothing,
+        }
+    }
+
+    fn parts(here: ChunkSet, coming: ChunkSet, wanted: &ChunkSet) -> View {
+        let not_there = wanted.minus(&here.and(&coming)).len();
+        let is_along = not_there * 2 <= wanted.len();
+        View::Parts {
+            coming: match is_along {
+                true => coming,
+                false => ChunkSet::none(wanted.chunks()),
+            },
+            here,
         }
     }
 
@@ -171,6 +185,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::weights::HeldParts;
 
     fn set(indices: &[u32]) -> ChunkSet {
         let mut set = ChunkSet::none(8);
@@ -230,6 +245,24 @@ mod tests {
             [0, 2, 3].map(|index| pick(&done, index)),
             [Some(3), Some(4), None]
         );
+    }
+
+    #[test]
+    fn who_fetches_other_layers_is_not_waited_for() {
+        let wanted = set(&[3, 4, 5, 6]);
+        let view = |here: &[u32], coming: &[u32]| {
+            let parts = HeldParts {
+                file_bytes: 80,
+                here: set(here).to_bytes(),
+                coming: set(coming).to_bytes(),
+            };
+            View::of(Holding::Parts(Box::new(parts)), 80, &wanted)
+        };
+        // The third is of both stages, and what is there is taken.
+        assert_eq!(view(&[0, 1], &[2, 3]), parts(&[0, 1], &[]));
+        assert_eq!(view(&[0, 1, 3], &[2]), parts(&[0, 1, 3], &[]));
+        assert_eq!(view(&[3], &[1, 2, 4]), parts(&[3], &[1, 2, 4]));
+        assert_eq!(view(&[], &[3, 4, 5, 6, 7]), parts(&[], &[3, 4, 5, 6, 7]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The parts of a model's file that one stage needs.
 
 use super::error::FetchError;
-use super::fetch::{Fetched, Fetcher, Progress, Wanted, Which};
+use super::fetch::{Fetched, Fetcher, Wanted, Which};
 use crate::store::chunks::CHUNK_BYTES;
 use crate::store::error::StoreError;
 use proto::NodeId;
@@ -12,22 +12,25 @@ use std::ops::Range;
 use std::path::PathBuf;
 use tokio::task::spawn_blocking;
 
-/// Where a stage's weights are, in a file of full length.
-pub struct FetchedStage {
+/// A stage whose weights are still to come, but for what it begins with.
+pub struct BegunStage {
+    /// A file of full length.
     pub fetched: Fetched,
     pub layout: Layout,
+    /// All that it needs, in the order in which it is loaded.
+    pub wanted: Wanted,
 }
 
 impl Fetcher {
-    /// As [`Fetcher::fetch`], with what a stage with these layers needs of the file that `model` names; what is wanted there
-    /// is not looked at. The file's beginning comes first, twice as much each time, until it tells where everything lies.
-    pub async fn fetch_stage(
+    /// As [`Fetcher::fetch`], with what a stage with these layers needs before it can begin to load, of the file that `model`
+    /// names; what is wanted there is not looked at. The file's beginning comes first, twice as much each time, until it tells
+    /// where everything lies.
+    pub async fn begin_stage(
         &self,
         model: &Wanted,
         layers: &Range<u32>,
         candidates: &[NodeId],
-        progress: &mut dyn Progress,
-    ) -> Result<FetchedStage, FetchError> {
+    ) -> Result<BegunStage, FetchError> {
         let mut head_chunks = 1;
         loop {
             let head = model.only(Which::Head(head_chunks));
@@ -38,9 +41,14 @@ impl Fetcher {
             match Layout::of_prefix(&prefix, model.file_bytes)? {
                 None => head_chunks *= 2,
                 Some(layout) => {
-                    let parts = model.only(Which::Ranges(layout.ranges_of_stage(layers)));
-                    let fetched = self.fetch(&parts, candidates, progress).await?;
-                    return Ok(FetchedStage { fetched, layout });
+                    let start = model.only(Which::Ranges(layout.ranges_of_start(layers)));
+                    let fetched = self.fetch(&start, candidates, &mut |_, _| {}).await?;
+                    let wanted = model.only(Which::Ranges(layout.ranges_of_stage(layers)));
+                    return Ok(BegunStage {
+                        fetched,
+                        layout,
+                        wanted,
+                    });
                 }
             }
         }

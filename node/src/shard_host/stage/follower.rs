@@ -5,6 +5,7 @@ use super::port::{Port, StageStreams};
 use super::residual;
 use super::stage_loop::{Part, StageLoop, Work};
 use crate::shard_host::child::{self, Loaded, Trust};
+use crate::shard_host::landed::LandedParts;
 use crate::shard_host::setup::{LinkSetup, PlacedSetup, ShardSetup};
 use crate::transport::{Class, FrameReceiver, FrameSender, Peers};
 use anyhow::{Context, bail};
@@ -23,7 +24,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 const WORK_MAX: usize = 64;
 
 /// Until the node closes the pipe.
-pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &Trust) -> anyhow::Result<()> {
+pub fn run(
+    setup: &ShardSetup,
+    placed: &PlacedSetup,
+    link: &LinkSetup,
+    trust: &Trust,
+    landed: Arc<LandedParts>,
+) -> anyhow::Result<()> {
     let (work, mut to_compute) = mpsc::channel(WORK_MAX);
     let (ready, is_ready) = watch::channel(None);
     let streams = Arc::new(Streams {
@@ -49,7 +56,7 @@ pub fn run(setup: &ShardSetup, placed: &PlacedSetup, link: &LinkSetup, trust: &T
         vocabulary,
         stage,
         ..
-    } = child::load(setup)?;
+    } = child::load(setup, landed)?;
     let cost = cost.unwrap_or_default();
     let _ = ready.send(Some(StageReady {
         numerics: info.numerics,

@@ -66,14 +66,26 @@ async fn a_stage_gets_what_it_needs_and_no_more() {
     let wanted = model.wanted(Which::All);
     let fetch = async |host: &Host, from: &[NodeId]| {
         let fetcher = host.fetcher();
-        let fetched = fetcher.fetch_stage(&wanted, &(1..2), from, &mut |_, _| {}).await;
-        fetched.map_err(|error| error.to_string()).unwrap()
+        let begun = fetcher.begin_stage(&wanted, &(1..2), from).await;
+        let begun = begun.map_err(|error| error.to_string()).unwrap();
+        let came = match &begun.fetched {
+            Fetched::Parts(partial) => partial.here(),
+            Fetched::Whole(_) => panic!("the whole file was fetched"),
+        };
+        let fetched = fetcher.fetch(&begun.wanted, from, &mut |_, _| {}).await;
+        let fetched = fetched.map_err(|error| error.to_string()).unwrap();
+        (begun.layout, came, fetched)
     };
-    let fetched = fetch(&stage, &[NodeId(1)]).await;
-    let Fetched::Parts(partial) = fetched.fetched else {
+    let (layout, at_first, fetched) = fetch(&stage, &[NodeId(1)]).await;
+    let Fetched::Parts(partial) = fetched else {
         panic!("the whole file was fetched");
     };
-    let ranges = fetched.layout.ranges_of_stage(&(1..2));
+    assert_eq!(
+        at_first.iter().collect::<Vec<u32>>(),
+        [0, 1, 2, 3],
+        "no layers yet"
+    );
+    let ranges = layout.ranges_of_stage(&(1..2));
     // The head's three chunks were known to be enough when there were four.
     let mut needed = partial.chunks_of(&ranges);
     needed.insert(3);
