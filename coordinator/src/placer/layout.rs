@@ -13,7 +13,9 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
+pub use forecast::{PROMPT_TOKENS, STEP_TOKENS_LEAST};
 pub use no_fit::{NoFit, NoRoom};
+pub use sizes::CONTEXT_TOKENS_USUAL;
 pub(super) use sizes::Sizes;
 
 use cut::Part;

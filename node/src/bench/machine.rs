@@ -3,7 +3,7 @@
 //! Products are measured for each format of weights, with one row, with some and with many, since which of two nodes is the
 //! faster depends on all of that: matrix units know one format and not the other, and with one row only memory counts.
 
-use crate::config::KvCache;
+use crate::config::low::KvCache;
 use kernels::cpu::{Level, Team};
 use kernels::{
     AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Ops, PackedBytes, SequenceRows, WeightFormat,
@@ -67,7 +67,7 @@ struct Attention {
     decode_per_sec: u64,
 }
 
-/// Takes about a second on one core and some 80 MB.
+/// Takes about a second on one core, and some 100 MB.
 pub fn measure(threads: usize, level: Option<Level>) -> anyhow::Result<Rates> {
     let mut cpu = Cpu::new(Team::new(threads, |_| ())?, level)?;
     let mut matrices = Matrices::new(&cpu)?;

@@ -11,9 +11,10 @@ use super::sizes::{Sizes, Work, nanoseconds};
 use crate::engine::PROMPT_STEP_MAX;
 use proto::cluster::Prediction;
 
-const PROMPT_TOKENS: u64 = 512;
+/// Of the prompt that a prediction is made for.
+pub const PROMPT_TOKENS: u64 = 512;
 /// The engine cuts prompts no finer, however slow a step is.
-const STEP_TOKENS_LEAST: u64 = 16;
+pub const STEP_TOKENS_LEAST: u64 = 16;
 
 pub struct Forecast<'a> {
     sizes: &'a Sizes<'a>,
