@@ -5,6 +5,7 @@
 
 use crate::config::low::KvCache;
 use kernels::cpu::{Level, Team};
+use kernels::memory::ALIGNMENT;
 use kernels::{
     AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Ops, PackedBytes, SequenceRows, WeightFormat,
 };
@@ -128,6 +129,8 @@ const PRODUCTS: [(WeightFormat, InputPrecision); 9] = [
 /// The same bytes, taken for packed matrices of one format after the other.
 struct Matrices {
     bytes: Arc<Vec<u8>>,
+    /// Where they begin: on a cache line, as packed weights do.
+    first: usize,
     x: <Cpu as Ops>::Tensor,
 }
 
@@ -140,8 +143,9 @@ impl Matrices {
             .collect();
         cpu.write(&mut x, &values);
         // In every format numbers of ordinary size.
-        let bytes = Arc::new(vec![0x31_u8; BYTES]);
-        Ok(Matrices { bytes, x })
+        let bytes = Arc::new(vec![0x31_u8; BYTES + ALIGNMENT]);
+        let first = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Ok(Matrices { bytes, first, x })
     }
 
     fn product(
@@ -178,7 +182,8 @@ impl Matrices {
         let matrix_bytes = format.row_bytes(INPUTS).expect("whole blocks") * outputs;
         let count = BYTES / matrix_bytes;
         let matrices = (0..count.min(ROUNDS + 1)).map(|place| {
-            let range = place * matrix_bytes..(place + 1) * matrix_bytes;
+            let start = self.first + place * matrix_bytes;
+            let range = start..start + matrix_bytes;
             let bytes = PackedBytes::new(self.bytes.clone(), range).expect("within the bytes");
             cpu.adopt(format, bytes, outputs, INPUTS)
         });
