@@ -34,7 +34,7 @@ pub use numerics::numerics_fingerprint;
 pub use rank::{Rank, Share};
 pub use sample::SampledToken;
 pub use sequences::SequenceTable;
-pub use shape::model_shape;
+pub use shape::{model_shape, product_kind};
 pub use stage::{Output, Stage};
 pub use stage_table::{PlanBounds, StageTable, UnfitPlan};
 pub use step::{LogitRow, PASS_ROWS_MAX, Pass, Purpose, StepInput, StepOutput};

@@ -1,8 +1,10 @@
 use crate::gguf::{Gguf, Tensor};
 use crate::memory::ModelMemory;
-use crate::model::{LoadError, ModelConfig};
+use crate::model::{LoadError, ModelConfig, precision};
 use crate::stage::{Stage, layer_of};
-use proto::cluster::ModelShape;
+use kernels::{InputPrecision, KvFormat, WeightFormat};
+use proto::cluster::{InputTerms, KvCacheFormat, MatrixFormat, ModelShape, ProductKind, Products};
+use std::collections::BTreeMap;
 
 /// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes are those of
 /// the file; a device may pack weights a little tighter or looser.
@@ -15,11 +17,7 @@ pub fn model_shape(
     let layer_weight_bytes: Vec<u64> = (0..config.layers)
         .map(|layer| bytes_of_layer(gguf, layer))
         .collect();
-    let layer_weights: u64 = gguf
-        .tensors()
-        .filter(|tensor| tensor.name.starts_with("blk."))
-        .map(weights)
-        .sum();
+    let layer_products = (0..config.layers).map(|layer| products_of_layer(gguf, layer));
     let embedding = gguf.tensor("token_embd.weight")?;
     let output = match config.tied_embeddings {
         true => embedding,
@@ -31,16 +29,66 @@ pub fn model_shape(
         hidden: config.hidden as u32,
         heads: config.heads as u32,
         kv_heads: config.kv_heads as u32,
+        head_dim: config.head_dim as u32,
         context_tokens_max: config.context_tokens_max,
         layer_weight_bytes,
-        layer_weights: layer_weights / config.layers as u64,
+        layer_products: layer_products.collect::<Result<_, _>>()?,
         embedding_bytes: bytes(embedding),
         head_bytes: bytes(output) + bytes(norm),
-        head_weights: weights(output),
+        head_products: Products {
+            kind: product_kind(output.format()?, precision::LOGITS),
+            weights: weights(output),
+        },
         kv_bytes_per_token_layer: (2 * config.kv_heads * config.kv.head_bytes(config.head_dim)) as u64,
+        kv_cache: match config.kv {
+            KvFormat::Bf16 => KvCacheFormat::Bf16,
+            KvFormat::Int8 => KvCacheFormat::Int8,
+        },
         workspace_bytes: memory.workspace_bytes + common_bytes(config, gguf),
         block_tokens,
     })
+}
+
+/// What decides how long a product takes. Float weights see their inputs as they are, whatever the precision.
+pub fn product_kind(format: WeightFormat, precision: InputPrecision) -> ProductKind {
+    let quantised = |format| match precision {
+        InputPrecision::OneTerm => (format, InputTerms::One),
+        InputPrecision::TwoTerms => (format, InputTerms::Two),
+    };
+    let (format, inputs) = match format {
+        WeightFormat::F32 => (MatrixFormat::F32, InputTerms::One),
+        WeightFormat::F16 => (MatrixFormat::F16, InputTerms::One),
+        WeightFormat::Bf16 => (MatrixFormat::Bf16, InputTerms::One),
+        WeightFormat::Q8_0 => quantised(MatrixFormat::Q8_0),
+        WeightFormat::Q4_0 => quantised(MatrixFormat::Q4_0),
+        WeightFormat::Q4_1 => quantised(MatrixFormat::Q4_1),
+    };
+    ProductKind { format, inputs }
+}
+
+/// The matrices of a layer, and how finely each sees its input.
+const MATRICES: [(&str, InputPrecision); 7] = [
+    ("attn_q", precision::QUERY_KEY_VALUE),
+    ("attn_k", precision::QUERY_KEY_VALUE),
+    ("attn_v", precision::QUERY_KEY_VALUE),
+    ("attn_output", precision::ATTENTION_OUTPUT),
+    ("ffn_gate", precision::GATE_UP),
+    ("ffn_up", precision::GATE_UP),
+    ("ffn_down", precision::DOWN),
+];
+
+fn products_of_layer(gguf: &Gguf<'_>, layer: usize) -> Result<Vec<Products>, LoadError> {
+    let mut found: BTreeMap<ProductKind, u64> = BTreeMap::new();
+    for (name, precision) in MATRICES {
+        let matrix = gguf.tensor(&format!("blk.{layer}.{name}.weight"))?;
+        *found
+            .entry(product_kind(matrix.format()?, precision))
+            .or_default() += weights(matrix);
+    }
+    let products = found.into_iter();
+    Ok(products
+        .map(|(kind, weights)| Products { kind, weights })
+        .collect())
 }
 
 /// What every stage holds besides: as one does in the middle of a longer model, of whose layers the file has none.

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Cuts, Replica, Stream, greedy, prompt};
 use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
+use proto::cluster::{InputTerms, MatrixFormat};
 use proto::request::Sampling;
 use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{AdapterId, BlockId, GroupId, SequenceId};
@@ -137,6 +138,38 @@ fn what_a_stage_takes_is_what_the_shape_says() {
             assert_eq!(memory.kv_bytes_per_block, kv);
         }
     }
+}
+
+/// Hidden 288, keys 96, feed-forward 384.
+#[test]
+fn a_shape_says_what_every_layer_is_multiplied_with_and_how_finely() {
+    let products = |format| {
+        let model = TinyLlama {
+            format,
+            ..odd_model(Output::Own)
+        };
+        let file = model.file();
+        let gguf = Gguf::parse(&file).unwrap();
+        let shape = model_shape(&ModelConfig::from_gguf(&gguf).unwrap(), &gguf, 16).unwrap();
+        assert_eq!(shape.layer_products.len(), 5);
+        assert_eq!(shape.head_products.weights, 288 * 515);
+        let of_layer = shape.layer_products[4].iter();
+        let listed: Vec<_> = of_layer
+            .map(|products| (products.kind.format, products.kind.inputs, products.weights))
+            .collect();
+        (listed, shape.head_products.kind)
+    };
+    // Query, key, value and down in two terms; the others in one.
+    let (two, one) = (288 * (288 + 96 + 96) + 384 * 288, 288 * 288 + 2 * 288 * 384);
+    let (of_layer, head) = products(WeightFormat::Q4_1);
+    let q4_1 = MatrixFormat::Q4_1;
+    assert_eq!(
+        of_layer,
+        [(q4_1, InputTerms::One, one), (q4_1, InputTerms::Two, two)]
+    );
+    assert_eq!((head.format, head.inputs), (q4_1, InputTerms::One));
+    let (of_layer, _) = products(WeightFormat::Bf16);
+    assert_eq!(of_layer, [(MatrixFormat::Bf16, InputTerms::One, one + two)]);
 }
 
 #[test]

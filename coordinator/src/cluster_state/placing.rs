@@ -219,6 +219,7 @@ impl ClusterState {
 fn is_sound(shape: &ModelShape) -> bool {
     (1..=LAYERS_MAX).contains(&shape.layers)
         && shape.layer_weight_bytes.len() == shape.layers as usize
+        && shape.layer_products.len() == shape.layers as usize
         && shape.block_tokens > 0
         && shape.context_tokens_max > 0
 }

@@ -39,6 +39,9 @@ pub struct EngineConfig {
     pub cost_prior: StepCost,
 }
 
+/// See [`EngineConfig::prompt_step_max`]; what prompts are expected to take is reckoned with it.
+pub const PROMPT_STEP_MAX: Span = Span::from_millis(250);
+
 impl EngineConfig {
     /// Sensible for a small model on a CPU. `blocks`, `context_tokens_max` and the ids are the caller's to set.
     pub fn for_replica(replica: ReplicaId, epoch: Epoch) -> EngineConfig {
@@ -54,7 +57,7 @@ impl EngineConfig {
             stages: 1,
             step_tokens_max: 512,
             between_tokens_max: Span::from_millis(50),
-            prompt_step_max: Span::from_millis(250),
+            prompt_step_max: PROMPT_STEP_MAX,
             cost_prior: StepCost::PRIOR,
         }
     }

@@ -11,8 +11,8 @@ mod scheduler;
 mod sequence;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
-pub use config::EngineConfig;
 pub(crate) use config::retry_after;
+pub use config::{EngineConfig, PROMPT_STEP_MAX};
 
 use crate::Machine;
 use crate::cost::CostFit;

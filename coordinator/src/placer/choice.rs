@@ -297,8 +297,7 @@ impl<'a> Table<'a> {
                 node: profile.node,
                 memory_bytes: free_bytes.saturating_add(spare_bytes),
                 threads: profile.threads,
-                read_bytes_per_sec: profile.read_bytes_per_sec,
-                multiply_adds_per_sec: profile.multiply_adds_per_sec,
+                rates: profile.rates.clone(),
                 links: profile.links.clone(),
             }
         };

@@ -7,18 +7,21 @@
 mod cut;
 mod forecast;
 mod no_fit;
+mod pace;
 mod reasons;
 mod sizes;
 #[cfg(test)]
 mod tests;
 
+pub use forecast::{PROMPT_TOKENS, STEP_TOKENS_LEAST};
 pub use no_fit::{NoFit, NoRoom};
+pub use sizes::CONTEXT_TOKENS_USUAL;
 pub(super) use sizes::Sizes;
 
 use cut::Part;
 use forecast::Forecast;
 use proto::NodeId;
-use proto::cluster::{LinkProfile, ModelShape, Prediction, StagePlace};
+use proto::cluster::{LinkProfile, ModelShape, NodeRates, Prediction, StagePlace};
 
 /// Of a link that nobody has measured: a gigabit, and a switch or two.
 const LINK_UNMEASURED: LinkProfile = LinkProfile {
@@ -34,8 +37,7 @@ pub struct Device {
     /// That is free for this model.
     pub memory_bytes: u64,
     pub threads: u32,
-    pub read_bytes_per_sec: u64,
-    pub multiply_adds_per_sec: u64,
+    pub rates: NodeRates,
     pub links: Vec<LinkProfile>,
 }
 

@@ -92,8 +92,7 @@ impl Town {
             node,
             memory_bytes: mebibytes * MIB,
             threads: 4,
-            read_bytes_per_sec: 10_000_000_000,
-            multiply_adds_per_sec: 100_000_000_000,
+            rates: rates(),
             links: vec![],
         })));
     }
@@ -224,6 +223,25 @@ impl Town {
     }
 }
 
+fn rates() -> NodeRates {
+    NodeRates {
+        products: vec![ProductRates {
+            kind: ProductKind::default(),
+            with_1_row_per_sec: 10_000_000_000,
+            with_16_rows_per_sec: 5_000_000_000,
+            with_128_rows_per_sec: 800_000_000,
+        }],
+        attention: vec![],
+    }
+}
+
+fn products(weights: u64) -> Products {
+    Products {
+        kind: ProductKind::default(),
+        weights,
+    }
+}
+
 /// A model of so many layers of 10 MiB, whose least cache takes 1 MiB for each layer and which needs 3 MiB in other ways: 2
 /// for embeddings and output matrix, 1 to compute in.
 pub fn deployment(name: &str, layers: u32, replicas: u32) -> Deployment {
@@ -241,13 +259,15 @@ pub fn deployment(name: &str, layers: u32, replicas: u32) -> Deployment {
             hidden: 1024,
             heads: 8,
             kv_heads: 8,
+            head_dim: 64,
             context_tokens_max: 1024,
             layer_weight_bytes: vec![10 * MIB; layers as usize],
-            layer_weights: 10 * MIB,
+            layer_products: vec![vec![products(10 * MIB)]; layers as usize],
             embedding_bytes: MIB,
             head_bytes: MIB,
-            head_weights: MIB,
+            head_products: products(MIB),
             kv_bytes_per_token_layer: 1024,
+            kv_cache: KvCacheFormat::Bf16,
             workspace_bytes: MIB,
             block_tokens: 16,
         },

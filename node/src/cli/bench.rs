@@ -160,7 +160,7 @@ Examples:
   cluster bench machine
   cluster bench machine --threads 1 --json";
 
-/// Measure what this machine can read and multiply: what models are placed by
+/// Measure how fast this machine multiplies each format of weights, and attends: what models are placed by
 #[derive(Args, Debug)]
 #[command(after_help = MACHINE_EXAMPLES)]
 struct BenchMachine {

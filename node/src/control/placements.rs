@@ -4,14 +4,16 @@ use super::report::{DeploymentStatus, Expectation, PlacementStatus, StageStatus}
 use crate::actors::board::{Board, Phase, ReplicaView};
 use crate::placement::outlook;
 use coordinator::cluster_state::ClusterState;
-use coordinator::cost::StepCost;
+use coordinator::cost::{StepCost, StepWork};
+use coordinator::engine::PROMPT_STEP_MAX;
+use coordinator::placer::layout::{CONTEXT_TOKENS_USUAL, PROMPT_TOKENS, STEP_TOKENS_LEAST};
 use proto::cluster::{Deployment, Placement};
 use proto::peer::Outlook;
 
 /// A plan that is further off than this is said to be.
 const OFF_PERCENT: f64 = 20.0;
-/// What a prediction of prompts is made for.
-const PROMPT_TOKENS: f64 = 512.0;
+/// A prompt is cut into no more steps than this.
+const STEPS_MAX: f64 = PROMPT_TOKENS as f64 / STEP_TOKENS_LEAST as f64;
 
 pub fn list(state: &ClusterState, board: &Board, outlook: &Outlook) -> Vec<DeploymentStatus> {
     let views = board.views();
@@ -62,11 +64,20 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
     }
 }
 
-/// Of one stream, and of prompts. A load tells the marginal costs of all stages at work.
+/// Of one stream, and of prompts, for what the prediction is made for. A load tells the marginal costs of all stages at work.
 fn measured(cost: &StepCost, stages: usize) -> [f64; 2] {
-    let one_token = cost.fixed_secs + cost.per_token_secs * stages as f64;
-    let prompt = cost.fixed_secs / stages as f64 + cost.per_token_secs * PROMPT_TOKENS;
-    [1.0 / one_token, PROMPT_TOKENS / prompt].map(|rate| if rate.is_finite() { rate } else { 0.0 })
+    let stages = stages as f64;
+    let token = StepWork {
+        tokens: 1,
+        context: CONTEXT_TOKENS_USUAL,
+    };
+    let one_token = cost.fixed_secs + cost.marginal_secs(token) * stages;
+    let prompt = cost.marginal_secs(StepWork::slice(0, PROMPT_TOKENS as u32));
+    // Each step of it begins anew.
+    let step = PROMPT_STEP_MAX.as_secs_f64() - cost.fixed_secs;
+    let steps = (prompt * stages / step.max(0.0)).ceil().clamp(1.0, STEPS_MAX);
+    let prompt = prompt + cost.fixed_secs / stages * steps;
+    [1.0 / one_token, PROMPT_TOKENS as f64 / prompt].map(|rate| if rate.is_finite() { rate } else { 0.0 })
 }
 
 impl Expectation {
@@ -101,5 +112,18 @@ mod tests {
         };
         assert_eq!(measured(&cost, 1), [1000.0, 1000.0]);
         assert_eq!(measured(&cost, 2), [500.0, 1000.0]);
+    }
+
+    #[test]
+    fn attention_counts_and_what_every_step_of_a_prompt_costs() {
+        let cost = StepCost {
+            fixed_secs: 10e-3,
+            per_token_secs: 1e-3,
+            per_context_secs: 1e-6,
+        };
+        let [stream, prompts] = measured(&cost, 1);
+        assert!((stream - 1.0 / 11.512e-3).abs() < 1e-6, "{stream}");
+        // 643 ms to compute, of which a step has 240: so there are three, with 10 ms more each.
+        assert!((prompts - 512.0 / 673.328e-3).abs() < 1e-6, "{prompts}");
     }
 }

@@ -97,8 +97,7 @@ impl Profiling {
             node: self.state.node(),
             memory_bytes: self.steady_memory_bytes(),
             threads: rates.threads as u32,
-            read_bytes_per_sec: rates.read_bytes_per_sec as u64,
-            multiply_adds_per_sec: rates.multiply_adds_per_sec as u64,
+            rates: rates.of_node(),
             links: links.values().copied().collect(),
         }
     }
@@ -182,7 +181,7 @@ impl Profiling {
         loop {
             match measured(&asked).await {
                 Ok(rates) => {
-                    remember(&path, asked, rates);
+                    remember(&path, asked, &rates);
                     return rates;
                 }
                 Err(error) => {
@@ -273,7 +272,8 @@ fn recall(path: &Path, asked: &Asked) -> Option<Rates> {
 }
 
 /// A cache: without it, the next run measures again.
-fn remember(path: &PathBuf, asked: Asked, rates: Rates) {
+fn remember(path: &PathBuf, asked: Asked, rates: &Rates) {
+    let rates = rates.clone();
     let kept = serde_json::to_vec(&Kept { asked, rates }).expect("numbers are JSON");
     if let Err(error) = std::fs::write(path, kept) {
         tracing::debug!(%error, "what was measured of this machine is not kept");

@@ -5,6 +5,7 @@ mod command;
 mod image;
 mod outcome;
 mod placement;
+mod rates;
 mod record;
 
 pub use command::{Authorities, FeatureLevel, Founding, MemberAt, MemberIs, PLACING_LEVEL, Proposal};
@@ -17,4 +18,5 @@ pub use outcome::{Applied, Outcome, OverBudget, Rejected};
 pub use placement::{
     Deployment, KvCacheFormat, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, StagePlace,
 };
+pub use rates::{AttentionRates, InputTerms, MatrixFormat, NodeRates, ProductKind, ProductRates, Products};
 pub use record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, Role, TenantRecord, TokenRecord};

@@ -1,6 +1,7 @@
 //! Models that are deployed to the cluster, what nodes can carry of them, and where they were put. Persisted and sent:
 //! fields never change.
 
+use super::rates::{NodeRates, Products};
 use super::record::ModelRecord;
 use crate::{NodeId, ReplicaId};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -13,10 +14,7 @@ pub struct NodeProfile {
     pub memory_bytes: u64,
     /// Of computation.
     pub threads: u32,
-    /// Weights read from memory by all threads together.
-    pub read_bytes_per_sec: u64,
-    /// Products of 8-bit integers, added up, by all threads together.
-    pub multiply_adds_per_sec: u64,
+    pub rates: NodeRates,
     /// To other nodes, as far as they were measured.
     pub links: Vec<LinkProfile>,
 }
@@ -36,20 +34,24 @@ pub struct ModelShape {
     pub hidden: u32,
     pub heads: u32,
     pub kv_heads: u32,
+    /// Numbers in a query, key or value of one head.
+    pub head_dim: u32,
     pub context_tokens_max: u32,
     /// As packed in memory, one for each layer.
     pub layer_weight_bytes: Vec<u64>,
-    /// Parameters of one layer, the mean over all.
-    pub layer_weights: u64,
+    /// What every row is multiplied with, for each layer.
+    pub layer_products: Vec<Vec<Products>>,
     /// On the first stage only: the table of embeddings.
     pub embedding_bytes: u64,
     /// On the last stage only: the last norm and the output matrix, which is counted here also where it is the table of
     /// embeddings again.
     pub head_bytes: u64,
-    /// Parameters of the output matrix.
-    pub head_weights: u64,
+    /// With the output matrix, of rows whose logits are wanted.
+    pub head_products: Products,
     /// Keys and values of one position in one layer.
     pub kv_bytes_per_token_layer: u64,
+    /// As the deployment's: it decides how fast attention is.
+    pub kv_cache: KvCacheFormat,
     /// Room to compute in, for one stage at most.
     pub workspace_bytes: u64,
     /// Positions in a block of KV cache.

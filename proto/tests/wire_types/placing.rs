@@ -2,9 +2,9 @@
 
 use super::{Check, entry};
 use proto::cluster::{
-    ClusterCommand, ClusterImage, Deployment, ImageV1, ImageV2, KvCacheFormat, LinkProfile, ModelRecord,
-    ModelShape, NodeProfile, OverBudget, Placement, Prediction, Proposal, Rejected, StagePlace, Undeploy,
-    Unplace,
+    AttentionRates, ClusterCommand, ClusterImage, Deployment, ImageV1, ImageV2, InputTerms, KvCacheFormat,
+    LinkProfile, MatrixFormat, ModelRecord, ModelShape, NodeProfile, NodeRates, OverBudget, Placement,
+    Prediction, ProductKind, ProductRates, Products, Proposal, Rejected, StagePlace, Undeploy, Unplace,
 };
 use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::peer::*;
@@ -48,13 +48,44 @@ pub fn each_of_weights(check: &mut impl Check) {
     check.check("want_chunks", Kind::WantChunks, wanted);
 }
 
+fn rates() -> NodeRates {
+    let kinds = MatrixFormat::ALL.into_iter().zip(3..);
+    NodeRates {
+        products: kinds
+            .map(|(format, rate)| ProductRates {
+                kind: ProductKind {
+                    format,
+                    inputs: InputTerms::Two,
+                },
+                with_1_row_per_sec: rate,
+                with_16_rows_per_sec: 10 * rate,
+                with_128_rows_per_sec: 100 * rate,
+            })
+            .collect(),
+        attention: vec![AttentionRates {
+            kv_cache: KvCacheFormat::Int8,
+            prompt_per_sec: 9,
+            decode_per_sec: 10,
+        }],
+    }
+}
+
+fn products(weights: u64) -> Products {
+    Products {
+        kind: ProductKind {
+            format: MatrixFormat::Q4_0,
+            inputs: InputTerms::One,
+        },
+        weights,
+    }
+}
+
 fn profile() -> NodeProfile {
     NodeProfile {
         node: NodeId(9),
         memory_bytes: 1,
         threads: 2,
-        read_bytes_per_sec: 3,
-        multiply_adds_per_sec: 4,
+        rates: rates(),
         links: vec![LinkProfile {
             to: NodeId(8),
             bytes_per_sec: 5,
@@ -78,13 +109,15 @@ fn deployment() -> Deployment {
             hidden: 2,
             heads: 3,
             kv_heads: 4,
+            head_dim: 14,
             context_tokens_max: 5,
             layer_weight_bytes: vec![6],
-            layer_weights: 7,
+            layer_products: vec![vec![products(7)]],
             embedding_bytes: 8,
             head_bytes: 9,
-            head_weights: 10,
+            head_products: products(10),
             kv_bytes_per_token_layer: 11,
+            kv_cache: KvCacheFormat::Bf16,
             workspace_bytes: 12,
             block_tokens: 13,
         },

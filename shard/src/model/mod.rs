@@ -10,7 +10,7 @@ mod linear;
 mod load_error;
 mod mlp;
 mod packed_cache;
-mod precision;
+pub mod precision;
 mod rope;
 mod weights;
 

@@ -49,6 +49,7 @@ fn deployment(name: &str, digest: u8) -> Deployment {
             heads: 4,
             context_tokens_max: 64,
             layer_weight_bytes: vec![5; LAYERS as usize],
+            layer_products: vec![vec![]; LAYERS as usize],
             block_tokens: 16,
             ..ModelShape::default()
         },
@@ -296,6 +297,7 @@ fn a_deployed_name_means_one_file() {
     for break_it in [
         |shape: &mut ModelShape| shape.layers = 0,
         |shape: &mut ModelShape| shape.layers = 5,
+        |shape: &mut ModelShape| shape.layer_products.clear(),
         |shape: &mut ModelShape| shape.block_tokens = 0,
         |shape: &mut ModelShape| shape.context_tokens_max = 0,
     ] {

@@ -3,14 +3,18 @@
 //! As many micro-batches are on their way as there are stages. A step of a stage takes as long as [`Sizes::step_ns`] says, a
 //! hop its bytes over the link and half a round trip, and the sampled tokens go back to the first stage in half a round
 //! trip. A round lasts as long as one micro-batch needs for all of it, or as the slowest stage needs for all micro-batches.
+//! Streams have the usual context behind them. Prompts are cut as the engine cuts them, so that no step is longer than it
+//! lets one be; one that comes alone also into as many parts as there are stages.
 
 use super::cut::Part;
 use super::sizes::{Sizes, Work, nanoseconds};
+use crate::engine::PROMPT_STEP_MAX;
 use proto::cluster::Prediction;
 
-/// Chunks of prompts, many of them one after the other.
-const PREFILL_CHUNK: u64 = 256;
-const PROMPT_TOKENS: u64 = 512;
+/// Of the prompt that a prediction is made for.
+pub const PROMPT_TOKENS: u64 = 512;
+/// The engine cuts prompts no finer, however slow a step is.
+pub const STEP_TOKENS_LEAST: u64 = 16;
 
 pub struct Forecast<'a> {
     sizes: &'a Sizes<'a>,
@@ -46,11 +50,8 @@ impl<'a> Forecast<'a> {
             decode_1_millitokens_per_sec: decode(1),
             decode_16_millitokens_per_sec: decode(16),
             decode_128_millitokens_per_sec: decode(128),
-            prefill_millitokens_per_sec: per_sec_millis(
-                PREFILL_CHUNK,
-                self.pass(Work::prefill(PREFILL_CHUNK)).slowest_ns,
-            ),
-            first_token_micros: self.pass(Work::prefill(PROMPT_TOKENS)).round_ns / 1000,
+            prefill_millitokens_per_sec: per_sec_millis(PROMPT_TOKENS, self.prompt_ns()),
+            first_token_micros: self.first_token_ns() / 1000,
             bubble_per_mille: self.bubble_per_mille(128),
         }
     }
@@ -67,6 +68,41 @@ impl<'a> Forecast<'a> {
             micro_batches,
             busy_ns: pass.busy_ns,
         }
+    }
+
+    /// Of one prompt among many: stages are at work on others meanwhile.
+    fn prompt_ns(&self) -> u64 {
+        let parts = prompt_parts(self.prompt_steps());
+        let slowest = parts.map(|work| self.pass(work).slowest_ns);
+        slowest.fold(0, u64::saturating_add)
+    }
+
+    /// So many steps a prompt takes that are no longer than the engine lets them be.
+    fn prompt_steps(&self) -> u64 {
+        let whole_ns = self.pass(Work::prefill(0..PROMPT_TOKENS, PROMPT_TOKENS)).busy_ns;
+        whole_ns
+            .div_ceil(PROMPT_STEP_MAX.0)
+            .clamp(1, PROMPT_TOKENS / STEP_TOKENS_LEAST)
+    }
+
+    /// Of a prompt that comes alone. A stage begins a part when it has the rows from the stage before, and is done with the
+    /// part before.
+    fn first_token_ns(&self) -> u64 {
+        let stages = self.parts.len();
+        let mut done_ns = vec![0_u64; stages];
+        for work in prompt_parts(self.prompt_steps().max(self.stages())) {
+            let mut arrived_ns = 0_u64;
+            for (stage, done_ns) in done_ns.iter_mut().enumerate() {
+                let Part { device, layers } = &self.parts[stage];
+                let step_ns = self.sizes.step_ns(device, layers, work);
+                *done_ns = arrived_ns.max(*done_ns).saturating_add(step_ns);
+                if stage + 1 < stages {
+                    let moved_ns = done_ns.saturating_add(self.move_ns(stage, work.tokens));
+                    arrived_ns = moved_ns.saturating_add(self.wait_ns(stage, stage + 1));
+                }
+            }
+        }
+        done_ns[stages - 1].saturating_add(self.wait_ns(stages - 1, 0))
     }
 
     fn bubble_per_mille(&self, streams: u64) -> u32 {
@@ -118,6 +154,12 @@ impl<'a> Forecast<'a> {
             }
         }
     }
+}
+
+/// A prompt in so many steps.
+fn prompt_parts(steps: u64) -> impl Iterator<Item = Work> {
+    let cut = move |step: u64| PROMPT_TOKENS * step / steps;
+    (0..steps).map(move |step| Work::prefill(cut(step)..cut(step + 1), PROMPT_TOKENS))
 }
 
 fn per_sec_millis(tokens: u64, period_ns: u64) -> u64 {

@@ -4,8 +4,10 @@ use super::Device;
 use super::cut::{MICRO_BATCH, Part};
 use super::forecast::Forecast;
 use super::no_fit::{mebibytes_up, millis};
-use super::sizes::{Sizes, Work};
-use proto::cluster::Prediction;
+use super::pace::product_ns;
+use super::sizes::{CONTEXT_TOKENS_USUAL, Sizes, Work};
+use proto::cluster::{MatrixFormat, Prediction};
+use std::collections::BTreeMap;
 
 pub fn lines(
     sizes: &Sizes<'_>,
@@ -49,16 +51,7 @@ fn stage(sizes: &Sizes<'_>, index: usize, part: &Part<'_>, blocks: u32) -> Strin
     let (device, layers) = (part.device, &part.layers);
     let work = Work::decode(MICRO_BATCH);
     let cache_bytes = sizes.block_bytes(layers).saturating_mul(u64::from(blocks));
-    let bound = match sizes.read_ns(device, layers) >= sizes.multiply_ns(device, layers, work) {
-        true => format!(
-            "reading weights at {:.1} GB/s",
-            device.read_bytes_per_sec as f64 / 1e9
-        ),
-        false => format!(
-            "multiplying at {:.1} G products/s",
-            device.multiply_adds_per_sec as f64 / 1e9
-        ),
-    };
+    let bound = bound(sizes, part, work);
     let ranks = match sizes.ranks() {
         1 => String::new(),
         ranks => format!(", {ranks} ranks"),
@@ -79,6 +72,27 @@ fn stage(sizes: &Sizes<'_>, index: usize, part: &Part<'_>, blocks: u32) -> Strin
         mebibytes_up(sizes.workspace_bytes()),
         millis(sizes.step_ns(device, layers, work)),
     )
+}
+
+/// What takes most of a step.
+fn bound(sizes: &Sizes<'_>, part: &Part<'_>, work: Work) -> String {
+    let (device, layers) = (part.device, &part.layers);
+    // Time and products, by format.
+    let mut formats: BTreeMap<MatrixFormat, (u64, u128)> = BTreeMap::new();
+    for (kind, weights, rows) in sizes.products(layers, work) {
+        let (elapsed_ns, products) = formats.entry(kind.format).or_default();
+        *elapsed_ns = elapsed_ns.saturating_add(product_ns(device, kind, weights, rows));
+        *products += u128::from(weights) * u128::from(rows);
+    }
+    let attention_ns = sizes.attention_ns(device, layers, work);
+    let slowest = formats.iter().max_by_key(|(_, (elapsed_ns, _))| *elapsed_ns);
+    match slowest {
+        Some((format, (elapsed_ns, products))) if *elapsed_ns >= attention_ns => format!(
+            "multiplying {format} weights at {:.1} G products/s",
+            *products as f64 / (*elapsed_ns).max(1) as f64
+        ),
+        Some(_) | None => format!("attention over {CONTEXT_TOKENS_USUAL} positions each"),
+    }
 }
 
 fn hop(sizes: &Sizes<'_>, index: usize, parts: &[Part<'_>], forecast: &Forecast<'_>) -> String {

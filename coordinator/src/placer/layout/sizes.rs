@@ -1,7 +1,9 @@
 //! What a run of layers takes of a node's memory and time.
 
 use super::Device;
-use proto::cluster::ModelShape;
+use super::pace::{Rows, attention_ns, product_ns};
+use proto::cluster::{ModelShape, ProductKind};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A longer context than this is not insisted on: a replica whose cache is shorter than its model's context serves
@@ -14,6 +16,9 @@ const CACHE_SHARE: u64 = 4;
 /// What a step costs a stage before it has computed anything: waking threads, frames in and out.
 const STEP_FIXED_NS: u64 = 100_000;
 
+/// What streams are taken to have behind them, on average.
+pub const CONTEXT_TOKENS_USUAL: u64 = 512;
+
 /// What one step has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Work {
@@ -21,6 +26,9 @@ pub struct Work {
     pub tokens: u64,
     /// Of which so many go through the output matrix.
     pub outputs: u64,
+    /// Pairs of a position to compute and one that it sees.
+    pub seen: u64,
+    pub rows: Rows,
 }
 
 impl Work {
@@ -29,12 +37,20 @@ impl Work {
         Work {
             tokens: streams,
             outputs: streams,
+            seen: streams * CONTEXT_TOKENS_USUAL,
+            rows: Rows::OfStreams,
         }
     }
 
-    /// A part of a prompt, or all of it.
-    pub fn prefill(tokens: u64) -> Work {
-        Work { tokens, outputs: 1 }
+    /// These positions of a prompt of so many. After its last one something is sampled.
+    pub fn prefill(positions: Range<u64>, prompt_tokens: u64) -> Work {
+        let tokens = positions.end - positions.start;
+        Work {
+            tokens,
+            outputs: u64::from(positions.end == prompt_tokens),
+            seen: positions.start * tokens + tokens * (tokens + 1) / 2,
+            rows: Rows::OfPrompt,
+        }
     }
 }
 
@@ -44,20 +60,17 @@ pub struct Sizes<'a> {
     ranks: u32,
     /// Of all layers before each, and of all.
     bytes_before: Vec<u64>,
+    /// Of all layers before each, and of all: parameters that rows are multiplied with.
+    weights_before: BTreeMap<ProductKind, Vec<u64>>,
 }
 
 impl<'a> Sizes<'a> {
     pub fn new(shape: &'a ModelShape, ranks: u32) -> Sizes<'a> {
-        let mut bytes_before = vec![0];
-        let mut sum: u64 = 0;
-        for bytes in &shape.layer_weight_bytes {
-            sum = sum.saturating_add(*bytes);
-            bytes_before.push(sum);
-        }
         Sizes {
             shape,
             ranks,
-            bytes_before,
+            bytes_before: sums(shape.layer_weight_bytes.iter().copied()),
+            weights_before: weights_before(shape),
         }
     }
 
@@ -161,30 +174,67 @@ impl<'a> Sizes<'a> {
             .saturating_add(more_workspaces)
     }
 
-    /// Reading and multiplying go on side by side, so the slower of the two counts.
+    /// Products, attention, and what every step costs.
     pub fn step_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
-        self.read_ns(device, layers)
-            .max(self.multiply_ns(device, layers, work))
-            .saturating_add(STEP_FIXED_NS)
+        let products = self.products(layers, work);
+        let products_ns = products.map(|(kind, weights, rows)| product_ns(device, kind, weights, rows));
+        products_ns
+            .fold(STEP_FIXED_NS, u64::saturating_add)
+            .saturating_add(self.attention_ns(device, layers, work))
     }
 
-    pub fn read_ns(&self, device: &Device, layers: &Range<u32>) -> u64 {
-        nanoseconds(u128::from(self.read_bytes(layers)), device.read_bytes_per_sec)
+    /// What is multiplied with how many rows. The output matrix comes by itself, after the layers.
+    pub fn products(
+        &self,
+        layers: &Range<u32>,
+        work: Work,
+    ) -> impl Iterator<Item = (ProductKind, u64, u64)> + '_ {
+        let (start, end) = (layers.start as usize, layers.end as usize);
+        let of_layers = self.weights_before.iter();
+        let of_head = self.is_last(layers).then_some(&self.shape.head_products);
+        of_layers
+            .map(move |(kind, before)| (*kind, before[end] - before[start], work.tokens))
+            .chain(of_head.map(|head| (head.kind, head.weights, work.outputs)))
     }
 
-    pub fn multiply_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
-        let count = u128::from(layers.end - layers.start);
-        let of_layers = count * u128::from(self.shape.layer_weights) * u128::from(work.tokens);
-        let of_head = match self.is_last(layers) {
-            true => u128::from(self.shape.head_weights) * u128::from(work.outputs),
-            false => 0,
-        };
-        nanoseconds(of_layers + of_head, device.multiply_adds_per_sec)
+    pub fn attention_ns(&self, device: &Device, layers: &Range<u32>, work: Work) -> u64 {
+        let row = u128::from(self.shape.heads) * u128::from(self.shape.head_dim);
+        // One multiplication with a key, one with a value.
+        let multiplications = (2 * row).saturating_mul(u128::from(work.seen));
+        let of_layers = multiplications.saturating_mul(u128::from(layers.end - layers.start));
+        attention_ns(device, self.shape.kv_cache, work.rows, of_layers)
     }
 
     fn is_last(&self, layers: &Range<u32>) -> bool {
         layers.end == self.layers()
     }
+}
+
+/// Of everything before each, and of all.
+fn sums(amounts: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut sums = vec![0_u64];
+    for amount in amounts {
+        sums.push(sums[sums.len() - 1].saturating_add(amount));
+    }
+    sums
+}
+
+fn weights_before(shape: &ModelShape) -> BTreeMap<ProductKind, Vec<u64>> {
+    let all = || shape.layer_products.iter().flatten();
+    let kinds = all().map(|products| (products.kind, ()));
+    let of_kind = |kind: ProductKind| {
+        let layers = (0..shape.layer_weight_bytes.len()).map(move |layer| {
+            let products = shape.layer_products.get(layer).into_iter().flatten();
+            let same = products.filter(|products| products.kind == kind);
+            same.map(|products| products.weights).fold(0, u64::saturating_add)
+        });
+        sums(layers)
+    };
+    kinds
+        .collect::<BTreeMap<_, _>>()
+        .into_keys()
+        .map(|kind| (kind, of_kind(kind)))
+        .collect()
 }
 
 /// How long so much takes at this rate, rounded up; nothing ever comes of a rate of zero.
