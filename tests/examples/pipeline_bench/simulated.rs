@@ -28,6 +28,9 @@ fn toml(case: &Case, placed: &Placed) -> String {
     let blocks = placed.placement()["blocks"].as_u64().expect("a number");
     format!(
         "arrivals_secs = {}
+        [cluster]
+        network_us = 0.0
+        network_jitter_us = 0.0
         [engine]
         blocks = {blocks}
         [device]
