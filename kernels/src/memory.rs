@@ -89,6 +89,12 @@ impl<T: Plain> Deref for Memory<T> {
     }
 }
 
+impl<T: Plain> AsRef<[T]> for Memory<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
 impl<T: Plain> DerefMut for Memory<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`; `&mut self` makes it exclusive.

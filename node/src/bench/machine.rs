@@ -5,7 +5,7 @@
 
 use crate::config::low::KvCache;
 use kernels::cpu::{Level, Team};
-use kernels::memory::ALIGNMENT;
+use kernels::memory::Memory;
 use kernels::{
     AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Ops, PackedBytes, SequenceRows, WeightFormat,
 };
@@ -152,9 +152,7 @@ const PRODUCTS: [(WeightFormat, InputPrecision); 9] = [
 
 /// The same bytes, taken for packed matrices of one format after the other.
 struct Matrices {
-    bytes: Arc<Vec<u8>>,
-    /// Where they begin: on a cache line, as packed weights do.
-    first: usize,
+    bytes: Arc<Memory<u8>>,
     x: <Cpu as Ops>::Tensor,
 }
 
@@ -166,10 +164,12 @@ impl Matrices {
             .map(|place| (place % 17) as f32 - 8.0)
             .collect();
         cpu.write(&mut x, &values);
+        // As packed weights lie.
+        let mut bytes = Memory::zeroed_in_huge_pages(BYTES)?;
         // In every format numbers of ordinary size.
-        let bytes = Arc::new(vec![0x31_u8; BYTES + ALIGNMENT]);
-        let first = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Ok(Matrices { bytes, first, x })
+        bytes.fill(0x31);
+        let bytes = Arc::new(bytes);
+        Ok(Matrices { bytes, x })
     }
 
     fn product(
@@ -206,8 +206,7 @@ impl Matrices {
         let matrix_bytes = format.row_bytes(INPUTS).expect("whole blocks") * outputs;
         let count = BYTES / matrix_bytes;
         let matrices = (0..count.min(ROUNDS + 1)).map(|place| {
-            let start = self.first + place * matrix_bytes;
-            let range = start..start + matrix_bytes;
+            let range = place * matrix_bytes..(place + 1) * matrix_bytes;
             let bytes = PackedBytes::new(self.bytes.clone(), range).expect("within the bytes");
             cpu.adopt(format, bytes, outputs, INPUTS)
         });
