@@ -112,7 +112,7 @@ impl std::ops::AddAssign for StepWork {
 /// Older steps count less: after this many steps a measurement weighs 1/e.
 const MEMORY_STEPS: f64 = 200.0;
 /// The prior weighs as much as this many measurements.
-const PRIOR_STEPS: f64 = 0.01;
+const PRIOR_STEPS: f64 = 1e-4;
 /// A step faster than this part of its forecast is taken for a clock's error and counted as this.
 const SPEED_UP_MAX: f64 = 0.1;
 /// Each measurement moves the warm start a little, so few rounds are enough.
@@ -121,6 +121,9 @@ const SWEEPS: usize = 8;
 /// Fits [`StepCost`] online: least squares of the *relative* error with exponential forgetting and a weak pull to the
 /// prior, solved by coordinate descent with every coefficient held at zero or above. A hiccup that makes one step ten
 /// times as long is divided by its own length, so it hardly counts.
+///
+/// Of the prior only the proportions are believed: it is pulled to as it would be at the pace that was measured. As it stands, it
+/// would outweigh dozens of measurements of a device that is many times as slow.
 #[derive(Clone, Debug)]
 pub struct CostFit {
     cost: [f64; 3],
@@ -154,7 +157,8 @@ impl CostFit {
         let secs = elapsed.as_secs_f64().max(self.cost().secs(work) * SPEED_UP_MAX);
         if secs > 0.0 {
             self.remember([1.0 / secs, work.tokens as f64 / secs, work.context as f64 / secs]);
-            (0..SWEEPS).for_each(|_| self.sweep());
+            let prior = self.prior.map(|cost| cost * self.pace());
+            (0..SWEEPS).for_each(|_| self.sweep(&prior));
         }
     }
 
@@ -168,26 +172,31 @@ impl CostFit {
         }
     }
 
-    fn sweep(&mut self) {
+    /// How many times as long as the prior says steps take, by least squares of the relative error.
+    fn pace(&self) -> f64 {
+        let sum = |weights: &[f64; 3]| -> f64 {
+            let products = weights.iter().zip(&self.prior);
+            products.map(|(weight, cost)| weight * cost).sum()
+        };
+        let pace = sum(&self.sums) / sum(&self.moments.map(|row| sum(&row)));
+        if pace.is_normal() { pace } else { 1.0 }
+    }
+
+    fn sweep(&mut self, prior: &[f64; 3]) {
         for row in 0..3 {
-            let ridge = self.ridge(row);
+            let ridge = match prior[row] > 0.0 {
+                true => PRIOR_STEPS / (prior[row] * prior[row]),
+                false => 0.0,
+            };
             let others: f64 = (0..3)
                 .filter(|column| *column != row)
                 .map(|column| self.moments[row][column] * self.cost[column])
                 .sum();
             let weight = self.moments[row][row] + ridge;
             if weight > 0.0 {
-                let pull = self.sums[row] + ridge * self.prior[row] - others;
+                let pull = self.sums[row] + ridge * prior[row] - others;
                 self.cost[row] = (pull / weight).max(0.0);
             }
-        }
-    }
-
-    fn ridge(&self, row: usize) -> f64 {
-        if self.prior[row] > 0.0 {
-            PRIOR_STEPS / (self.prior[row] * self.prior[row])
-        } else {
-            0.0
         }
     }
 }
@@ -224,6 +233,37 @@ mod tests {
                 "{start}+{count}: {:?}",
                 fit.cost()
             );
+        }
+    }
+
+    /// What is told of a device before its first request comes from five steps.
+    #[test]
+    fn a_few_steps_tell_of_devices_of_any_pace() {
+        for (fixed_secs, per_token_secs) in [(65e-3, 10e-3), (65e-3, 1e-3), (5e-3, 1.5e-3), (2e-4, 2e-5)] {
+            let truth = StepCost {
+                fixed_secs,
+                per_token_secs,
+                per_context_secs: per_token_secs * 1e-4,
+            };
+            for sequences in [2, 8] {
+                let mut fit = CostFit::new(StepCost::PRIOR);
+                for (sequences, start, count) in [
+                    (1, 8, 1),
+                    (1, 9, 1),
+                    (sequences, 0, 8),
+                    (sequences, 8, 1),
+                    (sequences, 9, 1),
+                ] {
+                    let mut work = StepWork::default();
+                    (0..sequences).for_each(|_| work += StepWork::slice(start, count));
+                    fit.observe(work, Span::from_secs_f64(truth.secs(work)));
+                }
+                for tokens in [1, 8, 64] {
+                    let work = StepWork { tokens, context: 0 };
+                    let off = (fit.cost().secs(work) / truth.secs(work) - 1.0).abs();
+                    assert!(off < 0.1, "{tokens} tokens, {truth:?} by {:?}", fit.cost());
+                }
+            }
         }
     }
 

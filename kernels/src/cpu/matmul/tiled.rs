@@ -167,7 +167,15 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
     let mut room = [const { MaybeUninit::<Weights>::uninit() }; CHUNK_BLOCKS];
     // SAFETY: the caller promises the unit; blocks and rows are within the matrix.
     unsafe {
-        let mut sums = [[U::Lanes::splat(0.0); TILE]; SLAB_TILES];
+        // Of few tiles, clearing the rest would take as long as some blocks.
+        let mut sums = [const { MaybeUninit::<[U::Lanes; TILE]>::uninit() }; SLAB_TILES];
+        let sums: &mut [[U::Lanes; TILE]] = {
+            let used = &mut sums[..rows.len() / TILE];
+            for sums in used.iter_mut() {
+                sums.write([U::Lanes::splat(0.0); TILE]);
+            }
+            used.assume_init_mut()
+        };
         for first in (0..group.blocks).step_by(CHUNK_BLOCKS) {
             let blocks = first..group.blocks.min(first + CHUNK_BLOCKS);
             let packed = group.quants(first, F::BYTES);
