@@ -30,6 +30,8 @@ pub mod pypi;
 mod refs;
 pub mod spec;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod uses;
 

@@ -5,11 +5,10 @@ use crate::shard_host::exercise::{Exercise, Shape};
 use crate::shard_host::landed::LandedParts;
 use crate::shard_host::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use crate::shard_host::ranks::{RankPlan, Ranks};
+use crate::store::Opening;
 use crate::store::chunks::Manifest;
-use crate::store::hub::Hub;
 use crate::store::partial::Partial;
-use crate::store::pypi::Python;
-use crate::store::{Opening, Store};
+use crate::store::testing::store_without_sources;
 use kernels::KvFormat;
 use proto::engine::ToEngine;
 use proto::step::Verdict;
@@ -21,7 +20,6 @@ use shard::{SampledToken, Stage, StepInput};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
@@ -42,16 +40,7 @@ impl Folder {
     }
 
     fn partial(&self, digest: [u8; 32], manifest: &Manifest) -> Partial {
-        let hub = Hub {
-            endpoint: "http://127.0.0.1:9".to_owned(),
-            token: None,
-            answer_timeout: Duration::from_secs(1),
-            stall_timeout: Duration::from_secs(1),
-        };
-        let python = Python {
-            program: "/nowhere/python3".to_owned(),
-        };
-        let store = Store::open(&self.0.join("store"), hub, python).unwrap();
+        let store = store_without_sources(&self.0.join("store"));
         match store.open_partial(&digest, manifest).unwrap() {
             Opening::Parts(partial) => partial,
             Opening::Whole(_) | Opening::Elsewhere => panic!("it is new"),

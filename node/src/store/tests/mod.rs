@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::hub::Hub;
 use super::pypi::Python;
 use super::spec::Spec;
+use super::testing::{hub_at, no_hub, no_python};
 use super::{Check, Store};
 use crate::hex;
 use rustix::fs::{FlockOperation, flock};
@@ -71,16 +72,6 @@ fn loopback_hub() -> (Hub, Arc<AtomicUsize>) {
     (hub_at(endpoint), requests)
 }
 
-fn hub_at(endpoint: String) -> Hub {
-    let patience = Duration::from_secs(20);
-    Hub {
-        endpoint,
-        token: None,
-        answer_timeout: patience,
-        stall_timeout: patience,
-    }
-}
-
 /// As much of HTTP as the hf-hub crate uses: the first byte for the size, then all of them; the list of files.
 fn answer(mut stream: TcpStream) {
     let mut lines = BufReader::new(stream.try_clone().unwrap())
@@ -143,17 +134,6 @@ fn python_script(folder: &Path, script: &str) -> Python {
     Python {
         program: program.to_string_lossy().into_owned(),
     }
-}
-
-fn no_python() -> Python {
-    Python {
-        program: "/nowhere/python3".to_owned(),
-    }
-}
-
-/// Nothing listens there: refused at once.
-fn no_hub() -> Hub {
-    hub_at("http://127.0.0.1:9".to_owned())
 }
 
 fn spec(text: &str) -> Spec {

@@ -3,10 +3,8 @@
 use crate::clock;
 use crate::hex;
 use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
-use crate::store::Store;
 use crate::store::chunks::{self, Manifest};
-use crate::store::hub::Hub;
-use crate::store::pypi::Python;
+use crate::store::testing::store_without_sources;
 use crate::transport::tests::support::Cluster;
 use crate::transport::*;
 use crate::trust::{Bundle, SpkiHash};
@@ -105,7 +103,7 @@ impl Host {
     fn at(cluster: &Cluster, id: u64, manner: Manner, folder: PathBuf) -> Host {
         let identity = cluster.identity(id);
         cluster.roster.add(identity.spki_hash(), id, Role::Voter);
-        let shelf = Shelf::new(store(&folder));
+        let shelf = Shelf::new(store_without_sources(&folder));
         let peers = bind(Settings {
             socket: listen("127.0.0.1:0".parse().unwrap()).unwrap(),
             identity,
@@ -179,20 +177,6 @@ pub fn acquaint(hosts: &[&Host]) {
                 .set_address(other.id, other.peers.local_address().unwrap());
         }
     }
-}
-
-/// A store that knows no other source.
-fn store(folder: &std::path::Path) -> Store {
-    let hub = Hub {
-        endpoint: "http://127.0.0.1:9".to_owned(),
-        token: None,
-        answer_timeout: Duration::from_secs(1),
-        stall_timeout: Duration::from_secs(1),
-    };
-    let python = Python {
-        program: "/nowhere/python3".to_owned(),
-    };
-    Store::open(folder, hub, python).unwrap()
 }
 
 struct Giver {
