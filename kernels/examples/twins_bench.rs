@@ -52,10 +52,11 @@ fn main() {
     }
 }
 
-/// Products, each time with other matrices until 64 MB of them were read, so that they come from memory.
+/// Products, each time with other matrices until 600 MB of them were read, so that they come from memory: virtual
+/// machines are told of caches of hundreds.
 fn matmul(cpu: &mut Cpu, format: WeightFormat, outputs: usize, inputs: usize, rows: &[usize]) {
     let bytes = format.row_bytes(inputs).unwrap() * outputs;
-    let copies = (64_000_000 / bytes).clamp(1, 64);
+    let copies = (600_000_000 / bytes).clamp(1, 64);
     let stored = vec![0x31u8; bytes];
     let weights: Vec<_> = (0..copies)
         .map(|_| cpu.pack(format, &stored, outputs, inputs).unwrap())

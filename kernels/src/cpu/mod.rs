@@ -14,6 +14,7 @@ mod isa;
 mod matmul;
 mod norm;
 mod pages;
+mod prefetch;
 mod rope;
 mod shared;
 mod weights;

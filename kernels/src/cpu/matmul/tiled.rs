@@ -187,7 +187,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
                     group.blocks * TILE * TERMS,
                     "activations of these inputs"
                 );
-                multiply_tile::<U, HALVES, TERMS>(unit, group, weights, &tile, blocks.clone(), sums);
+                multiply_tile::<U, F, HALVES, TERMS>(unit, group, weights, &tile, blocks.clone(), sums);
             }
         }
         for (sums, row) in sums.iter().zip(rows.step_by(TILE)) {
@@ -204,7 +204,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
 /// # Safety
 /// As [`multiply`]; the tile has 16 rows and all blocks of the group, in `TERMS`; `weights` points to those of `blocks`.
 #[inline(always)]
-unsafe fn multiply_tile<U: TileUnit, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
     unit: &U,
     group: &Group<HALVES>,
     weights: *const Weights,
@@ -220,6 +220,8 @@ unsafe fn multiply_tile<U: TileUnit, const HALVES: usize, const TERMS: usize>(
         let mut acc = *sums;
         for turn in 0..=blocks.len() {
             if turn < blocks.len() {
+                // Of the next chunk.
+                group.prefetch(blocks.start + turn, F::BYTES, CHUNK_BLOCKS * F::BYTES);
                 let q = tile.q.as_ptr().add((blocks.start + turn) * TILE * TERMS * BLOCK);
                 unit.multiply(weights.add(turn), q, dots[turn % 2].as_mut_ptr());
             }
