@@ -53,7 +53,7 @@ fn main() {
 }
 
 /// Products, each time with other matrices until 600 MB of them were read, so that they come from memory: virtual
-/// machines are told of caches of hundreds.
+/// machines are told of caches of hundreds of megabytes.
 fn matmul(cpu: &mut Cpu, format: WeightFormat, outputs: usize, inputs: usize, rows: &[usize]) {
     let bytes = format.row_bytes(inputs).unwrap() * outputs;
     let copies = (600_000_000 / bytes).clamp(1, 64);

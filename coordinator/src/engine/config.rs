@@ -33,7 +33,8 @@ pub struct EngineConfig {
     pub step_tokens_max: u32,
     /// How long a step may take while somebody is reading along.
     pub between_tokens_max: Span,
-    /// How long a step may take while nobody is: longer ones compute prompts a little faster, and newcomers wait.
+    /// How long a step may take while nobody is, in one stage: longer ones compute prompts a little faster, and newcomers wait.
+    /// For more stages see [`prompt_step_through`].
     pub prompt_step_max: Span,
     /// Assumed until steps have been measured.
     pub cost_prior: StepCost,
@@ -41,6 +42,14 @@ pub struct EngineConfig {
 
 /// See [`EngineConfig::prompt_step_max`]; what prompts are expected to take is reckoned with it.
 pub const PROMPT_STEP_MAX: Span = Span::from_millis(250);
+
+/// How long a prompt's step may take on its way through all `stages`, so that newcomers wait no longer than for two steps of
+/// `one_stage`, as with one stage: for a part of somebody's step, until the first stage is free, and for the whole of their own.
+pub fn prompt_step_through(stages: u32, one_stage: Span) -> Span {
+    let stages = u128::from(stages.max(1));
+    let through = u128::from(one_stage.0) * 2 * stages / (stages + 1);
+    Span(u64::try_from(through).unwrap_or(u64::MAX))
+}
 
 impl EngineConfig {
     /// Sensible for a small model on a CPU. `blocks`, `context_tokens_max` and the ids are the caller's to set.
@@ -94,4 +103,20 @@ pub(crate) fn retry_after(load: &Load, batch: u32) -> Span {
     StepCost::of_load(load)
         .drain(backlog)
         .clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newcomers_wait_as_long_however_many_stages_there_are() {
+        let one_stage = Span::from_millis(250);
+        for stages in 1..=8 {
+            let step = prompt_step_through(stages, one_stage);
+            let waits = step.as_secs_f64() * (1.0 + 1.0 / f64::from(stages));
+            assert!((waits - 0.5).abs() < 1e-6, "{waits} s with {stages} stages");
+        }
+        assert_eq!(prompt_step_through(1, one_stage), one_stage);
+    }
 }

@@ -15,11 +15,11 @@
 //! With several stages a step is planned while others are under way, and leaves something for those that follow:
 //! decoding sequences and prompts are divided among the stages. What is under way can be neither planned nor preempted.
 
-use super::EngineConfig;
 use super::blocks::{BlockTable, PrefixHit, Reach};
 use super::budget::StepBudget;
 use super::forecast::OutputForecast;
 use super::sequence::{Phase, Sequence};
+use super::{EngineConfig, prompt_step_through};
 use crate::cost::StepCost;
 use crate::fairness::TenantClocks;
 use proto::step::{Slice, SliceOutput};
@@ -128,7 +128,7 @@ impl Scheduler<'_> {
         let target = if is_anyone_decoding {
             self.config.between_tokens_max
         } else {
-            self.config.prompt_step_max
+            prompt_step_through(self.config.stages, self.config.prompt_step_max)
         };
         Round {
             draft: Draft::default(),

@@ -5,7 +5,7 @@ use crate::actors::board::{Board, Phase, ReplicaView};
 use crate::placement::outlook;
 use coordinator::cluster_state::ClusterState;
 use coordinator::cost::{StepCost, StepWork};
-use coordinator::engine::PROMPT_STEP_MAX;
+use coordinator::engine::{PROMPT_STEP_MAX, prompt_step_through};
 use coordinator::placer::layout::{CONTEXT_TOKENS_USUAL, PROMPT_TOKENS, STEP_TOKENS_LEAST};
 use proto::cluster::{Deployment, Placement};
 use proto::peer::Outlook;
@@ -66,6 +66,7 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
 
 /// Of one stream, and of prompts, for what the prediction is made for. A load tells the marginal costs of all stages at work.
 fn measured(cost: &StepCost, stages: usize) -> [f64; 2] {
+    let step_max = prompt_step_through(u32::try_from(stages).unwrap_or(u32::MAX), PROMPT_STEP_MAX);
     let stages = stages as f64;
     let token = StepWork {
         tokens: 1,
@@ -74,7 +75,7 @@ fn measured(cost: &StepCost, stages: usize) -> [f64; 2] {
     let one_token = cost.fixed_secs + cost.marginal_secs(token) * stages;
     let prompt = cost.marginal_secs(StepWork::slice(0, PROMPT_TOKENS as u32));
     // Each step of it begins anew.
-    let step = PROMPT_STEP_MAX.as_secs_f64() - cost.fixed_secs;
+    let step = step_max.as_secs_f64() - cost.fixed_secs;
     let steps = (prompt * stages / step.max(0.0)).ceil().clamp(1.0, STEPS_MAX);
     let prompt = prompt + cost.fixed_secs / stages * steps;
     [1.0 / one_token, PROMPT_TOKENS as f64 / prompt].map(|rate| if rate.is_finite() { rate } else { 0.0 })

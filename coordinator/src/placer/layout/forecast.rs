@@ -8,7 +8,7 @@
 
 use super::cut::Part;
 use super::sizes::{Sizes, Work, nanoseconds};
-use crate::engine::PROMPT_STEP_MAX;
+use crate::engine::{PROMPT_STEP_MAX, prompt_step_through};
 use proto::cluster::Prediction;
 
 /// Of the prompt that a prediction is made for.
@@ -80,8 +80,9 @@ impl<'a> Forecast<'a> {
     /// So many steps a prompt takes that are no longer than the engine lets them be.
     fn prompt_steps(&self) -> u64 {
         let whole_ns = self.pass(Work::prefill(0..PROMPT_TOKENS, PROMPT_TOKENS)).busy_ns;
+        let stages = u32::try_from(self.stages()).unwrap_or(u32::MAX);
         whole_ns
-            .div_ceil(PROMPT_STEP_MAX.0)
+            .div_ceil(prompt_step_through(stages, PROMPT_STEP_MAX).0)
             .clamp(1, PROMPT_TOKENS / STEP_TOKENS_LEAST)
     }
 
