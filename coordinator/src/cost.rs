@@ -183,9 +183,9 @@ impl CostFit {
     }
 
     fn sweep(&mut self, prior: &[f64; 3]) {
-        for row in 0..3 {
-            let ridge = match prior[row] > 0.0 {
-                true => PRIOR_STEPS / (prior[row] * prior[row]),
+        for (row, prior) in prior.iter().enumerate() {
+            let ridge = match *prior > 0.0 {
+                true => PRIOR_STEPS / (prior * prior),
                 false => 0.0,
             };
             let others: f64 = (0..3)
@@ -194,7 +194,7 @@ impl CostFit {
                 .sum();
             let weight = self.moments[row][row] + ridge;
             if weight > 0.0 {
-                let pull = self.sums[row] + ridge * prior[row] - others;
+                let pull = self.sums[row] + ridge * prior - others;
                 self.cost[row] = (pull / weight).max(0.0);
             }
         }

@@ -52,24 +52,43 @@ pub enum FromEngine {
 }
 
 /// Of a replica in several stages, since its epoch began.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct PipelineUse {
-    pub stages: u32,
     /// While at least one plan was under way.
     pub occupied: Span,
-    /// Sum of what all stages computed.
-    pub computed: Span,
+    /// What that would have been, had every plan been with the next stage as soon as one was done with it. The rest of
+    /// `occupied` was lost between stages: to ways, to planning, and to cores that were not free.
+    pub least: Span,
+    /// What each stage computed, in their order: one for each of them.
+    pub computed: Vec<Span>,
 }
 
 impl PipelineUse {
     /// The part of the stages' time that none of them computed in while there was work: 0 to 1.
     pub fn bubble(&self) -> f64 {
-        let available = self.occupied.as_secs_f64() * f64::from(self.stages);
+        let available = self.occupied.as_secs_f64() * self.computed.len() as f64;
         if available == 0.0 {
             0.0
         } else {
-            (1.0 - self.computed.as_secs_f64() / available).max(0.0)
+            (1.0 - self.computed_secs() / available).max(0.0)
         }
+    }
+
+    /// What of the bubble was lost between the stages. The rest is stages that wait for one another, because they are not
+    /// equally fast, plans are not equally long, or there are fewer plans than stages.
+    pub fn bubble_between(&self) -> f64 {
+        let lost = self.occupied.as_secs_f64() - self.least.as_secs_f64();
+        lost.max(0.0) / self.occupied.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Of what all stages computed, the part of each: all together 1, or 0 before anything was computed.
+    pub fn shares(&self) -> impl Iterator<Item = f64> {
+        let sum = self.computed_secs().max(f64::MIN_POSITIVE);
+        self.computed.iter().map(move |span| span.as_secs_f64() / sum)
+    }
+
+    fn computed_secs(&self) -> f64 {
+        self.computed.iter().map(|span| span.as_secs_f64()).sum()
     }
 }
 

@@ -49,8 +49,10 @@ pub enum SliceOutput {
 pub struct StepDone {
     pub epoch: Epoch,
     pub step: StepId,
-    /// How long the ranks computed.
+    /// How long the ranks computed, of all stages together.
     pub elapsed: Span,
+    /// Of that, each stage, in their order; left empty where there is one.
+    pub parts: Vec<Span>,
     /// One for each slice with [`SliceOutput::Sample`], in the order of the slices.
     pub sampled: Vec<Sampled>,
     /// Blocks that became full of known tokens by what was sampled: the next hash of that sequence's chain.

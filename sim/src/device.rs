@@ -25,10 +25,10 @@ struct Stage {
 }
 
 /// What becomes of a plan.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Computation {
-    /// How long the stages compute, added up.
-    pub elapsed: Span,
+    /// How long each stage computes, in the order in which the plan visits them.
+    pub parts: Vec<Span>,
     /// When the last stage has sampled.
     pub returns_at: Time,
 }
@@ -61,7 +61,7 @@ impl ModelledDevice {
         let step_secs = self.step_secs(plan);
         let is_cut = self.stages.len() > 1;
         let mut done = Computation {
-            elapsed: Span::ZERO,
+            parts: Vec::with_capacity(self.stages.len()),
             returns_at: now,
         };
         for stage in &mut self.stages {
@@ -69,7 +69,7 @@ impl ModelledDevice {
             let arrives_at = done.returns_at + if is_cut { self.hop } else { Span::ZERO };
             let takes = secs(step_secs * stage.share);
             stage.free_at = stage.free_at.max(arrives_at) + takes;
-            done.elapsed += takes;
+            done.parts.push(takes);
             done.returns_at = stage.free_at;
         }
         done
@@ -117,7 +117,7 @@ mod tests {
         let returns_at = |now_us, device: &mut ModelledDevice| {
             let now = Time::ZERO + Span::from_micros(now_us);
             let done = device.compute(now, &StepPlan::default());
-            assert_eq!(done.elapsed, Span::from_millis(3));
+            assert_eq!(done.parts, [Span::from_millis(2), Span::from_millis(1)]);
             done.returns_at
         };
         let after = |us| Time::ZERO + Span::from_micros(us);

@@ -28,12 +28,10 @@ pub struct Replica {
 }
 
 /// Sums over all epochs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     pub busy: Span,
-    /// What the engine says of its pipeline.
-    pub occupied: Span,
-    pub computed: Span,
+    pub pipeline: PipelineUse,
     pub steps: u64,
     pub preemptions: u64,
     pub prefix_queried_tokens: u64,
@@ -100,7 +98,7 @@ impl Replica {
 
     /// At the end of the play.
     pub fn total(&self) -> History {
-        let mut total = self.history;
+        let mut total = self.history.clone();
         if let Some(engine) = &self.engine {
             total.add(&engine.load(), engine.pipeline());
         }
@@ -161,12 +159,14 @@ impl Replica {
         for sequence in &plan.forget {
             self.sequences.remove(sequence);
         }
-        let Computation { elapsed, returns_at } = self.device.compute(now, plan);
+        let Computation { parts, returns_at } = self.device.compute(now, plan);
+        let elapsed = parts.iter().fold(Span::ZERO, |sum, part| sum + *part);
         self.history.busy += elapsed;
         let mut done = StepDone {
             epoch: plan.epoch,
             step: plan.step,
             elapsed,
+            parts: if parts.len() == 1 { Vec::new() } else { parts },
             ..StepDone::default()
         };
         for slice in plan
@@ -206,9 +206,14 @@ impl Replica {
 }
 
 impl History {
-    fn add(&mut self, load: &Load, pipeline: PipelineUse) {
-        self.occupied += pipeline.occupied;
-        self.computed += pipeline.computed;
+    fn add(&mut self, load: &Load, pipeline: &PipelineUse) {
+        self.pipeline.occupied += pipeline.occupied;
+        self.pipeline.least += pipeline.least;
+        let computed = &mut self.pipeline.computed;
+        computed.resize(pipeline.computed.len(), Span::ZERO);
+        for (sum, stage) in computed.iter_mut().zip(&pipeline.computed) {
+            *sum += *stage;
+        }
         self.steps += load.steps;
         self.preemptions += load.preemptions;
         self.prefix_queried_tokens += load.prefix_queried_tokens;

@@ -2,7 +2,6 @@
 
 use crate::replica::History;
 use crate::scenario::Scenario;
-use proto::engine::PipelineUse;
 use proto::{Span, StreamId, Time};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -58,6 +57,8 @@ pub struct ReplicaReport {
     pub busy: f64,
     /// The part of its stages' time that was lost while at least one step was under way: 1 - computed / (stages · occupied).
     pub bubble: f64,
+    /// What of the bubble is hops. The rest is stages that wait for one another.
+    pub bubble_between: f64,
     pub preemptions: u64,
     pub prefix_queried_tokens: u64,
     pub prefix_hit_tokens: u64,
@@ -248,15 +249,11 @@ fn tenant_report(name: &str, elapsed: Span, records: Vec<&Record>) -> TenantRepo
 }
 
 fn replica_report(history: History, stages: u32, elapsed: Span) -> ReplicaReport {
-    let pipeline = PipelineUse {
-        stages,
-        occupied: history.occupied,
-        computed: history.computed,
-    };
     ReplicaReport {
         steps: history.steps,
         busy: rate(history.busy.as_secs_f64(), elapsed) / f64::from(stages),
-        bubble: pipeline.bubble(),
+        bubble: history.pipeline.bubble(),
+        bubble_between: history.pipeline.bubble_between(),
         preemptions: history.preemptions,
         prefix_queried_tokens: history.prefix_queried_tokens,
         prefix_hit_tokens: history.prefix_hit_tokens,

@@ -88,6 +88,7 @@ fn one_sequence_waits_for_every_hop_of_its_round() {
     // 10 ms in all stages, half a millisecond to each.
     assert_close(report.all.tpot_ms.mean, 12.0, 1e-3);
     assert_close(report.replicas[0].bubble, 1.0 - 10.0 / (4.0 * 12.0), 1e-6);
+    assert_close(report.replicas[0].bubble_between, 2.0 / 12.0, 1e-6);
 }
 
 /// Stages that take 2/3 and 1/3 of a step: the slow one is always busy, so a plan leaves every 2/3 steps, and one that
@@ -99,6 +100,7 @@ fn the_slowest_stage_bounds_what_all_do() {
         let tpot_ms = 10.0 * 4.0 / 3.0;
         assert_close(report.all.tpot_ms.p50, tpot_ms, tpot_ms * EDGES);
         assert_close(report.replicas[0].bubble, 0.25, EDGES);
+        assert_close(report.replicas[0].bubble_between, 0.0, 1e-9);
         let all_ms = tpot_ms * f64::from(OUTPUT_TOKENS);
         assert_close(answered_after_secs(&report) / (all_ms * 1e-3), 1.0, EDGES);
     }

@@ -104,10 +104,15 @@ impl Client {
 
     /// The value of a metric, summed over its labels; 0 when there is none.
     pub fn metric(&self, name: &str) -> f64 {
+        self.labelled_metric(name, "")
+    }
+
+    /// The same of those samples that have a label, as in `stage="0"`.
+    pub fn labelled_metric(&self, name: &str, label: &str) -> f64 {
         let page = self.get("/metrics").text;
         let samples = page.lines().filter(|line| {
             line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                .is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
         });
         samples
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())

@@ -66,14 +66,16 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
         assert_eq!(text_of(&fleet.client(place).complete(prompt())), expected);
     }
     assert_eq!(drawn(&fleet), expected_drawn);
-    let metrics: Vec<String> = (0..2)
-        .map(|place| fleet.client(place).get("/metrics").text)
-        .collect();
-    assert!(
-        metrics
-            .iter()
-            .any(|page| page.contains("cluster_pipeline_bubble_ratio{"))
-    );
+    let used = |part: &str, label: &str| {
+        let name = format!("cluster_pipeline_{part}");
+        let told = (0..2).map(|place| fleet.client(place).labelled_metric(&name, label));
+        told.fold(0.0, f64::max)
+    };
+    assert!(used("bubble_ratio", "") > 0.0);
+    let stages = ["stage=\"0\"", "stage=\"1\""].map(|stage| used("computed_seconds_total", stage));
+    assert!(stages.iter().all(|secs| *secs > 0.0), "{stages:?}");
+    let least = used("least_seconds_total", "");
+    assert!(least > 0.0 && least <= used("occupied_seconds_total", ""));
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("layers 0 to"), "{words}");
 }

@@ -9,6 +9,7 @@ mod forecast;
 mod pipeline;
 mod scheduler;
 mod sequence;
+mod unhindered;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
 pub(crate) use config::retry_after;
@@ -176,7 +177,7 @@ impl Engine {
     }
 
     /// How well the stages have been kept busy.
-    pub fn pipeline(&self) -> PipelineUse {
+    pub fn pipeline(&self) -> &PipelineUse {
         self.pipeline.usage()
     }
 
@@ -385,7 +386,7 @@ impl Engine {
         if done.epoch != self.config.epoch {
             return;
         }
-        let Some(flight) = self.pipeline.land(now, done.step, done.elapsed) else {
+        let Some(flight) = self.pipeline.land(now, &done) else {
             return;
         };
         self.cost.observe(flight.work(), done.elapsed);

@@ -500,6 +500,7 @@ impl Shell {
             epoch: plan.epoch,
             step: plan.step,
             elapsed: self.elapsed(plan),
+            parts: self.parts(plan),
             sampled,
             sealed,
         }
@@ -511,6 +512,17 @@ impl Shell {
             .iter()
             .for_each(|slice| work += StepWork::slice(slice.start, slice.count));
         Span::from_secs_f64(self.cost.secs(work))
+    }
+
+    /// Equal ones, but for what does not divide.
+    fn parts(&self, plan: &StepPlan) -> Vec<Span> {
+        let (elapsed, stages) = (self.elapsed(plan).0, u64::from(self.engine.config().stages));
+        match stages {
+            1 => Vec::new(),
+            _ => (0..stages)
+                .map(|stage| Span(elapsed / stages + u64::from(stage < elapsed % stages)))
+                .collect(),
+        }
     }
 
     /// The slice's last position is due again, unless nobody wants it any more.

@@ -101,15 +101,30 @@ fn print_placement(placement: &PlacementStatus) {
         })
         .collect();
     println!("         replica {}: {}", placement.replica, stages.join("; "));
-    let bubble = placement
-        .bubble
-        .map(|bubble| format!(", stages idle {:.0}% of the time", bubble * 100.0));
     println!(
         "         one stream {} tok/s, prompts {} tok/s{}",
         expected(&placement.decode_tokens_per_sec),
         expected(&placement.prefill_tokens_per_sec),
-        bubble.unwrap_or_default()
+        idle(placement)
     );
+}
+
+fn idle(placement: &PlacementStatus) -> String {
+    let Some(bubble) = placement.bubble else {
+        return String::new();
+    };
+    let slowest = placement.slowest().map(|(stage, share)| {
+        format!(
+            "; they wait for node {}, which does {:.0}% of the computing",
+            stage.node,
+            share * 100.0
+        )
+    });
+    format!(
+        ", stages idle {:.0}% of the time{}",
+        bubble * 100.0,
+        slowest.unwrap_or_default()
+    )
 }
 
 fn expected(expectation: &Expectation) -> String {

@@ -8,10 +8,13 @@ use coordinator::cost::{StepCost, StepWork};
 use coordinator::engine::{PROMPT_STEP_MAX, prompt_step_through};
 use coordinator::placer::layout::{CONTEXT_TOKENS_USUAL, PROMPT_TOKENS, STEP_TOKENS_LEAST};
 use proto::cluster::{Deployment, Placement};
+use proto::engine::PipelineUse;
 use proto::peer::Outlook;
 
 /// A plan that is further off than this is said to be.
 const OFF_PERCENT: f64 = 20.0;
+/// A stage with so many times its equal part of the computing is one that the others wait for.
+const TOO_MUCH: f64 = 1.2;
 /// A prompt is cut into no more steps than this.
 const STEPS_MAX: f64 = PROMPT_TOKENS as f64 / STEP_TOKENS_LEAST as f64;
 
@@ -40,6 +43,8 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
         placement.predicted.decode_1_millitokens_per_sec as f64 / 1e3,
         placement.predicted.prefill_millitokens_per_sec as f64 / 1e3,
     ];
+    let used = view.and_then(|view| view.pipeline.as_ref());
+    let shares: Vec<f64> = used.map(|used| used.shares().collect()).unwrap_or_default();
     let expectation = |place: usize| Expectation {
         predicted: predicted[place],
         measured: measured.map(|measured| measured[place]),
@@ -49,18 +54,20 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
         stages: placement
             .stages
             .iter()
-            .map(|stage| StageStatus {
+            .enumerate()
+            .map(|(place, stage)| StageStatus {
                 node: stage.node.0,
                 layer_first: stage.layer_first,
                 layer_end: stage.layer_end,
                 ranks: stage.ranks,
                 memory_bytes: stage.memory_bytes,
+                share: shares.get(place).copied(),
             })
             .collect(),
         blocks: placement.blocks,
         decode_tokens_per_sec: expectation(0),
         prefill_tokens_per_sec: expectation(1),
-        bubble: view.and_then(|view| view.pipeline).map(|used| used.bubble()),
+        bubble: used.map(PipelineUse::bubble),
     }
 }
 
@@ -81,6 +88,18 @@ fn measured(cost: &StepCost, stages: usize) -> [f64; 2] {
     [1.0 / one_token, PROMPT_TOKENS as f64 / prompt].map(|rate| if rate.is_finite() { rate } else { 0.0 })
 }
 
+impl PlacementStatus {
+    /// The stage that the others wait for, where that is worth telling, and its share.
+    pub fn slowest(&self) -> Option<(&StageStatus, f64)> {
+        let shares = self
+            .stages
+            .iter()
+            .filter_map(|stage| stage.share.map(|share| (stage, share)));
+        let slowest = shares.max_by(|(_, one), (_, other)| one.total_cmp(other));
+        slowest.filter(|(_, share)| share * self.stages.len() as f64 > TOO_MUCH)
+    }
+}
+
 impl Expectation {
     /// How far it is off, where that is worth telling: positive where more is done than was expected.
     pub fn off_percent(&self) -> Option<f64> {
@@ -93,6 +112,9 @@ impl Expectation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::board::Where;
+    use proto::cluster::StagePlace;
+    use proto::{Epoch, NodeId, ReplicaId, Span};
 
     #[test]
     fn only_what_is_far_off_is_told() {
@@ -102,6 +124,43 @@ mod tests {
         assert_eq!(off(100.0, Some(50.0)), Some(-50.0));
         assert_eq!(off(100.0, None), None);
         assert_eq!(off(0.0, Some(3.0)), None);
+    }
+
+    /// As the node of the last stage sees it, where stages have computed for so long while 10 s went by.
+    fn placed(computed_secs: &[u64]) -> PlacementStatus {
+        let board = Board::default();
+        board.starting(ReplicaId(1), Epoch(1), "m", Where::Here);
+        let used = PipelineUse {
+            occupied: Span::from_secs(10),
+            least: Span::from_secs(9),
+            computed: computed_secs.iter().copied().map(Span::from_secs).collect(),
+        };
+        board.pipeline(ReplicaId(1), used);
+        let stage = |node| StagePlace {
+            node: NodeId(node),
+            ..StagePlace::default()
+        };
+        let placement = Placement {
+            stages: (7..).map(stage).take(computed_secs.len()).collect(),
+            ..Placement::default()
+        };
+        placement_status(&placement, board.views().get(&ReplicaId(1)))
+    }
+
+    #[test]
+    fn a_stage_that_the_others_wait_for_is_told() {
+        let uneven = placed(&[5, 9, 4]);
+        assert_eq!(uneven.bubble, Some(0.4));
+        let shares: Vec<_> = uneven.stages.iter().map(|stage| stage.share).collect();
+        assert_eq!(shares, [5.0, 9.0, 4.0].map(|secs| Some(secs / 18.0)));
+        let slowest = uneven.slowest().map(|(stage, share)| (stage.node, share));
+        assert_eq!(slowest, Some((8, 0.5)));
+        // A fifth more than half.
+        assert_eq!(placed(&[6, 4]).slowest(), None);
+        assert!(placed(&[7, 4]).slowest().is_some());
+        assert_eq!(placed(&[0, 0]).slowest(), None);
+        let elsewhere = placement_status(&Placement::default(), None);
+        assert_eq!((elsewhere.bubble, elsewhere.slowest()), (None, None));
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct StageStatus {
     pub layer_end: u32,
     pub ranks: u32,
     pub memory_bytes: u64,
+    /// Its part of what all stages have computed since the epoch began, 0 to 1; on the node of the last stage.
+    pub share: Option<f64>,
 }
 
 /// What was predicted when it was placed, and what is measured.

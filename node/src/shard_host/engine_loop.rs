@@ -11,7 +11,7 @@ use coordinator::Machine;
 use coordinator::engine::{Engine, EngineAction, EngineDelivery, EngineEvent};
 use proto::engine::{Delivery, FromEngine, Load, ToEngine, Token, TokenBatch, TokenScore};
 use proto::request::{Refusal, Submit};
-use proto::step::StepPlan;
+use proto::step::{StepDone, StepPlan};
 use proto::{Attempt, SequenceId, Span, StepId, StreamId};
 use shard::{Constraint, Lost, SampledToken, SequenceTable, StepInput, StepOutput};
 use std::collections::{BTreeMap, VecDeque};
@@ -275,19 +275,26 @@ where
     /// Computes the oldest plan.
     fn step(&mut self) -> Result<(), LoopError> {
         let Launched { plan, mut input } = self.launched.pop_front().expect("there is something to compute");
-        let before = self.take_residual(&plan, &mut input)?;
+        let mut parts = self.take_residual(&plan, &mut input)?;
         let start = self.clock.now();
         let output = (self.hands.compute)(input)?;
-        let elapsed = Span(before.0 + self.clock.now().since(start).0);
-        let done = self.sequences.record(&plan, &output, elapsed);
+        let own = self.clock.now().since(start);
+        let elapsed = parts.iter().fold(own, |sum, part| sum + *part);
+        if !self.is_alone() {
+            parts.push(own);
+        }
+        let done = StepDone {
+            parts,
+            ..self.sequences.record(&plan, &output, elapsed)
+        };
         self.news.take(plan.step, output);
         self.handle(EngineEvent::StepDone(done))
     }
 
-    /// Gives how long the stages before have computed.
-    fn take_residual(&mut self, plan: &StepPlan, input: &mut StepInput) -> Result<Span, LoopError> {
+    /// Gives how long each of the stages before has computed.
+    fn take_residual(&mut self, plan: &StepPlan, input: &mut StepInput) -> Result<Vec<Span>, LoopError> {
         if self.is_alone() {
-            return Ok(Span::ZERO);
+            return Ok(Vec::new());
         }
         let residual = self.residuals.pop_front().expect("it has arrived");
         let values = input.rows() * self.hands.hidden;
@@ -342,7 +349,7 @@ where
     fn report(&mut self, load: Load) -> Result<(), LoopError> {
         (self.hands.send)(&FromEngine::Load(load))?;
         if !self.is_alone() {
-            let used = self.engine.pipeline();
+            let used = self.engine.pipeline().clone();
             (self.hands.send)(&FromEngine::Pipeline(Box::new(used)))?;
         }
         Ok(())

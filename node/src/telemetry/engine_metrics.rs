@@ -131,6 +131,7 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
         for metric in PIPELINE_METRICS {
             pipelines(&mut page, metric, views);
         }
+        stages(&mut page, views);
     }
     page
 }
@@ -157,10 +158,10 @@ const PIPELINE_METRICS: &[PipelineMetric] = &[
         value: |used| used.occupied.as_secs_f64(),
     },
     PipelineMetric {
-        name: "cluster_pipeline_computed_seconds_total",
+        name: "cluster_pipeline_least_seconds_total",
         kind: "counter",
-        help: "What all stages computed, added up.",
-        value: |used| used.computed.as_secs_f64(),
+        help: "What that would have been with nothing between the stages: the rest went on ways, planning and busy cores.",
+        value: |used| used.least.as_secs_f64(),
     },
 ];
 
@@ -170,6 +171,22 @@ fn pipelines(page: &mut String, metric: &PipelineMetric, views: &BTreeMap<Replic
     for (replica, view) in views {
         if let Some(used) = &view.pipeline {
             let _ = writeln!(page, "{name}{} {}", labels(*replica, view), (metric.value)(used));
+        }
+    }
+}
+
+/// In the order of the layers: stage 0 embeds.
+fn stages(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let name = "cluster_pipeline_computed_seconds_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} What each stage computed; stage 0 embeds.\n# TYPE {name} counter"
+    );
+    for (replica, view) in views {
+        let computed = view.pipeline.iter().flat_map(|used| &used.computed);
+        for (stage, span) in computed.enumerate() {
+            let names = names(*replica, view);
+            let _ = writeln!(page, "{name}{{{names},stage=\"{stage}\"}} {}", span.as_secs_f64());
         }
     }
 }
@@ -203,12 +220,16 @@ fn readiness(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
 }
 
 fn labels(replica: ReplicaId, view: &ReplicaView) -> String {
+    format!("{{{}}}", names(replica, view))
+}
+
+fn names(replica: ReplicaId, view: &ReplicaView) -> String {
     let model = view
         .model
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n");
-    format!("{{model_name=\"{model}\",replica=\"{replica}\"}}")
+    format!("model_name=\"{model}\",replica=\"{replica}\"")
 }
 
 #[cfg(test)]
@@ -230,9 +251,9 @@ mod tests {
         };
         board.load(ReplicaId(0), load);
         let used = PipelineUse {
-            stages: 2,
             occupied: Span::from_secs(10),
-            computed: Span::from_secs(15),
+            least: Span::from_secs(9),
+            computed: [9, 6].map(Span::from_secs).to_vec(),
         };
         board.pipeline(ReplicaId(0), used);
         let page = page(&board.views());
@@ -242,6 +263,10 @@ mod tests {
             r#"vllm:kv_cache_usage_perc{model_name="a\"b",replica="0"} 0.5"#,
             r#"cluster_replica_ready{model_name="a\"b",replica="0"} 0"#,
             r#"cluster_pipeline_bubble_ratio{model_name="a\"b",replica="0"} 0.25"#,
+            r#"cluster_pipeline_occupied_seconds_total{model_name="a\"b",replica="0"} 10"#,
+            r#"cluster_pipeline_least_seconds_total{model_name="a\"b",replica="0"} 9"#,
+            r#"cluster_pipeline_computed_seconds_total{model_name="a\"b",replica="0",stage="0"} 9"#,
+            r#"cluster_pipeline_computed_seconds_total{model_name="a\"b",replica="0",stage="1"} 6"#,
             "# TYPE vllm:num_preemptions_total counter",
         ] {
             assert!(

@@ -60,10 +60,23 @@ impl FrameSender {
 
     /// Sends raw bytes as one [`Kind::Chunk`]; they are not copied. As [`FrameSender::send`].
     pub async fn send_chunk(&mut self, epoch: u64, payload: Bytes) -> Result<(), LinkError> {
-        let header =
-            wire::try_header_bytes(Kind::Chunk, epoch, &payload).map_err(|error| self.wire_error(error))?;
-        self.send_parts(Kind::Chunk, &mut [Bytes::copy_from_slice(&header), payload])
-            .await
+        self.send_chunks(epoch, [payload]).await
+    }
+
+    /// Several as [`FrameSender::send_chunk`], handed over together: the first does not leave alone in a packet, and wakes
+    /// nobody who then waits for the second.
+    pub async fn send_chunks(
+        &mut self,
+        epoch: u64,
+        payloads: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), LinkError> {
+        let mut parts = Vec::new();
+        for payload in payloads {
+            let header = wire::try_header_bytes(Kind::Chunk, epoch, &payload)
+                .map_err(|error| self.wire_error(error))?;
+            parts.extend([Bytes::copy_from_slice(&header), payload]);
+        }
+        self.send_parts(Kind::Chunk, &mut parts).await
     }
 
     pub(super) fn go_on(&mut self, place: Place) {

@@ -243,9 +243,9 @@ pub fn each_of_stages(check: &mut impl Check) {
     let listening = FromEngine::Listening(Box::new(address));
     check.check("listening", Kind::FromEngine, listening);
     let used = PipelineUse {
-        stages: 2,
         occupied: Span(30),
-        computed: Span(50),
+        least: Span(26),
+        computed: vec![Span(24), Span(25)],
     };
     check.check("pipeline", Kind::FromEngine, FromEngine::Pipeline(Box::new(used)));
     check.check("alive", Kind::FromEngine, FromEngine::Alive);

@@ -1,5 +1,6 @@
 //! What is asked of the model, all at once.
 
+use crate::pipelined::{Pipelined, Used};
 use crate::placed::Placed;
 use serde_json::Value;
 use tests::run_to_end;
@@ -44,34 +45,44 @@ pub const CASES: [Case; 3] = [
     },
 ];
 
+/// Short enough for one slow thread.
+pub const SHORT_CASES: [Case; 2] = [
+    Case {
+        name: "16 streams",
+        streams: 16,
+        prompt_tokens: 16,
+        output_tokens: 48,
+        figure: Figure::Output,
+    },
+    Case {
+        name: "prompts",
+        streams: 4,
+        prompt_tokens: 256,
+        output_tokens: 1,
+        figure: Figure::Prompts,
+    },
+];
+
 pub struct Measured {
     pub tokens_per_sec: f64,
-    /// The part of the stages' time without work, while there was some.
-    pub bubble: f64,
+    /// Where there are several stages.
+    pub pipelined: Option<Pipelined>,
 }
 
 impl Case {
     pub fn run(&self, placed: &Placed) -> Measured {
-        let stages = placed.stages().len() as f64;
-        let used = || {
-            ["occupied", "computed"]
-                .map(|part| placed.metric(&format!("cluster_pipeline_{part}_seconds_total")))
-        };
-        let before = used();
+        let before = Used::read(placed);
         let summary = self.ask(placed);
         // Told with the next report of the engine's load.
         std::thread::sleep(std::time::Duration::from_secs(1));
-        let [occupied, computed] = std::array::from_fn(|part| used()[part] - before[part]);
+        let used = Used::read(placed).since(&before);
         let figure = |name: &str| summary[name].as_f64().expect("a number");
         Measured {
             tokens_per_sec: match self.figure {
                 Figure::Output => figure("output_tokens_per_sec"),
                 Figure::Prompts => figure("prompt_tokens") / figure("wall_secs"),
             },
-            bubble: match occupied > 0.0 {
-                true => 1.0 - computed / (occupied * stages),
-                false => 0.0,
-            },
+            pipelined: (used.computed_secs.len() > 1).then(|| Pipelined::new(self, placed, &used)),
         }
     }
 

@@ -3,50 +3,55 @@
 //! ```sh
 //! cargo build --release
 //! cargo run --release -p shard --example random_llama -- SMOLLM2.gguf /tmp/1b.gguf q4_0
-//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [uneven|memory]
+//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [even|uneven|memory]
 //! ```
 //!
-//! `uneven`: the second process may use AVX2 at most, and is so much slower. What two unequal nodes could do at best is what
-//! each does alone, added up. `memory`: what two processes of six tenths of the model each take, against what was planned.
+//! `even`: also without a word. `uneven`: the second process may use AVX2 at most, and is so much slower. What two unequal nodes
+//! could do at best is what each does alone, added up. `memory`: what two processes of six tenths of the model each take, against
+//! what was planned.
+//!
+//! Of two processes: the `bubble`, the part of the stages' time in which they did nothing; what of it was lost `between` them; the
+//! bubble as the simulator has it with stages `as planned`, and with stages that differ on average `as it was`; and what each
+//! did of the computing. What is in the bubble, but neither between stages nor simulated, is stages whose pace changed.
 
 mod case;
 mod memory;
+mod pipelined;
 mod placed;
 mod simulated;
 
-use case::{CASES, Measured};
+use case::{CASES, Case, Measured, SHORT_CASES};
+use pipelined::HEADER;
 use placed::Placed;
 
 fn main() {
     let mut words = std::env::args().skip(1);
     let model = words.next().expect("a model file");
     match words.next().as_deref() {
-        None => even(&model),
+        None | Some("even") => even(&model),
         Some("uneven") => uneven(&model),
         Some("memory") => memory::compare(&model),
-        Some(other) => panic!("`uneven`, `memory` or nothing, not {other}"),
+        Some(other) => panic!("`even`, `uneven`, `memory` or nothing, not {other}"),
     }
 }
 
 fn even(model: &str) {
     let half = half_of(model);
-    let one = measured(&Placed::new(model, &[&["--threads", "2"]]));
+    let one = measured(&CASES, model, &[&["--threads", "2"]]);
     let node = ["--threads", "1", "--memory", &half];
-    let placed = Placed::new(model, &[&node, &node]);
-    let two = measured(&placed);
+    let two = measured(&CASES, model, &[&node, &node]);
     println!(
-        "{:<12} {:>14} {:>14} {:>6} {:>8} {:>10}",
-        "", "one process", "two processes", "ratio", "bubble", "simulated"
+        "{:<12} {:>14} {:>14} {:>6}{HEADER}",
+        "", "one process", "two processes", "ratio"
     );
     for (case, (one, two)) in CASES.iter().zip(one.iter().zip(&two)) {
         println!(
-            "{:<12} {:>8.1} tok/s {:>8.1} tok/s {:>6.2} {:>7.1}% {:>9.1}%",
+            "{:<12} {:>8.1} tok/s {:>8.1} tok/s {:>6.2} {}",
             case.name,
             one.tokens_per_sec,
             two.tokens_per_sec,
             two.tokens_per_sec / one.tokens_per_sec,
-            two.bubble * 100.0,
-            simulated::bubble(case, &placed) * 100.0
+            pipelined(two)
         );
     }
 }
@@ -54,31 +59,38 @@ fn even(model: &str) {
 fn uneven(model: &str) {
     let half = half_of(model);
     let (fast, slow) = (["--threads", "1"], ["--threads", "1", "--cpu-level", "avx2"]);
-    let alone = [&fast[..], &slow[..]].map(|node| measured(&Placed::new(model, &[node])));
+    let alone = [&fast[..], &slow[..]].map(|node| measured(&SHORT_CASES, model, &[node]));
     let with_memory = |node: &[&'static str]| [node, &["--memory"]].concat();
     let (mut fast, mut slow) = (with_memory(&fast), with_memory(&slow));
     fast.push(&half);
     slow.push(&half);
-    let both = measured(&Placed::new(model, &[&fast, &slow]));
+    let both = measured(&SHORT_CASES, model, &[&fast, &slow]);
     println!(
-        "{:<12} {:>8} {:>8} {:>8} {:>12} {:>8}",
-        "", "fast", "slow", "both", "of the best", "bubble"
+        "{:<12} {:>8} {:>8} {:>8} {:>12}{HEADER}",
+        "", "fast", "slow", "both", "of the best"
     );
-    for (place, case) in CASES.iter().enumerate() {
+    for (place, case) in SHORT_CASES.iter().enumerate() {
         let [fast, slow] = [0, 1].map(|node| alone[node][place].tokens_per_sec);
         let both = &both[place];
         println!(
-            "{:<12} {fast:>8.1} {slow:>8.1} {:>8.1} {:>12.2} {:>7.1}%",
+            "{:<12} {fast:>8.1} {slow:>8.1} {:>8.1} {:>12.2} {}",
             case.name,
             both.tokens_per_sec,
             both.tokens_per_sec / (fast + slow),
-            both.bubble * 100.0
+            pipelined(both)
         );
     }
 }
 
-fn measured(placed: &Placed) -> Vec<Measured> {
-    CASES.iter().map(|case| case.run(placed)).collect()
+/// On nodes of these settings, which are there as long as it takes.
+fn measured(cases: &[Case], model: &str, nodes: &[&[&str]]) -> Vec<Measured> {
+    let placed = Placed::new(model, nodes);
+    cases.iter().map(|case| case.run(&placed)).collect()
+}
+
+fn pipelined(measured: &Measured) -> String {
+    let pipelined = measured.pipelined.as_ref().expect("there are two stages");
+    pipelined.to_string()
 }
 
 /// What a node may take so that neither has room for all: of weights and the least cache.

@@ -44,7 +44,11 @@ impl Placed {
 
     /// Of whichever node tells it; 0 when none does.
     pub fn metric(&self, name: &str) -> f64 {
-        let told = (0..self.nodes).map(|place| self.fleet.client(place).metric(name));
+        self.labelled_metric(name, "")
+    }
+
+    pub fn labelled_metric(&self, name: &str, label: &str) -> f64 {
+        let told = (0..self.nodes).map(|place| self.fleet.client(place).labelled_metric(name, label));
         told.fold(0.0, f64::max)
     }
 }

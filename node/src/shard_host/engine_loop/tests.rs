@@ -419,11 +419,13 @@ fn a_later_attempt_takes_the_place_of_one_that_is_being_compiled() {
     assert_eq!(desk.refusals(), [second]);
 }
 
+const HANDED_ON_AFTER: Span = Span(5);
+
 /// What the stages before would have made of a step: a row of ones for each token.
 fn handed_on(plan: &StepPlan, input: &StepInput) -> LoopMessage {
     LoopMessage::Residual(Residual {
         step: plan.step,
-        computed: Span(5),
+        computed: vec![HANDED_ON_AFTER],
         values: vec![1.0; input.rows()],
     })
 }
@@ -447,6 +449,7 @@ fn a_head_computes_each_step_when_its_rows_have_come() {
     sender.send(LoopMessage::FromNode(ToEngine::Drain)).unwrap();
     let under_way = Cell::new(0);
     let most = Cell::new(0);
+    let steps = Cell::new(0);
     let handing_on = sender.clone();
     let mut open = Some(sender);
     let handing_on = RefCell::new(Some(handing_on));
@@ -462,6 +465,7 @@ fn a_head_computes_each_step_when_its_rows_have_come() {
         hidden: 1,
         compute: |input: StepInput| {
             under_way.set(under_way.get() - 1);
+            steps.set(steps.get() + 1);
             assert_eq!(input.residual, vec![1.0; input.rows()]);
             counting(input)
         },
@@ -479,6 +483,13 @@ fn a_head_computes_each_step_when_its_rows_have_come() {
         .run(&mailbox)
         .unwrap();
     assert_eq!(most.get(), 2, "as many steps as stages");
+    let used = said.iter().rev().find_map(|message| match message {
+        FromEngine::Pipeline(used) => Some(used),
+        _ => None,
+    });
+    let computed = &used.expect("it comes with every report").computed;
+    assert_eq!(computed[0].0, HANDED_ON_AFTER.0 * steps.get());
+    assert!(computed.len() == 2 && computed[1] > Span::ZERO, "{computed:?}");
     for choice in 0..4 {
         let tokens: Vec<u32> = deliveries(&said, choice)
             .iter()
@@ -509,7 +520,7 @@ fn a_head_ends_with_a_lost_stage_or_rows_that_do_not_fit() {
     assert!(matches!(lost, Err(LoopError::StageLost { .. })));
     let short = ended_by(LoopMessage::Residual(Residual {
         step: StepId(0),
-        computed: Span(5),
+        computed: vec![HANDED_ON_AFTER],
         values: vec![1.0; 2],
     }));
     assert!(matches!(short, Err(LoopError::StageLost { .. })));

@@ -229,7 +229,7 @@ impl Streams {
     }
 
     async fn receive(&self, epoch: Epoch, mut receiver: FrameReceiver) -> anyhow::Result<()> {
-        while let Some(residual) = residual::receive(&mut receiver, epoch).await? {
+        while let Some(residual) = residual::receive(&mut receiver, epoch, self.own.into()).await? {
             self.work.send(Work::Residual { epoch, residual }).await?;
         }
         Ok(())

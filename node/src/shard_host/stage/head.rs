@@ -19,7 +19,7 @@ use proto::{Epoch, NodeId, ReplicaId};
 use shard::{Lost, StepInput};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SendError, SyncSender, TrySendError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::timeout;
@@ -212,7 +212,19 @@ async fn until_end(mut receiver: FrameReceiver) -> Result<(), LinkError> {
 
 fn lost(mailbox: &SyncSender<LoopMessage>, reason: String) {
     // A loop that has ended needs no telling.
-    let _ = block_in_place(|| mailbox.send(LoopMessage::StageLost { reason }));
+    let _ = tell(mailbox, LoopMessage::StageLost { reason });
+}
+
+/// Only where there is no room does it cost what a worker costs that is given up: another thread, for every step.
+pub(super) fn tell(
+    mailbox: &SyncSender<LoopMessage>,
+    message: LoopMessage,
+) -> Result<(), SendError<LoopMessage>> {
+    match mailbox.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(message)) => block_in_place(|| mailbox.send(message)),
+        Err(TrySendError::Disconnected(message)) => Err(SendError(message)),
+    }
 }
 
 /// From the stage before.
@@ -250,8 +262,9 @@ impl StageStreams for Residuals {
 
 impl Residuals {
     async fn receive(&self, mut receiver: FrameReceiver) -> anyhow::Result<()> {
-        while let Some(residual) = residual::receive(&mut receiver, self.own.epoch).await? {
-            block_in_place(|| self.mailbox.send(LoopMessage::Residual(residual)))?;
+        let Own { epoch, stage, .. } = self.own;
+        while let Some(residual) = residual::receive(&mut receiver, epoch, stage.into()).await? {
+            tell(&self.mailbox, LoopMessage::Residual(residual))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Rows on their way from one stage to the next, as they are: `f32`, little-endian.
 //!
 //! ```text
-//! chunk 0    step u64, computed u64 (nanoseconds), values u64
+//! chunk 0    step u64, values u64, and of each stage so far what it computed, u64 (nanoseconds)
 //! chunk 1 …  values, at most CHUNK_VALUES in each
 //! ```
 
@@ -9,7 +9,7 @@ use crate::transport::{FrameReceiver, FrameSender, LinkError};
 use bytes::Bytes;
 use proto::{Epoch, Span, StepId};
 
-const HEADER_BYTES: usize = 24;
+const WORD_BYTES: usize = 8;
 const VALUE_BYTES: usize = 4;
 /// Small enough that the first are on their way while the last are written.
 const CHUNK_VALUES: usize = 1 << 18;
@@ -20,8 +20,8 @@ const VALUES_MAX: u64 = 1 << 26;
 #[derive(Clone, PartialEq, Debug)]
 pub struct Residual {
     pub step: StepId,
-    /// How long this stage and those before it have computed.
-    pub computed: Span,
+    /// How long each stage so far has computed, in their order.
+    pub computed: Vec<Span>,
     /// Row-major `(rows, hidden)`.
     pub values: Vec<f32>,
 }
@@ -39,21 +39,28 @@ pub enum ResidualError {
 }
 
 pub async fn send(sender: &mut FrameSender, epoch: Epoch, residual: &Residual) -> Result<(), LinkError> {
-    let words = [residual.step.0, residual.computed.0, residual.values.len() as u64];
-    let header: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-    sender.send_chunk(epoch.0, Bytes::from(header)).await?;
-    for values in residual.values.chunks(CHUNK_VALUES) {
+    let words = [residual.step.0, residual.values.len() as u64];
+    let words = words
+        .into_iter()
+        .chain(residual.computed.iter().map(|span| span.0));
+    let header: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    let mut chunks = residual.values.chunks(CHUNK_VALUES);
+    let first = chunks.next().map(bytes_of).map(Bytes::from);
+    let together = [Bytes::from(header)].into_iter().chain(first);
+    sender.send_chunks(epoch.0, together).await?;
+    for values in chunks {
         sender.send_chunk(epoch.0, Bytes::from(bytes_of(values))).await?;
     }
     Ok(())
 }
 
-/// `None`: the stage before has finished.
+/// From the last of `stages` stages. `None`: it has finished.
 pub async fn receive(
     receiver: &mut FrameReceiver,
     expected: Epoch,
+    stages: usize,
 ) -> Result<Option<Residual>, ResidualError> {
-    let mut header = [0; HEADER_BYTES];
+    let mut header = vec![0; (2 + stages) * WORD_BYTES];
     let Some(found) = receiver.next_into(&mut header).await? else {
         return Ok(None);
     };
@@ -61,17 +68,18 @@ pub async fn receive(
         let expected = expected.0;
         return Err(ResidualError::Epoch { found, expected });
     }
-    let word = |place: usize| {
-        let bytes = header[place * 8..][..8].try_into().expect("eight bytes");
-        u64::from_le_bytes(bytes)
-    };
-    let values = word(2);
+    let words = header.as_chunks::<WORD_BYTES>().0;
+    let word = |place: usize| u64::from_le_bytes(words[place]);
+    let values = word(1);
     if values > VALUES_MAX {
         return Err(ResidualError::TooMany { values });
     }
+    // With room for the stage that it is for.
+    let mut computed = Vec::with_capacity(stages + 1);
+    computed.extend((0..stages).map(|stage| Span(word(2 + stage))));
     Ok(Some(Residual {
         step: StepId(word(0)),
-        computed: Span(word(1)),
+        computed,
         values: receive_values(receiver, values as usize).await?,
     }))
 }

@@ -122,16 +122,14 @@ where
     fn compute_what_can_be(&mut self) -> Result<(), Misfit> {
         let StageLoop { part, compute, open } = self;
         let Some(open) = open else { return Ok(()) };
-        while let Some((input, arrived)) = open.next(part)? {
+        while let Some((input, mut arrived)) = open.next(part)? {
             let began = Instant::now();
             let output = compute(input)?;
             let own = Span(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            arrived.computed.push(own);
+            arrived.values = output.residual;
             // The stream's end is told by whoever holds it.
-            let _ = open.results.send(Residual {
-                step: arrived.step,
-                computed: Span(arrived.computed.0 + own.0),
-                values: output.residual,
-            });
+            let _ = open.results.send(arrived);
         }
         Ok(())
     }
@@ -150,7 +148,7 @@ impl OpenEpoch {
         let mut arrived = match stage.embeds() {
             true => Residual {
                 step: plan.step,
-                computed: Span::ZERO,
+                computed: Vec::new(),
                 values: Vec::new(),
             },
             false => self.residuals.pop_front().expect("there was one"),

@@ -1,5 +1,7 @@
+use super::head::tell;
 use super::residual::{self, Residual, ResidualError};
 use super::stage_loop::{Part, StageLoop, Work};
+use crate::shard_host::engine_loop::LoopMessage;
 use crate::transport::Class;
 use crate::transport::tests::support::Cluster;
 use proto::peer::{Hello, Stage as StageHello};
@@ -7,7 +9,9 @@ use proto::stage::StageStep;
 use proto::step::{Slice, SliceOutput, StepPlan};
 use proto::{AdapterId, BlockId, Epoch, GroupId, ReplicaId, SequenceId, Span, StepId};
 use shard::{Lost, PlanBounds, Stage, StepInput, StepOutput};
+use std::sync::mpsc::sync_channel;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
 const HIDDEN: usize = 3;
 
@@ -61,7 +65,7 @@ fn step(step: u64, tokens: &[u32]) -> StageStep {
 fn residual(step: u64, value: f32) -> Residual {
     Residual {
         step: StepId(step),
-        computed: Span(1000),
+        computed: vec![Span(1000)],
         values: vec![value; 2 * HIDDEN],
     }
 }
@@ -124,7 +128,8 @@ fn a_later_stage_waits_for_plan_and_residual_whichever_comes_first() {
     middle.residual(EPOCH, residual(8, 5.0));
     let result = middle.results.try_recv().unwrap();
     assert_eq!((result.step, result.values), (StepId(8), vec![6.0; 6]));
-    assert!(result.computed > Span(1000), "what came before counts too");
+    assert_eq!((result.computed.len(), result.computed[0]), (2, Span(1000)));
+    assert!(result.computed[1] > Span::ZERO, "its own");
 }
 
 #[test]
@@ -203,6 +208,38 @@ fn what_does_not_fit_ends_the_epoch_and_not_the_process() {
     }
 }
 
+/// The runtime of this test could not give up its only worker.
+#[tokio::test]
+async fn a_mailbox_with_room_takes_rows_without_another_thread() {
+    let (sender, mailbox) = sync_channel(1);
+    tell(&sender, LoopMessage::Residual(residual(7, 1.0))).unwrap();
+    let LoopMessage::Residual(arrived) = mailbox.recv().unwrap() else {
+        panic!("another message")
+    };
+    assert_eq!(arrived, residual(7, 1.0));
+    drop(mailbox);
+    assert!(tell(&sender, LoopMessage::Residual(residual(8, 1.0))).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_mailbox_is_waited_for() {
+    let (sender, mailbox) = sync_channel(1);
+    let told = tokio::spawn(async move {
+        for step in 0..3 {
+            tell(&sender, LoopMessage::Residual(residual(step, 1.0))).unwrap();
+        }
+    });
+    let steps = spawn_blocking(move || {
+        let arrived = mailbox.iter().map(|message| match message {
+            LoopMessage::Residual(residual) => residual.step.0,
+            _other => panic!("another message"),
+        });
+        arrived.collect::<Vec<_>>()
+    });
+    assert_eq!(steps.await.unwrap(), [0, 1, 2]);
+    told.await.unwrap();
+}
+
 #[tokio::test]
 async fn rows_arrive_as_they_were_over_a_connection() {
     let cluster = Cluster::new();
@@ -219,16 +256,25 @@ async fn rows_arrive_as_they_were_over_a_connection() {
     let values: Vec<f32> = (0..300_001).map(|n| n as f32 * 0.5 - 7.0).collect();
     let sent = Residual {
         step: StepId(9),
-        computed: Span(77),
+        computed: vec![Span(77), Span(78)],
         values,
     };
     residual::send(&mut sender, EPOCH, &sent).await.unwrap();
     assert_eq!(
-        residual::receive(&mut receiver, EPOCH).await.unwrap(),
+        residual::receive(&mut receiver, EPOCH, 2).await.unwrap(),
         Some(sent.clone())
     );
-    residual::send(&mut sender, EPOCH, &sent).await.unwrap();
-    let other = residual::receive(&mut receiver, Epoch(5)).await;
+    let nothing = Residual {
+        values: Vec::new(),
+        ..sent
+    };
+    residual::send(&mut sender, EPOCH, &nothing).await.unwrap();
+    assert_eq!(
+        residual::receive(&mut receiver, EPOCH, 2).await.unwrap(),
+        Some(nothing.clone())
+    );
+    residual::send(&mut sender, EPOCH, &nothing).await.unwrap();
+    let other = residual::receive(&mut receiver, Epoch(5), 2).await;
     assert!(matches!(
         other,
         Err(ResidualError::Epoch {
