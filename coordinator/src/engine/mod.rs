@@ -12,7 +12,7 @@ mod sequence;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
 pub(crate) use config::retry_after;
-pub use config::{EngineConfig, PROMPT_STEP_MAX};
+pub use config::{EngineConfig, PROMPT_STEP_MAX, STEP_ROOM_LEAST, STEP_TOKENS_MAX};
 
 use crate::Machine;
 use crate::cost::CostFit;
