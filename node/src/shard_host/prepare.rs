@@ -215,7 +215,7 @@ fn too_big(needed: u64, weights: u64, available: u64) -> PrepareError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coordinator::placer::layout::{Device, Wishes, fit};
+    use coordinator::placer::layout::{Device, NoFit, Wishes, fit};
     use proto::NodeId;
     use proto::cluster::{ModelShape, NodeRates, ProductKind, ProductRates, StagePlace};
     use shard::testing::TinyLlama;
@@ -260,12 +260,14 @@ mod tests {
 
     /// Whole, and over two nodes of which none holds it whole.
     fn planned(shape: &ModelShape, ranks: u32) -> [(Room, Vec<StagePlace>); 2] {
-        let enough = u64::MAX >> 8;
-        let most = fit(shape, &[device(1, enough)], Wishes { ranks }).unwrap();
-        let tight = most.stages[0].memory_bytes * 6 / 10;
+        let Err(NoFit::NoRoom(lacking)) = fit(shape, &[device(1, 0)], Wishes { ranks }) else {
+            panic!("nothing fits into nothing");
+        };
+        let enough = fit(shape, &[device(1, lacking.needed_bytes)], Wishes { ranks }).unwrap();
+        let tight = lacking.needed_bytes - 1;
         let devices = [device(1, tight), device(2, tight)];
         let cut = fit(shape, &devices, Wishes { ranks }).unwrap();
-        [most, cut].map(|layout| {
+        [enough, cut].map(|layout| {
             let room = Room {
                 blocks: layout.room.blocks,
                 step_tokens_max: layout.room.step_tokens_max,

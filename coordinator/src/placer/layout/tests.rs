@@ -324,7 +324,7 @@ fn what_is_missing_is_said_in_numbers() {
     let error = fit(&model, &[device(1, 300), device(4, 200)], Wishes::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "needs 735 MiB in all; node 1 has 300 MiB free, node 4 has 200 MiB free: add a node, or give them more with \
+        "needs 736 MiB in all; node 1 has 300 MiB free, node 4 has 200 MiB free: add a node, or give them more with \
          --memory"
     );
     let coarse = shape(vec![100 * MIB; 3]);
@@ -386,6 +386,7 @@ fn the_reasons_name_every_stage_and_hop_with_its_numbers() {
         "stage 1 on node 2: layers 0 to 3 of 8",
         "hop from node 2 to node 1: ",
         "stage 2 on node 1: layers 4 to 7 of 8",
+        "steps: ",
         "cache: ",
         "predicted: ",
     ];
