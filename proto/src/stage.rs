@@ -22,6 +22,8 @@ pub struct StagePart {
     pub layer_end: u32,
     /// Pages of KV cache.
     pub blocks: u32,
+    /// Rows of a step at most.
+    pub step_tokens_max: u32,
 }
 
 /// The stage's answer, once its weights are there and the next stage is reached.

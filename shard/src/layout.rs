@@ -1,6 +1,6 @@
 //! How a plan becomes rows: the same in every stage, so that only the plan has to be told.
 
-use crate::step::{PASS_ROWS_MAX, Pass, StepInput};
+use crate::step::{Pass, StepInput};
 use kernels::SequenceRows;
 use proto::step::{Slice, StepPlan};
 use proto::{GroupId, SequenceId};
@@ -13,6 +13,7 @@ const FULL_ATTENTION: GroupId = GroupId(0);
 /// Which pages each sequence has, by group, in the order of positions.
 pub(crate) struct BlockLists {
     block_tokens: usize,
+    pass_rows_max: usize,
     lists: BTreeMap<SequenceId, BTreeMap<GroupId, Vec<u32>>>,
 }
 
@@ -26,10 +27,12 @@ pub(crate) struct Rows {
 }
 
 impl BlockLists {
-    pub fn new(block_tokens: u32) -> BlockLists {
+    pub fn new(block_tokens: u32, pass_rows_max: u32) -> BlockLists {
         assert!(block_tokens > 0, "a block holds at least one token");
+        assert!(pass_rows_max > 0, "a pass has at least one row");
         BlockLists {
             block_tokens: block_tokens as usize,
+            pass_rows_max: pass_rows_max as usize,
             lists: BTreeMap::new(),
         }
     }
@@ -61,7 +64,7 @@ impl BlockLists {
 
     /// # Panics
     /// When the sequence has too few for the slice: a bug of the engine.
-    pub fn of(&self, slice: &Slice) -> &[u32] {
+    fn of(&self, slice: &Slice) -> &[u32] {
         let lists = self.lists.get(&slice.sequence);
         let blocks = lists.and_then(|lists| lists.get(&FULL_ATTENTION));
         let blocks = blocks.map_or(&[][..], Vec::as_slice);
@@ -73,49 +76,48 @@ impl BlockLists {
         );
         blocks
     }
+
+    /// Puts the slice's rows where there is room; `fill` adds what only some stages know of them.
+    pub fn cut_into_passes(
+        &self,
+        slice: &Slice,
+        passes: &mut Vec<Pass>,
+        mut fill: impl FnMut(Rows, &mut Pass),
+    ) {
+        let blocks = self.of(slice);
+        let (mut start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
+        while start < end {
+            let pass = self.open_pass(passes);
+            let first_row = pass.positions.len();
+            let rows = Rows {
+                start,
+                first_row,
+                count: (end - start).min(self.pass_rows_max - first_row),
+            };
+            pass.positions
+                .extend(rows.positions().map(|position| position as u32));
+            pass.batch.sequences.push(SequenceRows {
+                first_row,
+                rows: rows.count,
+                start,
+                blocks: blocks.to_vec(),
+            });
+            fill(rows, pass);
+            start += rows.count;
+        }
+    }
+
+    fn open_pass<'p>(&self, passes: &'p mut Vec<Pass>) -> &'p mut Pass {
+        let is_full = |pass: &Pass| pass.positions.len() == self.pass_rows_max;
+        if passes.last().is_none_or(is_full) {
+            passes.push(Pass::default());
+        }
+        passes.last_mut().expect("one was just pushed if there was none")
+    }
 }
 
 impl Rows {
     pub fn positions(&self) -> Range<usize> {
         self.start..self.start + self.count
     }
-}
-
-/// Puts the slice's rows where there is room; `fill` adds what only some stages know of them.
-pub(crate) fn cut_into_passes(
-    slice: &Slice,
-    blocks: &[u32],
-    passes: &mut Vec<Pass>,
-    mut fill: impl FnMut(Rows, &mut Pass),
-) {
-    let (mut start, end) = (slice.start as usize, (slice.start + slice.count) as usize);
-    while start < end {
-        let pass = open_pass(passes);
-        let first_row = pass.positions.len();
-        let rows = Rows {
-            start,
-            first_row,
-            count: (end - start).min(PASS_ROWS_MAX - first_row),
-        };
-        pass.positions
-            .extend(rows.positions().map(|position| position as u32));
-        pass.batch.sequences.push(SequenceRows {
-            first_row,
-            rows: rows.count,
-            start,
-            blocks: blocks.to_vec(),
-        });
-        fill(rows, pass);
-        start += rows.count;
-    }
-}
-
-fn open_pass(passes: &mut Vec<Pass>) -> &mut Pass {
-    if passes
-        .last()
-        .is_none_or(|pass| pass.positions.len() == PASS_ROWS_MAX)
-    {
-        passes.push(Pass::default());
-    }
-    passes.last_mut().expect("one was just pushed if there was none")
 }

@@ -1,8 +1,10 @@
 use crate::gguf::{Gguf, Tensor};
 use crate::model::decoder::LOGIT_ROWS_MAX;
-use crate::model::{Cut, LoadError, ModelConfig};
+use crate::model::{Cut, LoadError, ModelConfig, precision};
 use crate::stage::Stage;
-use crate::step::PASS_ROWS_MAX;
+use kernels::InputPrecision;
+use kernels::cpu::quantised_row_bytes;
+use proto::cluster::{RowBytes, WorkspaceShape};
 
 /// What all ranks of a stage take together, known before anything is allocated. Estimates: a device may pack weights
 /// a little tighter or looser than the file does.
@@ -11,7 +13,12 @@ pub struct ModelMemory {
     pub weight_bytes: u64,
     /// Of one block, over all its layers and ranks.
     pub kv_bytes_per_block: u64,
-    pub workspace_bytes: u64,
+    /// Of one row of a pass.
+    pub bytes_per_row: u64,
+    /// Of one position that a sequence may have.
+    pub bytes_per_position: u64,
+    /// Of all rows whose logits are computed at once.
+    pub logit_bytes: u64,
 }
 
 const F32_BYTES: usize = 4;
@@ -30,13 +37,30 @@ impl ModelMemory {
             heads: config.heads,
         };
         let cut = Cut::new(config, ranks).ok_or(too_many)?;
+        let workspace = workspace_shape(config);
+        let neighbours = u64::from(!stage.embeds()) + u64::from(!stage.samples());
+        let logit_rows = match stage.samples() {
+            true => u64::from(workspace.logit_rows_max),
+            false => 0,
+        };
         Ok(ModelMemory {
             weight_bytes: weight_bytes(config, gguf, stage, &cut)?,
             kv_bytes_per_block: (0..ranks)
                 .map(|rank| kv_bytes(config, stage, &cut, rank) * u64::from(block_tokens))
                 .sum(),
-            workspace_bytes: (0..ranks).map(|rank| workspace_bytes(config, &cut, rank)).sum(),
+            // Rows that come, and rows that go.
+            bytes_per_row: workspace.row.on(ranks as u32) + neighbours * f32s(config.hidden),
+            bytes_per_position: position_bytes(config) * ranks as u64,
+            logit_bytes: workspace.logit_row.on(ranks as u32) * logit_rows,
         })
+    }
+
+    /// To compute passes of so many rows, of sequences with so many positions at most. Pages of it are taken when a pass first
+    /// has so many rows, or so many logits.
+    pub fn workspace_bytes(&self, pass_rows_max: u32, positions: u32) -> u64 {
+        let rows = self.bytes_per_row.saturating_mul(u64::from(pass_rows_max));
+        let positions = self.bytes_per_position.saturating_mul(u64::from(positions));
+        rows.saturating_add(positions).saturating_add(self.logit_bytes)
     }
 }
 
@@ -69,13 +93,45 @@ fn kv_bytes(config: &ModelConfig, stage: &Stage, cut: &Cut, rank: usize) -> u64 
     (row * stage.layers().len()) as u64
 }
 
-fn workspace_bytes(config: &ModelConfig, cut: &Cut, rank: usize) -> u64 {
-    let queries = cut.queries()[rank].len();
-    let own = 2 * cut.keys(rank).len() + queries + 2 * cut.feed_forward[rank].len();
-    let gathered = config.hidden + config.heads * config.head_dim + config.feed_forward;
-    // Of what is gathered there are the rank's part and the whole, twice.
-    let copies = if cut.ranks() == 1 { 1 } else { 3 };
-    let row = 2 * config.hidden + own + copies * gathered;
-    let logit_row = 2 * config.hidden + copies * config.vocabulary;
-    ((PASS_ROWS_MAX * row + LOGIT_ROWS_MAX * logit_row) * F32_BYTES) as u64
+/// Sines and cosines.
+pub(crate) fn position_bytes(config: &ModelConfig) -> u64 {
+    f32s(config.rope.rotated)
+}
+
+/// What [`crate::model::Room`] has, and what kernels keep of a row that they multiply. A rank is taken to have all keys and
+/// values, since it may need the heads of another one too.
+pub(crate) fn workspace_shape(config: &ModelConfig) -> WorkspaceShape {
+    let queries = config.heads * config.head_dim;
+    let keys_and_values = 2 * config.kv_heads * config.head_dim;
+    WorkspaceShape {
+        row: RowBytes {
+            each: f32s(2 * config.hidden + keys_and_values) + multiplied_bytes(config),
+            cut: f32s(queries + 2 * config.feed_forward),
+            gathered: f32s(config.hidden + queries + config.feed_forward),
+            collected: 0,
+        },
+        logit_row: RowBytes {
+            each: f32s(2 * config.hidden),
+            cut: 0,
+            gathered: 0,
+            collected: f32s(config.vocabulary),
+        },
+        logit_rows_max: LOGIT_ROWS_MAX as u32,
+    }
+}
+
+/// Of the input for which kernels need most. Float weights, which see it as it is, need none.
+fn multiplied_bytes(config: &ModelConfig) -> u64 {
+    let inputs: [(usize, InputPrecision); 4] = [
+        (config.hidden, precision::QUERY_KEY_VALUE),
+        (config.heads * config.head_dim, precision::ATTENTION_OUTPUT),
+        (config.hidden, precision::GATE_UP),
+        (config.feed_forward, precision::DOWN),
+    ];
+    let bytes = inputs.map(|(inputs, precision)| quantised_row_bytes(inputs, precision));
+    bytes.into_iter().max().unwrap_or(0) as u64
+}
+
+fn f32s(count: usize) -> u64 {
+    (count * F32_BYTES) as u64
 }

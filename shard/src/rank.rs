@@ -15,6 +15,8 @@ pub struct Share {
     pub blocks: u32,
     /// Positions in a page.
     pub block_tokens: u32,
+    /// Rows that are computed at once: what there is room for.
+    pub pass_rows_max: u32,
 }
 
 /// One rank of a replica: its part of the weights and of the KV bytes. Told what to compute; it never chooses.
@@ -46,7 +48,7 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
             heads: config.heads,
         };
         let cut = &Cut::new(config, ranks).ok_or(too_many)?;
-        let room = Room::new(&ops, config, cut, rank)?;
+        let room = Room::new(&ops, config, cut, rank, share.pass_rows_max as usize)?;
         let kv = KvPool::new(
             &ops,
             &cut.attention(rank, block_tokens),
@@ -76,7 +78,7 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
     }
 
     /// Computes one step together with the other ranks. All tokens must be in the vocabulary, and all positions below
-    /// the context and the cache's size; after the first stage, the residual has a row for each.
+    /// the context and the cache's size; no pass has more rows than there is room for; after the first stage, the residual has a row for each.
     pub fn step(&mut self, input: &StepInput) -> Result<StepOutput, Lost> {
         self.kv.zero(&mut self.ops, &input.zero);
         let mut output = StepOutput::default();
@@ -119,7 +121,7 @@ impl<O: Ops, X: Exchange> Rank<O, X> {
                 .decoder
                 .logits(&mut self.ops, &mut self.exchange, &rows, &mut self.room)?;
             if self.exchange.rank() == 0 {
-                let logits = self.ops.read(logits).chunks_exact(self.vocabulary);
+                let logits = logits.chunks_exact(self.vocabulary);
                 for (wanted, logits) in wanted.iter().zip(logits) {
                     answer(&mut self.sampler, wanted, logits, output);
                 }

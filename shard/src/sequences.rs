@@ -1,7 +1,7 @@
 //! The shell's memory of running sequences: what an `Engine` must not see, and a rank needs.
 
 use crate::constraint::Constraint;
-use crate::layout::{BlockLists, Rows, cut_into_passes};
+use crate::layout::{BlockLists, Rows};
 use crate::sample::{SampleRequest, SampledToken, TokenCounts, penalises};
 use crate::step::{LogitRow, Pass, Purpose, StepInput, StepOutput};
 use proto::request::{Sampling, Submit};
@@ -40,11 +40,12 @@ struct HashChain {
 }
 
 impl SequenceTable {
-    pub fn new(block_tokens: u32) -> Self {
+    /// For blocks of so many tokens, and ranks with room for so many rows.
+    pub fn new(block_tokens: u32, pass_rows_max: u32) -> Self {
         assert!(block_tokens > 0, "a block holds at least one token");
         SequenceTable {
             block_tokens: block_tokens as usize,
-            blocks: BlockLists::new(block_tokens),
+            blocks: BlockLists::new(block_tokens, pass_rows_max),
             sequences: BTreeMap::new(),
         }
     }
@@ -69,10 +70,9 @@ impl SequenceTable {
         let mut input = self.blocks.begin(plan);
         for slice in &plan.slices {
             self.blocks.extend(slice);
-            let blocks = self.blocks.of(slice);
             let known = self.sequences.get_mut(&slice.sequence);
             let sequence = known.unwrap_or_else(|| unknown(slice.sequence));
-            sequence.take_slice(slice, blocks, &mut input.passes);
+            sequence.take_slice(slice, &self.blocks, &mut input.passes);
         }
         input
     }
@@ -134,14 +134,14 @@ impl Sequence {
         }
     }
 
-    fn take_slice(&mut self, slice: &Slice, blocks: &[u32], passes: &mut Vec<Pass>) {
+    fn take_slice(&mut self, slice: &Slice, blocks: &BlockLists, passes: &mut Vec<Pass>) {
         let end = (slice.start + slice.count) as usize;
         assert!(
             end <= self.tokens.len(),
             "a slice ends at {end}, {} tokens are known",
             self.tokens.len()
         );
-        cut_into_passes(slice, blocks, passes, |rows, pass| {
+        blocks.cut_into_passes(slice, passes, |rows, pass| {
             pass.tokens.extend_from_slice(&self.tokens[rows.positions()]);
             self.ask_for_scores(slice.sequence, rows, &mut pass.logits);
         });

@@ -1,19 +1,18 @@
 use crate::gguf::{Gguf, Tensor};
-use crate::memory::ModelMemory;
+use crate::memory::{position_bytes, workspace_shape};
 use crate::model::{LoadError, ModelConfig, precision};
 use crate::stage::{Stage, layer_of};
 use kernels::{InputPrecision, KvFormat, WeightFormat};
 use proto::cluster::{InputTerms, KvCacheFormat, MatrixFormat, ModelShape, ProductKind, Products};
 use std::collections::BTreeMap;
 
-/// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes are those of
-/// the file; a device may pack weights a little tighter or looser.
+/// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes of weights are
+/// those of the file; a device may pack them a little tighter or looser. What a process takes besides is not in it.
 pub fn model_shape(
     config: &ModelConfig,
     gguf: &Gguf<'_>,
     block_tokens: u32,
 ) -> Result<ModelShape, LoadError> {
-    let memory = ModelMemory::of(config, gguf, &config.whole(), 1, block_tokens)?;
     let layer_weight_bytes: Vec<u64> = (0..config.layers)
         .map(|layer| bytes_of_layer(gguf, layer))
         .collect();
@@ -35,6 +34,11 @@ pub fn model_shape(
         layer_products: layer_products.collect::<Result<_, _>>()?,
         embedding_bytes: bytes(embedding),
         head_bytes: bytes(output) + bytes(norm),
+        tied_bytes: match config.tied_embeddings {
+            true => bytes(embedding),
+            false => 0,
+        },
+        common_bytes: common_bytes(config, gguf),
         head_products: Products {
             kind: product_kind(output.format()?, precision::LOGITS),
             weights: weights(output),
@@ -44,7 +48,8 @@ pub fn model_shape(
             KvFormat::Bf16 => KvCacheFormat::Bf16,
             KvFormat::Int8 => KvCacheFormat::Int8,
         },
-        workspace_bytes: memory.workspace_bytes + common_bytes(config, gguf),
+        position_bytes: position_bytes(config),
+        workspace: workspace_shape(config),
         block_tokens,
     })
 }
@@ -91,7 +96,7 @@ fn products_of_layer(gguf: &Gguf<'_>, layer: usize) -> Result<Vec<Products>, Loa
         .collect())
 }
 
-/// What every stage holds besides: as one does in the middle of a longer model, of whose layers the file has none.
+/// What belongs to no layer, and every stage holds: as one does in the middle of a longer model, of whose layers the file has none.
 fn common_bytes(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
     let beyond = Stage::new(config.layers..config.layers + 1, config.layers + 2);
     let beyond = beyond.expect("a layer of a longer model");

@@ -1,4 +1,4 @@
-use crate::layout::{BlockLists, cut_into_passes};
+use crate::layout::BlockLists;
 use crate::stage::Stage;
 use crate::step::StepInput;
 use proto::step::{Slice, StepPlan};
@@ -17,6 +17,8 @@ pub struct PlanBounds {
     pub block_tokens: u32,
     pub blocks: u32,
     pub vocabulary: u32,
+    /// Rows that the ranks have room for: longer plans are cut.
+    pub pass_rows_max: u32,
 }
 
 /// A plan that this stage cannot compute.
@@ -36,7 +38,7 @@ impl StageTable {
     pub fn new(stage: Stage, bounds: PlanBounds) -> StageTable {
         StageTable {
             stage,
-            blocks: BlockLists::new(bounds.block_tokens),
+            blocks: BlockLists::new(bounds.block_tokens, bounds.pass_rows_max),
             bounds,
         }
     }
@@ -51,9 +53,10 @@ impl StageTable {
         for slice in &plan.slices {
             self.blocks.extend(slice);
             self.holds(slice)?;
-            cut_into_passes(slice, self.blocks.of(slice), &mut input.passes, |rows, pass| {
-                pass.tokens.extend(tokens.by_ref().take(rows.count));
-            });
+            self.blocks
+                .cut_into_passes(slice, &mut input.passes, |rows, pass| {
+                    pass.tokens.extend(tokens.by_ref().take(rows.count));
+                });
         }
         Ok(input)
     }

@@ -5,8 +5,9 @@ use kernels::Batch;
 use proto::SequenceId;
 use proto::engine::TokenScore;
 
-/// Rows that are computed at once; a longer step is computed in several passes. Bounds the workspace.
-pub const PASS_ROWS_MAX: usize = 512;
+/// Rows that are computed at once, where nobody asks for fewer: beyond it computing gets no faster. A longer step is computed
+/// in several passes.
+pub const PASS_ROWS_MAX: u32 = 512;
 
 /// Made by [`crate::SequenceTable::input`]; every rank of the replica gets the same.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,7 @@ impl StepInput {
     }
 }
 
-/// At most [`PASS_ROWS_MAX`] rows that go through the model together.
+/// Rows that go through the model together, no more than ranks have room for.
 #[derive(Clone, Debug, Default)]
 pub struct Pass {
     /// One for each row; none after the first stage.

@@ -109,6 +109,7 @@ fn load(file: &[u8], arrivals: &mut Noted, layers: Range<usize>) -> Result<(), L
         stage: Stage::new(layers, config.layers).unwrap(),
         blocks: 8,
         block_tokens: BLOCK_TOKENS,
+        pass_rows_max: 64,
     };
     Rank::load(cpu(), Solo, &mut source, &config, &share).map(drop)
 }

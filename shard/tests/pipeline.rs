@@ -124,6 +124,7 @@ fn what_a_stage_takes_is_what_the_shape_says() {
         let config = ModelConfig::from_gguf(&gguf).unwrap();
         let shape = model_shape(&config, &gguf, 16).unwrap();
         for layers in [0..2, 2..4, 4..5] {
+            let neighbours = u64::from(layers.start > 0) + u64::from(layers.end < 5);
             let of_layers: u64 = shape.layer_weight_bytes[layers.clone()].iter().sum();
             let ends = if layers.start == 0 {
                 shape.embedding_bytes
@@ -132,8 +133,20 @@ fn what_a_stage_takes_is_what_the_shape_says() {
             } + if layers.end == 5 { shape.head_bytes } else { 0 };
             let stage = Stage::new(layers.clone(), config.layers).unwrap();
             let memory = ModelMemory::of(&config, &gguf, &stage, 1, 16).unwrap();
-            let said = of_layers + ends + shape.workspace_bytes;
-            assert_eq!(memory.weight_bytes + memory.workspace_bytes, said, "{layers:?}");
+            assert_eq!(
+                memory.weight_bytes,
+                of_layers + ends + shape.common_bytes,
+                "{layers:?}"
+            );
+            let (row, logit_row) = (&shape.workspace.row, &shape.workspace.logit_row);
+            let moved = neighbours * u64::from(shape.hidden) * 4;
+            assert_eq!(memory.bytes_per_row, row.on(1) + moved, "{layers:?}");
+            assert_eq!(memory.bytes_per_position, shape.position_bytes);
+            let logits = match layers.end {
+                5 => logit_row.on(1) * u64::from(shape.workspace.logit_rows_max),
+                _ => 0,
+            };
+            assert_eq!(memory.logit_bytes, logits, "{layers:?}");
             let kv = shape.kv_bytes_per_token_layer * 16 * layers.len() as u64;
             assert_eq!(memory.kv_bytes_per_block, kv);
         }
@@ -178,6 +191,7 @@ fn a_stage_refuses_a_plan_that_it_cannot_compute() {
         block_tokens: 16,
         blocks: 10,
         vocabulary: 100,
+        pass_rows_max: 512,
     };
     let table = |layers| StageTable::new(Stage::new(layers, 4).unwrap(), bounds);
     let five = plan(0, 5, 9);

@@ -7,7 +7,7 @@ use proto::request::Sampling;
 use proto::step::{Slice, SliceOutput, StepPlan, Verdict};
 use proto::{AdapterId, BlockHash, BlockId, GroupId, Position, SequenceId, Span};
 use shard::sample::SampledToken;
-use shard::{Purpose, SequenceTable, StepInput, StepOutput};
+use shard::{PASS_ROWS_MAX, Purpose, SequenceTable, StepInput, StepOutput};
 
 const SEQUENCE: SequenceId = SequenceId(4);
 
@@ -39,7 +39,7 @@ fn sampled(id: u32, verdict: Verdict) -> StepOutput {
 }
 
 fn table(prompt: &[u32], sampling: &Sampling) -> SequenceTable {
-    let mut table = SequenceTable::new(BLOCK_TOKENS);
+    let mut table = SequenceTable::new(BLOCK_TOKENS, PASS_ROWS_MAX);
     table.admit(SEQUENCE, submit(prompt, sampling), None);
     table
 }
@@ -117,7 +117,7 @@ fn what_was_resumed_counts_as_output() {
     };
     let mut submit = submit(&tokens, &sampling);
     submit.ticket.resumed_tokens = 4;
-    let mut table = SequenceTable::new(BLOCK_TOKENS);
+    let mut table = SequenceTable::new(BLOCK_TOKENS, PASS_ROWS_MAX);
     table.admit(SEQUENCE, submit, None);
     assert_eq!(
         position(&table.input(&slice(0, 10, &[0], SliceOutput::Sample))),
@@ -134,7 +134,7 @@ fn only_the_clients_prompt_is_scored_and_nothing_is_sampled_where_scores_are_all
     };
     let mut submit = submit(&tokens, &sampling);
     submit.ticket.resumed_tokens = 4;
-    let mut table = SequenceTable::new(BLOCK_TOKENS);
+    let mut table = SequenceTable::new(BLOCK_TOKENS, PASS_ROWS_MAX);
     table.admit(SEQUENCE, submit, None);
     let input = table.input(&slice(0, 10, &[0], SliceOutput::ScoresOnly));
     let scored: Vec<u32> = input.passes[0].logits.iter().map(|row| row.row).collect();

@@ -7,6 +7,8 @@ use tests::{Fleet, Holds, MODEL, signal, until};
 
 /// What SmolLM2-135M takes with the least cache is more than this and less than twice as much.
 const HALF: &str = "220MiB";
+/// The same with two ranks, which take more: the table of embeddings and a head of keys and values are there twice.
+const HALF_FOR_RANKS: &str = "260MiB";
 
 fn prompt() -> Value {
     json!({"prompt": "The capital of France is", "max_tokens": 40, "temperature": 0, "ignore_eos": true})
@@ -47,21 +49,18 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
         let fleet = Fleet::found();
         (text_of(&fleet.client(0).complete(prompt())), drawn(&fleet))
     };
-    let mut fleet = Fleet::found_as(Holds::TheModel, &["--memory", HALF]);
+    let settings = ["--memory", HALF_FOR_RANKS, "--threads", "2"];
+    let mut fleet = Fleet::found_as(Holds::TheModel, &settings);
     let waits = || fleet.json(0, &["status"])["deployments"][0]["waits_for"].clone();
     until("it waits for room, and says so", Duration::from_secs(30), || {
         waits().as_str().is_some_and(|reason| reason.contains("MiB"))
     });
-    fleet.join_as(Holds::Nothing, &["--memory", HALF]);
+    fleet.join_as(Holds::Nothing, &settings);
     let served = || fleet.client(0).get("/v1/models").text.contains(MODEL);
     until("both serve it", Duration::from_secs(60), || {
         served() && fleet.client(1).get("/v1/models").text.contains(MODEL)
     });
-    let placed = placed(&fleet);
-    assert_eq!(nodes_of(&placed).len(), 2, "{placed}");
-    for stage in placed[0]["stages"].as_array().expect("stages") {
-        assert!(stage["memory_bytes"].as_u64() <= Some(220 << 20), "{placed}");
-    }
+    is_over_both(&fleet, 1);
     for place in 0..2 {
         assert_eq!(text_of(&fleet.client(place).complete(prompt())), expected);
     }
@@ -78,6 +77,20 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
     assert!(least > 0.0 && least <= used("occupied_seconds_total", ""));
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("layers 0 to"), "{words}");
+    fleet.says(0, &["deploy", MODEL, "--tp", "2"]);
+    is_over_both(&fleet, 2);
+    assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
+    assert_eq!(drawn(&fleet), expected_drawn);
+}
+
+/// A stage on each of two nodes, of so many ranks, and no node has more than it may.
+fn is_over_both(fleet: &Fleet, ranks: u64) {
+    let placed = placed(fleet);
+    assert_eq!(nodes_of(&placed).len(), 2, "{placed}");
+    for stage in placed[0]["stages"].as_array().expect("stages") {
+        assert!(stage["memory_bytes"].as_u64() <= Some(260 << 20), "{placed}");
+        assert_eq!(stage["ranks"], ranks, "{placed}");
+    }
 }
 
 #[test]

@@ -237,7 +237,7 @@ fn covers(placement: &Placement, layers: u32) -> bool {
         .iter()
         .enumerate()
         .all(|(index, stage)| stages[..index].iter().all(|other| other.node != stage.node));
-    in_order && apart && next == layers && placement.blocks > 0
+    in_order && apart && next == layers && placement.blocks > 0 && placement.step_tokens_max > 0
 }
 
 fn is_on(placement: &Placement, node: NodeId) -> bool {

@@ -5,7 +5,7 @@ use proto::Span;
 
 /// A step with prompts to compute takes at least this many of their tokens, even where decoding alone uses up the time:
 /// otherwise prompts would starve.
-const PROMPT_TOKENS_MIN: u32 = 16;
+pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 
 /// What is left of a step: tokens (the ranks' buffers) and seconds (the promise of the time between tokens).
 #[derive(Clone, Copy, Debug)]

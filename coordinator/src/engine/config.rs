@@ -1,6 +1,7 @@
 //! What an engine is told about its replica.
 
 use super::GroupSpec;
+use super::budget::PROMPT_TOKENS_MIN;
 use crate::cost::{Backlog, StepCost};
 use proto::engine::Load;
 use proto::{Epoch, GroupId, ReplicaId, Span};
@@ -51,6 +52,13 @@ pub fn prompt_step_through(stages: u32, one_stage: Span) -> Span {
     Span(u64::try_from(through).unwrap_or(u64::MAX))
 }
 
+/// How many sequences hold blocks at once.
+const SEQUENCES_MAX: u32 = 64;
+/// A step's tokens at most: longer ones compute prompts no faster.
+pub const STEP_TOKENS_MAX: u32 = 512;
+/// With room for fewer tokens in a step, prompts would wait while all sequences but theirs decode.
+pub const STEP_ROOM_LEAST: u32 = SEQUENCES_MAX + PROMPT_TOKENS_MIN;
+
 impl EngineConfig {
     /// Sensible for a small model on a CPU. `blocks`, `context_tokens_max` and the ids are the caller's to set.
     pub fn for_replica(replica: ReplicaId, epoch: Epoch) -> EngineConfig {
@@ -61,13 +69,26 @@ impl EngineConfig {
             blocks: 512,
             groups: vec![GroupSpec { group: GroupId(0) }],
             context_tokens_max: 2048,
-            sequences_max: 64,
+            sequences_max: SEQUENCES_MAX,
             waiting_max: 256,
             stages: 1,
-            step_tokens_max: 512,
+            step_tokens_max: STEP_TOKENS_MAX,
             between_tokens_max: Span::from_millis(50),
             prompt_step_max: PROMPT_STEP_MAX,
             cost_prior: StepCost::PRIOR,
+        }
+    }
+
+    /// For ranks whose buffers are this long: no more sequences run than can decode in one step.
+    ///
+    /// # Panics
+    /// When that is none.
+    pub fn with_steps_of(self, step_tokens_max: u32) -> EngineConfig {
+        assert!(step_tokens_max > 0, "a step has at least one token");
+        EngineConfig {
+            sequences_max: self.sequences_max.min(step_tokens_max),
+            step_tokens_max,
+            ..self
         }
     }
 

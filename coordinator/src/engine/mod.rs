@@ -13,7 +13,7 @@ mod unhindered;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
 pub(crate) use config::retry_after;
-pub use config::{EngineConfig, PROMPT_STEP_MAX, prompt_step_through};
+pub use config::{EngineConfig, PROMPT_STEP_MAX, STEP_ROOM_LEAST, STEP_TOKENS_MAX, prompt_step_through};
 
 use crate::Machine;
 use crate::cost::CostFit;

@@ -5,7 +5,7 @@
 //! stream on it a pause. One on a drained node serves until another serves in its place, and for as long as there is no other
 //! place. Where room is short, caches of others are made smaller, down to the least they work with.
 
-use super::layout::{Device, Layout, NoFit, Sizes, Wishes, fit};
+use super::layout::{Device, Layout, NoFit, Room, Sizes, Wishes, fit};
 use super::sight::Sight;
 use super::view::View;
 use proto::cluster::{ClusterCommand, Deployment, NodeProfile, Placement, StagePlace, Unplace};
@@ -241,7 +241,7 @@ impl<'a> Table<'a> {
         for replica in need.places() {
             match self.find(need.deployment, replica, need.wishes()) {
                 Ok((layout, Caches::Kept)) => {
-                    return Ok(need.placement(replica, &layout.stages, layout.blocks, &layout));
+                    return Ok(need.placement(replica, &layout.stages, layout.room, &layout));
                 }
                 Ok((layout, Caches::Least)) => {
                     tight.get_or_insert((replica, layout));
@@ -334,9 +334,12 @@ impl<'a> Table<'a> {
     /// takes the place.
     fn make_room(&self, need: &Need<'a>, replica: ReplicaId, layout: &Layout) -> Placement {
         let sizes = Sizes::new(&need.deployment.shape, need.wishes().ranks);
-        let blocks = sizes.blocks_least();
+        let room = Room {
+            blocks: sizes.blocks_least(),
+            step_tokens_max: layout.room.step_tokens_max,
+        };
         let least = |stage: &StagePlace| StagePlace {
-            memory_bytes: sizes.memory_bytes(&layers(stage), blocks),
+            memory_bytes: sizes.memory_bytes(&layers(stage), room),
             ..*stage
         };
         let stages: Vec<StagePlace> = layout.stages.iter().map(least).collect();
@@ -352,30 +355,32 @@ impl<'a> Table<'a> {
                 return self.shrunk(placement, stage.node, lacking_bytes);
             }
         }
-        need.placement(replica, &stages, blocks, layout)
+        need.placement(replica, &stages, room, layout)
     }
 
     /// With so much less cache on this node, or as little as it can have.
     fn shrunk(&self, placement: &Placement, node: NodeId, bytes: u64) -> Placement {
         let deployment = self.view.deployment(&placement.model);
         let shape = &deployment.expect("only what is deployed is placed").shape;
-        let block_bytes = |stage: &StagePlace| Sizes::new(shape, stage.ranks).block_bytes(&layers(stage));
+        let sizes = |stage: &StagePlace| Sizes::new(shape, stage.ranks);
+        let block_bytes = |stage: &StagePlace| sizes(stage).block_bytes(&layers(stage));
         let stage = placement.stages.iter().find(|stage| stage.node == node);
         let block_bytes_here = stage.map(block_bytes).unwrap_or(0).max(1);
         let spare = placement
             .blocks
             .saturating_sub(Sizes::new(shape, 1).blocks_least());
         let given = bytes.div_ceil(block_bytes_here).min(u64::from(spare));
-        let smaller = |stage: &StagePlace| {
-            let given_bytes = block_bytes(stage).saturating_mul(given);
-            StagePlace {
-                memory_bytes: stage.memory_bytes.saturating_sub(given_bytes),
-                ..*stage
-            }
+        let room = Room {
+            blocks: placement.blocks - given as u32,
+            step_tokens_max: placement.step_tokens_max,
+        };
+        let smaller = |stage: &StagePlace| StagePlace {
+            memory_bytes: sizes(stage).memory_bytes(&layers(stage), room),
+            ..*stage
         };
         Placement {
             stages: placement.stages.iter().map(smaller).collect(),
-            blocks: placement.blocks - given as u32,
+            blocks: room.blocks,
             ..placement.clone()
         }
     }
@@ -396,18 +401,13 @@ impl Need<'_> {
         wishes(self.deployment)
     }
 
-    fn placement(
-        &self,
-        replica: ReplicaId,
-        stages: &[StagePlace],
-        blocks: u32,
-        layout: &Layout,
-    ) -> Placement {
+    fn placement(&self, replica: ReplicaId, stages: &[StagePlace], room: Room, layout: &Layout) -> Placement {
         Placement {
             model: self.deployment.model.name.clone(),
             replica,
             stages: stages.to_vec(),
-            blocks,
+            blocks: room.blocks,
+            step_tokens_max: room.step_tokens_max,
             predicted: layout.predicted,
         }
     }

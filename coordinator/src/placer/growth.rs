@@ -4,7 +4,7 @@
 //! where it is worth that the replica begins anew.
 
 use super::choice::{Table, layers};
-use super::layout::Sizes;
+use super::layout::{Room, Sizes};
 use super::sight::Sight;
 use super::view::View;
 use proto::cluster::{Deployment, Placement, StagePlace};
@@ -31,23 +31,28 @@ impl Table<'_> {
         if !self.is_quiet_around(deployment, placement) {
             return None;
         }
-        let room = |stage: &StagePlace| {
+        let step_tokens_max = placement.step_tokens_max;
+        let free = |stage: &StagePlace| {
             let profile = self.usable.get(&stage.node)?;
             Some(self.view.free_bytes(profile, placement.replica))
         };
-        let rooms: Option<Vec<u64>> = placement.stages.iter().map(room).collect();
-        let parts = placement.stages.iter().zip(rooms?);
+        let free: Option<Vec<u64>> = placement.stages.iter().map(free).collect();
+        let parts = placement.stages.iter().zip(free?);
         let sizes = |stage: &StagePlace| Sizes::new(&deployment.shape, stage.ranks);
         let affordable = parts
             .clone()
-            .map(|(stage, room)| sizes(stage).blocks_within(&layers(stage), room));
+            .map(|(stage, free)| sizes(stage).blocks_within(&layers(stage), free, step_tokens_max));
         let blocks = affordable.min()?;
         if blocks < placement.blocks.saturating_mul(WORTH_FACTOR) {
             return None;
         }
-        let stage = |(stage, room): (&StagePlace, u64)| {
-            let memory_bytes = sizes(stage).memory_bytes(&layers(stage), blocks);
-            (memory_bytes <= room).then_some(StagePlace {
+        let room = Room {
+            blocks,
+            step_tokens_max,
+        };
+        let stage = |(stage, free): (&StagePlace, u64)| {
+            let memory_bytes = sizes(stage).memory_bytes(&layers(stage), room);
+            (memory_bytes <= free).then_some(StagePlace {
                 memory_bytes,
                 ..*stage
             })

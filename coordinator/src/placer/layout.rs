@@ -16,6 +16,7 @@ mod tests;
 pub use forecast::{PROMPT_TOKENS, STEP_TOKENS_LEAST};
 pub use no_fit::{NoFit, NoRoom};
 pub use sizes::CONTEXT_TOKENS_USUAL;
+pub use sizes::Room;
 pub(super) use sizes::Sizes;
 
 use cut::Part;
@@ -58,8 +59,7 @@ impl Default for Wishes {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layout {
     pub stages: Vec<StagePlace>,
-    /// Of KV cache, the same number on every stage.
-    pub blocks: u32,
+    pub room: Room,
     pub predicted: Prediction,
     reasons: Vec<String>,
 }
@@ -101,25 +101,38 @@ pub fn fit(shape: &ModelShape, devices: &[Device], wishes: Wishes) -> Result<Lay
 }
 
 fn lay_out(sizes: &Sizes<'_>, able: &[&Device], parts: &[Part<'_>]) -> Layout {
-    let affordable = parts
-        .iter()
-        .map(|part| sizes.blocks_within(&part.layers, part.device.memory_bytes));
-    let blocks = affordable.min().expect("a layout has stages");
+    let forecast = Forecast::new(sizes, parts);
+    let room = room(sizes, parts, &forecast);
     let stage = |part: &Part<'_>| StagePlace {
         node: part.device.node,
         layer_first: part.layers.start,
         layer_end: part.layers.end,
         ranks: sizes.ranks(),
         threads: part.device.threads,
-        memory_bytes: sizes.memory_bytes(&part.layers, blocks),
+        memory_bytes: sizes.memory_bytes(&part.layers, room),
     };
-    let forecast = Forecast::new(sizes, parts);
     let predicted = forecast.prediction();
     Layout {
         stages: parts.iter().map(stage).collect(),
-        blocks,
+        room,
         predicted,
-        reasons: reasons::lines(sizes, able, parts, blocks, &forecast),
+        reasons: reasons::lines(sizes, able, parts, room, &forecast),
+    }
+}
+
+/// What the tightest stage has room for: steps first, as long as they are expected to be, then cache.
+fn room(sizes: &Sizes<'_>, parts: &[Part<'_>], forecast: &Forecast<'_>) -> Room {
+    let step_tokens = parts
+        .iter()
+        .map(|part| sizes.step_tokens_within(&part.layers, part.device.memory_bytes));
+    let affordable = step_tokens.min().expect("a layout has stages");
+    let step_tokens_max = forecast.step_tokens_max().min(affordable);
+    let blocks = parts
+        .iter()
+        .map(|part| sizes.blocks_within(&part.layers, part.device.memory_bytes, step_tokens_max));
+    Room {
+        blocks: blocks.min().expect("a layout has stages"),
+        step_tokens_max,
     }
 }
 

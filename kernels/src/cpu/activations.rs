@@ -21,6 +21,12 @@ pub struct Activations {
     origin: Memory<i32>,
 }
 
+/// Of a row of so many inputs, as it is kept.
+pub fn row_bytes(inputs: usize, precision: InputPrecision) -> usize {
+    let (scales, origin) = (2 * size_of::<f32>(), size_of::<i32>());
+    (inputs + inputs / BLOCK * (scales + origin)) * precision.terms()
+}
+
 impl Activations {
     pub fn new() -> Result<Activations, OpsError> {
         let (q, d, offset, origin) = (

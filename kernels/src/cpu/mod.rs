@@ -19,6 +19,7 @@ mod rope;
 mod shared;
 mod weights;
 
+pub use activations::row_bytes as quantised_row_bytes;
 pub use level::{Level, UnknownLevel};
 pub use pages::Pages;
 pub use team::Team;

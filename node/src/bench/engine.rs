@@ -3,14 +3,14 @@
 use super::summary::Spread;
 use crate::os;
 use crate::shard_host::exercise::{Exercise, Shape};
-use crate::shard_host::prepare::{MemoryPlan, ModelFile};
+use crate::shard_host::prepare::{MemoryPlan, ModelFile, Room};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use anyhow::{Context, bail};
 use clap::Args;
 use kernels::KvFormat;
 use kernels::cpu::Level;
 use serde::Serialize;
-use shard::{Lost, Stage};
+use shard::{Lost, PASS_ROWS_MAX, Stage};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -108,9 +108,10 @@ pub fn run(path: &Path, machine: Machine, grid: &Grid, told: &mut dyn FnMut(&Row
         memory,
         packed: None,
     };
+    let room = plan.memory.room;
     let mut ranks = Ranks::load(&file, &plan, &mut |_| ())?;
     let load_secs = began.elapsed().as_secs_f64();
-    let mut exercise = Exercise::new(|input| ranks.step(input), vocabulary);
+    let mut exercise = Exercise::new(|input| ranks.step(input), vocabulary, room.step_tokens_max);
     let mut rows = Vec::new();
     for shape in shapes {
         let row = measure(&mut exercise, shape, grid.rounds).context("a rank died")?;
@@ -149,7 +150,11 @@ fn plan(file: &ModelFile, machine: Machine, shapes: &[Shape]) -> anyhow::Result<
     let blocks = shapes.iter().map(Shape::blocks).max().unwrap_or(0);
     let stage = config.whole();
     let need = file.memory(&gguf, &config, &stage, machine.ranks)?;
-    let memory = MemoryPlan::with_blocks(&need, blocks.max(1), context, os::memory::available_bytes())?;
+    let room = Room {
+        blocks: blocks.max(1),
+        step_tokens_max: PASS_ROWS_MAX,
+    };
+    let memory = MemoryPlan::with_room(&need, room, context, os::memory::available_bytes())?;
     Ok(Planned {
         stage,
         memory,
@@ -263,7 +268,7 @@ mod tests {
             output_tokens: 1,
             temperature: 0.0,
         };
-        let row = measure(&mut Exercise::new(compute, 10), shape, 1).unwrap();
+        let row = measure(&mut Exercise::new(compute, 10, PASS_ROWS_MAX), shape, 1).unwrap();
         assert_eq!(row.decode_tokens_per_sec, None);
     }
 }

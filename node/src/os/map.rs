@@ -1,6 +1,6 @@
 //! Files as memory.
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use std::fs::File;
 use std::path::Path;
 
@@ -16,6 +16,12 @@ pub fn read_only(path: &Path) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(&file) }
 }
 
+/// Gives back the pages that were read; they are read again where they are looked at again. A refusal costs memory alone.
+pub fn forget(mapped: &Mmap) {
+    // SAFETY: the mapping is of a file and only read, so its pages hold nothing but what is in the file.
+    let _ = unsafe { mapped.unchecked_advise(UncheckedAdvice::DontNeed) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,7 +30,10 @@ mod tests {
     fn a_mapped_file_reads_as_its_bytes() {
         let path = std::env::temp_dir().join(format!("cluster-map-{}", std::process::id()));
         std::fs::write(&path, b"weights").unwrap();
-        assert_eq!(&read_only(&path).unwrap()[..], b"weights");
+        let mapped = read_only(&path).unwrap();
+        assert_eq!(&mapped[..], b"weights");
+        forget(&mapped);
+        assert_eq!(&mapped[..], b"weights", "also after its pages were given back");
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::control::report::{DeployReport, DeployStep};
 use crate::peers::Served;
 use crate::peers::weights::Shelf;
 use crate::raft::Links;
-use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile};
+use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile, PROCESS_BYTES};
 use crate::state::NodeState;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Use};
@@ -283,7 +283,8 @@ fn read(store: &Store, named: &NamedSpec, config: &Config) -> anyhow::Result<Rea
     let gguf = file.parse()?;
     let model = file.config(&gguf)?;
     let shape = shard::model_shape(&model, &gguf, BLOCK_TOKENS);
-    let shape = shape.map_err(|error| file.load_error(error))?;
+    let mut shape = shape.map_err(|error| file.load_error(error))?;
+    shape.common_bytes += PROCESS_BYTES;
     Ok(ReadModel {
         deployment: Deployment {
             model: ModelRecord {

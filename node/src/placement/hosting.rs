@@ -285,6 +285,7 @@ impl Hosting {
             layer_first: stage.layer_first,
             layer_end: stage.layer_end,
             blocks: placement.blocks,
+            step_tokens_max: placement.step_tokens_max,
         };
         let stages = placement.stages.len();
         let setup = ShardSetup {

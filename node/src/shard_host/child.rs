@@ -5,7 +5,7 @@ use super::engine_loop::{EngineLoop, Hands, LoopMessage};
 use super::frames;
 use super::grammars::GrammarDesk;
 use super::landed::LandedParts;
-use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
+use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, Room};
 use super::ranks::{RankPlan, Ranks, describe};
 use super::setup::{FileState, ShardSetup};
 use super::stage::head::Head;
@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
 use proto::engine::{FromEngine, ReplicaInfo, ToEngine};
-use proto::stage::StageAddresses;
+use proto::stage::{StageAddresses, StagePart};
 use proto::step::{StepPlan, Verdict};
 use proto::wire::{self, Kind};
 use proto::{Epoch, SequenceId};
@@ -112,6 +112,8 @@ pub struct Loaded {
     /// Values in a row of the residual.
     pub hidden: usize,
     pub vocabulary: u32,
+    /// Rows that ranks have room for.
+    pub step_tokens_max: u32,
     pub info: ReplicaInfo,
     /// As measured, where it could be.
     pub cost: Option<StepCost>,
@@ -130,7 +132,7 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
     let context = config.context_tokens_max;
     let available = os::memory::available_bytes().min(setup.memory_bytes_max.unwrap_or(u64::MAX));
     let memory = match &setup.placed {
-        Some(placed) => MemoryPlan::with_blocks(&need, placed.part().blocks, context, available)?,
+        Some(placed) => MemoryPlan::with_room(&need, room_of(&placed.part()), context, available)?,
         None => MemoryPlan::new(&need, context, available)?,
     };
     let level = setup.cpu_level.as_deref().map(str::parse).transpose()?;
@@ -149,13 +151,14 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
         said: None,
     };
     let mut ranks = Ranks::load(&file, &plan, &mut |bytes| reporter.read(bytes))?;
-    let cost = measure(&mut ranks, &stage, &config, memory.blocks)?;
+    file.forget_pages();
+    let cost = measure(&mut ranks, &stage, &config, memory.room)?;
     let info = ReplicaInfo {
         replica: setup.replica,
         epoch: setup.epoch,
         context_tokens_max: memory.context_tokens_max,
         block_tokens: BLOCK_TOKENS,
-        blocks: memory.blocks,
+        blocks: memory.room.blocks,
         numerics: shard::numerics_fingerprint(&config),
         description: describe(&plan, &setup.model, config.kv),
     };
@@ -164,6 +167,7 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
         stage,
         hidden: config.hidden,
         vocabulary: config.vocabulary as u32,
+        step_tokens_max: memory.room.step_tokens_max,
         info,
         cost,
         file,
@@ -178,6 +182,13 @@ fn open(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<ModelFil
             tracing::info!(model = setup.model, "loading weights as they come");
             Ok(file.coming(landed))
         }
+    }
+}
+
+fn room_of(part: &StagePart) -> Room {
+    Room {
+        blocks: part.blocks,
+        step_tokens_max: part.step_tokens_max,
     }
 }
 
@@ -200,7 +211,7 @@ fn measure(
     ranks: &mut Ranks,
     stage: &Stage,
     config: &ModelConfig,
-    blocks: u32,
+    room: Room,
 ) -> anyhow::Result<Option<StepCost>> {
     let compute = |mut input: StepInput| {
         if !stage.embeds() {
@@ -219,7 +230,7 @@ fn measure(
         output.sampled.extend(wanted.iter().map(made_up));
         Ok(output)
     };
-    warm_up::measure(compute, config.vocabulary as u32, blocks).context("a rank died in its first steps")
+    warm_up::measure(compute, config.vocabulary as u32, room).context("a rank died in its first steps")
 }
 
 /// For a stage that knows no tokens.
@@ -281,6 +292,7 @@ fn serve(
         file,
         mut ranks,
         hidden,
+        step_tokens_max,
         info,
         mut cost,
         ..
@@ -301,7 +313,8 @@ fn serve(
             .as_ref()
             .map_or(1, |placed| placed.parts.len() as u32),
         ..EngineConfig::for_replica(info.replica, info.epoch)
-    };
+    }
+    .with_steps_of(step_tokens_max);
     let engine = Engine::new(config);
     if cost.is_some() {
         // Before anything else, so that whoever hears that it is ready knows how fast.

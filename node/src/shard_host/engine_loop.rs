@@ -110,7 +110,7 @@ where
     Send: FnMut(&FromEngine) -> io::Result<()>,
 {
     pub fn new(engine: Engine, hands: Hands<Launch, Compute, Compile, Send>, clock: Clock) -> Self {
-        let sequences = SequenceTable::new(engine.config().block_tokens);
+        let sequences = SequenceTable::new(engine.config().block_tokens, engine.config().step_tokens_max);
         EngineLoop {
             engine,
             sequences,

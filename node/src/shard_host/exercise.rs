@@ -52,10 +52,11 @@ impl<Compute> Exercise<Compute>
 where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
 {
-    pub fn new(compute: Compute, vocabulary: u32) -> Exercise<Compute> {
+    /// On ranks that have room for so many rows.
+    pub fn new(compute: Compute, vocabulary: u32, pass_rows_max: u32) -> Exercise<Compute> {
         Exercise {
             compute,
-            table: SequenceTable::new(BLOCK_TOKENS),
+            table: SequenceTable::new(BLOCK_TOKENS, pass_rows_max),
             vocabulary,
             next: SequenceId(0),
         }
@@ -182,6 +183,7 @@ mod tests {
                 Ok(output)
             },
             1000,
+            512,
         );
         let mut batch = exercise.admit(SHAPE);
         exercise.advance(&mut batch, SHAPE.prompt_tokens).unwrap();

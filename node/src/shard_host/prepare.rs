@@ -4,13 +4,16 @@ use super::landed::LandedParts;
 use crate::os;
 use kernels::KvFormat;
 use memmap2::Mmap;
-use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, Stage};
+use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, PASS_ROWS_MAX, Stage};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tokens in a block of KV cache.
 pub const BLOCK_TOKENS: u32 = 16;
+/// What the process of a stage takes whatever it computes: its program (13 MiB are read of it, which it shares with its node),
+/// its heap and what it says to other stages. The first grammar brings more, which is not reckoned with.
+pub const PROCESS_BYTES: u64 = 8 << 20;
 /// Beyond this much KV cache a replica is not made richer by default: 64 sequences of 2,048 tokens.
 const CACHE_TOKENS_WANTED: u64 = 64 * 2048;
 /// Of the memory that is left after weights and workspace, the cache takes at most one part in this many.
@@ -107,6 +110,11 @@ impl ModelFile {
         ModelMemory::of(config, gguf, stage, ranks, BLOCK_TOKENS).map_err(|error| self.load_error(error))
     }
 
+    /// What was read of it need no longer stay in memory: weights have been packed.
+    pub fn forget_pages(&self) {
+        os::map::forget(&self.bytes);
+    }
+
     pub fn load_error(&self, error: LoadError) -> PrepareError {
         PrepareError::Load {
             path: self.path.clone(),
@@ -115,19 +123,28 @@ impl ModelFile {
     }
 }
 
+/// What there is room for besides weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Of KV cache.
+    pub blocks: u32,
+    /// Rows of a step, which ranks compute in one pass.
+    pub step_tokens_max: u32,
+}
+
 /// How memory is split.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryPlan {
     pub weight_bytes: u64,
     pub workspace_bytes: u64,
     pub cache_bytes: u64,
-    pub blocks: u32,
+    pub room: Room,
     /// The longest sequence that fits model and cache.
     pub context_tokens_max: u32,
 }
 
 impl MemoryPlan {
-    /// The cache gets a quarter of what is left, at least one full context, at most what 64 sequences of 2,048 tokens
+    /// For steps as long as they are of use. The cache gets a quarter of what is left, at least one full context, at most what 64 sequences of 2,048 tokens
     /// need. An error when not even the least fits in `available` bytes.
     pub fn new(
         memory: &ModelMemory,
@@ -137,7 +154,8 @@ impl MemoryPlan {
         let per_block = memory.kv_bytes_per_block.max(1);
         let full_context = u64::from(context_tokens_max).div_ceil(u64::from(BLOCK_TOKENS));
         let wanted = full_context.max(CACHE_TOKENS_WANTED / u64::from(BLOCK_TOKENS));
-        let fixed = memory.weight_bytes.saturating_add(memory.workspace_bytes);
+        let workspace_bytes = memory.workspace_bytes(PASS_ROWS_MAX, context_tokens_max);
+        let fixed = memory.weight_bytes.saturating_add(workspace_bytes);
         let needed = fixed.saturating_add(full_context.saturating_mul(per_block));
         if needed > available {
             return Err(too_big(needed, memory.weight_bytes, available));
@@ -146,36 +164,41 @@ impl MemoryPlan {
         let blocks = u32::try_from(wanted.min(affordable).max(full_context)).unwrap_or(u32::MAX);
         Ok(MemoryPlan {
             weight_bytes: memory.weight_bytes,
-            workspace_bytes: memory.workspace_bytes,
+            workspace_bytes,
             cache_bytes: u64::from(blocks) * per_block,
-            blocks,
+            room: Room {
+                blocks,
+                step_tokens_max: PASS_ROWS_MAX,
+            },
             context_tokens_max,
         })
     }
 }
 
 impl MemoryPlan {
-    /// The cache has exactly `blocks`. An error when they do not fit in `available` bytes.
-    pub fn with_blocks(
+    /// Exactly so. An error when it does not fit in `available` bytes.
+    pub fn with_room(
         memory: &ModelMemory,
-        blocks: u32,
+        room: Room,
         context_tokens_max: u32,
         available: u64,
     ) -> Result<MemoryPlan, PrepareError> {
-        let cache_bytes = u64::from(blocks).saturating_mul(memory.kv_bytes_per_block);
+        let context_tokens_max = context_tokens_max.min(room.blocks.saturating_mul(BLOCK_TOKENS));
+        let workspace_bytes = memory.workspace_bytes(room.step_tokens_max, context_tokens_max);
+        let cache_bytes = u64::from(room.blocks).saturating_mul(memory.kv_bytes_per_block);
         let needed = memory
             .weight_bytes
-            .saturating_add(memory.workspace_bytes)
+            .saturating_add(workspace_bytes)
             .saturating_add(cache_bytes);
         if needed > available {
             return Err(too_big(needed, memory.weight_bytes, available));
         }
         Ok(MemoryPlan {
             weight_bytes: memory.weight_bytes,
-            workspace_bytes: memory.workspace_bytes,
+            workspace_bytes,
             cache_bytes,
-            blocks,
-            context_tokens_max: context_tokens_max.min(blocks.saturating_mul(BLOCK_TOKENS)),
+            room,
+            context_tokens_max,
         })
     }
 }
@@ -192,23 +215,98 @@ fn too_big(needed: u64, weights: u64, available: u64) -> PrepareError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coordinator::placer::layout::{Device, NoFit, Wishes, fit};
+    use proto::NodeId;
+    use proto::cluster::{ModelShape, NodeRates, ProductKind, ProductRates, StagePlace};
+    use shard::testing::TinyLlama;
 
     const MODEL: ModelMemory = ModelMemory {
         weight_bytes: 1000,
         kv_bytes_per_block: 10,
-        workspace_bytes: 100,
+        bytes_per_row: 0,
+        bytes_per_position: 0,
+        logit_bytes: 100,
     };
 
     #[test]
     fn the_cache_takes_a_quarter_of_the_rest_between_one_context_and_enough() {
         // 320 tokens are 20 blocks.
-        let blocks = |available| MemoryPlan::new(&MODEL, 320, available).unwrap().blocks;
+        let blocks = |available| MemoryPlan::new(&MODEL, 320, available).unwrap().room.blocks;
         assert_eq!(blocks(1100 + 200), 20, "one context always fits");
         assert_eq!(blocks(1100 + 4 * 500), 50);
         assert_eq!(
             blocks(u64::MAX / 2),
             (CACHE_TOKENS_WANTED / u64::from(BLOCK_TOKENS)) as u32
         );
+    }
+
+    fn device(node: u64, memory_bytes: u64) -> Device {
+        Device {
+            node: NodeId(node),
+            memory_bytes,
+            threads: 4,
+            rates: NodeRates {
+                products: vec![ProductRates {
+                    kind: ProductKind::default(),
+                    with_1_row_per_sec: 1_000_000_000,
+                    with_16_rows_per_sec: 1_000_000_000,
+                    with_128_rows_per_sec: 100_000_000,
+                }],
+                attention: vec![],
+            },
+            links: vec![],
+        }
+    }
+
+    /// Whole, and over two nodes of which none holds it whole.
+    fn planned(shape: &ModelShape, ranks: u32) -> [(Room, Vec<StagePlace>); 2] {
+        let Err(NoFit::NoRoom(lacking)) = fit(shape, &[device(1, 0)], Wishes { ranks }) else {
+            panic!("nothing fits into nothing");
+        };
+        let enough = fit(shape, &[device(1, lacking.needed_bytes)], Wishes { ranks }).unwrap();
+        let tight = lacking.needed_bytes - 1;
+        let devices = [device(1, tight), device(2, tight)];
+        let cut = fit(shape, &devices, Wishes { ranks }).unwrap();
+        [enough, cut].map(|layout| {
+            let room = Room {
+                blocks: layout.room.blocks,
+                step_tokens_max: layout.room.step_tokens_max,
+            };
+            (room, layout.stages)
+        })
+    }
+
+    #[test]
+    fn what_is_planned_for_a_stage_is_what_it_reckons_with_itself() {
+        for output in [shard::Output::Embeddings, shard::Output::Own] {
+            let bytes = TinyLlama {
+                layers: 6,
+                heads: 9,
+                kv_heads: 3,
+                output,
+                ..TinyLlama::default()
+            }
+            .file();
+            let gguf = Gguf::parse(&bytes).unwrap();
+            let config = ModelConfig::from_gguf(&gguf).unwrap();
+            let shape = shard::model_shape(&config, &gguf, BLOCK_TOKENS).unwrap();
+            for ranks in 1..=4 {
+                let [whole, cut] = planned(&shape, ranks);
+                assert_eq!((whole.1.len(), cut.1.len()), (1, 2));
+                for (room, stage) in [whole, cut]
+                    .iter()
+                    .flat_map(|(room, stages)| stages.iter().map(move |stage| (*room, stage)))
+                {
+                    let layers = stage.layer_first as usize..stage.layer_end as usize;
+                    let part = Stage::new(layers, config.layers).unwrap();
+                    let need = ModelMemory::of(&config, &gguf, &part, ranks as usize, BLOCK_TOKENS).unwrap();
+                    let context = config.context_tokens_max;
+                    let plan = MemoryPlan::with_room(&need, room, context, stage.memory_bytes).unwrap();
+                    let bytes = plan.weight_bytes + plan.workspace_bytes + plan.cache_bytes;
+                    assert_eq!(bytes, stage.memory_bytes, "{ranks} ranks, {stage:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -154,8 +154,9 @@ fn load_rank<X: Exchange>(
         &config,
         &Share {
             stage: plan.stage.clone(),
-            blocks: plan.memory.blocks,
+            blocks: plan.memory.room.blocks,
             block_tokens: BLOCK_TOKENS,
+            pass_rows_max: plan.memory.room.step_tokens_max,
         },
     );
     let rank = rank.map_err(load_error)?;
@@ -223,7 +224,7 @@ pub fn describe(plan: &RankPlan, model: &str, kv: KvFormat) -> String {
         plan.threads,
         mebibytes(memory.weight_bytes),
         mebibytes(memory.cache_bytes),
-        memory.blocks,
+        memory.room.blocks,
         kv,
     )
 }

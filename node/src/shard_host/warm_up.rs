@@ -2,6 +2,7 @@
 //! they tell how long steps take here, so that neither the first batches nor `cluster up` have to guess.
 
 use super::exercise::{Batch, Exercise, Shape};
+use super::prepare::Room;
 use coordinator::cost::{CostFit, StepCost, StepWork};
 use proto::Span;
 use shard::{Lost, StepInput, StepOutput};
@@ -18,21 +19,21 @@ const DECODE_STEPS: u32 = 2;
 const SEQUENCES_WANTED: u32 = 8;
 
 /// `None`: the first steps took too long, or there is no room for more.
-pub fn measure<Compute>(compute: Compute, vocabulary: u32, blocks: u32) -> Result<Option<StepCost>, Lost>
+pub fn measure<Compute>(compute: Compute, vocabulary: u32, room: Room) -> Result<Option<StepCost>, Lost>
 where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
 {
     let mut warm_up = WarmUp {
-        exercise: Exercise::new(compute, vocabulary),
+        exercise: Exercise::new(compute, vocabulary, room.step_tokens_max),
         fit: CostFit::new(StepCost::PRIOR),
         spent: Duration::ZERO,
     };
-    if shape(1).blocks() > blocks {
+    if shape(1).blocks() > room.blocks {
         return Ok(None);
     }
     let first = warm_up.round(1, Prompt::Cold)?;
     let sequences = affordable(BUDGET.saturating_sub(first), first).clamp(2, SEQUENCES_WANTED);
-    if first > FIRST_MAX || shape(sequences).blocks() > blocks {
+    if first > FIRST_MAX || shape(sequences).blocks() > room.blocks {
         return Ok(None);
     }
     warm_up.round(sequences, Prompt::Warm)?;
@@ -119,6 +120,13 @@ mod tests {
         }
     }
 
+    fn room(blocks: u32) -> Room {
+        Room {
+            blocks,
+            step_tokens_max: 512,
+        }
+    }
+
     #[test]
     fn two_rounds_tell_what_steps_cost() {
         let mut rows = Vec::new();
@@ -126,7 +134,7 @@ mod tests {
             rows.push(input.passes.iter().map(|pass| pass.tokens.len()).sum::<usize>());
             Ok(answer(&input))
         };
-        let cost = measure(compute, 100, 1000).unwrap();
+        let cost = measure(compute, 100, room(1000)).unwrap();
         // A busy machine gets no further than two.
         let side_by_side = rows[4];
         assert!((2..=8).contains(&side_by_side), "{rows:?}");
@@ -137,7 +145,7 @@ mod tests {
     #[test]
     fn without_room_nothing_is_computed() {
         let compute = |_: StepInput| -> Result<StepOutput, Lost> { panic!("there are no blocks for it") };
-        assert_eq!(measure(compute, 100, 0).unwrap(), None);
+        assert_eq!(measure(compute, 100, room(0)).unwrap(), None);
     }
 
     #[test]

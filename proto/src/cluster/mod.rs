@@ -16,7 +16,8 @@ pub use command::{
 pub use image::{ClusterImage, ImageV1, ImageV2};
 pub use outcome::{Applied, Outcome, OverBudget, Rejected};
 pub use placement::{
-    Deployment, KvCacheFormat, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, StagePlace,
+    Deployment, KvCacheFormat, LinkProfile, ModelShape, NodeProfile, Placement, Prediction, RowBytes,
+    StagePlace, WorkspaceShape,
 };
 pub use rates::{AttentionRates, InputTerms, MatrixFormat, NodeRates, ProductKind, ProductRates, Products};
 pub use record::{KeyRecord, MemberRecord, ModelRecord, ReplicaRecord, Role, TenantRecord, TokenRecord};

@@ -46,16 +46,46 @@ pub struct ModelShape {
     /// On the last stage only: the last norm and the output matrix, which is counted here also where it is the table of
     /// embeddings again.
     pub head_bytes: u64,
+    /// Of these two, what a single rank that has both ends holds once: the table of embeddings, where logits are made with it.
+    pub tied_bytes: u64,
+    /// On every stage: what belongs to no layer, and the process itself.
+    pub common_bytes: u64,
     /// With the output matrix, of rows whose logits are wanted.
     pub head_products: Products,
     /// Keys and values of one position in one layer.
     pub kv_bytes_per_token_layer: u64,
     /// As the deployment's: it decides how fast attention is.
     pub kv_cache: KvCacheFormat,
-    /// Room to compute in, for one stage at most.
-    pub workspace_bytes: u64,
+    /// On every rank, for each position that a sequence may have: how it is rotated.
+    pub position_bytes: u64,
+    /// Room to compute in.
+    pub workspace: WorkspaceShape,
     /// Positions in a block of KV cache.
     pub block_tokens: u32,
+}
+
+/// What a stage computes in, by the rows that it computes at once.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WorkspaceShape {
+    /// For each row of a step.
+    pub row: RowBytes,
+    /// On the last stage, for each row whose logits are computed at once.
+    pub logit_row: RowBytes,
+    /// So many of these there are at most, whatever a step asks for.
+    pub logit_rows_max: u32,
+}
+
+/// What one row takes.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RowBytes {
+    /// On every rank.
+    pub each: u64,
+    /// Shared out among ranks.
+    pub cut: u64,
+    /// Computed in parts, and then needed whole by every rank.
+    pub gathered: u64,
+    /// Computed in parts, and then needed whole by the first rank.
+    pub collected: u64,
 }
 
 /// A model that the cluster is to serve, wherever there is room.
@@ -106,6 +136,8 @@ pub struct Placement {
     pub stages: Vec<StagePlace>,
     /// Of KV cache, the same number on every stage.
     pub blocks: u32,
+    /// Rows of a step at most; every stage has room to compute so many.
+    pub step_tokens_max: u32,
     pub predicted: Prediction,
 }
 
@@ -121,6 +153,23 @@ pub struct Prediction {
     pub first_token_micros: u64,
     /// Of a stage's time, the part in which it waits for others, on average, with 128 streams.
     pub bubble_per_mille: u32,
+}
+
+impl RowBytes {
+    /// On all ranks together. Where there are several, each has its part of what is gathered, the whole on its way, and the
+    /// whole; of what is collected each has its part, and the first the whole.
+    pub fn on(&self, ranks: u32) -> u64 {
+        let ranks = u64::from(ranks);
+        let (gathered, collected) = match ranks {
+            0..=1 => (1, 1),
+            _ => (2 * ranks + 1, 2),
+        };
+        self.each
+            .saturating_mul(ranks)
+            .saturating_add(self.cut)
+            .saturating_add(self.gathered.saturating_mul(gathered))
+            .saturating_add(self.collected.saturating_mul(collected))
+    }
 }
 
 impl Placement {

@@ -4,7 +4,8 @@ use super::{Check, entry};
 use proto::cluster::{
     AttentionRates, ClusterCommand, ClusterImage, Deployment, ImageV1, ImageV2, InputTerms, KvCacheFormat,
     LinkProfile, MatrixFormat, ModelRecord, ModelShape, NodeProfile, NodeRates, OverBudget, Placement,
-    Prediction, ProductKind, ProductRates, Products, Proposal, Rejected, StagePlace, Undeploy, Unplace,
+    Prediction, ProductKind, ProductRates, Products, Proposal, Rejected, RowBytes, StagePlace, Undeploy,
+    Unplace, WorkspaceShape,
 };
 use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::peer::*;
@@ -118,12 +119,28 @@ fn deployment() -> Deployment {
             head_products: products(10),
             kv_bytes_per_token_layer: 11,
             kv_cache: KvCacheFormat::Bf16,
-            workspace_bytes: 12,
+            tied_bytes: 15,
+            common_bytes: 16,
+            position_bytes: 17,
+            workspace: WorkspaceShape {
+                row: row(18),
+                logit_row: row(19),
+                logit_rows_max: 12,
+            },
             block_tokens: 13,
         },
         replicas: 14,
         ranks: 1,
         kv_cache: KvCacheFormat::Bf16,
+    }
+}
+
+fn row(each: u64) -> RowBytes {
+    RowBytes {
+        each,
+        cut: 20,
+        gathered: 21,
+        collected: 22,
     }
 }
 
@@ -140,6 +157,7 @@ fn placement() -> Placement {
             memory_bytes: 4,
         }],
         blocks: 5,
+        step_tokens_max: 12,
         predicted: Prediction {
             decode_1_millitokens_per_sec: 6,
             decode_16_millitokens_per_sec: 7,
@@ -195,6 +213,7 @@ pub fn each_of_stages(check: &mut impl Check) {
         layer_first: 3,
         layer_end: 9,
         blocks: 512,
+        step_tokens_max: 80,
     };
     check.check("stage_begin", Kind::StageBegin, StageBegin { next, part });
     let ready = StageReady {

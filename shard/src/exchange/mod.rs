@@ -28,6 +28,17 @@ pub trait Exchange: Send {
         columns: &[Range<usize>],
         full: &mut [f32],
     ) -> Result<(), Lost>;
+
+    /// The same for rank 0 alone; on others nothing becomes of `full`, which may have no rows.
+    ///
+    /// # Panics
+    /// When the lengths do not fit each other.
+    fn gather_columns(
+        &mut self,
+        part: &[f32],
+        columns: &[Range<usize>],
+        full: &mut [f32],
+    ) -> Result<(), Lost>;
 }
 
 /// Another rank is gone: this step cannot be finished, nor any other of this epoch.
@@ -45,6 +56,17 @@ fn rows_of(rank: usize, part: &[f32], columns: &[Range<usize>], full: &[f32]) ->
         part.len(),
         rows * columns[rank].len(),
         "part has other rows than full"
+    );
+    rows
+}
+
+/// Rows of `part`, where no rows of `full` are there to be checked.
+fn rows_in(part: &[f32], columns: &Range<usize>) -> usize {
+    let rows = part.len() / columns.len().max(1);
+    assert_eq!(
+        part.len(),
+        rows * columns.len(),
+        "part is no whole number of rows"
     );
     rows
 }

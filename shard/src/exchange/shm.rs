@@ -1,4 +1,4 @@
-use super::{Exchange, Lost, place, rows_of};
+use super::{Exchange, Lost, place, rows_in, rows_of};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -60,6 +60,31 @@ impl Exchange for Shm {
         full: &mut [f32],
     ) -> Result<(), Lost> {
         let rows = rows_of(self.rank, part, columns, full);
+        self.meet(part, columns, rows, full)
+    }
+
+    fn gather_columns(
+        &mut self,
+        part: &[f32],
+        columns: &[Range<usize>],
+        full: &mut [f32],
+    ) -> Result<(), Lost> {
+        match self.rank {
+            0 => self.all_gather_columns(part, columns, full),
+            rank => self.meet(part, columns, rows_in(part, &columns[rank]), &mut []),
+        }
+    }
+}
+
+impl Shm {
+    /// Shows `part` to all ranks and copies all of theirs to `full`, where that has rows.
+    fn meet(
+        &mut self,
+        part: &[f32],
+        columns: &[Range<usize>],
+        rows: usize,
+        full: &mut [f32],
+    ) -> Result<(), Lost> {
         assert_eq!(columns.len(), self.ranks(), "a range of columns for each rank");
         self.shared.parts[self.rank].publish(part);
         self.shared.barrier.wait()?;
@@ -68,7 +93,7 @@ impl Exchange for Shm {
             let part = unsafe { published.read() };
             // A rank that came with another number of rows would be a bug; panicking here would free our own part
             // while others still copy it, so nothing is copied and the assertion waits until all have met again.
-            if part.len() == rows * columns.len() {
+            if !full.is_empty() && part.len() == rows * columns.len() {
                 place(part, columns, rows, full);
             }
         }
@@ -77,9 +102,7 @@ impl Exchange for Shm {
         assert!(lengths_fit, "ranks came with different numbers of rows");
         Ok(())
     }
-}
 
-impl Shm {
     fn lengths_fit(&self, rows: usize, columns: &[Range<usize>]) -> bool {
         let parts = self.shared.parts.iter();
         parts
@@ -202,6 +225,26 @@ mod tests {
             .collect();
         let shms: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert_eq!(shms.len(), 3);
+    }
+
+    #[test]
+    fn the_first_rank_alone_gets_columns_that_are_gathered_for_it() {
+        let threads = Shm::ring(3).into_iter().map(|mut shm| {
+            std::thread::spawn(move || {
+                let columns = COLUMNS[shm.rank()].clone();
+                let part: Vec<f32> = [0, 7]
+                    .iter()
+                    .flat_map(|row| columns.clone().map(move |column| (row + column) as f32))
+                    .collect();
+                let mut full = vec![f32::NAN; if shm.rank() == 0 { 14 } else { 0 }];
+                shm.gather_columns(&part, &COLUMNS, &mut full).unwrap();
+                full
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let full: Vec<Vec<f32>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let all: Vec<f32> = (0..14).map(|n| n as f32).collect();
+        assert_eq!(full, [all, vec![], vec![]]);
     }
 
     #[test]

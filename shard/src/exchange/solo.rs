@@ -24,4 +24,13 @@ impl Exchange for Solo {
         place(part, &columns[0], rows, full);
         Ok(())
     }
+
+    fn gather_columns(
+        &mut self,
+        part: &[f32],
+        columns: &[Range<usize>],
+        full: &mut [f32],
+    ) -> Result<(), Lost> {
+        self.all_gather_columns(part, columns, full)
+    }
 }

@@ -6,7 +6,6 @@ use super::linear::Linear;
 use super::precision;
 use super::weights::Weights;
 use crate::exchange::{Exchange, Lost};
-use crate::step::PASS_ROWS_MAX;
 use kernels::Ops;
 
 /// Normalised input → queries, keys, values → rotated, stored, attended to → projected.
@@ -83,11 +82,11 @@ impl<O: Ops> Attention<O> {
 }
 
 impl<O: Ops> AttentionRoom<O> {
-    pub fn new(ops: &O, cut: &Cut, rank: usize) -> Result<Self, LoadError> {
+    pub fn new(ops: &O, cut: &Cut, rank: usize, rows_max: usize) -> Result<Self, LoadError> {
         let columns = cut.queries()[rank].len() + 2 * cut.keys(rank).len();
         Ok(AttentionRoom {
-            qkv: workspace(ops, PASS_ROWS_MAX, columns)?,
-            attended: Gathered::new(ops, PASS_ROWS_MAX, cut.queries(), rank)?,
+            qkv: workspace(ops, rows_max, columns)?,
+            attended: Gathered::new(ops, rows_max, cut.queries(), rank)?,
         })
     }
 

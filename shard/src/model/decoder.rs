@@ -1,4 +1,5 @@
 use super::attention::{Attention, AttentionRoom};
+use super::collected::Collected;
 use super::cut::Cut;
 use super::gathered::{Gathered, workspace};
 use super::linear::Linear;
@@ -8,7 +9,7 @@ use super::{LoadError, ModelConfig, precision, rope};
 use crate::exchange::{Exchange, Lost};
 use crate::kv::KvPool;
 use crate::stage::Stage;
-use crate::step::{PASS_ROWS_MAX, Pass};
+use crate::step::Pass;
 use kernels::{AttentionShape, Ops, RopeTable};
 
 /// Rows whose logits are computed at once. Bounds what scoring a long prompt takes.
@@ -47,7 +48,7 @@ pub struct Room<O: Ops> {
     mlp: MlpRoom<O>,
     chosen: O::Tensor,
     chosen_normed: O::Tensor,
-    logits: Gathered<O>,
+    logits: Collected<O>,
 }
 
 /// What the parts of a layer share during one pass.
@@ -135,7 +136,8 @@ impl<O: Ops> Decoder<O> {
         Ok(())
     }
 
-    /// Logits of some rows of the pass just computed, at most [`LOGIT_ROWS_MAX`]: row-major `(rows, vocabulary)`.
+    /// Logits of some rows of the pass just computed, at most [`LOGIT_ROWS_MAX`]: row-major `(rows, vocabulary)`, on the first
+    /// rank.
     ///
     /// # Panics
     /// Where a later stage makes logits.
@@ -145,7 +147,7 @@ impl<O: Ops> Decoder<O> {
         exchange: &mut X,
         rows: &[u32],
         room: &'r mut Room<O>,
-    ) -> Result<&'r O::Tensor, Lost> {
+    ) -> Result<&'r [f32], Lost> {
         room.set_logit_rows(ops, rows.len());
         let head = self.head.as_ref().expect("only the last stage makes logits");
         let output = head.output.as_ref().or(self.embedding.as_ref());
@@ -159,7 +161,7 @@ impl<O: Ops> Decoder<O> {
             precision::LOGITS,
             room.logits.own(),
         );
-        room.logits.gather(ops, exchange)
+        room.logits.collect(ops, exchange)
     }
 }
 
@@ -200,17 +202,24 @@ impl<O: Ops, X: Exchange> Context<'_, O, X> {
 }
 
 impl<O: Ops> Room<O> {
-    pub fn new(ops: &O, config: &ModelConfig, cut: &Cut, rank: usize) -> Result<Self, LoadError> {
+    /// For passes of `rows_max`. Pages of it that no pass is long enough to touch are never taken.
+    pub fn new(
+        ops: &O,
+        config: &ModelConfig,
+        cut: &Cut,
+        rank: usize,
+        rows_max: usize,
+    ) -> Result<Self, LoadError> {
         let hidden = config.hidden;
         Ok(Room {
-            residual: workspace(ops, PASS_ROWS_MAX, hidden)?,
-            normed: workspace(ops, PASS_ROWS_MAX, hidden)?,
-            projected: Gathered::new(ops, PASS_ROWS_MAX, cut.hidden.clone(), rank)?,
-            attention: AttentionRoom::new(ops, cut, rank)?,
-            mlp: MlpRoom::new(ops, cut, rank)?,
+            residual: workspace(ops, rows_max, hidden)?,
+            normed: workspace(ops, rows_max, hidden)?,
+            projected: Gathered::new(ops, rows_max, cut.hidden.clone(), rank)?,
+            attention: AttentionRoom::new(ops, cut, rank, rows_max)?,
+            mlp: MlpRoom::new(ops, cut, rank, rows_max)?,
             chosen: workspace(ops, LOGIT_ROWS_MAX, hidden)?,
             chosen_normed: workspace(ops, LOGIT_ROWS_MAX, hidden)?,
-            logits: Gathered::new(ops, LOGIT_ROWS_MAX, cut.vocabulary.clone(), rank)?,
+            logits: Collected::new(ops, LOGIT_ROWS_MAX, cut.vocabulary.clone(), rank)?,
         })
     }
 

@@ -6,7 +6,6 @@ use super::linear::Linear;
 use super::precision;
 use super::weights::Weights;
 use crate::exchange::{Exchange, Lost};
-use crate::step::PASS_ROWS_MAX;
 use kernels::Ops;
 
 /// Normalised input → gate and up → `silu(gate) · up` → down.
@@ -66,10 +65,10 @@ impl<O: Ops> Mlp<O> {
 }
 
 impl<O: Ops> MlpRoom<O> {
-    pub fn new(ops: &O, cut: &Cut, rank: usize) -> Result<Self, LoadError> {
+    pub fn new(ops: &O, cut: &Cut, rank: usize, rows_max: usize) -> Result<Self, LoadError> {
         Ok(MlpRoom {
-            gate_up: workspace(ops, PASS_ROWS_MAX, 2 * cut.feed_forward[rank].len())?,
-            activated: Gathered::new(ops, PASS_ROWS_MAX, cut.feed_forward.clone(), rank)?,
+            gate_up: workspace(ops, rows_max, 2 * cut.feed_forward[rank].len())?,
+            activated: Gathered::new(ops, rows_max, cut.feed_forward.clone(), rank)?,
         })
     }
 

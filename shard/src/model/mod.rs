@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod attention;
+mod collected;
 pub mod config;
 mod cut;
 pub mod decoder;

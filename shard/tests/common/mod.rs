@@ -9,8 +9,8 @@ use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
 use shard::{
-    Arrivals, Gguf, Lost, ModelConfig, NoPackedCache, NothingToCome, PackedCache, PlanBounds, Rank,
-    SequenceTable, Share, Shm, Stage, StageTable, StepInput, StepOutput, WeightSource,
+    Arrivals, Gguf, Lost, ModelConfig, NoPackedCache, NothingToCome, PASS_ROWS_MAX, PackedCache, PlanBounds,
+    Rank, SequenceTable, Share, Shm, Stage, StageTable, StepInput, StepOutput, WeightSource,
 };
 use std::collections::BTreeMap;
 
@@ -56,6 +56,14 @@ impl Cuts {
         (0..self.stages)
             .map(|stage| Stage::new(bound(stage)..bound(stage + 1), layers).unwrap())
             .collect()
+    }
+
+    /// Cut models compute in passes that are shorter than prompts.
+    fn pass_rows_max(self) -> u32 {
+        match self.stages {
+            1 => PASS_ROWS_MAX,
+            _ => 32,
+        }
     }
 }
 
@@ -132,6 +140,7 @@ impl<O: Ops> Replica<O> {
                 stage: stage.clone(),
                 blocks: BLOCKS,
                 block_tokens: BLOCK_TOKENS,
+                pass_rows_max: cuts.pass_rows_max(),
             };
             let ring = Shm::ring(cuts.ranks).into_iter();
             ring.map(|exchange| Rank::load(device(), exchange, &mut source, &config, &share).unwrap())
@@ -145,13 +154,14 @@ impl<O: Ops> Replica<O> {
                 block_tokens: BLOCK_TOKENS,
                 blocks: BLOCKS,
                 vocabulary: config.vocabulary as u32,
+                pass_rows_max: cuts.pass_rows_max(),
             };
             (StageTable::new(stage, bounds), ranks)
         });
         Replica {
             before: before.collect(),
             ranks: load(&last),
-            table: SequenceTable::new(BLOCK_TOKENS),
+            table: SequenceTable::new(BLOCK_TOKENS, cuts.pass_rows_max()),
             sequences: BTreeMap::new(),
             next_block: 0,
             plan: StepPlan::default(),

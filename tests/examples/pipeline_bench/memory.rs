@@ -6,7 +6,10 @@ use tests::{Fleet, Holds};
 
 /// Of what the model needs in one process, for each of two nodes.
 const PART_PERCENT: u64 = 60;
-const PROMPT_TOKENS: u64 = 480;
+/// As many streams as run at once, which together fill the cache of one context.
+const STREAMS: u64 = 64;
+const PROMPT_TOKENS: u64 = 112;
+const OUTPUT_TOKENS: u64 = 16;
 
 pub fn compare(model: &str) {
     let whole = needed_mebibytes(model);
@@ -41,16 +44,33 @@ fn needed_mebibytes(model: &str) -> u64 {
         .unwrap_or_else(|| panic!("a refusal that says what it needs, not {words}"))
 }
 
-/// Pages of the cache are taken as they are used: prompts of which none has a block of another, until all were.
+/// Pages of the cache are taken as they are used, and so is what steps compute in: as many streams as run at once, with prompts
+/// of which none has a block of another, until all pages were used.
 fn fill(placed: &Placed) {
     let blocks = placed.placement()["blocks"].as_u64().expect("a number");
-    let prompts = (blocks * 16).div_ceil(PROMPT_TOKENS) + 1;
-    for prompt in 0..prompts {
-        let ids: Vec<u64> = (0..PROMPT_TOKENS)
-            .map(|place| 1000 + (prompt * 997 + place * 31) % 20_000)
-            .collect();
-        let body = json!({"model": "measured", "prompt": ids, "max_tokens": 1, "temperature": 0});
-        placed.fleet.client(0).post("/v1/completions", &body).ok();
+    let rounds = (blocks * 16).div_ceil(STREAMS * (PROMPT_TOKENS + OUTPUT_TOKENS)) + 1;
+    let streams = (0..STREAMS).map(|stream| {
+        let client = placed.fleet.client(0);
+        std::thread::spawn(move || {
+            for round in 0..rounds {
+                let prompt = round * STREAMS + stream;
+                let ids: Vec<u64> = (0..PROMPT_TOKENS)
+                    .map(|place| 1000 + (prompt * 997 + place * 31) % 20_000)
+                    .collect();
+                let body = json!({
+                    "model": "measured",
+                    "prompt": ids,
+                    "max_tokens": OUTPUT_TOKENS,
+                    "temperature": 0,
+                    "ignore_eos": true,
+                });
+                client.post("/v1/completions", &body).ok();
+            }
+        })
+    });
+    let streams: Vec<_> = streams.collect();
+    for stream in streams {
+        stream.join().expect("its answers came");
     }
 }
 

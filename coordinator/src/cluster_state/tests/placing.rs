@@ -78,6 +78,7 @@ fn placement(model: &str, nodes: &[NodeId], memory_bytes: u64) -> Placement {
         model: model.into(),
         stages: nodes.iter().enumerate().map(stage).collect(),
         blocks: 4,
+        step_tokens_max: 16,
         ..Placement::default()
     }
 }
@@ -195,7 +196,7 @@ fn stages_cover_every_layer_once_in_order_and_apart() {
     let (mut log, nodes) = grown(2);
     log.apply(deploy("a", 1)).unwrap();
     let unfit = Rejected::StagesUnfit { name: "a".into() };
-    let broken: [fn(&mut Placement); 9] = [
+    let broken: [fn(&mut Placement); 10] = [
         |placement| placement.stages.clear(),
         |placement| placement.stages[0].layer_first = 1,
         |placement| placement.stages[0].layer_end = 1,
@@ -205,6 +206,7 @@ fn stages_cover_every_layer_once_in_order_and_apart() {
         |placement| placement.stages.swap(0, 1),
         |placement| placement.stages[1].node = placement.stages[0].node,
         |placement| placement.blocks = 0,
+        |placement| placement.step_tokens_max = 0,
     ];
     for (index, break_it) in broken.into_iter().enumerate() {
         let mut placement = placement("a", &nodes, 10);
@@ -318,7 +320,7 @@ fn another_number_of_replicas_moves_nothing_and_other_sizes_mean_to_place_anew()
     log.apply(ClusterCommand::Deploy(Box::new(changed.clone())))
         .unwrap();
     assert_eq!(log.state.replica(record.replica), Some(&record));
-    changed.shape.workspace_bytes = 1;
+    changed.shape.common_bytes = 1;
     log.apply(ClusterCommand::Deploy(Box::new(changed.clone())))
         .unwrap();
     assert_eq!(log.state.replicas().count() + log.state.placements().count(), 0);

@@ -207,6 +207,6 @@ fn end_within(sizes: &Sizes<'_>, device: &Device, start: u32, limit_ns: u64) -> 
 }
 
 fn is_within(sizes: &Sizes<'_>, device: &Device, layers: &Range<u32>, limit_ns: u64) -> bool {
-    sizes.memory_bytes(layers, sizes.blocks_least()) <= device.memory_bytes
+    sizes.memory_bytes(layers, sizes.room_least()) <= device.memory_bytes
         && sizes.step_ns(device, layers, Work::decode(MICRO_BATCH)) <= limit_ns
 }

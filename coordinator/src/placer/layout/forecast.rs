@@ -7,14 +7,18 @@
 //! lets one be; one that comes alone also into as many parts as there are stages.
 
 use super::cut::Part;
-use super::sizes::{Sizes, Work, nanoseconds};
-use crate::engine::{PROMPT_STEP_MAX, prompt_step_through};
+use super::sizes::{Sizes, TILE_TOKENS, Work, nanoseconds};
+use crate::engine::{PROMPT_STEP_MAX, STEP_ROOM_LEAST, STEP_TOKENS_MAX, prompt_step_through};
+use proto::Span;
 use proto::cluster::Prediction;
 
 /// Of the prompt that a prediction is made for.
 pub const PROMPT_TOKENS: u64 = 512;
 /// The engine cuts prompts no finer, however slow a step is.
 pub const STEP_TOKENS_LEAST: u64 = 16;
+
+/// So many times as fast as expected a replica may be without being held up by steps that are too short.
+const MARGIN: u64 = 2;
 
 pub struct Forecast<'a> {
     sizes: &'a Sizes<'a>,
@@ -80,10 +84,37 @@ impl<'a> Forecast<'a> {
     /// So many steps a prompt takes that are no longer than the engine lets them be.
     fn prompt_steps(&self) -> u64 {
         let whole_ns = self.pass(Work::prefill(0..PROMPT_TOKENS, PROMPT_TOKENS)).busy_ns;
-        let stages = u32::try_from(self.stages()).unwrap_or(u32::MAX);
         whole_ns
-            .div_ceil(prompt_step_through(stages, PROMPT_STEP_MAX).0)
+            .div_ceil(self.prompt_step_max().0)
             .clamp(1, PROMPT_TOKENS / STEP_TOKENS_LEAST)
+    }
+
+    /// The longest steps that the engine will ask for, also where all is twice as fast as expected.
+    pub fn step_tokens_max(&self) -> u32 {
+        let span_ns = self.prompt_step_max().0 * MARGIN;
+        self.step_tokens_in(span_ns).max(STEP_ROOM_LEAST)
+    }
+
+    /// So many tokens of a prompt are expected to take no longer than the engine lets a step be, in whole tiles; 0: not even
+    /// the fewest.
+    pub fn step_tokens_expected(&self) -> u32 {
+        self.step_tokens_in(self.prompt_step_max().0)
+    }
+
+    /// How long the engine lets a step of a prompt be, over all stages.
+    pub fn prompt_step_max(&self) -> Span {
+        let stages = u32::try_from(self.stages()).unwrap_or(u32::MAX);
+        prompt_step_through(stages, PROMPT_STEP_MAX)
+    }
+
+    fn step_tokens_in(&self, span_ns: u64) -> u32 {
+        let tiles = (1..=STEP_TOKENS_MAX / TILE_TOKENS).rev();
+        let fits = |tokens: &u32| {
+            let tokens = u64::from(*tokens);
+            self.pass(Work::prefill(0..tokens, u64::MAX)).busy_ns <= span_ns
+        };
+        let longest = tiles.map(|tiles| tiles * TILE_TOKENS).find(fits);
+        longest.unwrap_or(0)
     }
 
     /// Of a prompt that comes alone. A stage begins a part when it has the rows from the stage before, and is done with the

@@ -67,9 +67,9 @@ pub fn across_hosts(shape: &ModelShape, devices: &[Device], ranks: u32) -> NoFit
 
 impl NoRoom {
     pub fn of(sizes: &Sizes<'_>, devices: &[&Device]) -> NoRoom {
-        let blocks = sizes.blocks_least();
+        let room = sizes.room_least();
         let stages = devices.len().min(sizes.layers() as usize) as u64;
-        let pieces = (0..sizes.layers()).map(|layer| sizes.memory_bytes(&(layer..layer + 1), blocks));
+        let pieces = (0..sizes.layers()).map(|layer| sizes.memory_bytes(&(layer..layer + 1), room));
         NoRoom {
             needed_bytes: sizes.memory_bytes_over(stages),
             piece_bytes: pieces.max().unwrap_or(0),

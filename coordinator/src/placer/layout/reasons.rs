@@ -5,7 +5,7 @@ use super::cut::{MICRO_BATCH, Part};
 use super::forecast::Forecast;
 use super::no_fit::{mebibytes_up, millis};
 use super::pace::product_ns;
-use super::sizes::{CONTEXT_TOKENS_USUAL, Sizes, Work};
+use super::sizes::{CONTEXT_TOKENS_USUAL, Room, Sizes, Work};
 use proto::cluster::{MatrixFormat, Prediction};
 use std::collections::BTreeMap;
 
@@ -13,23 +13,24 @@ pub fn lines(
     sizes: &Sizes<'_>,
     able: &[&Device],
     parts: &[Part<'_>],
-    blocks: u32,
+    room: Room,
     forecast: &Forecast<'_>,
 ) -> Vec<String> {
     let mut lines = vec![why_so_many(sizes, able, parts)];
     for (index, part) in parts.iter().enumerate() {
-        lines.push(stage(sizes, index, part, blocks));
+        lines.push(stage(sizes, index, part, room));
         if index + 1 < parts.len() {
             lines.push(hop(sizes, index, parts, forecast));
         }
     }
-    lines.push(cache(sizes, parts, blocks));
+    lines.push(steps(room, forecast));
+    lines.push(cache(sizes, parts, room));
     lines.push(speeds(&forecast.prediction(), parts.len()));
     lines
 }
 
 fn why_so_many(sizes: &Sizes<'_>, able: &[&Device], parts: &[Part<'_>]) -> String {
-    let whole = mebibytes_up(sizes.memory_bytes(&(0..sizes.layers()), sizes.blocks_least()));
+    let whole = mebibytes_up(sizes.memory_bytes(&(0..sizes.layers()), sizes.room_least()));
     match parts {
         [part] => format!(
             "1 stage: all of it takes {whole} MiB or more, and node {} has {} MiB free",
@@ -47,10 +48,10 @@ fn why_so_many(sizes: &Sizes<'_>, able: &[&Device], parts: &[Part<'_>]) -> Strin
     }
 }
 
-fn stage(sizes: &Sizes<'_>, index: usize, part: &Part<'_>, blocks: u32) -> String {
+fn stage(sizes: &Sizes<'_>, index: usize, part: &Part<'_>, room: Room) -> String {
     let (device, layers) = (part.device, &part.layers);
     let work = Work::decode(MICRO_BATCH);
-    let cache_bytes = sizes.block_bytes(layers).saturating_mul(u64::from(blocks));
+    let cache_bytes = sizes.block_bytes(layers).saturating_mul(u64::from(room.blocks));
     let bound = bound(sizes, part, work);
     let ranks = match sizes.ranks() {
         1 => String::new(),
@@ -65,11 +66,11 @@ fn stage(sizes: &Sizes<'_>, index: usize, part: &Part<'_>, blocks: u32) -> Strin
         layers.end - 1,
         sizes.layers(),
         device.threads,
-        mebibytes_up(sizes.memory_bytes(layers, blocks)),
+        mebibytes_up(sizes.memory_bytes(layers, room)),
         device.memory_bytes >> 20,
         mebibytes_up(sizes.weight_bytes(layers)),
         mebibytes_up(cache_bytes),
-        mebibytes_up(sizes.workspace_bytes()),
+        mebibytes_up(sizes.workspace_bytes(layers, room)),
         millis(sizes.step_ns(device, layers, work)),
     )
 }
@@ -119,10 +120,23 @@ fn hop(sizes: &Sizes<'_>, index: usize, parts: &[Part<'_>], forecast: &Forecast<
     )
 }
 
-fn cache(sizes: &Sizes<'_>, parts: &[Part<'_>], blocks: u32) -> String {
+fn steps(room: Room, forecast: &Forecast<'_>) -> String {
+    format!(
+        "steps: room for {} tokens; {} of a prompt are expected to fit into {} ms",
+        room.step_tokens_max,
+        forecast.step_tokens_expected(),
+        forecast.prompt_step_max().0 / 1_000_000
+    )
+}
+
+fn cache(sizes: &Sizes<'_>, parts: &[Part<'_>], room: Room) -> String {
+    let Room {
+        blocks,
+        step_tokens_max,
+    } = room;
     let tightest = parts
         .iter()
-        .min_by_key(|part| sizes.blocks_within(&part.layers, part.device.memory_bytes));
+        .min_by_key(|part| sizes.blocks_within(&part.layers, part.device.memory_bytes, step_tokens_max));
     let node = tightest.map(|part| part.device.node).unwrap_or_default();
     format!(
         "cache: {blocks} blocks of {} tokens on every stage, {} tokens in all, as many as node {node} can give",

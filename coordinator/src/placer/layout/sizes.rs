@@ -2,6 +2,7 @@
 
 use super::Device;
 use super::pace::{Rows, attention_ns, product_ns};
+use crate::engine::{STEP_ROOM_LEAST, STEP_TOKENS_MAX};
 use proto::cluster::{ModelShape, ProductKind};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,6 +16,9 @@ const CACHE_TOKENS_WANTED: u64 = 64 * 2048;
 const CACHE_SHARE: u64 = 4;
 /// What a step costs a stage before it has computed anything: waking threads, frames in and out.
 const STEP_FIXED_NS: u64 = 100_000;
+
+/// Steps have whole tiles of so many tokens.
+pub const TILE_TOKENS: u32 = 16;
 
 /// What streams are taken to have behind them, on average.
 pub const CONTEXT_TOKENS_USUAL: u64 = 512;
@@ -54,6 +58,15 @@ impl Work {
     }
 }
 
+/// What a replica has room for besides its weights, the same on every stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Of KV cache.
+    pub blocks: u32,
+    /// Rows of a step at most.
+    pub step_tokens_max: u32,
+}
+
 /// A model's shape, prepared for asking about any run of its layers.
 pub struct Sizes<'a> {
     shape: &'a ModelShape,
@@ -86,17 +99,57 @@ impl<'a> Sizes<'a> {
         self.shape.block_tokens
     }
 
-    /// Of one stage. Where ranks work together, each has what it computes and what all have, on its way and arrived.
-    pub fn workspace_bytes(&self) -> u64 {
-        match self.ranks {
-            1 => self.shape.workspace_bytes,
-            ranks => self.shape.workspace_bytes.saturating_mul(3 * u64::from(ranks)),
-        }
+    /// What a stage with these layers computes in, and its process. All of it is planned for; the operating system gives pages
+    /// as they are used, so what is taken is less where steps are shorter or fewer rows have logits.
+    pub fn workspace_bytes(&self, layers: &Range<u32>, room: Room) -> u64 {
+        let neighbours = u64::from(layers.start > 0) + u64::from(!self.is_last(layers));
+        let workspace = &self.shape.workspace;
+        let logits = match self.is_last(layers) {
+            true => workspace.logit_row.on(self.ranks),
+            false => 0,
+        };
+        logits
+            .saturating_mul(u64::from(workspace.logit_rows_max))
+            .saturating_add(self.inner_bytes(neighbours, room))
+    }
+
+    /// Of that, all but logits, for a stage that gets rows from its neighbours or hands them on.
+    fn inner_bytes(&self, neighbours: u64, room: Room) -> u64 {
+        let row = self.step_row_bytes(neighbours);
+        let held = u64::from(room.blocks) * u64::from(self.shape.block_tokens);
+        let positions = held.min(u64::from(self.shape.context_tokens_max));
+        let position_bytes = self.shape.position_bytes.saturating_mul(u64::from(self.ranks));
+        row.saturating_mul(u64::from(room.step_tokens_max))
+            .saturating_add(position_bytes.saturating_mul(positions))
+            .saturating_add(self.shape.common_bytes)
+    }
+
+    fn step_row_bytes(&self, neighbours: u64) -> u64 {
+        let moved = self.row_bytes().saturating_mul(neighbours);
+        self.shape.workspace.row.on(self.ranks).saturating_add(moved)
     }
 
     /// Of one row on its way to the next stage.
     pub fn row_bytes(&self) -> u64 {
         u64::from(self.shape.hidden) * 4
+    }
+
+    /// With less than this a replica is not made.
+    pub fn room_least(&self) -> Room {
+        Room {
+            blocks: self.blocks_least(),
+            step_tokens_max: STEP_ROOM_LEAST,
+        }
+    }
+
+    /// The longest steps for which a stage with these layers has room beside the least of caches; at least as long as in
+    /// [`Sizes::room_least`], which is taken to fit.
+    pub fn step_tokens_within(&self, layers: &Range<u32>, memory_bytes: u64) -> u32 {
+        let least = self.room_least();
+        let left = memory_bytes.saturating_sub(self.memory_bytes(layers, least));
+        let row = self.step_row_bytes(2).max(1);
+        let more = (left / row).min(u64::from(STEP_TOKENS_MAX)) as u32;
+        (least.step_tokens_max + more / TILE_TOKENS * TILE_TOKENS).min(STEP_TOKENS_MAX)
     }
 
     /// One full context, or 8,192 tokens where it is longer.
@@ -107,10 +160,14 @@ impl<'a> Sizes<'a> {
 
     /// A quarter of what the layers leave of `memory_bytes`; at least [`Sizes::blocks_least`], at most one full context or
     /// 64 sequences of 2,048 tokens, whichever is more.
-    pub fn blocks_within(&self, layers: &Range<u32>, memory_bytes: u64) -> u32 {
+    pub fn blocks_within(&self, layers: &Range<u32>, memory_bytes: u64, step_tokens_max: u32) -> u32 {
         let block_tokens = u64::from(self.shape.block_tokens.max(1));
         let wanted = CACHE_TOKENS_WANTED.max(u64::from(self.shape.context_tokens_max)) / block_tokens;
-        let left = memory_bytes.saturating_sub(self.memory_bytes(layers, 0));
+        let empty = Room {
+            blocks: 0,
+            step_tokens_max,
+        };
+        let left = memory_bytes.saturating_sub(self.memory_bytes(layers, empty));
         let affordable = left / CACHE_SHARE / self.block_bytes(layers).max(1);
         u32::try_from(affordable.min(wanted))
             .unwrap_or(u32::MAX)
@@ -147,7 +204,13 @@ impl<'a> Sizes<'a> {
             0 => self.shape.embedding_bytes.saturating_mul(u64::from(self.ranks)),
             _ => 0,
         };
-        self.read_bytes(layers).saturating_add(embedding_bytes)
+        let twice_bytes = match layers.start == 0 && self.is_last(layers) && self.ranks == 1 {
+            true => self.shape.tied_bytes,
+            false => 0,
+        };
+        self.read_bytes(layers)
+            .saturating_add(embedding_bytes)
+            .saturating_sub(twice_bytes)
     }
 
     /// That every step reads. Of the embeddings it reads only single rows.
@@ -160,17 +223,24 @@ impl<'a> Sizes<'a> {
     }
 
     /// Weights, cache and workspace.
-    pub fn memory_bytes(&self, layers: &Range<u32>, blocks: u32) -> u64 {
-        let cache_bytes = self.block_bytes(layers).saturating_mul(u64::from(blocks));
+    pub fn memory_bytes(&self, layers: &Range<u32>, room: Room) -> u64 {
+        let cache_bytes = self.block_bytes(layers).saturating_mul(u64::from(room.blocks));
         self.weight_bytes(layers)
             .saturating_add(cache_bytes)
-            .saturating_add(self.workspace_bytes())
+            .saturating_add(self.workspace_bytes(layers, room))
     }
 
-    /// Of the whole model with the least of caches, over so many stages.
+    /// Of the whole model with the least of room, over so many stages.
     pub fn memory_bytes_over(&self, stages: u64) -> u64 {
-        let more_workspaces = self.workspace_bytes().saturating_mul(stages.saturating_sub(1));
-        self.memory_bytes(&(0..self.layers()), self.blocks_least())
+        let (room, more) = (self.room_least(), stages.saturating_sub(1));
+        let tied_bytes = match more > 0 && self.ranks == 1 {
+            true => self.shape.tied_bytes,
+            false => 0,
+        };
+        // Every cut makes two neighbours.
+        let more_workspaces = self.inner_bytes(2, room).saturating_mul(more);
+        self.memory_bytes(&(0..self.layers()), room)
+            .saturating_add(tied_bytes)
             .saturating_add(more_workspaces)
     }
 

@@ -1,10 +1,12 @@
 mod rates;
+mod rooms;
 
 use super::sizes::Work;
 use super::*;
 use proptest::prelude::*;
 use proto::cluster::{
-    AttentionRates, InputTerms, KvCacheFormat, MatrixFormat, ProductKind, ProductRates, Products,
+    AttentionRates, InputTerms, KvCacheFormat, MatrixFormat, ProductKind, ProductRates, Products, RowBytes,
+    WorkspaceShape,
 };
 use std::ops::Range;
 
@@ -44,7 +46,10 @@ fn shape(layer_weight_bytes: Vec<u64>) -> ModelShape {
         },
         kv_bytes_per_token_layer: 256,
         kv_cache: KvCacheFormat::Bf16,
-        workspace_bytes: 2 * MIB,
+        tied_bytes: 0,
+        common_bytes: 2 * MIB,
+        position_bytes: 0,
+        workspace: WorkspaceShape::default(),
         block_tokens: 16,
     }
 }
@@ -128,7 +133,7 @@ fn by_looking(sizes: &Sizes<'_>, devices: &[Device], stages: usize) -> Option<u6
             let mut others = left.to_vec();
             others.remove(index);
             for end in start + 1..=sizes.layers() {
-                if sizes.memory_bytes(&(start..end), sizes.blocks_least()) > device.memory_bytes {
+                if sizes.memory_bytes(&(start..end), sizes.room_least()) > device.memory_bytes {
                     break;
                 }
                 let step_ns = sizes.step_ns(device, &(start..end), Work::decode(cut::MICRO_BATCH));
@@ -215,10 +220,10 @@ proptest! {
                     next = stage.layer_end;
                     let device = devices.iter().find(|device| device.node == stage.node).unwrap();
                     prop_assert!(stage.memory_bytes <= device.memory_bytes);
-                    prop_assert_eq!(stage.memory_bytes, sizes.memory_bytes(&range(stage), layout.blocks));
+                    prop_assert_eq!(stage.memory_bytes, sizes.memory_bytes(&range(stage), layout.room));
                 }
                 prop_assert_eq!(next, shape.layers);
-                prop_assert!(layout.blocks >= sizes.blocks_least());
+                prop_assert!(layout.room.blocks >= sizes.blocks_least());
                 let mut apart = nodes(&layout);
                 apart.sort_unstable();
                 apart.dedup();
@@ -287,13 +292,20 @@ fn the_cache_is_what_the_tightest_stage_can_give() {
     assert_eq!(sizes.blocks_least(), 128, "one context of 2,048 tokens");
     let give = |stage: &StagePlace| {
         let memory_bytes = [100 * MIB, 70 * MIB][stage.node.0 as usize - 1];
-        let left = memory_bytes - sizes.memory_bytes(&range(stage), 0);
+        let left = memory_bytes
+            - sizes.memory_bytes(
+                &range(stage),
+                Room {
+                    blocks: 0,
+                    ..layout.room
+                },
+            );
         ((left / 4 / sizes.block_bytes(&range(stage))) as u32).max(128)
     };
-    assert_eq!(Some(layout.blocks), layout.stages.iter().map(give).min());
-    assert!(layout.blocks > 128, "{}", layout.blocks);
+    assert_eq!(Some(layout.room.blocks), layout.stages.iter().map(give).min());
+    assert!(layout.room.blocks > 128, "{}", layout.room.blocks);
     let rich = laid(&shape, &[device(1, 100_000)]);
-    assert_eq!(rich.blocks, 64 * 2048 / 16);
+    assert_eq!(rich.room.blocks, 64 * 2048 / 16);
 }
 
 #[test]
@@ -303,7 +315,7 @@ fn a_context_that_is_huge_is_not_insisted_on() {
     assert_eq!(Sizes::new(&long, 1).blocks_least(), 8192 / 16);
     assert!(fit(&long, &[device(1, 130)], Wishes::default()).is_ok());
     let rich = laid(&long, &[device(1, 100_000)]);
-    assert_eq!(rich.blocks, (1 << 20) / 16, "where there is room, one of it");
+    assert_eq!(rich.room.blocks, (1 << 20) / 16, "where there is room, one of it");
 }
 
 #[test]
@@ -312,7 +324,7 @@ fn what_is_missing_is_said_in_numbers() {
     let error = fit(&model, &[device(1, 300), device(4, 200)], Wishes::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "needs 735 MiB in all; node 1 has 300 MiB free, node 4 has 200 MiB free: add a node, or give them more with \
+        "needs 736 MiB in all; node 1 has 300 MiB free, node 4 has 200 MiB free: add a node, or give them more with \
          --memory"
     );
     let coarse = shape(vec![100 * MIB; 3]);
@@ -374,6 +386,7 @@ fn the_reasons_name_every_stage_and_hop_with_its_numbers() {
         "stage 1 on node 2: layers 0 to 3 of 8",
         "hop from node 2 to node 1: ",
         "stage 2 on node 1: layers 4 to 7 of 8",
+        "steps: ",
         "cache: ",
         "predicted: ",
     ];
@@ -414,7 +427,7 @@ fn one_stream_waits_for_every_stage_and_many_only_for_the_slowest() {
 fn numbers_without_measure_harm_nothing() {
     let mut shape = shape(vec![u64::MAX / 2; 3]);
     assert!(fit(&shape, &[device(1, 10)], Wishes::default()).is_err());
-    (shape.kv_bytes_per_token_layer, shape.workspace_bytes) = (u64::MAX, u64::MAX);
+    (shape.kv_bytes_per_token_layer, shape.workspace.row.each) = (u64::MAX, u64::MAX);
     assert!(fit(&shape, &[device(1, 10)], Wishes::default()).is_err());
     let shape = self::shape(vec![10 * MIB; 8]);
     let still = slower(device(1, 120), 0);

@@ -3,7 +3,7 @@
 use super::{ComingFile, Fetch};
 use crate::shard_host::exercise::{Exercise, Shape};
 use crate::shard_host::landed::LandedParts;
-use crate::shard_host::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
+use crate::shard_host::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, Room};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use crate::store::Opening;
 use crate::store::chunks::Manifest;
@@ -73,6 +73,11 @@ fn manifest_of(bytes: &[u8]) -> Manifest {
     }
 }
 
+const ROOM: Room = Room {
+    blocks: 8,
+    step_tokens_max: 16,
+};
+
 /// Two ranks, which keep what they have packed.
 fn load(file: ModelFile, packed: &Path, progress: &mut dyn FnMut(u64)) -> Result<Ranks, String> {
     let gguf = file.parse().map_err(|error| error.to_string())?;
@@ -84,7 +89,7 @@ fn load(file: ModelFile, packed: &Path, progress: &mut dyn FnMut(u64)) -> Result
         threads: 2,
         level: None,
         stage,
-        memory: MemoryPlan::with_blocks(&need, 8, config.context_tokens_max, u64::MAX).unwrap(),
+        memory: MemoryPlan::with_room(&need, ROOM, config.context_tokens_max, u64::MAX).unwrap(),
         packed: Some(packed.to_owned()),
     };
     drop(gguf);
@@ -118,7 +123,7 @@ fn computed(mut ranks: Ranks) -> Vec<u32> {
         output_tokens: 4,
         temperature: 0.0,
     };
-    let mut exercise = Exercise::new(compute, 500);
+    let mut exercise = Exercise::new(compute, 500, ROOM.step_tokens_max);
     let mut batch = exercise.admit(shape);
     exercise.advance(&mut batch, shape.prompt_tokens).unwrap();
     exercise.advance(&mut batch, 1).unwrap();

@@ -54,6 +54,7 @@ pub fn run(
         cost,
         hidden,
         vocabulary,
+        step_tokens_max,
         stage,
         ..
     } = child::load(setup, landed)?;
@@ -71,6 +72,7 @@ pub fn run(
             block_tokens: info.block_tokens,
             blocks: info.blocks,
             vocabulary,
+            pass_rows_max: step_tokens_max,
         },
     };
     child::send(setup, &FromEngine::Ready(info))?;

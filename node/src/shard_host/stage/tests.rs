@@ -39,6 +39,7 @@ fn part(layers: std::ops::Range<usize>) -> Part {
             block_tokens: 16,
             blocks: 64,
             vocabulary: 100,
+            pass_rows_max: 512,
         },
     }
 }
