@@ -34,11 +34,11 @@ fn step_tokens_max(devices: &[Device]) -> u32 {
 fn steps_may_be_twice_as_long_as_they_are_expected_to_be() {
     // 80 Mi weights with 128 rows at 1 G weights in a second.
     let slow = slower(device(1, 5000), 30);
-    assert_eq!(step_tokens_max(&[slow.clone()]), STEP_ROOM_LEAST);
+    assert_eq!(step_tokens_max(std::slice::from_ref(&slow)), STEP_ROOM_LEAST);
     let fast = device(1, 5000);
-    assert_eq!(step_tokens_max(&[fast.clone()]), STEP_TOKENS_MAX);
+    assert_eq!(step_tokens_max(std::slice::from_ref(&fast)), STEP_TOKENS_MAX);
     let between = slower(device(1, 5000), 200);
-    let layout = laid(&shape_with_rows(), &[between.clone()]);
+    let layout = laid(&shape_with_rows(), std::slice::from_ref(&between));
     let tokens = layout.room.step_tokens_max;
     assert!((STEP_ROOM_LEAST + 1..STEP_TOKENS_MAX).contains(&tokens) && tokens.is_multiple_of(16));
     let shape = shape_with_rows();
