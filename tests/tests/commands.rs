@@ -59,7 +59,10 @@ fn keys_and_tenants_count_at_once() {
         200,
         "stdout holds the key alone"
     );
-    assert_refused(&ask(&node, &["tenant", "rm", "research"]), "1 API key");
+    assert_refused(
+        &ask(&node, &["tenant", "rm", "research"]),
+        "`research` still has 1 API key",
+    );
     told(&node, &["key", "revoke", plain.trim()]);
     told(&node, &["tenant", "rm", "research"]);
     assert_eq!(
@@ -123,6 +126,51 @@ fn a_piped_chat_prints_the_answer_alone() {
 
     let unknown = ask_with_input(&node, &["chat", "no-such-model"], "Hello!");
     assert_refused(&unknown, "no-such-model");
+    assert_refused(&ask_with_input(&node, &["chat"], "\n"), "nothing to say");
+}
+
+/// `up --print-config` with this as its stdout.
+fn config_printed_to(stdout: Stdio) -> Output {
+    let mut command = Command::new(cluster_binary());
+    command.args(["up", "--print-config", "--json"]).stdout(stdout);
+    command.stderr(Stdio::piped()).output().expect("it runs")
+}
+
+#[test]
+fn with_json_the_settings_are_json() {
+    let settings: Value = serde_json::from_slice(&config_printed_to(Stdio::piped()).stdout).expect("JSON");
+    assert_eq!(settings["device"]["value"], "auto", "{settings}");
+    assert!(settings["http"]["origin"].is_string(), "{settings}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_command_in_peace() {
+    let node = Node::start();
+    for arguments in [&["status"][..], &["key", "list"], &["node", "list", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(cluster_binary());
+        command.args(arguments).arg("--data-dir").arg(node.data_folder());
+        let output = command
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (output.status.code(), errors.as_ref()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+    assert!(
+        config_printed_to(Stdio::from(
+            std::fs::File::create("/dev/full").expect("Linux has it")
+        ))
+        .status
+        .code()
+            == Some(1)
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::Path;
 use tests::Node;
 
 /// Names that dashboards and autoscalers made for vLLM read.
-const ALIASES: [&str; 17] = [
+const ALIASES: [&str; 18] = [
+    "vllm:cache_config_info",
     "vllm:e2e_request_latency_seconds",
     "vllm:generation_tokens_total",
     "vllm:inter_token_latency_seconds",
@@ -35,6 +36,19 @@ fn page() -> Page {
     assert!(stream.count() > 0);
     assert_eq!(client.post("/v1/completions", &json!({})).status, 400);
     Page::parse(&client.get("/metrics").text)
+}
+
+#[test]
+fn what_autoscalers_read_is_there_before_the_first_request() {
+    let node = Node::start();
+    let page = Page::parse(&node.client().get("/metrics").text);
+    for alias in ALIASES {
+        let family = page.0.get(alias);
+        assert!(
+            family.is_some_and(|family| !family.samples.is_empty()),
+            "{alias} is missing"
+        );
+    }
 }
 
 /// Families by name.

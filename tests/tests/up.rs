@@ -101,6 +101,14 @@ fn a_model_that_does_not_exist_is_refused() {
     let folder = TempFolder::new();
     let output = up(&folder, ANY_PORT, &["--model", "/nowhere/model.gguf"]);
     assert_refused(&output, &["/nowhere/model.gguf"]);
+    // The second start finds the cluster that the first one made, and says so once.
+    let output = up(&folder, ANY_PORT, &["--model", "no-such-name"]);
+    assert_refused(&output, &["no-such-name"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.matches("no-such-name").count(), 1, "{errors}");
+    let output = up(&folder, ANY_PORT, &["--model", "/nowhere/model.gguf"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
 #[test]
@@ -184,12 +192,16 @@ fn endless_stream(node: &Node) -> tests::Stream {
 #[test]
 fn ctrl_c_drains_and_ends_within_five_seconds() {
     let mut node = Node::start();
-    let _stream = endless_stream(&node);
+    let stream = endless_stream(&node);
     let children = node.children();
     node.signal("INT");
+    // A client that is cut off hears why.
+    let last = stream.last().expect("an event");
+    assert_eq!(last["error"]["type"], "service_unavailable_error", "{last}");
     // Two seconds of grace for a busy machine.
     let status = node.wait(Duration::from_secs(7)).expect("it ends");
     assert!(status.success(), "{status}\n{}", node.log());
+    assert!(!node.log().contains("shutdown"), "{}", node.log());
     assert_all_gone(&children);
 }
 

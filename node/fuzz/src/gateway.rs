@@ -46,6 +46,10 @@ impl Gateway for Only {
         vec![self.0.clone()]
     }
 
+    fn awaits(&self, _model: &str) -> bool {
+        false
+    }
+
     fn health(&self) -> Result<(), String> {
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::streams::OpenRequest;
 use crate::config::high::Auth;
 use crate::constraint::checker::Checker;
 use crate::gateway::{Gateway, Generate, Generation, GenerationControl, ServedModel};
+use crate::http::telemetry as request_telemetry;
 use crate::peers::Served;
 use crate::state::NodeState;
 use crate::state::keys::{self, LocalKey};
@@ -50,6 +51,10 @@ impl Gateway for RouterGateway {
             .collect()
     }
 
+    fn awaits(&self, model: &str) -> bool {
+        self.state.applied().deployment(model).is_some()
+    }
+
     fn health(&self) -> Result<(), String> {
         self.board.health()
     }
@@ -63,6 +68,9 @@ impl Gateway for RouterGateway {
     }
 
     fn metrics(&self) -> String {
+        for model in self.models() {
+            request_telemetry::introduce(&model.name);
+        }
         let mut page = self.recorded.render();
         page.push_str(&request_metrics::aliases(&page));
         page.push_str(&engine_metrics::page(&self.board.views()));

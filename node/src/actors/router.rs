@@ -60,6 +60,8 @@ pub enum RouterMessage {
     Drain {
         drained: oneshot::Sender<()>,
     },
+    /// The node ends: readers of what still runs hear why.
+    GiveUp,
 }
 
 /// The way to one epoch of one replica.
@@ -171,6 +173,10 @@ impl World<Router> for RouterWorld {
             RouterMessage::Drain { drained } => {
                 self.drained.push(drained);
                 Some(RouterEvent::Drain)
+            }
+            RouterMessage::GiveUp => {
+                self.streams.give_up();
+                None
             }
         }
     }

@@ -107,6 +107,14 @@ impl Streams {
         }
     }
 
+    /// The last word to every reader: this node is ending.
+    pub fn give_up(&mut self) {
+        let open: Vec<RequestId> = self.requests.keys().copied().collect();
+        for request in open {
+            self.refuse(request, Refusal::Draining);
+        }
+    }
+
     pub fn fail(&mut self, stream: StreamId, failure: StreamFailure) {
         self.last_event(stream, failed(stream.choice, failure));
     }
@@ -384,6 +392,21 @@ mod tests {
         let taken = handed.take_while(|handed| *handed == Handed::Over).count();
         assert_eq!(taken, EVENTS_WAITING_MAX - 1, "one place went to the start");
         assert_eq!(names(&mut events).last().unwrap(), "SlowReader");
+    }
+
+    #[test]
+    fn when_the_node_ends_every_choice_hears_of_it_after_what_it_has_got() {
+        let mut streams = Streams::default();
+        let (mut events, _verdict) = opened(&mut streams, 2);
+        streams.admit(REQUEST);
+        streams.release(delivery(1, 0), None);
+        streams.give_up();
+        let names = names(&mut events);
+        assert_eq!(
+            names[names.len() - 2..],
+            ["Refused(Draining)", "Refused(Draining)"]
+        );
+        assert_eq!(streams.open_count(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cluster authority`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::{ControlRequest, client};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -61,9 +62,9 @@ impl Rotate {
         };
         let (): () = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", json!({"rotation": name}));
+            tell!("{}", json!({"rotation": name}));
         } else {
-            println!("{words}");
+            tell!("{words}");
         }
         Ok(())
     }

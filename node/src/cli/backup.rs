@@ -1,6 +1,7 @@
 //! `cluster backup`, `cluster restore`, `cluster recover`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::Backup as Written;
 use crate::control::{ControlRequest, client};
 use crate::hex;
@@ -78,9 +79,9 @@ impl Backup {
             .with_context(place)?;
         let (count, index) = (bytes.len(), written.index);
         if self.json {
-            println!("{}", json!({"file": self.file, "bytes": count, "index": index}));
+            tell!("{}", json!({"file": self.file, "bytes": count, "index": index}));
         } else {
-            println!(
+            tell!(
                 "{}: {count} bytes, as of entry {index} of the log",
                 self.file.display()
             );
@@ -126,19 +127,19 @@ fn tell(reseeded: &Reseeded, format: Format) {
     } = reseeded;
     match format {
         Format::Json => {
-            println!(
+            tell!(
                 "{}",
                 json!({"node": node.0, "tenants": tenants, "keys": keys, "aside": aside})
             );
         }
         Format::Words => {
-            println!(
+            tell!(
                 "node {node} is the only member of the cluster now; {tenants} tenant(s) and {keys} API key(s) are kept"
             );
             if let Some(aside) = aside {
-                println!("what it was before lies in {}", aside.display());
+                tell!("what it was before lies in {}", aside.display());
             }
-            println!(
+            tell!(
                 "start it with `cluster up`, then let the others join with new tokens and empty data folders"
             );
         }

@@ -1,6 +1,7 @@
 //! `cluster bench`.
 
 use super::server::{Server, model_names};
+use super::tell::tell;
 use crate::bench::engine::{self, Grid, Machine, Report, Row};
 use crate::bench::machine;
 use crate::bench::schemas::{self, Walks};
@@ -16,6 +17,10 @@ use std::path::PathBuf;
 
 /// Measure a server, or what computes in it
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  cluster bench serve --concurrency 32 --requests 200
+  cluster bench engine --prompt-tokens 128,2048 --batch 1,16")]
 pub struct Bench {
     #[command(subcommand)]
     what: What,
@@ -75,8 +80,8 @@ impl BenchServe {
         };
         let summary = serve::run(self.load, endpoint, model).await?;
         match self.json {
-            true => println!("{}", serde_json::to_string(&summary)?),
-            false => print!("{summary}"),
+            true => tell!("{}", serde_json::to_string(&summary)?),
+            false => tell!("{}", summary.to_string().trim_end()),
         }
         Ok(())
     }
@@ -125,16 +130,18 @@ impl BenchEngine {
         let (stored, _in_use) = store.take(&named.spec, Check::Length)?;
         if self.json {
             let report = engine::run(&stored.path, machine, &self.grid, &mut |_| ())?;
-            println!("{}", serde_json::to_string(&report)?);
+            tell!("{}", serde_json::to_string(&report)?);
             return Ok(());
         }
-        println!("{}", Report::HEAD);
-        let report = engine::run(&stored.path, machine, &self.grid, &mut |row: &Row| {
-            println!("{row}")
-        })?;
-        println!(
+        tell!("{}", Report::HEAD);
+        let report = engine::run(&stored.path, machine, &self.grid, &mut |row: &Row| tell!("{row}"))?;
+        tell!(
             "{}, {} threads, {} rank(s), loaded in {:.2} s; medians of {} rounds",
-            report.level, report.threads, report.ranks, report.load_secs, self.grid.rounds
+            report.level,
+            report.threads,
+            report.ranks,
+            report.load_secs,
+            self.grid.rounds
         );
         Ok(())
     }
@@ -184,8 +191,8 @@ impl BenchMachine {
         let level = self.cpu_level.as_deref().map(str::parse).transpose()?;
         let rates = machine::measure(threads, level)?;
         match self.json {
-            true => println!("{}", serde_json::to_string(&rates)?),
-            false => println!("{rates}"),
+            true => tell!("{}", serde_json::to_string(&rates)?),
+            false => tell!("{rates}"),
         }
         Ok(())
     }
@@ -227,12 +234,10 @@ impl BenchSchemas {
         let (stored, _in_use) = store.take(&named.spec, Check::Length)?;
         if self.json {
             return schemas::run(&stored.path, &cases, &self.walks, &mut |report| {
-                println!("{}", serde_json::to_string(&report).expect("a report is JSON"));
+                tell!("{}", serde_json::to_string(&report).expect("a report is JSON"));
             });
         }
-        println!("{}", schemas::Report::HEAD);
-        schemas::run(&stored.path, &cases, &self.walks, &mut |report| {
-            println!("{report}")
-        })
+        tell!("{}", schemas::Report::HEAD);
+        schemas::run(&stored.path, &cases, &self.walks, &mut |report| tell!("{report}"))
     }
 }

@@ -1,6 +1,7 @@
 //! `cluster deploy` and `cluster undeploy`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::control::{ControlRequest, client};
 use crate::placement::deploy::DeployWish;
@@ -103,7 +104,7 @@ impl Deploy {
         };
         teller.bar.finish_and_clear();
         match self.json {
-            true => println!("{}", serde_json::to_string(&report)?),
+            true => tell!("{}", serde_json::to_string(&report)?),
             false => print(&report),
         }
         Ok(())
@@ -124,8 +125,8 @@ impl Undeploy {
         let request = ControlRequest::UndeployModel { model: model.clone() };
         let (): () = client::ask(&self.data_dir.folder()?, &request)?;
         match self.json {
-            true => println!("{}", json!({"model": model, "deployed": false})),
-            false => println!("{model} is deployed no more"),
+            true => tell!("{}", json!({"model": model, "deployed": false})),
+            false => tell!("{model} is deployed no more"),
         }
         Ok(())
     }
@@ -190,9 +191,9 @@ fn in_words(report: &DeployReport) -> String {
 
 fn print(report: &DeployReport) {
     for reason in &report.reasons {
-        println!("{reason}");
+        tell!("{reason}");
     }
     if report.step != DeployStep::Planned {
-        println!("{}", in_words(report));
+        tell!("{}", in_words(report));
     }
 }

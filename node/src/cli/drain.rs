@@ -1,6 +1,7 @@
 //! `cluster drain`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::DrainReport;
 use crate::control::{ControlRequest, client};
 use clap::Args;
@@ -49,14 +50,14 @@ impl Drain {
                 unserved,
             } = report;
             let drained = !self.resume;
-            println!(
+            tell!(
                 "{}",
                 json!({"node": node, "drained": drained, "moves": moves, "stays": stays, "unserved": unserved})
             );
         } else {
             let words = if self.resume { "resumed" } else { "drained" };
-            println!("{words} node {node}");
-            lines(&report, node).iter().for_each(|line| println!("{line}"));
+            tell!("{words} node {node}");
+            lines(&report, node).iter().for_each(|line| tell!("{line}"));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `cluster key`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::clock;
 use crate::control::report::{CreatedKey, KeyStatus, Keys};
 use crate::control::{ControlRequest, client};
@@ -98,9 +99,9 @@ impl Create {
         };
         let created: CreatedKey = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", serde_json::to_string(&created)?);
+            tell!("{}", serde_json::to_string(&created)?);
         } else {
-            println!("{}", created.key);
+            tell!("{}", created.key);
             eprintln!(
                 "shown once; keep it (revoke it with `cluster key revoke {}`)",
                 created.id
@@ -114,10 +115,10 @@ impl List {
     fn run(self) -> anyhow::Result<()> {
         let found: Keys = client::ask(&self.data_dir.folder()?, &ControlRequest::ListKeys)?;
         if self.json {
-            println!("{}", serde_json::to_string(&found)?);
+            tell!("{}", serde_json::to_string(&found)?);
             return Ok(());
         }
-        println!("{:<14} {:<16} {:<12} NAME", "ID", "TENANT", "AGE");
+        tell!("{:<14} {:<16} {:<12} NAME", "ID", "TENANT", "AGE");
         found.keys.iter().for_each(print);
         Ok(())
     }
@@ -126,7 +127,7 @@ impl List {
 fn print(key: &KeyStatus) {
     let age_secs = clock::unix_secs().saturating_sub(key.created_at_secs);
     let (age, name) = (age(age_secs), key.name.as_deref().unwrap_or("-"));
-    println!("{:<14} {:<16} {age:<12} {name}", key.id, key.tenant);
+    tell!("{:<14} {:<16} {age:<12} {name}", key.id, key.tenant);
 }
 
 /// In the largest unit that fits.
@@ -144,9 +145,9 @@ impl Revoke {
         let request = ControlRequest::RevokeKey { key: self.key };
         let id: String = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", json!({"revoked": id}));
+            tell!("{}", json!({"revoked": id}));
         } else {
-            println!("revoked {id}");
+            tell!("revoked {id}");
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `cluster node`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::{NodeStatus, Nodes};
 use crate::control::{ControlRequest, client};
 use clap::{Args, Subcommand};
@@ -66,11 +67,11 @@ impl List {
     fn run(self) -> anyhow::Result<()> {
         let found: Nodes = client::ask(&self.data_dir.folder()?, &ControlRequest::ListNodes)?;
         if self.json {
-            println!("{}", serde_json::to_string(&found)?);
+            tell!("{}", serde_json::to_string(&found)?);
             return Ok(());
         }
-        println!("{}", header());
-        found.nodes.iter().for_each(|node| println!("{}", line(node)));
+        tell!("{}", header());
+        found.nodes.iter().for_each(|node| tell!("{}", line(node)));
         Ok(())
     }
 }
@@ -104,9 +105,9 @@ impl Remove {
         let request = ControlRequest::RemoveNode { node: self.node };
         let (): () = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", json!({"removed": self.node}));
+            tell!("{}", json!({"removed": self.node}));
         } else {
-            println!("removed node {}", self.node);
+            tell!("removed node {}", self.node);
         }
         Ok(())
     }

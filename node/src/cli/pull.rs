@@ -1,5 +1,6 @@
 //! `cluster pull`.
 
+use super::tell::tell;
 use crate::hex;
 use crate::store::Check;
 use crate::store::spec::NamedSpec;
@@ -36,12 +37,12 @@ impl Pull {
         let (path, sha256) = (stored.path.display().to_string(), hex::encode(&stored.digest));
         if self.json {
             let spec = named.spec.to_string();
-            println!(
+            tell!(
                 "{}",
                 json!({"spec": spec, "path": path, "sha256": sha256, "bytes": stored.bytes})
             );
         } else {
-            println!("{path}\nsha256 {sha256}, {} bytes", stored.bytes);
+            tell!("{path}\nsha256 {sha256}, {} bytes", stored.bytes);
         }
         Ok(())
     }

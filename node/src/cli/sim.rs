@@ -1,5 +1,6 @@
 //! `cluster sim`.
 
+use super::tell::tell;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use sim::{PromptReport, Report, Scenario, TenantReport};
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 /// Play scenarios: the code that decides, on a virtual clock
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  cluster sim run scenario.toml --seed 7")]
 pub struct Sim {
     #[command(subcommand)]
     what: What,
@@ -55,7 +57,7 @@ impl Run {
         let scenario = Scenario::with_traces(&text, read).with_context(|| format!("scenario {name}"))?;
         let report = sim::run(&scenario, self.seed);
         match &self.json {
-            Some(path) if path.as_os_str() == "-" => println!("{}", report.to_json()),
+            Some(path) if path.as_os_str() == "-" => tell!("{}", report.to_json()),
             Some(path) => {
                 std::fs::write(path, report.to_json()).with_context(|| format!("{}", path.display()))?;
                 print(&report);
@@ -70,30 +72,32 @@ impl Run {
 }
 
 fn print(report: &Report) {
-    println!(
+    tell!(
         "seed {}, {:.1} s of virtual time",
-        report.seed, report.elapsed_secs
+        report.seed,
+        report.elapsed_secs
     );
     report.tenants.iter().chain([&report.all]).for_each(print_tenant);
     for (number, replica) in report.replicas.iter().enumerate() {
         let (busy, bubble) = (replica.busy * 100.0, replica.bubble * 100.0);
-        println!(
+        tell!(
             "replica {number}: {} steps, {busy:.0}% busy, {bubble:.0}% bubble, {} preemptions",
-            replica.steps, replica.preemptions
+            replica.steps,
+            replica.preemptions
         );
     }
     let PromptReport {
         computed_tokens,
         least_tokens,
     } = report.prompts;
-    println!(
+    tell!(
         "prompts: {computed_tokens} tokens computed; one cache that never forgets would have left {least_tokens}: {:.2} times as many",
         computed_tokens as f64 / least_tokens.max(1) as f64
     );
 }
 
 fn print_tenant(tenant: &TenantReport) {
-    println!(
+    tell!(
         "{}: {} of {} streams completed, {} refused, {:.1} tok/s, TTFT p50 {:.0} ms p95 {:.0} ms, \
          between tokens p50 {:.1} ms p95 {:.1} ms",
         tenant.name,

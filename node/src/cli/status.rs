@@ -2,6 +2,7 @@
 
 use super::data_dir::DataDir;
 use super::node;
+use super::tell::tell;
 use super::watch::{self, Format};
 use crate::control::report::{
     DeploymentStatus, Expectation, PlacementStatus, RaftStatus, ReplicaStatus, StatusReport,
@@ -43,7 +44,7 @@ impl Status {
         }
         let report: StatusReport = client::ask(&folder, &ControlRequest::Status)?;
         if self.json {
-            println!("{}", serde_json::to_string(&report)?);
+            tell!("{}", serde_json::to_string(&report)?);
         } else {
             print(&report);
         }
@@ -53,29 +54,32 @@ impl Status {
 
 fn print(report: &StatusReport) {
     let health = report.reason.as_deref().unwrap_or("healthy");
-    println!(
+    tell!(
         "node     {} {}, up {} s, process {}",
-        report.node, health, report.uptime_secs, report.pid
+        report.node,
+        health,
+        report.uptime_secs,
+        report.pid
     );
-    println!("http     {}", report.http);
-    println!("raft     {}", agreement(&report.raft));
+    tell!("http     {}", report.http);
+    tell!("raft     {}", agreement(&report.raft));
     if let Some(trouble) = &report.raft.trouble {
-        println!("         {trouble}");
+        tell!("         {trouble}");
     }
     if report.nodes.len() > 1 {
-        println!("{}", node::header());
+        tell!("{}", node::header());
         report
             .nodes
             .iter()
-            .for_each(|other| println!("{}", node::line(other)));
+            .for_each(|other| tell!("{}", node::line(other)));
     }
     report.replicas.iter().for_each(print_replica);
     report.deployments.iter().for_each(print_deployment);
-    println!("tenants  {}, {} API key(s)", report.tenants, report.keys);
+    tell!("tenants  {}, {} API key(s)", report.tenants, report.keys);
 }
 
 fn print_deployment(deployment: &DeploymentStatus) {
-    println!(
+    tell!(
         "deployed {}: {} of {} placed",
         deployment.model,
         deployment.placed.len(),
@@ -83,7 +87,7 @@ fn print_deployment(deployment: &DeploymentStatus) {
     );
     deployment.placed.iter().for_each(print_placement);
     if let Some(reason) = &deployment.waits_for {
-        println!("         waits: {reason}");
+        tell!("         waits: {reason}");
     }
 }
 
@@ -100,8 +104,8 @@ fn print_placement(placement: &PlacementStatus) {
             )
         })
         .collect();
-    println!("         replica {}: {}", placement.replica, stages.join("; "));
-    println!(
+    tell!("         replica {}: {}", placement.replica, stages.join("; "));
+    tell!(
         "         one stream {} tok/s, prompts {} tok/s{}",
         expected(&placement.decode_tokens_per_sec),
         expected(&placement.prefill_tokens_per_sec),
@@ -157,14 +161,18 @@ fn agreement(raft: &RaftStatus) -> String {
 }
 
 fn print_replica(replica: &ReplicaStatus) {
-    println!(
+    tell!(
         "replica  {} of {} on node {}: {}, epoch {}",
-        replica.replica, replica.model, replica.node, replica.state, replica.epoch
+        replica.replica,
+        replica.model,
+        replica.node,
+        replica.state,
+        replica.epoch
     );
     if let Some(description) = &replica.description {
-        println!("         {description}");
+        tell!("         {description}");
     }
-    println!(
+    tell!(
         "         {} running, {} waiting, {} of {} KV blocks free ({} cached), {} steps",
         replica.running,
         replica.waiting,

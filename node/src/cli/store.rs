@@ -1,5 +1,6 @@
 //! `cluster store`.
 
+use super::tell::tell;
 use crate::config::byte_size::ByteSize;
 use crate::store::Store;
 use crate::store::collect::{Collected, Removal, removals};
@@ -85,13 +86,13 @@ impl List {
         models.sort_by_key(|model| Reverse((model.in_use, model.last_used)));
         if self.json {
             let models: Vec<Value> = models.iter().map(described).collect();
-            println!("{}", json!({"models": models, "bytes": bytes}));
+            tell!("{}", json!({"models": models, "bytes": bytes}));
             return Ok(());
         }
         let now = SystemTime::now();
-        println!("{:>12} {:>12}  {:<14} MODEL", "FILE", "PACKED", "USED");
+        tell!("{:>12} {:>12}  {:<14} MODEL", "FILE", "PACKED", "USED");
         for model in &models {
-            println!(
+            tell!(
                 "{:>12} {:>12}  {:<14} {}",
                 ByteSize::new(model.bytes_of(FileKind::Model)).to_string(),
                 ByteSize::new(model.bytes_of(FileKind::Packed)).to_string(),
@@ -99,7 +100,7 @@ impl List {
                 name(model)
             );
         }
-        println!("{:>12} in all", ByteSize::new(bytes).to_string());
+        tell!("{:>12} in all", ByteSize::new(bytes).to_string());
         Ok(())
     }
 }
@@ -113,7 +114,7 @@ impl Collect {
             false => store.collect(bytes_max)?,
         };
         match self.json {
-            true => println!("{}", self.described(&collected)),
+            true => tell!("{}", self.described(&collected)),
             false => tell(&collected, if self.dry_run { "would remove" } else { "removed" }),
         }
         match collected.failed.into_iter().next() {
@@ -163,9 +164,9 @@ fn bytes_of(removed: &[Removal]) -> u64 {
 fn tell(collected: &Collected, done: &str) {
     for removal in &collected.removed {
         let (path, bytes) = (removal.file.path.display(), ByteSize::new(removal.file.bytes));
-        println!("{done} {path}, {bytes}: {}", removal.reason.words());
+        tell!("{done} {path}, {bytes}: {}", removal.reason.words());
     }
-    println!(
+    tell!(
         "{done} {} in all; {} are left",
         ByteSize::new(bytes_of(&collected.removed)),
         ByteSize::new(collected.bytes_left)

@@ -1,6 +1,7 @@
 //! `cluster tenant`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::Tenants;
 use crate::control::{ControlRequest, client};
 use clap::{Args, Subcommand};
@@ -72,9 +73,9 @@ impl Named {
     fn run(self, done: &str, request: ControlRequest) -> anyhow::Result<()> {
         let () = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", json!({"tenant": self.name}));
+            tell!("{}", json!({"tenant": self.name}));
         } else {
-            println!("{done} {}", self.name);
+            tell!("{done} {}", self.name);
         }
         Ok(())
     }
@@ -84,12 +85,12 @@ impl List {
     fn run(self) -> anyhow::Result<()> {
         let found: Tenants = client::ask(&self.data_dir.folder()?, &ControlRequest::ListTenants)?;
         if self.json {
-            println!("{}", serde_json::to_string(&found)?);
+            tell!("{}", serde_json::to_string(&found)?);
             return Ok(());
         }
-        println!("{:<24} KEYS", "TENANT");
+        tell!("{:<24} KEYS", "TENANT");
         for tenant in found.tenants {
-            println!("{:<24} {}", tenant.name, tenant.keys);
+            tell!("{:<24} {}", tenant.name, tenant.keys);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `cluster token`.
 
 use super::data_dir::DataDir;
+use super::tell::tell;
 use crate::control::report::CreatedToken;
 use crate::control::{ControlRequest, client};
 use crate::hex;
@@ -108,8 +109,8 @@ impl Revoke {
         let request = ControlRequest::RevokeToken { id: id.clone() };
         let (): () = client::ask(&self.data_dir.folder()?, &request)?;
         match self.json {
-            true => println!("{}", json!({"id": id, "revoked": true})),
-            false => println!("revoked {id}"),
+            true => tell!("{}", json!({"id": id, "revoked": true})),
+            false => tell!("revoked {id}"),
         }
         Ok(())
     }
@@ -123,9 +124,9 @@ impl Create {
         };
         let created: CreatedToken = client::ask(&self.data_dir.folder()?, &request)?;
         if self.json {
-            println!("{}", serde_json::to_string(&created)?);
+            tell!("{}", serde_json::to_string(&created)?);
         } else {
-            println!("{}", created.token);
+            tell!("{}", created.token);
             eprintln!(
                 "for one {}, within {} min: cluster up --join TOKEN",
                 created.role,

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::config::high::Machine;
 use crate::config::low::{Sources, UpArgs};
+use crate::config::shown;
 use crate::telemetry;
 use crate::up::{self, Output};
 use clap::{ArgMatches, Args};
@@ -27,7 +28,8 @@ pub struct Up {
     /// Show every setting and where it came from, and start nothing
     #[arg(long)]
     print_config: bool,
-    /// Print one line of JSON when ready: {"http", "key", "model", "models", "pid"}
+    /// Print one line of JSON when ready: {"http", "key", "model", "models", "pid"}; of --print-config, an object from
+    /// names to {"value", "origin"}
     #[arg(long)]
     json: bool,
 }
@@ -36,8 +38,12 @@ impl Up {
     pub fn run(self, matches: &ArgMatches) -> anyhow::Result<()> {
         let config = Config::resolve(self.settings, &Sources::of(matches), &Machine::here())?;
         if self.print_config {
-            config.lines().iter().for_each(|line| println!("{line}"));
-            return Ok(());
+            let shown = config.shown();
+            let text = match self.json {
+                true => shown::json(&shown).to_string() + "\n",
+                false => shown.iter().map(|setting| setting.line() + "\n").collect(),
+            };
+            return super::print_bytes(text.as_bytes());
         }
         telemetry::logs::start(config.log_format.value);
         let output = if self.json { Output::Json } else { Output::Words };

@@ -1,5 +1,6 @@
 //! The TOML file.
 
+use super::address;
 use super::byte_size::ByteSize;
 use super::high::ConfigError;
 use super::low::{Device, KvCache, LogFormat};
@@ -16,7 +17,9 @@ pub struct FileConfig {
     pub store: Option<PathBuf>,
     pub store_max: Option<ByteSize>,
     pub memory: Option<ByteSize>,
+    #[serde(deserialize_with = "address::in_file")]
     pub http: Option<SocketAddr>,
+    #[serde(deserialize_with = "address::in_file")]
     pub quic: Option<SocketAddr>,
     pub join: Option<String>,
     pub tls_cert: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use super::byte_size::ByteSize;
 use super::file::{self, FileConfig};
 use super::low::{Device, KvCache, LogFormat, Sources, Typed, UpArgs};
+use super::shown::Shown;
 use crate::store::catalogue;
 use crate::store::spec::{NamedSpec, SpecError};
 use crate::trust::JoinToken;
@@ -69,7 +70,7 @@ pub enum Origin {
 pub enum ConfigError {
     #[error("config file {path}: {reason}")]
     File { path: PathBuf, reason: String },
-    #[error("{0}")]
+    #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("--no-auth on {0} would let the whole network in: use a loopback address such as 127.0.0.1:8000")]
     OpenToNetwork(SocketAddr),
@@ -83,7 +84,7 @@ pub enum ConfigError {
     #[error("--tp {tp} needs at least as many threads, but --threads is {threads}")]
     FewerThreadsThanRanks { tp: usize, threads: usize },
     #[error("--join: {0}")]
-    Token(#[from] TokenError),
+    Token(TokenError),
     #[error("--model none stands alone: leave out the other models")]
     NoneAndOthers,
     #[error("--model: the name '{0}' is given twice: use NAME=SPEC to tell the models apart")]
@@ -247,8 +248,8 @@ impl Config {
         }
     }
 
-    /// One line for each setting: value and origin.
-    pub fn lines(&self) -> Vec<String> {
+    /// Every setting, with its value and where that came from.
+    pub fn shown(&self) -> Vec<Shown> {
         let models: Vec<String> = self
             .models
             .value
@@ -257,35 +258,35 @@ impl Config {
             .collect();
         let level = self.cpu_level.value.as_deref().unwrap_or("best");
         vec![
-            line("model", listing(&models), self.models.origin),
-            line("data_dir", self.data_dir.value.display(), self.data_dir.origin),
-            line("store", self.store.value.display(), self.store.origin),
-            line(
+            Shown::new("model", listing(&models), self.models.origin),
+            Shown::new("data_dir", self.data_dir.value.display(), self.data_dir.origin),
+            Shown::new("store", self.store.value.display(), self.store.origin),
+            Shown::new(
                 "store_max",
                 bound(self.store_max.value, "no bound"),
                 self.store_max.origin,
             ),
-            line(
+            Shown::new(
                 "memory",
                 bound(self.memory.value, "what is free"),
                 self.memory.origin,
             ),
-            line("http", self.http.value, self.http.origin),
-            line("quic", self.quic.value, self.quic.origin),
-            line(
+            Shown::new("http", self.http.value, self.http.origin),
+            Shown::new("quic", self.quic.value, self.quic.origin),
+            Shown::new(
                 "join",
                 // A token is a secret.
                 self.join.value.as_ref().map_or("none", |_| "a token"),
                 self.join.origin,
             ),
-            line("tls_cert", file_name(&self.tls_cert.value), self.tls_cert.origin),
-            line("tls_key", file_name(&self.tls_key.value), self.tls_key.origin),
-            line(
+            Shown::new("tls_cert", file_name(&self.tls_cert.value), self.tls_cert.origin),
+            Shown::new("tls_key", file_name(&self.tls_key.value), self.tls_key.origin),
+            Shown::new(
                 "connections_max",
                 self.connections_max.value,
                 self.connections_max.origin,
             ),
-            line(
+            Shown::new(
                 "connections_per_address_max",
                 match self.connections_per_address_max.value {
                     Some(count) => count.to_string(),
@@ -293,32 +294,28 @@ impl Config {
                 },
                 self.connections_per_address_max.origin,
             ),
-            line(
+            Shown::new(
                 "device",
                 format!("{:?}", self.device.value).to_lowercase(),
                 self.device.origin,
             ),
-            line("threads", self.threads.value, self.threads.origin),
-            line("tp", self.tp.value, self.tp.origin),
-            line("kv_cache", self.kv_cache.value.format(), self.kv_cache.origin),
-            line("cpu_level", level, self.cpu_level.origin),
-            line("no_auth", self.auth.value == Auth::Open, self.auth.origin),
-            line(
+            Shown::new("threads", self.threads.value, self.threads.origin),
+            Shown::new("tp", self.tp.value, self.tp.origin),
+            Shown::new("kv_cache", self.kv_cache.value.format(), self.kv_cache.origin),
+            Shown::new("cpu_level", level, self.cpu_level.origin),
+            Shown::new("no_auth", self.auth.value == Auth::Open, self.auth.origin),
+            Shown::new(
                 "otlp_endpoint",
                 self.otlp_endpoint.value.as_deref().unwrap_or("none"),
                 self.otlp_endpoint.origin,
             ),
-            line(
+            Shown::new(
                 "log_format",
                 format!("{:?}", self.log_format.value).to_lowercase(),
                 self.log_format.origin,
             ),
         ]
     }
-}
-
-fn line(key: &str, value: impl fmt::Display, origin: Origin) -> String {
-    format!("{key:<27} {value}  ({origin})")
 }
 
 fn bound(bytes: Option<ByteSize>, without: &str) -> String {
@@ -378,7 +375,7 @@ fn listing(models: &[String]) -> String {
 fn token(text: Setting<Option<String>>) -> Result<Setting<Option<JoinToken>>, ConfigError> {
     let value = text
         .value
-        .map(|text| text.trim().parse::<JoinToken>())
+        .map(|text| text.trim().parse::<JoinToken>().map_err(ConfigError::Token))
         .transpose()?;
     Ok(Setting {
         value,
@@ -437,6 +434,7 @@ impl Pick<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::shown;
     use clap::{Args, Command, FromArgMatches};
 
     fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
@@ -521,19 +519,24 @@ mod tests {
 
     #[test]
     fn no_setting_is_left_out_of_what_is_printed() {
-        let lines = resolve(&[]).unwrap().lines();
+        let shown = resolve(&[]).unwrap().shown();
         let command = UpArgs::augment_args(Command::new("up"));
         for id in command.get_arguments().map(|argument| argument.get_id().as_str()) {
-            let is_printed = lines
-                .iter()
-                .any(|line| line.split_whitespace().next() == Some(id));
-            assert!(is_printed || id == "config", "{id} is missing in {lines:#?}");
+            let is_shown = shown.iter().any(|setting| setting.name == id);
+            assert!(is_shown || id == "config", "{id} is missing");
         }
     }
 
     #[test]
     fn every_setting_is_printed_with_its_origin() {
-        let lines = resolve(&["--tp", "2"]).unwrap().lines();
+        let shown = resolve(&["--tp", "2"]).unwrap().shown();
+        let json = shown::json(&shown);
+        assert_eq!(
+            json["tp"],
+            serde_json::json!({"value": "2", "origin": "command line"})
+        );
+        assert_eq!(json["http"]["origin"], "default");
+        let lines: Vec<String> = shown.iter().map(Shown::line).collect();
         assert!(
             lines.contains(&"tp                          2  (command line)".to_owned()),
             "{lines:?}"

@@ -1,5 +1,6 @@
 //! What was typed: flags and their environment variables, before the file and the defaults.
 
+use super::address;
 use super::byte_size::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
@@ -35,10 +36,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "SIZE", env = "CLUSTER_MEMORY")]
     pub memory: Option<ByteSize>,
     /// Address of the HTTP interface; port 0 takes a free one [default: 127.0.0.1:8000]
-    #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP")]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_HTTP", value_parser = address::parse)]
     pub http: Option<SocketAddr>,
     /// Address at which other nodes reach this one, over QUIC [default: the IP address of --http, and the port after it]
-    #[arg(long, value_name = "ADDR", env = "CLUSTER_QUIC")]
+    #[arg(long, value_name = "ADDR", env = "CLUSTER_QUIC", value_parser = address::parse)]
     pub quic: Option<SocketAddr>,
     /// Join the cluster that made this token (`cluster token create`); without it a new data folder begins a cluster of
     /// one. Not needed again once the node has joined

@@ -86,14 +86,37 @@ impl Service {
         match name {
             Some(name) => {
                 let found = models.into_iter().find(|model| model.name == name);
-                found.ok_or_else(|| ApiError::no_such_model(name))
+                found.ok_or_else(|| self.not_found(name))
             }
+            None if models.is_empty() => Err(self.nothing_yet()),
             None if models.len() == 1 => Ok(models.remove(0)),
             None => Err(ApiError::invalid(
                 "model",
                 "`model` is missing, and not exactly one is served here",
             )),
         }
+    }
+
+    /// Who asks for what will be served should ask again.
+    fn not_found(&self, name: &str) -> ApiError {
+        if self.gateway.awaits(name) {
+            let message =
+                format!("the model `{name}` is not served yet; `cluster status` tells what it waits for");
+            return ApiError::unavailable(message, ASK_AGAIN);
+        }
+        match self.gateway.models().is_empty() {
+            true => self.nothing_yet(),
+            false => ApiError::no_such_model(name),
+        }
+    }
+
+    /// Why no model is served here.
+    pub fn nothing_yet(&self) -> ApiError {
+        let reason = self.gateway.health().err();
+        ApiError::unavailable(
+            reason.unwrap_or_else(|| "no model is served here yet".to_owned()),
+            ASK_AGAIN,
+        )
     }
 
     pub async fn admit(&self, caller: Caller, job: Job) -> Result<Session, ApiError> {
@@ -140,6 +163,8 @@ async fn check_form(tenant: TenantId, job: &Job) -> Result<(), ApiError> {
 
 /// What a client is told when too many grammars wait to be checked.
 const RETRY_AFTER_CHECKS: Span = Span::from_secs(1);
+/// Where a model is on its way.
+const ASK_AGAIN: Span = Span::from_secs(1);
 
 /// Choice index = prompt · n + k.
 pub fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError> {

@@ -17,13 +17,14 @@ use tokio::time::{Instant, timeout_at};
 const PARSED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
 impl Service {
-    /// A JSON object with the fields of `T`.
+    /// A JSON object with the fields of `T`, of `bytes_max` at most.
     pub async fn read_request<T: DeserializeOwned + Send + 'static>(
         &self,
         headers: &HeaderMap,
         body: Body,
+        bytes_max: usize,
     ) -> Result<T, ApiError> {
-        let bytes = read(headers, body, &self.limits).await?;
+        let bytes = read(headers, body, bytes_max, &self.limits).await?;
         match bytes.len() > PARSED_AT_ONCE_BYTES_MAX {
             true => self.text_work.run(move || request::parse(&bytes)).await,
             false => request::parse(&bytes),
@@ -32,13 +33,18 @@ impl Service {
 }
 
 /// The body as bytes.
-pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    limits: &Limits,
+) -> Result<Bytes, ApiError> {
     // Said at once, before the client sends it all.
-    if announced_bytes(headers).is_some_and(|bytes| bytes > limits.body_bytes_max) {
-        return Err(too_large(limits));
+    if announced_bytes(headers).is_some_and(|bytes| bytes > bytes_max) {
+        return Err(too_large(bytes_max));
     }
     let started = Instant::now();
-    let mut body = pin!(Limited::new(body, limits.body_bytes_max));
+    let mut body = pin!(Limited::new(body, bytes_max));
     let mut bytes = BytesMut::new();
     loop {
         let due = started + limits.body_time_max(bytes.len());
@@ -46,7 +52,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<By
         match frame.transpose() {
             Ok(Some(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
             Ok(None) => return Ok(bytes.freeze()),
-            Err(error) if error.is::<LengthLimitError>() => return Err(too_large(limits)),
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large(bytes_max)),
             Err(_) => return Err(ApiError::malformed("the body broke off")),
         }
     }
@@ -64,8 +70,8 @@ fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large(limits: &Limits) -> ApiError {
-    let message = format!("the body is larger than {} bytes", limits.body_bytes_max);
+fn too_large(bytes_max: usize) -> ApiError {
+    let message = format!("the body is larger than {bytes_max} bytes");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 

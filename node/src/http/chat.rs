@@ -31,7 +31,9 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service.read_request(&headers, body).await?;
+    let request = service
+        .read_request(&headers, body, service.limits.body_bytes_max)
+        .await?;
     let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }
@@ -72,12 +74,16 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
     let output = output_length(&shared)?;
     let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
     let (offer, tools) = Offer::new(request.tools, request.tool_choice, request.parallel_tool_calls)?;
-    let conversation = conversation(
+    let mut conversation = conversation(
         request.messages,
         tools,
         request.add_generation_prompt,
         request.chat_template_kwargs.as_deref(),
     )?;
+    if let Some(effort) = request.reasoning_effort {
+        let variable = conversation.variables.entry("reasoning_effort");
+        variable.or_insert(Value::String(effort));
+    }
     let special = add_special(shared.add_special_tokens, AddSpecial::Never);
     let cut = output.prompt_tokens_max(common.truncation, model.context_tokens_max);
     let mut prompt = service

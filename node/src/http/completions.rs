@@ -30,7 +30,9 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service.read_request(&headers, body).await?;
+    let request = service
+        .read_request(&headers, body, service.limits.body_bytes_max)
+        .await?;
     let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub body_bytes_max: usize,
+    /// The same for `/tokenize` and `/detokenize`: in JSON that escapes all beyond ASCII, text takes three times its bytes.
+    pub text_body_bytes_max: usize,
     /// A body that takes longer to arrive is given up.
     pub body_wait_max: Duration,
     /// How long a body may arrive below `bytes_per_sec_min` on average before it is given up.
@@ -53,6 +55,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body_bytes_max: 4 << 20,
+            text_body_bytes_max: 16 << 20,
             body_wait_max: Duration::from_secs(120),
             body_grace: Duration::from_secs(10),
             bytes_per_sec_min: 1 << 10,

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use super::free_json::{FreeJson, TooMany};
-use super::request::{Messages, RequestCall, RequestMessage, Role};
+use super::request::{Messages, RequestCall, RequestMessage, Role, Unserved};
 use crate::text::{CallKind, CalledFunction, MadeCall, Message};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -49,6 +49,10 @@ fn message(index: usize, given: RequestMessage, json: &mut FreeJson) -> Result<M
             let message = "the role `function` is not supported; answer `tool_calls` with the role `tool`";
             return Err(ApiError::unsupported(&param("role"), message));
         }
+    }
+    if given.function_call == Some(Unserved::AsksForSomething) {
+        let message = "`function_call` is not supported; give what was called as `tool_calls`";
+        return Err(ApiError::unsupported(&param("function_call"), message));
     }
     if given.content.is_none() && calls.is_empty() {
         let message = "`content` must be a string or a list of parts";

@@ -26,6 +26,33 @@ pub fn answered(route: String, status: StatusCode) {
     counter!(HTTP_REQUESTS, "route" => route, "status" => status.as_str().to_string()).increment(1);
 }
 
+/// Shows a model's families, as zeros, before its first request: rules of alerting and of scaling look for them.
+pub fn introduce(model: &str) {
+    for name in [PROMPT_TOKENS, GENERATION_TOKENS] {
+        counter!(name, "model_name" => model.to_string()).increment(0);
+    }
+    for reason in [FinishReason::Stop, FinishReason::Length, FinishReason::ToolCalls] {
+        let labels = [
+            ("model_name", model.to_string()),
+            ("finished_reason", reason.name().to_string()),
+        ];
+        counter!(REQUEST_SUCCESS, &labels).increment(0);
+    }
+    for name in [
+        TIME_TO_FIRST_TOKEN,
+        INTER_TOKEN_LATENCY,
+        REQUEST_LATENCY,
+        QUEUE_TIME,
+        PREFILL_TIME,
+        DECODE_TIME,
+        REQUEST_PROMPT_TOKENS,
+        REQUEST_GENERATION_TOKENS,
+    ] {
+        // Made, and given no value.
+        let _ = histogram!(name, "model_name" => model.to_string());
+    }
+}
+
 /// Follows an admitted request from admission to its end.
 pub struct RequestWatch {
     model: String,

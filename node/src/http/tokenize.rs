@@ -29,7 +29,9 @@ pub async fn tokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service.read_request(&headers, body).await?;
+    let request = service
+        .read_request(&headers, body, service.limits.text_body_bytes_max)
+        .await?;
     tokenized(&service, request).await
 }
 
@@ -96,6 +98,12 @@ async fn tokens(
     model: Arc<ServedModel>,
 ) -> Result<Vec<u32>, ApiError> {
     let Some(text) = request.prompt else {
+        if request.messages.is_none() {
+            return Err(ApiError::invalid(
+                "prompt",
+                "`prompt` is missing, and so is `messages`",
+            ));
+        }
         let special = add_special(request.add_special_tokens, AddSpecial::Never);
         let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
         let (_, tools) = Offer::new(request.tools, None, None)?;
@@ -122,7 +130,9 @@ pub async fn detokenize(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service.read_request(&headers, body).await?;
+    let request = service
+        .read_request(&headers, body, service.limits.text_body_bytes_max)
+        .await?;
     detokenized(&service, request)
 }
 
@@ -152,7 +162,7 @@ fn inside_quotes(text: String) -> String {
 /// Of the only model, or of the first.
 pub async fn info(State(service): State<Service>) -> Result<Json<Value>, ApiError> {
     let models = service.gateway.models();
-    let model = models.first().ok_or_else(|| ApiError::no_such_model(""))?;
+    let model = models.first().ok_or_else(|| service.nothing_yet())?;
     let named = model.text.tokenizer().named_tokens();
     Ok(Json(json!({
         "tokenizer_class": "PreTrainedTokenizerFast",

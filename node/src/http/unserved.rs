@@ -68,6 +68,21 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.web_search_options,
             "models here search nothing",
         ),
+        (
+            "documents",
+            shared.documents,
+            "put them into a message, or into `chat_template_kwargs` for a template that shows them",
+        ),
+        (
+            "thinking_token_budget",
+            shared.thinking_token_budget,
+            "`max_tokens` bounds thoughts and answer together",
+        ),
+        (
+            "logprob_token_ids",
+            shared.logprob_token_ids,
+            "log-probabilities are those of the likeliest tokens",
+        ),
     ];
     for (name, value, advice) in fields {
         if value == Some(Unserved::AsksForSomething) {

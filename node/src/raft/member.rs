@@ -194,6 +194,10 @@ impl<L: Links> Member<L> {
     /// Makes this node a cluster of one. Does nothing where it has been one before.
     pub async fn found(&self) -> Result<(), CommitError> {
         let raft = self.raft()?;
+        let is_done = raft.is_initialized().await;
+        if is_done.map_err(|error| CommitError::Away(error.to_string()))? {
+            return Ok(());
+        }
         let members = BTreeMap::from([(self.id.0, EmptyNode {})]);
         match raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(_)) => Ok(()),

@@ -23,7 +23,7 @@ const CACHE_SHARE: u64 = 4;
 pub enum PrepareError {
     #[error("model file {path}: {error}")]
     Open { path: PathBuf, error: io::Error },
-    #[error("model file {path}: {error}; fetch it again, or give another one")]
+    #[error("model file {path}: {error}")]
     Format { path: PathBuf, error: GgufError },
     #[error("model file {path}: {error}")]
     Config { path: PathBuf, error: ConfigError },

@@ -16,6 +16,10 @@ pub enum TenantError {
     NameUnfit(String),
     #[error("the tenant `{0}` belongs to the cluster and cannot be removed")]
     Default(String),
+    #[error(
+        "the tenant `{name}` still has {keys} API key(s): revoke them first; `cluster key list` shows them"
+    )]
+    HasKeys { name: String, keys: usize },
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -34,14 +38,26 @@ pub async fn add(state: &NodeState, name: &str) -> Result<(), TenantError> {
 
 pub async fn remove(state: &NodeState, name: &str) -> Result<(), TenantError> {
     state.linearize().await?;
-    let tenant = named(&state.applied(), name)?;
-    if tenant == DEFAULT_TENANT {
-        return Err(TenantError::Default(name.to_owned()));
-    }
+    let tenant = removable(&state.applied(), name)?;
     state
         .commit(ClusterCommand::RemoveTenant(Box::new(TenantIs { tenant })))
         .await?;
     Ok(())
+}
+
+/// Where the log is applied its keys are counted again.
+fn removable(state: &ClusterState, name: &str) -> Result<TenantId, TenantError> {
+    let tenant = named(state, name)?;
+    if tenant == DEFAULT_TENANT {
+        return Err(TenantError::Default(name.to_owned()));
+    }
+    match state.keys().filter(|key| key.tenant == tenant).count() {
+        0 => Ok(tenant),
+        keys => Err(TenantError::HasKeys {
+            name: name.to_owned(),
+            keys,
+        }),
+    }
 }
 
 pub fn named(state: &ClusterState, name: &str) -> Result<TenantId, TenantError> {

@@ -127,6 +127,7 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
         }
     }
     readiness(&mut page, views);
+    caches(&mut page, views);
     if views.values().any(|view| view.pipeline.is_some()) {
         for metric in PIPELINE_METRICS {
             pipelines(&mut page, metric, views);
@@ -216,6 +217,26 @@ fn readiness(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     for (replica, view) in views {
         let ready = u8::from(matches!(view.phase, Phase::Ready(_)));
         let _ = writeln!(page, "{name}{} {ready}", labels(*replica, view));
+    }
+}
+
+/// How large caches are, as labels: what routers made for vLLM read.
+fn caches(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let name = "vllm:cache_config_info";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Tokens of a KV block, and blocks.\n# TYPE {name} gauge"
+    );
+    for (replica, view) in views {
+        if let Phase::Ready(info) = &view.phase {
+            let labels = labels(*replica, view);
+            let (block_size, blocks) = (info.block_tokens, info.blocks);
+            let _ = writeln!(
+                page,
+                "{name}{},block_size=\"{block_size}\",num_gpu_blocks=\"{blocks}\"}} 1",
+                labels.trim_end_matches('}')
+            );
+        }
     }
 }
 

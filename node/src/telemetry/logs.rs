@@ -4,8 +4,9 @@ use crate::config::low::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// Of openraft only what somebody has to act upon: at `info` it tells of every step of every election.
-const DEFAULT: &str = "info,openraft=warn";
+/// Of openraft only what somebody has to act upon: at `info` it tells of every step of every election, and its clock warns
+/// of a second call to end it, which is how a member is made to end whatever it is doing.
+const DEFAULT: &str = "info,openraft=warn,openraft::core::tick=error";
 
 /// Once, at the start of a process. `CLUSTER_LOG` selects what is logged (`info`, `node=debug`, …).
 pub fn start(format: LogFormat) {

@@ -8,6 +8,7 @@ use coordinator::cost::{StepCost, StepWork};
 use kernels::cpu::Level;
 use proto::NodeId;
 use serde_json::json;
+use std::io::{self, Write, stderr, stdout};
 use std::net::SocketAddr;
 
 /// What stdout is for.
@@ -60,18 +61,21 @@ pub enum Talks {
 impl Output {
     pub fn say(self, line: &str) {
         match self {
-            Output::Words => println!("{line}"),
-            Output::Json => eprintln!("{line}"),
+            Output::Words => told(writeln!(stdout(), "{line}")),
+            Output::Json => told(writeln!(stderr(), "{line}")),
         }
     }
 
     pub fn ready(self, ready: &Ready<'_>) {
         match self {
-            Output::Words => println!("{}", ready.words()),
-            Output::Json => println!("{}", ready.json()),
+            Output::Words => told(writeln!(stdout(), "{}", ready.words())),
+            Output::Json => told(writeln!(stdout(), "{}", ready.json())),
         }
     }
 }
+
+/// Nobody has to read what a node says: it serves all the same.
+fn told(_: io::Result<()>) {}
 
 /// How the node came to be a member.
 pub fn entry_line(entry: &Entry) -> String {
@@ -147,6 +151,9 @@ pub fn key_lines(key: &str) -> String {
     format!("API key  {key}  (shown once; keep it)")
 }
 
+/// Keys are kept as hashes, so that the first start alone could show one.
+const NO_KEY_SHOWN: &str = "\n  with the key that was shown at the first start, or a new one: export CLUSTER_KEY=$(cluster key create)\n";
+
 impl Ready<'_> {
     fn json(&self) -> serde_json::Value {
         let names: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
@@ -165,6 +172,9 @@ impl Ready<'_> {
         let mut words = format!("\nserving  {}\n", self.url());
         if let Some(model) = self.models.first() {
             words.push_str(&format!("\n  {}\n", self.curl(model)));
+            if let (Auth::Keys, None) = (self.auth, self.key) {
+                words.push_str(NO_KEY_SHOWN);
+            }
         }
         words
     }
@@ -251,6 +261,7 @@ mod tests {
         );
         assert!(words.contains(r#""model":"a""#), "{words}");
         assert!(!ready(&models, None, Auth::Open).contains("Authorization"));
+        assert!(ready(&models, None, Auth::Keys).contains("CLUSTER_KEY=$(cluster key create)"));
     }
 
     #[test]

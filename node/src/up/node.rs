@@ -51,6 +51,8 @@ use tokio::time::{sleep, timeout};
 const ROUTER_CREDITS: usize = 4096;
 /// From the signal to the end of the process; what still runs then is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
+/// A little earlier their clients hear why.
+const GIVE_UP_AFTER: Duration = Duration::from_millis(3500);
 
 /// Open files that connections leave to the rest: the state's log, models, pipes to the shard hosts.
 const FILES_KEPT: u64 = 256;
@@ -315,6 +317,7 @@ impl Node {
         let (drained, _) = oneshot::channel();
         self.mailbox.send(RouterMessage::Drain { drained }).await;
         let _ = stop.send(());
+        tokio::spawn(give_up(self.mailbox.clone()));
         tokio::select! {
             _ = serving => {}
             () = signals.next() => tracing::warn!("ended at once"),
@@ -326,6 +329,12 @@ impl Node {
         drop(self.in_use);
         Ok(())
     }
+}
+
+/// Clients whose answers are about to be cut off hear why, and that they may ask again.
+async fn give_up(mailbox: Mailbox<RouterMessage>) {
+    sleep(GIVE_UP_AFTER).await;
+    mailbox.send(RouterMessage::GiveUp).await;
 }
 
 fn nodes_quic(entry: &Entry) -> SocketAddr {

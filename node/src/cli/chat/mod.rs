@@ -11,6 +11,7 @@ mod talk;
 
 use super::server::{Server, model_names};
 use answer::{Screen, ask};
+use anyhow::bail;
 use clap::Args;
 use conversation::Conversation;
 use serde_json::{Value, json};
@@ -66,6 +67,9 @@ impl Chat {
         }
         let mut text = String::new();
         stdin().read_to_string(&mut text)?;
+        if text.trim().is_empty() {
+            bail!("there is nothing to say: stdin is empty");
+        }
         conversation.say(text.trim_end());
         let answer = runtime.block_on(ask(&endpoint, &conversation, Screen::Plain))?;
         answer.end.map_err(anyhow::Error::msg)

@@ -5,8 +5,9 @@ use super::command::{Command, HELP};
 use super::conversation::Conversation;
 use super::editor::{Line, Lines};
 use crate::cli::server::model_names;
+use crate::cli::tell::tell;
 use crate::client::endpoint::Endpoint;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
@@ -18,7 +19,7 @@ pub fn run(
     conversation: Conversation,
     history: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    println!("{} · /help · Ctrl-D leaves", conversation.model);
+    tell!("{} · /help · Ctrl-D leaves", conversation.model);
     let mut lines = Lines::new(history)?;
     let mut talk = Talk {
         runtime,
@@ -32,7 +33,7 @@ pub fn run(
                     return Ok(());
                 }
             }
-            Line::Dropped => println!("(Ctrl-D or /exit leaves)"),
+            Line::Dropped => tell!("(Ctrl-D or /exit leaves)"),
             Line::End => return Ok(()),
         }
     }
@@ -70,20 +71,19 @@ impl Talk<'_> {
 
     fn obey(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
-            Command::Help => println!("{HELP}"),
-            Command::System(None) => println!("{}", self.conversation.system.as_deref().unwrap_or("(none)")),
+            Command::Help => tell!("{HELP}"),
+            Command::System(None) => tell!("{}", self.conversation.system.as_deref().unwrap_or("(none)")),
             Command::System(Some(text)) => {
                 self.conversation.system = Some(text).filter(|text| text != "none")
             }
             Command::Model(None) => self.show_models()?,
-            Command::Model(Some(name)) => self.conversation.model = name,
+            Command::Model(Some(name)) => self.change_model(name)?,
             Command::Set { name, value } => self.conversation.set(name, value),
             Command::ShowSettings => self.show_settings(),
-            Command::Retry if self.conversation.forget_answer() => self.answer()?,
-            Command::Retry => println!("nothing has been said yet"),
+            Command::Retry => self.retry()?,
             Command::Undo => match self.conversation.undo() {
-                Some(text) => println!("taken back: {text}"),
-                None => println!("nothing has been said yet"),
+                Some(text) => tell!("taken back: {text}"),
+                None => tell!("nothing has been said yet"),
             },
             Command::Reset => self.conversation.reset(),
             Command::Save(path) => self.save(&path)?,
@@ -94,54 +94,75 @@ impl Talk<'_> {
     }
 
     fn say(&mut self, text: &str) -> anyhow::Result<()> {
+        let before = self.conversation.clone();
         self.conversation.say(text);
-        self.answer()
+        self.answer(before)
     }
 
-    /// A question without any answer is taken back, so that it can be asked again in other words.
-    fn answer(&mut self) -> anyhow::Result<()> {
+    fn retry(&mut self) -> anyhow::Result<()> {
+        let before = self.conversation.clone();
+        if !self.conversation.forget_answer() {
+            tell!("nothing has been said yet");
+            return Ok(());
+        }
+        self.answer(before)
+    }
+
+    /// Where no answer comes, all is as it was before: a question can be asked again in other words, and what was to get
+    /// another answer keeps the one it had.
+    fn answer(&mut self, before: Conversation) -> anyhow::Result<()> {
         let asked = self
             .runtime
             .block_on(ask(self.endpoint, &self.conversation, Screen::Terminal));
         let answer = match asked {
             Ok(answer) => answer,
             Err(error) => {
-                self.conversation.undo();
+                self.conversation = before;
                 return Err(error);
             }
         };
         if answer.text.is_empty() {
-            self.conversation.undo();
+            self.conversation = before;
         } else {
             self.conversation.answered(&answer.text);
         }
         if let Some(pace) = answer.pace.in_words() {
-            println!("\x1b[2m{pace}\x1b[0m");
+            tell!("\x1b[2m{pace}\x1b[0m");
         }
         answer.end.map_err(anyhow::Error::msg)
+    }
+
+    fn change_model(&mut self, name: String) -> anyhow::Result<()> {
+        let names = self.runtime.block_on(model_names(self.endpoint))?;
+        if !names.contains(&name) {
+            bail!("there is no model {name}; /model lists those there are");
+        }
+        tell!("talking to {name}");
+        self.conversation.model = name;
+        Ok(())
     }
 
     fn show_models(&self) -> anyhow::Result<()> {
         for name in self.runtime.block_on(model_names(self.endpoint))? {
             let mark = if name == self.conversation.model { '*' } else { ' ' };
-            println!("{mark} {name}");
+            tell!("{mark} {name}");
         }
         Ok(())
     }
 
     fn show_settings(&self) {
         for (name, value) in self.conversation.settings() {
-            println!("{name} {value}");
+            tell!("{name} {value}");
         }
         if self.conversation.settings().next().is_none() {
-            println!("all as the server has them");
+            tell!("all as the server has them");
         }
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.conversation)?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
-        println!("saved to {}", path.display());
+        tell!("saved to {}", path.display());
         Ok(())
     }
 
@@ -149,7 +170,7 @@ impl Talk<'_> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         self.conversation = serde_json::from_str(&text)
             .with_context(|| format!("{}: no saved conversation", path.display()))?;
-        println!(
+        tell!(
             "loaded {}, talking to {}",
             path.display(),
             self.conversation.model

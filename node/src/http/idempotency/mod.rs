@@ -100,7 +100,13 @@ pub async fn pass(
     let caller = request.extensions().get::<Caller>();
     let tenant = caller.expect("the edge names every caller").tenant;
     let (head, body) = request.into_parts();
-    let bytes = body::read(&head.headers, body, &service.limits).await?;
+    let bytes = body::read(
+        &head.headers,
+        body,
+        service.limits.body_bytes_max,
+        &service.limits,
+    )
+    .await?;
     let name = Name { tenant, key };
     let verdict = {
         let answers = &service.answers;

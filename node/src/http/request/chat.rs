@@ -31,6 +31,8 @@ with_shared_fields! { define_request!
         /// Further variables for the chat template.
         #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
         pub chat_template_kwargs: Option<Box<RawValue>>,
+        /// How long the model is to think, as a variable for templates that know it.
+        pub reasoning_effort: Option<String>,
         /// Not supported: `echo` is for completions.
         pub echo: Option<bool>,
     }

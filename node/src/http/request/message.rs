@@ -1,6 +1,7 @@
 //! The messages of a chat.
 
 use super::tool::RequestCalls;
+use super::unserved::Unserved;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -31,6 +32,7 @@ pub struct RequestMessage {
     pub reasoning_content: Option<String>,
     /// Another name of `reasoning_content`.
     pub reasoning: Option<String>,
+    pub function_call: Option<Unserved>,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,7 +31,7 @@ pub use tool::{RequestCall, RequestFunction, RequestTool, ToolChoice, Tools};
 pub use unserved::{Unserved, is_empty};
 
 use super::error::ApiError;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
 /// Deeper than any honest body; parsers that recurse stop at the same depth.
@@ -47,7 +47,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let request = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| complaint(error.path(), error.inner()))?;
+        .map_err(|error| complaint(error.path(), error.inner(), bytes))?;
     deserializer.end().map_err(|error| syntax(&error))?;
     Ok(request)
 }
@@ -82,9 +82,13 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-fn complaint(path: &Path, error: &serde_json::Error) -> ApiError {
+fn complaint(path: &Path, error: &serde_json::Error, bytes: &[u8]) -> ApiError {
     if !error.is_data() {
-        return syntax(error);
+        return match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Err(error) => syntax(&error),
+            // What serde_json says of a number, a flag or a list where one of several names is due.
+            Ok(_) => ApiError::invalid(&param(path), format!("`{path}` must be a string")),
+        };
     }
     let words = error.to_string();
     let words = words
@@ -143,6 +147,9 @@ fn last_place(path: &str) -> Option<usize> {
 }
 
 fn syntax(error: &serde_json::Error) -> ApiError {
+    if error.is_eof() && error.column() == 0 {
+        return ApiError::malformed("the body is empty; it must be a JSON object");
+    }
     ApiError::malformed(format!(
         "the body is not valid JSON (line {}, column {})",
         error.line(),

@@ -139,6 +139,9 @@ macro_rules! with_shared_fields {
             #[schemars(with = "Option<Vec<String>>")]
             modalities: Box<RawValue>,
             web_search_options: Unserved,
+            documents: Unserved,
+            thinking_token_budget: Unserved,
+            logprob_token_ids: Unserved,
         } }
     };
 }

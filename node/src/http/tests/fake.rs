@@ -129,6 +129,10 @@ impl Gateway for FakeGateway {
         vec![self.model.clone()]
     }
 
+    fn awaits(&self, model: &str) -> bool {
+        model == "awaited"
+    }
+
     fn health(&self) -> Result<(), String> {
         Ok(())
     }

@@ -61,6 +61,8 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("max_completion_tokens", json!(1e12)),
         ("stream", json!("true")),
         ("service_tier", json!("scale")),
+        ("service_tier", json!(1)),
+        ("service_tier", json!(["flex"])),
         ("prompt_logprobs", json!(21)),
         ("include_stop_str_in_output", json!(1)),
         ("truncate_prompt_tokens", json!(0)),
@@ -68,6 +70,9 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("return_token_ids", json!("yes")),
         ("bad_words", json!(["a"])),
         ("allowed_token_ids", json!([5])),
+        ("documents", json!([{"text": "a"}])),
+        ("thinking_token_budget", json!(5)),
+        ("logprob_token_ids", json!([5])),
         ("model", json!(5)),
     ];
     for (param, value) in bad {
@@ -138,6 +143,11 @@ async fn bad_messages_are_refused_by_place() {
         (json!([]), "messages"),
         (json!([{"content": "a"}]), "messages[0].role"),
         (json!([{"role": "wizard", "content": "a"}]), "messages[0].role"),
+        (json!([{"role": 5, "content": "a"}]), "messages[0].role"),
+        (
+            json!([{"role": "assistant", "content": "a", "function_call": {"name": "f"}}]),
+            "messages[0].function_call",
+        ),
         (
             json!([{"role": "user", "content": "a"}, {"role": "function", "content": "a"}]),
             "messages[1].role",
@@ -366,6 +376,30 @@ async fn a_body_beyond_the_bound_is_too_large() {
             .status,
         413
     );
+    // Text that becomes tokens and nothing else may be longer: escaped, 4 MB are 12.
+    let body = json!({"prompt": "x".repeat(5 << 20)});
+    let answer = post(&FakeGateway::new(hello), "/tokenize", body).await;
+    assert_eq!(answer.status, 200);
+    let body = json!({"prompt": "x".repeat(17 << 20)});
+    let answer = post(&FakeGateway::new(hello), "/tokenize", body).await;
+    assert_eq!(answer.status, 413);
+}
+
+#[tokio::test]
+async fn neither_text_nor_messages_is_told_of_both() {
+    let answer = post(&FakeGateway::new(hello), "/tokenize", json!({})).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.error_param()),
+        (400, "prompt".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_model_that_will_be_served_is_worth_another_try() {
+    let body = json!({"model": "awaited", "prompt": "fox"});
+    let answer = post(&FakeGateway::new(hello), "/v1/completions", body).await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(answer.headers.contains_key("retry-after"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Tools and reasoning: what reaches the model, what reaches the client.
 
-use super::fake::{FakeGateway, Script, finished, post, said, started};
+use super::fake::{FakeGateway, Script, finished, hello, post, said, started};
 use crate::gateway::{Generate, StreamEvent};
 use crate::text::tests::byte_model;
 use crate::text::{SpecialTokens, TextModel, decode};
@@ -233,6 +233,26 @@ async fn a_mark_that_is_a_special_token_is_read_and_others_stay_hidden() {
     assert_eq!(forced["choices"][0]["finish_reason"], "tool_calls");
     let id = gateway.text().mark_token("<tool_call>").unwrap();
     assert!(lark(&gateway).unwrap().contains(&format!("<[{id}]>")));
+}
+
+#[tokio::test]
+async fn how_long_to_think_is_told_to_the_template_unless_its_variables_say_so() {
+    let template = "{{ messages[0].content }} {{ reasoning_effort }}";
+    for (fields, told) in [
+        (json!({"reasoning_effort": "low"}), "hm low"),
+        (
+            json!({"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}),
+            "hm high",
+        ),
+    ] {
+        let gateway = FakeGateway::with_model(hello, byte_model(template, &[]), 4000);
+        let mut body = fields;
+        body["messages"] = json!([{"role": "user", "content": "hm"}]);
+        assert_eq!(post(&gateway, "/v1/chat/completions", body).await.status, 200);
+        let prompt = gateway.seen().streams.remove(0).prompt;
+        let text = decode(gateway.text().vocabulary(), &prompt, SpecialTokens::Show);
+        assert_eq!(text, told);
+    }
 }
 
 #[tokio::test]
