@@ -1,5 +1,6 @@
 //! What is refused before a compiler sees it, because it would only find out expensively.
 
+use super::classes;
 use super::compiler::GrammarError;
 use proto::request::Grammar;
 
@@ -21,8 +22,13 @@ pub fn check(grammar: &Grammar) -> Result<(), GrammarError> {
     }
     match grammar {
         Grammar::JsonObject => Ok(()),
-        Grammar::JsonSchema(text) | Grammar::Regex(text) => check_depth(text),
-        Grammar::Lark(text) => check_depth(text).and_then(|()| check_lines(text)),
+        Grammar::JsonSchema(text) => check_depth(text),
+        Grammar::Regex(text) => check_depth(text).and_then(|()| classes::check_regex(text)),
+        Grammar::Lark(text) => {
+            check_depth(text)?;
+            check_lines(text)?;
+            classes::check_lark(text)
+        }
         Grammar::Choice(choices) if choices.is_empty() => Err(GrammarError::new("there is no choice in it")),
         Grammar::Choice(choices) if choices.len() > CHOICES_MAX => Err(GrammarError::new(format!(
             "it has {} choices; at most {CHOICES_MAX} are taken",

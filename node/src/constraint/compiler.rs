@@ -1,13 +1,14 @@
 //! From a grammar to a follower at its start.
 
 use super::follower::Follower;
-use super::{bounds, schema, vocabulary};
+use super::{bounds, lexeme, schema, vocabulary};
 use crate::text::Vocabulary;
-use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::{CGrammar, SlicedBiasComputer};
 use llguidance::toktrie::InferenceCapabilities;
 use llguidance::{Matcher, ParserFactory};
 use proto::request::Grammar;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ impl Compiler {
     /// The same grammar always compiles or always fails.
     pub fn compile(&self, grammar: &Grammar) -> Result<Compiled, GrammarError> {
         bounds::check(grammar)?;
-        let parser = self.factory.create_parser(read(grammar)?);
+        let parser = self.factory.create_parser_from_init_default(read(grammar)?);
         let parser = parser.map_err(|error| GrammarError::of_compiler(&error))?;
         let bytes = parser.parser.lexer_stats().num_bytes + bytes(parser.parser.grammar());
         let mut start = Follower::new(Matcher::new(Ok(parser)), Arc::clone(&self.end_tokens));
@@ -141,33 +142,17 @@ fn bytes(grammar: &CGrammar) -> usize {
     seen.len() * SYMBOL_BYTES + parts * PART_BYTES
 }
 
-fn read(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
-    Ok(match grammar {
-        Grammar::JsonObject => TopLevelGrammar::from_json_schema(schema::object()),
-        Grammar::JsonSchema(text) => TopLevelGrammar::from_json_schema(schema::read(text)?),
-        Grammar::Regex(expression) => TopLevelGrammar::from_regex(expression),
-        Grammar::Choice(choices) => TopLevelGrammar::from_lark(one_of(choices)),
-        Grammar::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
-    })
+fn read(grammar: &Grammar) -> Result<GrammarInit, GrammarError> {
+    let read = match grammar {
+        Grammar::JsonObject => Ok(of_schema(schema::object())),
+        Grammar::JsonSchema(text) => Ok(of_schema(schema::read(text)?)),
+        Grammar::Regex(expression) => lexeme::of_regex(expression, &limits()),
+        Grammar::Choice(choices) => lexeme::of_choices(choices, &limits()),
+        Grammar::Lark(text) => Ok(GrammarInit::Serialized(TopLevelGrammar::from_lark(text.clone()))),
+    };
+    read.map_err(|error| GrammarError::of_compiler(&error))
 }
 
-fn one_of(choices: &[String]) -> String {
-    let literals = choices.iter().map(|choice| format!("\"{}\"", escaped(choice)));
-    format!(
-        "start: CHOICE\nCHOICE: {}",
-        literals.collect::<Vec<_>>().join(" | ")
-    )
-}
-
-/// The string literals of Lark here are those of JSON, and bytes may be written in hexadecimal too.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => escaped.push_str(&format!("\\u{:04x}", letter as u32)),
-            '\0'..='\u{1f}' => escaped.push_str(&format!("\\u{:04x}", letter as u32)),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+fn of_schema(schema: Value) -> GrammarInit {
+    GrammarInit::Serialized(TopLevelGrammar::from_json_schema(schema))
 }

@@ -7,6 +7,7 @@
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
 //! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
 //!   [`exclusive`] and [`cost`] are its parts.
+//! * [`lexeme`]: regexes and choices.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
@@ -15,11 +16,13 @@
 pub mod bounds;
 pub mod cache;
 pub mod checker;
+pub mod classes;
 pub mod compiler;
 pub mod cost;
 pub mod exclusive;
 pub mod follower;
 pub mod formats;
+pub mod lexeme;
 pub mod literal;
 pub mod masks;
 pub mod negation;
