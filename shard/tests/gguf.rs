@@ -188,7 +188,7 @@ fn what_is_wrong_with_a_file_is_said() {
 /// `KEEP_SEEDS=1 cargo test -p shard --test gguf kept` writes them anew.
 #[test]
 fn the_kept_corpus_holds_the_seeds() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/gguf/");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../node/fuzz/corpus/gguf/");
     for (name, file) in seeds() {
         let path = format!("{folder}{name}");
         if std::env::var_os("KEEP_SEEDS").is_some() {

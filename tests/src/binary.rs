@@ -18,12 +18,13 @@ pub fn cluster_binary() -> &'static Path {
 }
 
 /// `cargo test` does not build the binary of another package, so it is asked for here; cargo does nothing when it is
-/// up to date, and its lock keeps test processes apart. With `--workspace`, so that dependencies have the features that
-/// `cargo test --workspace` gave them and are not built a second time.
+/// up to date, and its lock keeps test processes apart. With `--workspace` and a test of it, so that dependencies have the
+/// features that `cargo test --workspace` gave them, those that only tests ask for too, and are not built a second time.
 fn build() -> PathBuf {
     let folder = profile_folder();
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--workspace", "--bin", "cluster"]);
+    command.args(["--test", "wire_types"]);
     command.arg("--target-dir").arg(target_folder());
     if folder.ends_with("release") {
         command.arg("--release");
