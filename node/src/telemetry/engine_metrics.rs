@@ -168,7 +168,7 @@ const PIPELINE_METRICS: &[PipelineMetric] = &[
 
 fn pipelines(page: &mut String, metric: &PipelineMetric, views: &BTreeMap<ReplicaId, ReplicaView>) {
     let PipelineMetric { name, kind, help, .. } = metric;
-    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    introduce(page, name, kind, help);
     for (replica, view) in views {
         if let Some(used) = &view.pipeline {
             let _ = writeln!(page, "{name}{} {}", labels(*replica, view), (metric.value)(used));
@@ -179,10 +179,7 @@ fn pipelines(page: &mut String, metric: &PipelineMetric, views: &BTreeMap<Replic
 /// In the order of the layers: stage 0 embeds.
 fn stages(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     let name = "cluster_pipeline_computed_seconds_total";
-    let _ = writeln!(
-        page,
-        "# HELP {name} What each stage computed; stage 0 embeds.\n# TYPE {name} counter"
-    );
+    introduce(page, name, "counter", "What each stage computed; stage 0 embeds.");
     for (replica, view) in views {
         let computed = view.pipeline.iter().flat_map(|used| &used.computed);
         for (stage, span) in computed.enumerate() {
@@ -192,12 +189,12 @@ fn stages(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     }
 }
 
+fn introduce(page: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
 fn family(page: &mut String, name: &str, metric: &Metric, views: &BTreeMap<ReplicaId, ReplicaView>) {
-    let _ = writeln!(
-        page,
-        "# HELP {name} {}\n# TYPE {name} {}",
-        metric.help, metric.kind
-    );
+    introduce(page, name, metric.kind, metric.help);
     for (replica, view) in views {
         let _ = writeln!(
             page,
@@ -210,10 +207,7 @@ fn family(page: &mut String, name: &str, metric: &Metric, views: &BTreeMap<Repli
 
 fn readiness(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     let name = "cluster_replica_ready";
-    let _ = writeln!(
-        page,
-        "# HELP {name} 1 while the replica serves.\n# TYPE {name} gauge"
-    );
+    introduce(page, name, "gauge", "1 while the replica serves.");
     for (replica, view) in views {
         let ready = u8::from(matches!(view.phase, Phase::Ready(_)));
         let _ = writeln!(page, "{name}{} {ready}", labels(*replica, view));
@@ -223,10 +217,7 @@ fn readiness(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
 /// How large caches are, as labels: what routers made for vLLM read.
 fn caches(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     let name = "vllm:cache_config_info";
-    let _ = writeln!(
-        page,
-        "# HELP {name} Tokens of a KV block, and blocks.\n# TYPE {name} gauge"
-    );
+    introduce(page, name, "gauge", "Tokens of a KV block, and blocks.");
     for (replica, view) in views {
         if let Phase::Ready(info) = &view.phase {
             let labels = labels(*replica, view);

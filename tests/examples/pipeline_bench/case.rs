@@ -22,46 +22,13 @@ pub struct Case {
 }
 
 pub const CASES: [Case; 3] = [
-    Case {
-        name: "16 streams",
-        streams: 16,
-        prompt_tokens: 32,
-        output_tokens: 96,
-        figure: Figure::Output,
-    },
-    Case {
-        name: "128 streams",
-        streams: 128,
-        prompt_tokens: 16,
-        output_tokens: 48,
-        figure: Figure::Output,
-    },
-    Case {
-        name: "prompts",
-        streams: 4,
-        prompt_tokens: 1024,
-        output_tokens: 1,
-        figure: Figure::Prompts,
-    },
+    Case::of_streams("16 streams", 16, 32, 96),
+    Case::of_streams("128 streams", 128, 16, 48),
+    Case::of_prompts(1024),
 ];
 
 /// Short enough for one slow thread.
-pub const SHORT_CASES: [Case; 2] = [
-    Case {
-        name: "16 streams",
-        streams: 16,
-        prompt_tokens: 16,
-        output_tokens: 48,
-        figure: Figure::Output,
-    },
-    Case {
-        name: "prompts",
-        streams: 4,
-        prompt_tokens: 256,
-        output_tokens: 1,
-        figure: Figure::Prompts,
-    },
-];
+pub const SHORT_CASES: [Case; 2] = [Case::of_streams("16 streams", 16, 16, 48), Case::of_prompts(256)];
 
 pub struct Measured {
     pub tokens_per_sec: f64,
@@ -70,6 +37,27 @@ pub struct Measured {
 }
 
 impl Case {
+    const fn of_streams(name: &'static str, streams: u32, prompt_tokens: u32, output_tokens: u32) -> Case {
+        Case {
+            name,
+            streams,
+            prompt_tokens,
+            output_tokens,
+            figure: Figure::Output,
+        }
+    }
+
+    /// Four at once.
+    const fn of_prompts(prompt_tokens: u32) -> Case {
+        Case {
+            name: "prompts",
+            streams: 4,
+            prompt_tokens,
+            output_tokens: 1,
+            figure: Figure::Prompts,
+        }
+    }
+
     pub fn run(&self, placed: &Placed) -> Measured {
         let before = Used::read(placed);
         let summary = self.ask(placed);
