@@ -3,10 +3,11 @@
 use super::summary::Spread;
 use crate::os;
 use crate::shard_host::exercise::{Exercise, Shape};
-use crate::shard_host::prepare::{MemoryPlan, ModelFile, Room};
+use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use anyhow::{Context, bail};
 use clap::Args;
+use coordinator::placer::layout::Room;
 use kernels::KvFormat;
 use kernels::cpu::Level;
 use serde::Serialize;

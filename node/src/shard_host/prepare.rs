@@ -2,6 +2,7 @@
 
 use super::landed::LandedParts;
 use crate::os;
+use coordinator::placer::layout::Room;
 use kernels::KvFormat;
 use memmap2::Mmap;
 use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, PASS_ROWS_MAX, Stage};
@@ -121,15 +122,6 @@ impl ModelFile {
             error,
         }
     }
-}
-
-/// What there is room for besides weights.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
-    /// Of KV cache.
-    pub blocks: u32,
-    /// Rows of a step, which ranks compute in one pass.
-    pub step_tokens_max: u32,
 }
 
 /// How memory is split.
@@ -267,13 +259,7 @@ mod tests {
         let tight = lacking.needed_bytes - 1;
         let devices = [device(1, tight), device(2, tight)];
         let cut = fit(shape, &devices, Wishes { ranks }).unwrap();
-        [enough, cut].map(|layout| {
-            let room = Room {
-                blocks: layout.room.blocks,
-                step_tokens_max: layout.room.step_tokens_max,
-            };
-            (room, layout.stages)
-        })
+        [enough, cut].map(|layout| (layout.room, layout.stages))
     }
 
     #[test]

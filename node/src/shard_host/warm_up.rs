@@ -2,8 +2,8 @@
 //! they tell how long steps take here, so that neither the first batches nor `cluster up` have to guess.
 
 use super::exercise::{Batch, Exercise, Shape};
-use super::prepare::Room;
 use coordinator::cost::{CostFit, StepCost, StepWork};
+use coordinator::placer::layout::Room;
 use proto::Span;
 use shard::{Lost, StepInput, StepOutput};
 use std::time::Duration;

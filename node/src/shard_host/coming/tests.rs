@@ -3,12 +3,13 @@
 use super::{ComingFile, Fetch};
 use crate::shard_host::exercise::{Exercise, Shape};
 use crate::shard_host::landed::LandedParts;
-use crate::shard_host::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, Room};
+use crate::shard_host::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use crate::store::Opening;
 use crate::store::chunks::Manifest;
 use crate::store::partial::Partial;
 use crate::store::testing::store_without_sources;
+use coordinator::placer::layout::Room;
 use kernels::KvFormat;
 use proto::engine::ToEngine;
 use proto::step::Verdict;
