@@ -14,7 +14,7 @@ use proto::{RequestId, TenantId};
 use std::time::Instant;
 use tracing::Instrument;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TIMING: HeaderName = HeaderName::from_static("x-cluster-timing");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -112,6 +112,11 @@ fn show_timing(headers: &HeaderMap) -> ShowTiming {
         Some(b"1" | b"true") => ShowTiming::Yes,
         Some(_) | None => ShowTiming::No,
     }
+}
+
+/// For an answer without a request that could name it.
+pub fn new_id() -> HeaderValue {
+    hex_id(RequestId(drawn_id()))
 }
 
 fn drawn_id() -> u128 {

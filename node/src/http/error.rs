@@ -77,21 +77,13 @@ impl ApiError {
     }
 
     pub fn unavailable(message: impl Into<String>, retry_after: Span) -> ApiError {
-        let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-        ApiError {
-            retry_after: Some(retry_after),
-            ..error
-        }
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).after(retry_after)
     }
 
     /// The same request is running already; its answer will be there soon.
     pub fn running() -> ApiError {
         let message = "a request with this Idempotency-Key is running; try again for its answer";
-        let error = ApiError::new(StatusCode::CONFLICT, "idempotency_key_running", message);
-        ApiError {
-            retry_after: Some(Span::from_secs(1)),
-            ..error
-        }
+        ApiError::new(StatusCode::CONFLICT, "idempotency_key_running", message).after(Span::from_secs(1))
     }
 
     /// A fault of ours, in words that tell the client what it can do.
@@ -107,6 +99,18 @@ impl ApiError {
         }
     }
 
+    /// It may be different after this long.
+    pub fn after(self, retry_after: Span) -> ApiError {
+        ApiError {
+            retry_after: Some(retry_after),
+            ..self
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn body(&self) -> Value {
         json!({"error": {
             "message": self.message,
@@ -116,7 +120,7 @@ impl ApiError {
         }})
     }
 
-    fn headers(&self) -> HeaderMap {
+    pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -154,14 +158,12 @@ impl IntoResponse for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         match refusal {
-            Refusal::Busy { retry_after } => ApiError {
-                retry_after: Some(retry_after),
-                ..ApiError::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "busy",
-                    "the queue is full; try again later",
-                )
-            },
+            Refusal::Busy { retry_after } => ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "busy",
+                "the queue is full; try again later",
+            )
+            .after(retry_after),
             Refusal::TooLong { tokens, tokens_max } => ApiError::beyond_context(
                 "max_tokens",
                 tokens_max as usize,

@@ -7,6 +7,7 @@ mod pace;
 mod remainder;
 mod seats;
 mod tls;
+mod unheard;
 mod watched;
 
 pub use seats::SeatsMax;
@@ -33,7 +34,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -46,13 +47,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel keeps of an answer that is not read: enough for any line, and it bounds what slow readers cost.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-/// To whom all seats are taken by requests. Written once, without waiting, to a client that may not even listen.
-const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 153\r\n\r\n{\"error\":{\"message\":\"too many connections are open here; \
-try again later\",\"type\":\"service_unavailable_error\",\"param\":null,\"code\":\"too_many_connections\"}}";
-const CROWDED_NEAR: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 151\r\n\r\n{\"error\":{\"message\":\"too many connections are open from this \
-address; try again\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"too_many_connections\"}}";
 
 /// Serves until `shutdown` completes; then takes no new connections, lets running requests finish for
 /// `limits.drain_max`, and cuts off the rest. Only a fault of the listener itself is an error.
@@ -170,18 +164,18 @@ impl Hall {
         self.running.insert(seat, connection);
     }
 
-    /// Costs no task and waits for nothing.
+    /// Costs no task and waits for nothing: the answer is written once, to a client that may not even listen.
     fn turn_away(&self, stream: &TcpStream, crowd: Crowd) {
-        let (reason, answer) = match crowd {
-            Crowd::Everywhere => ("everywhere", CROWDED),
-            Crowd::Neighbourhood => ("address", CROWDED_NEAR),
+        let reason = match crowd {
+            Crowd::Everywhere => "everywhere",
+            Crowd::Neighbourhood => "address",
         };
         counter!("cluster_http_connections_refused_total", "crowd" => reason).increment(1);
         match self.server.transport {
             Transport::Plain => {
                 // What the client has sent already would turn the close into a reset, which overtakes the answer.
                 let _ = stream.try_read(&mut [0; 4096]);
-                let _ = stream.try_write(answer);
+                let _ = stream.try_write(&unheard::last_words(&unheard::crowded(crowd)));
             }
             Transport::Tls(_) => {}
         }
@@ -254,10 +248,7 @@ impl Server {
 
     async fn serve_http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: SeatId) {
         let watch = Watch::new(self.limits.clone(), self.seats.clone(), seat);
-        let stream = Watched {
-            stream,
-            watch: watch.clone(),
-        };
+        let stream = Watched::new(stream, watch.clone());
         let served = (self.router.clone(), self.limits.clone(), watch.clone());
         let service = service_fn(move |request| {
             let (router, limits, watch) = served.clone();
@@ -286,8 +277,13 @@ impl Server {
             },
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a connection ended early");
-                // It may have been answered by hyper, in the middle of a head.
-                linger(stream.into_inner(), &self.limits).await;
+                let mut stream = stream.into_inner();
+                if stream.answered_unasked() {
+                    let answer = unheard::last_words(&unheard::bad_head(&error));
+                    // A client that does not take it has no use for it.
+                    let _ = timeout(self.limits.write_wait_max, stream.stream.write_all(&answer)).await;
+                }
+                linger(stream, &self.limits).await;
             }
             Err(why) => {
                 counter!("cluster_http_connections_cut_total", "reason" => why.name()).increment(1);
@@ -341,25 +337,5 @@ fn set_options(stream: &TcpStream, limits: &Limits) {
     let wait_millis = u32::try_from(limits.write_wait_max.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream, wait_millis) {
         tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_answers_written_by_hand_announce_their_length() {
-        for answer in [CROWDED, CROWDED_NEAR] {
-            let text = std::str::from_utf8(answer).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(
-                head.contains(&format!("content-length: {}", body.len())),
-                "{}",
-                body.len()
-            );
-            let body: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert!(body["error"]["message"].is_string());
-        }
     }
 }

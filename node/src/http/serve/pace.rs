@@ -62,6 +62,14 @@ impl Pace {
         }
     }
 
+    /// The last answer is out, and no next request has been read yet.
+    pub fn awaits_request(&self) -> bool {
+        match self.phase {
+            Phase::Idle { .. } | Phase::Head { .. } => true,
+            Phase::Serving | Phase::Sending => false,
+        }
+    }
+
     pub fn serve(&mut self) {
         self.phase = Phase::Serving;
     }

@@ -76,10 +76,19 @@ impl Drop for Serving {
     }
 }
 
-/// A stream that tells its watch what passes.
+/// A stream that tells its watch what passes, and holds back what is written while no request is being answered: hyper's
+/// own words about a head that it cannot read.
 pub struct Watched<S> {
     pub stream: S,
-    pub watch: Arc<Watch>,
+    watch: Arc<Watch>,
+    unasked: Unasked,
+}
+
+/// What was written without a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unasked {
+    Nothing,
+    HeldBack,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -98,6 +107,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S> Watched<S> {
+    pub fn new(stream: S, watch: Arc<Watch>) -> Watched<S> {
+        Watched {
+            stream,
+            watch,
+            unasked: Unasked::Nothing,
+        }
+    }
+
+    /// An answer was held back that no request had asked for.
+    pub fn answered_unasked(&self) -> bool {
+        self.unasked == Unasked::HeldBack
+    }
+
+    fn hold_back(&mut self) -> bool {
+        let unasked = self.watch.pace().awaits_request();
+        if unasked {
+            self.unasked = Unasked::HeldBack;
+        }
+        unasked
+    }
+
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let mut pace = self.watch.pace();
         match &written {
@@ -123,6 +153,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.hold_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(written)
     }
@@ -132,6 +165,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.hold_back() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.written(written)
     }
@@ -146,6 +182,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.unasked {
+            Unasked::Nothing => {}
+            // The answer in its place has yet to be written.
+            Unasked::HeldBack => return Poll::Ready(Ok(())),
+        }
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
         self.flushed(shut)
     }

@@ -112,17 +112,41 @@ async fn a_body_that_drips_is_given_up_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_head_with_too_many_fields_or_bytes_is_refused() {
+async fn a_head_that_cannot_be_read_is_refused_as_everything_else_is() {
     let server = server(FakeGateway::new(hello), Limits::default()).await;
-    for head in ["a: b\r\n".repeat(101), format!("a: {}\r\n", "b".repeat(64 << 10))] {
-        let mut stream = server.connect().await;
-        let request = format!("GET /health HTTP/1.1\r\nhost: a\r\n{head}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut status = [0; 12];
-        stream.read_exact(&mut status).await.unwrap();
-        assert_eq!(&status, b"HTTP/1.1 431");
+    let long = ["a: b\r\n".repeat(101), format!("a: {}\r\n", "b".repeat(64 << 10))];
+    let long = long.map(|fields| (431, format!("GET /health HTTP/1.1\r\nhost: a\r\n{fields}\r\n")));
+    let garbage = [
+        "\u{1}\u{2}\r\n\r\n",
+        "GET  HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\na b: c\r\n\r\n",
+    ];
+    let garbage = garbage.map(|head| (400, head.to_string()));
+    for (status, request) in long.into_iter().chain(garbage) {
+        for before in ["", "GET /health HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let mut stream = server.connect().await;
+            if !before.is_empty() {
+                stream.write_all(before.as_bytes()).await.unwrap();
+                let length = content_length(&head_of(&mut stream).await);
+                stream.read_exact(&mut vec![0; length]).await.unwrap();
+            }
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let head = head_of(&mut stream).await;
+            assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+            assert!(head.contains("\r\nx-request-id: "), "{head}");
+            assert!(head.contains("\r\nconnection: close"), "{head}");
+            let mut body = vec![0; content_length(&head)];
+            stream.read_exact(&mut body).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["error"]["type"], "invalid_request_error");
+        }
     }
     server.end().await;
+}
+
+fn content_length(head: &str) -> usize {
+    let (_, rest) = head.split_once("content-length: ").unwrap();
+    rest.lines().next().unwrap().parse().unwrap()
 }
 
 /// A request without a key, of which the body comes later than its answer can.

@@ -241,6 +241,8 @@ impl CallReader for JsonCalls {
     fn finish(&mut self, pieces: &mut Pieces) {
         match mem::replace(&mut self.state, State::Content) {
             State::Object(object) if object.has_begun() => self.begun += 1,
+            // After a call this is the next one, cut off before its name: nothing that a reader of the content would miss.
+            State::Object(_) | State::Opened | State::Between if self.begun > 0 => self.held.clear(),
             State::Object(object) => pieces.content(&object.into_held()),
             State::Start | State::Content | State::Opened | State::Between => {
                 pieces.content(&mem::take(&mut self.held));

@@ -130,6 +130,32 @@ fn a_call_that_breaks_off_keeps_what_was_told_and_the_rest_is_read_on() {
 }
 
 #[test]
+fn a_further_call_that_breaks_off_before_its_name_is_no_content() {
+    let call = r#"<tool_call>{"name": "f", "arguments": {}}</tool_call>"#;
+    for cut in [
+        "<tool_call>",
+        "<tool_call>\n{\"",
+        "<tool_call>{\"name\": \"f\", \"argu",
+    ] {
+        assert_eq!(
+            hermes(&format!("{call}\n{cut}")),
+            whole("", &[("f", "{}")]),
+            "{cut}"
+        );
+    }
+    let list = read(
+        &rules(&MISTRAL, Reasoning::Unmarked),
+        [r#"[TOOL_CALLS][{"name": "f", "arguments": {}}, {"na"#],
+    );
+    assert_eq!(list, whole("", &[("f", "{}")]));
+    let bare = read(
+        &rules(&LLAMA, Reasoning::Unmarked),
+        [r#"{"name": "f", "parameters": {}};"#],
+    );
+    assert_eq!(bare, whole("", &[("f", "{}")]));
+}
+
+#[test]
 fn arguments_go_out_as_they_come() {
     let mut reader = AnswerReader::new(&rules(&HERMES, Reasoning::Unmarked));
     assert_eq!(reader.push("<tool_call>\n{\"name\": \"f\", \"argum"), []);
