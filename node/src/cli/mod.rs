@@ -24,7 +24,7 @@ mod top;
 mod up;
 mod watch;
 
-use crate::config::high::Machine;
+use crate::config::high::{ConfigError, Machine};
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
@@ -79,6 +79,9 @@ enum Command {
     ShardHost(shard_host::ShardHost),
 }
 
+/// As clap's own.
+const WRONG_USAGE: u8 = 2;
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -92,7 +95,10 @@ pub fn main() -> ExitCode {
             // One line, whatever the causes had to say.
             let line = format!("{error:#}").replace('\n', " ");
             let _ = writeln!(std::io::stderr(), "error: {line}");
-            ExitCode::FAILURE
+            match error.downcast_ref::<ConfigError>() {
+                Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
+                Some(_) | None => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -76,6 +76,8 @@ pub enum ConfigError {
     OpenToNetwork(SocketAddr),
     #[error("--{0} must be at least 1")]
     Zero(&'static str),
+    #[error("--threads {0} is more than the {THREADS_MAX} that a replica can have")]
+    TooManyThreads(usize),
     #[error("--{given} needs --{missing} beside it: HTTPS takes a certificate and its key")]
     HalfOfTls {
         given: &'static str,
@@ -92,6 +94,28 @@ pub enum ConfigError {
     #[error("neither HOME nor {flag} is set: give {flag} DIR")]
     NoHome { flag: &'static str },
 }
+
+impl ConfigError {
+    /// Whether the arguments cannot be meant, whatever this machine has.
+    pub fn is_wrong_usage(&self) -> bool {
+        match self {
+            ConfigError::OpenToNetwork(_)
+            | ConfigError::Zero(_)
+            | ConfigError::TooManyThreads(_)
+            | ConfigError::HalfOfTls { .. }
+            | ConfigError::FewerThreadsThanRanks { .. }
+            | ConfigError::NoneAndOthers
+            | ConfigError::TwiceNamed(_) => true,
+            ConfigError::File { .. }
+            | ConfigError::Spec(_)
+            | ConfigError::Token(_)
+            | ConfigError::NoHome { .. } => false,
+        }
+    }
+}
+
+/// More than any host has CPUs; each thread takes memory, whether it has a CPU or not.
+const THREADS_MAX: usize = 1024;
 
 /// What the machine says when nobody else does.
 #[derive(Clone, Debug)]
@@ -201,6 +225,9 @@ impl Config {
         }
         if threads == 0 {
             return Err(ConfigError::Zero("threads"));
+        }
+        if threads > THREADS_MAX {
+            return Err(ConfigError::TooManyThreads(threads));
         }
         if self.connections_max.value == 0 {
             return Err(ConfigError::Zero("connections-max"));
@@ -503,6 +530,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         assert_eq!(resolve(&["--tp", "0"]), Err(ConfigError::Zero("tp")));
+        assert_eq!(
+            resolve(&["--threads", "1025"]),
+            Err(ConfigError::TooManyThreads(1025))
+        );
         assert_eq!(
             resolve(&["--tp", "3", "--threads", "2"]),
             Err(ConfigError::FewerThreadsThanRanks { tp: 3, threads: 2 })

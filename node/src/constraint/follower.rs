@@ -94,6 +94,11 @@ fn clear_beyond(words: &mut [u32], count: usize) {
 
 fn lost(error: anyhow::Error) -> Lost {
     let message = error.to_string();
-    let end = message.find('\n').unwrap_or(message.len());
-    Lost(message[..end].to_owned())
+    let first_line = message.lines().next().unwrap_or_default();
+    // Of a reason to stop there is no more than its name.
+    let is_stuck = first_line == StopReason::NoExtensionBias.to_string();
+    Lost(match is_stuck {
+        true => "no token can come next".to_owned(),
+        false => first_line.to_owned(),
+    })
 }

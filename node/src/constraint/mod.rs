@@ -7,7 +7,7 @@
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
 //! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
 //!   [`exclusive`] and [`cost`] are its parts.
-//! * [`lexeme`]: regexes and choices.
+//! * [`lexeme`]: regexes and choices; [`classes`] and [`nesting`] bound what llguidance takes from any language.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
@@ -26,6 +26,7 @@ pub mod lexeme;
 pub mod literal;
 pub mod masks;
 pub mod negation;
+pub mod nesting;
 pub mod number;
 pub mod pattern;
 pub mod schema;

@@ -39,6 +39,11 @@ pub async fn read(
     bytes_max: usize,
     limits: &Limits,
 ) -> Result<Bytes, ApiError> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(encoded());
+    }
     // Said at once, before the client sends it all.
     if announced_bytes(headers).is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large(bytes_max));
@@ -68,6 +73,14 @@ impl Limits {
 
 fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn encoded() -> ApiError {
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_encoding",
+        "the body has a Content-Encoding; send it as plain JSON",
+    )
 }
 
 fn too_large(bytes_max: usize) -> ApiError {

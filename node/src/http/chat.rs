@@ -67,7 +67,7 @@ impl Service {
 pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, ApiError> {
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
-    let mut common = Common::new(&mut shared, &model.text, &service.limits)?;
+    let mut common = Common::new(&mut shared, &model.text)?;
     refuse_echo(&request)?;
     common.sampling.logprobs = top_logprobs(&request)?;
     let shown = shown(common.sampling.logprobs, &common);

@@ -3,7 +3,6 @@
 use super::error::ApiError;
 use super::extras::{Extras, TokenIds};
 use super::form::{self, Form};
-use super::limits::Limits;
 use super::logprobs::TokenNames;
 use super::request::{Integer, ServiceTier, Shared};
 use super::sampling::sampling;
@@ -55,12 +54,12 @@ pub enum UsageChunks {
 }
 
 impl Common {
-    pub fn new(shared: &mut Shared, text: &TextModel, limits: &Limits) -> Result<Common, ApiError> {
+    pub fn new(shared: &mut Shared, text: &TextModel) -> Result<Common, ApiError> {
         unserved::refuse(shared)?;
         let delivery = delivery(shared);
         let form = form::form(shared)?;
         Ok(Common {
-            choices: choices(shared, limits)?,
+            choices: choices(shared)?,
             form_field: form.as_ref().map(|form| form.field),
             sampling: Sampling {
                 grammar: form.map(|Form { grammar, .. }| grammar),
@@ -88,15 +87,8 @@ impl Common {
     }
 }
 
-fn choices(shared: &Shared, limits: &Limits) -> Result<u32, ApiError> {
+fn choices(shared: &Shared) -> Result<u32, ApiError> {
     let choices = shared.n.map_or(1, Integer::get);
-    let choices_max = limits.choices_max;
-    if choices > i64::from(choices_max) {
-        return Err(ApiError::invalid(
-            "n",
-            format!("`n` must be an integer from 1 to {choices_max}"),
-        ));
-    }
     match shared.best_of.map(Integer::get) {
         Some(best_of) if best_of != choices => Err(ApiError::unsupported(
             "best_of",

@@ -47,7 +47,7 @@ enum EchoPrompt {
 pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Job, ApiError> {
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
-    let mut common = Common::new(&mut shared, &model.text, &service.limits)?;
+    let mut common = Common::new(&mut shared, &model.text)?;
     if request.tools == Some(Unserved::AsksForSomething) {
         let message = "`tools` are for /v1/chat/completions";
         return Err(ApiError::unsupported("tools", message));

@@ -31,8 +31,6 @@ pub struct Limits {
     pub write_wait_max: Duration,
     /// Connections at the same time.
     pub seats: SeatsMax,
-    /// `n`.
-    pub choices_max: u32,
     /// All choices of all prompts of one request.
     pub streams_max: u32,
     /// Requests whose text is tokenized or rendered at the same time.
@@ -72,7 +70,6 @@ impl Default for Limits {
                 per_neighbourhood: 1024,
                 per_loopback: 16_384,
             },
-            choices_max: 64,
             streams_max: 128,
             text_work_max: 8,
             keep_alive: Duration::from_secs(10),

@@ -4,7 +4,9 @@ use super::form::{Choices, ResponseFormat, StructuredOutputs};
 use super::list::{Biases, StopStrings, TokenIds};
 use super::message::Messages;
 use super::scalar::{Integer, Number, Seed};
-use super::shared::{ServiceTier, StreamOptions, TokenCount, define_request, with_shared_fields};
+use super::shared::{
+    ChoiceCount, ServiceTier, StreamOptions, TokenCount, define_request, with_shared_fields,
+};
 use super::tool::{ToolChoice, Tools};
 use super::unserved::Unserved;
 use serde_json::value::RawValue;

@@ -11,6 +11,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// How many answers to one prompt.
+pub type ChoiceCount = Integer<1, 64>;
+
 /// A count of tokens.
 pub type TokenCount = Integer<0, { u32::MAX as i64 }>;
 
@@ -70,9 +73,9 @@ macro_rules! with_shared_fields {
             /// The same request with the same seed gives the same answer; drawn when left out.
             seed: Seed,
             /// Answers for each prompt; choice index = prompt · n + k.
-            n: Integer<1, { u32::MAX as i64 }>,
+            n: ChoiceCount,
             /// Must equal `n`: choices are not ranked.
-            best_of: Integer<1, { u32::MAX as i64 }>,
+            best_of: ChoiceCount,
             /// The answer ends before the first of these strings.
             stop: StopStrings,
             /// The answer ends with any of these tokens.

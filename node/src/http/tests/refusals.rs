@@ -1,7 +1,8 @@
 //! Requests that are refused, each with the field that is to blame.
 
-use super::fake::{FakeGateway, ask, hello, post};
+use super::fake::{FakeGateway, KEY, ask, hello, post, send};
 use crate::text::tests::byte_model;
+use axum::http::Request;
 use proto::Span;
 use proto::request::Refusal;
 use serde_json::{Value, json};
@@ -291,6 +292,19 @@ async fn bodies_that_are_no_json_objects_are_refused() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_by_its_name() {
+    for (encoding, status) in [("gzip", 415), ("identity", 200)] {
+        let request = Request::post("/v1/completions")
+            .header("authorization", format!("Bearer {KEY}"))
+            .header("content-encoding", encoding)
+            .body(json!({"prompt": "fox"}).to_string().into())
+            .unwrap();
+        let answer = send(&FakeGateway::new(hello), request).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+    }
 }
 
 #[tokio::test]
