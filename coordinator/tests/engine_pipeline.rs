@@ -14,7 +14,7 @@ fn staged(stages: u32) -> EngineConfig {
     EngineConfig {
         stages,
         context_tokens_max: 600,
-        sequences_max: 32,
+        sequences_per_stage_max: 32,
         waiting_max: 64,
         step_tokens_max: 400,
         ..config(800)
@@ -70,17 +70,17 @@ fn one_long_prompt_fills_every_stage_slice_after_slice() {
 #[test]
 fn a_prompt_longer_than_all_stages_take_at_once_goes_on_with_each_landing() {
     let mut shell = Shell::new(EngineConfig {
-        step_tokens_max: 50,
+        step_tokens_max: 48,
         ..staged(2)
     });
-    shell.submit(ask(1, 220, 1));
+    shell.submit(ask(1, 212, 1));
     assert_eq!(shell.in_flight(), 2);
     land(&mut shell, 1);
-    assert_eq!(shape(&shell, 2), [(0, 100, 50)]);
+    assert_eq!(shape(&shell, 2), [(0, 96, 48)]);
     land(&mut shell, 1);
-    assert_eq!(shape(&shell, 3), [(0, 150, 50)]);
+    assert_eq!(shape(&shell, 3), [(0, 144, 48)]);
     land(&mut shell, 1);
-    assert_eq!(shape(&shell, 4), [(0, 200, 20)]);
+    assert_eq!(shape(&shell, 4), [(0, 192, 20)]);
     land(&mut shell, 1);
     assert_eq!(shell.in_flight(), 1, "the prompt is planned to its end");
     shell.run();
@@ -412,7 +412,7 @@ fn the_forecast_of_a_full_queue_counts_on_all_stages() {
     };
     let mut shell = Shell::new(EngineConfig {
         waiting_max: 2,
-        sequences_max: 2,
+        sequences_per_stage_max: 1,
         cost_prior: cost,
         ..staged(2)
     });

@@ -120,7 +120,7 @@ fn configs() -> impl Strategy<Value = EngineConfig> {
     let sizes = (4..40_u32, 1..6_u32, 1..24_u32, 8..64_u32, 1..5_u32);
     sizes.prop_map(|(blocks, sequences, tokens, context, stages)| EngineConfig {
         stages,
-        sequences_max: sequences,
+        sequences_per_stage_max: sequences,
         step_tokens_max: sequences + tokens,
         context_tokens_max: context,
         ..config(blocks)

@@ -61,7 +61,7 @@ fn timing(queue: u64, prefill: u64, decode: u64) -> Timing {
 #[test]
 fn a_stream_hears_with_its_first_token_and_at_its_end_where_its_time_went() {
     let one_at_a_time = EngineConfig {
-        sequences_max: 1,
+        sequences_per_stage_max: 1,
         ..config(32)
     };
     let mut shell = Shell::new(one_at_a_time);
@@ -105,7 +105,11 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
     };
     let mut shell = Shell::new(config);
     shell.submit(ask(1, 900, 5));
-    assert_eq!(shape(&shell, 0), [(0, 0, 300)], "alone it may take long steps");
+    assert_eq!(
+        shape(&shell, 0),
+        [(0, 0, 304)],
+        "alone it may take long steps, of 16 rows at a time"
+    );
     let mut shell = Shell::new(shell.engine.config().clone());
     shell.cost = slow;
     shell.submit(ask(2, 10, 50));
@@ -114,7 +118,10 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
     shell.step(Verdict::Continue);
     assert_eq!(shape(&shell, 2).len(), 2);
     let chunk = shape(&shell, 2)[1].2;
-    assert!((36..=43).contains(&chunk), "chunk of {chunk}");
+    assert_eq!(
+        chunk, 31,
+        "with the other's row two tiles are full, and a third would take too long"
+    );
 }
 
 #[test]
@@ -421,7 +428,7 @@ fn a_full_queue_is_refused_with_the_time_that_its_work_will_take() {
     };
     let config = EngineConfig {
         waiting_max: 2,
-        sequences_max: 1,
+        sequences_per_stage_max: 1,
         cost_prior: cost,
         ..config(32)
     };
@@ -438,7 +445,7 @@ fn a_full_queue_is_refused_with_the_time_that_its_work_will_take() {
 #[test]
 fn a_stream_expires_at_its_deadline_waiting_or_running() {
     let mut shell = Shell::new(EngineConfig {
-        sequences_max: 1,
+        sequences_per_stage_max: 1,
         ..config(32)
     });
     let deadline = Time::ZERO + Span::from_millis(25);
@@ -457,7 +464,7 @@ fn a_stream_expires_at_its_deadline_waiting_or_running() {
 #[test]
 fn two_tenants_share_the_steps_however_much_one_of_them_sends() {
     let mut shell = Shell::new(EngineConfig {
-        sequences_max: 4,
+        sequences_per_stage_max: 4,
         ..config(64)
     });
     (1..9).for_each(|request| shell.submit(ask(request, 32, 1).tenant(1)));
@@ -472,7 +479,7 @@ fn two_tenants_share_the_steps_however_much_one_of_them_sends() {
 #[test]
 fn a_better_class_goes_first_and_a_lower_one_does_not_wait_for_ever() {
     let mut shell = Shell::new(EngineConfig {
-        sequences_max: 1,
+        sequences_per_stage_max: 1,
         ..config(64)
     });
     shell.submit(ask(1, 4, 1));

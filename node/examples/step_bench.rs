@@ -71,7 +71,7 @@ fn engine() -> Engine {
     let blocks = SEQUENCES * (PROMPT_TOKENS + OUTPUT_TOKENS).div_ceil(16);
     Engine::new(EngineConfig {
         blocks,
-        sequences_max: SEQUENCES,
+        sequences_per_stage_max: SEQUENCES,
         // Ranks that take no time must not be given less to do for it.
         cost_prior: StepCost {
             fixed_secs: 1e-4,

@@ -229,7 +229,7 @@ fn config(scenario: &Scenario, replica: ReplicaId, epoch: Epoch) -> EngineConfig
         block_tokens: limits.block_tokens,
         blocks: limits.blocks,
         context_tokens_max: limits.context_tokens_max,
-        sequences_max: limits.sequences_max,
+        sequences_per_stage_max: limits.sequences_max,
         waiting_max: limits.waiting_max,
         stages: scenario.device.stages,
         step_tokens_max: limits.step_tokens_max,

@@ -62,6 +62,7 @@ pub struct EngineLimits {
     pub block_tokens: u32,
     pub blocks: u32,
     pub context_tokens_max: u32,
+    /// Of one stage; a pipeline runs so many for each.
     pub sequences_max: u32,
     pub waiting_max: u32,
     pub step_tokens_max: u32,

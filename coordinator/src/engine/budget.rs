@@ -7,10 +7,25 @@ use proto::Span;
 /// otherwise prompts would starve.
 pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 
+/// Units that multiply matrices take so many rows at a time (AMX 16, warps of GPUs 16 or multiples of it), and fewer take
+/// about as long. A prompt that is cut anyway is cut where they are full.
+const TILE_ROWS: u32 = 16;
+
+/// How long a step may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StepTarget {
+    /// Somebody reads along.
+    Promised(Span),
+    /// About as long: nobody waits for the step itself.
+    Preferred(Span),
+}
+
 /// What is left of a step: tokens (the ranks' buffers) and seconds (the promise of the time between tokens).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepBudget {
     cost: StepCost,
+    target: StepTarget,
+    tokens: u32,
     tokens_left: u32,
     secs_left: f64,
     prompt_tokens_due: u32,
@@ -19,11 +34,14 @@ pub(crate) struct StepBudget {
 }
 
 impl StepBudget {
-    pub fn new(cost: StepCost, tokens_max: u32, target: Span) -> StepBudget {
+    pub fn new(cost: StepCost, tokens_max: u32, target: StepTarget) -> StepBudget {
+        let (StepTarget::Promised(time) | StepTarget::Preferred(time)) = target;
         StepBudget {
             cost,
+            target,
+            tokens: 0,
             tokens_left: tokens_max,
-            secs_left: target.as_secs_f64() - cost.fixed_secs,
+            secs_left: time.as_secs_f64() - cost.fixed_secs,
             prompt_tokens_due: PROMPT_TOKENS_MIN,
             prompt_tokens_left: u32::MAX,
         }
@@ -37,13 +55,44 @@ impl StepBudget {
         self.prompt_tokens_left = part.max(worthwhile).max(PROMPT_TOKENS_MIN);
     }
 
+    /// What of a prompt's `wanted` tokens from `start` on is for this step.
+    pub fn prompt_slice(&self, start: u32, wanted: u32) -> u32 {
+        let wanted = wanted.min(self.prompt_tokens_left);
+        let fits = self.fits(start);
+        match wanted <= fits {
+            true => wanted,
+            false => self.in_whole_tiles(fits).min(wanted),
+        }
+    }
+
+    /// About `fits` tokens, with which the step's rows fill tiles.
+    fn in_whole_tiles(&self, fits: u32) -> u32 {
+        let rows = self.tokens + fits;
+        let fewer = (rows / TILE_ROWS * TILE_ROWS).saturating_sub(self.tokens);
+        let more = rows.next_multiple_of(TILE_ROWS) - self.tokens;
+        let is_preferred = match self.target {
+            StepTarget::Promised(_) => false,
+            StepTarget::Preferred(_) => fits > 0 && more <= self.tokens_left,
+        };
+        if is_preferred && (more - fits <= fits - fewer || fewer == 0) {
+            more
+        } else if fewer > 0 && fewer >= self.prompt_tokens_due {
+            fewer
+        } else {
+            fits
+        }
+    }
+
     /// The longest slice from `start` on that still fits.
     pub fn slice_max(&self, start: u32) -> u32 {
+        self.fits(start).min(self.prompt_tokens_left)
+    }
+
+    fn fits(&self, start: u32) -> u32 {
         self.cost
             .tokens_within(self.secs_left, start)
             .max(self.prompt_tokens_due)
             .min(self.tokens_left)
-            .min(self.prompt_tokens_left)
     }
 
     pub fn spend_on_decoding(&mut self, start: u32) {
@@ -57,6 +106,7 @@ impl StepBudget {
     }
 
     fn spend(&mut self, start: u32, count: u32) {
+        self.tokens += count;
         self.tokens_left = self.tokens_left.saturating_sub(count);
         self.secs_left -= self.cost.marginal_secs(StepWork::slice(start, count));
     }
@@ -72,9 +122,17 @@ mod tests {
         per_context_secs: 0.0,
     };
 
+    fn promised(ms: u64) -> StepTarget {
+        StepTarget::Promised(Span::from_millis(ms))
+    }
+
+    fn preferred(ms: u64) -> StepTarget {
+        StepTarget::Preferred(Span::from_millis(ms))
+    }
+
     #[test]
     fn the_budget_is_what_the_target_leaves_after_fixed_cost_and_decoding() {
-        let mut budget = StepBudget::new(COST, 1000, Span::from_millis(110));
+        let mut budget = StepBudget::new(COST, 1000, promised(110));
         assert_eq!(budget.slice_max(0), 100);
         budget.spend_on_decoding(500);
         assert_eq!(budget.slice_max(0), 99);
@@ -84,7 +142,7 @@ mod tests {
 
     #[test]
     fn prompts_get_a_minimum_even_when_decoding_uses_up_the_time() {
-        let mut budget = StepBudget::new(COST, 1000, Span::from_millis(15));
+        let mut budget = StepBudget::new(COST, 1000, promised(15));
         (0..50).for_each(|_| budget.spend_on_decoding(0));
         assert_eq!(budget.slice_max(0), PROMPT_TOKENS_MIN);
         budget.spend_on_prompt(0, PROMPT_TOKENS_MIN);
@@ -93,7 +151,7 @@ mod tests {
 
     #[test]
     fn prompts_are_divided_among_stages_in_parts_that_cost_no_less_than_a_step_itself() {
-        let mut budget = StepBudget::new(COST, 1000, Span::from_secs(1));
+        let mut budget = StepBudget::new(COST, 1000, promised(1000));
         budget.divide_prompts(401, 4);
         assert_eq!(budget.slice_max(0), 101);
         budget.spend_on_prompt(0, 60);
@@ -104,13 +162,44 @@ mod tests {
             fixed_secs: 30e-3,
             ..COST
         };
-        let mut budget = StepBudget::new(slow_to_start, 1000, Span::from_secs(1));
+        let mut budget = StepBudget::new(slow_to_start, 1000, promised(1000));
         budget.divide_prompts(80, 4);
         assert_eq!(budget.slice_max(0), 30);
     }
 
     #[test]
     fn a_step_never_exceeds_its_tokens() {
-        assert_eq!(StepBudget::new(COST, 8, Span::from_secs(1)).slice_max(0), 8);
+        assert_eq!(StepBudget::new(COST, 8, promised(1000)).slice_max(0), 8);
+        assert_eq!(StepBudget::new(COST, 8, preferred(1000)).prompt_slice(0, 100), 8);
+    }
+
+    #[test]
+    fn a_prompt_that_is_cut_fills_tiles() {
+        // 45 ms are left for as many tokens.
+        for (target, decoding, wanted, slice) in [
+            (promised(55), 0, 1000, 32),
+            (preferred(55), 0, 1000, 48),
+            (promised(55), 3, 1000, 29),
+            (preferred(55), 3, 1000, 45),
+            (preferred(55), 3, 43, 43),
+            // What fits whole is not cut, and what is nearly whole ends.
+            (promised(55), 0, 45, 45),
+            (preferred(55), 0, 46, 46),
+            (preferred(49), 0, 1000, 32),
+            (preferred(27), 0, 1000, 16),
+            // The minimum stays.
+            (promised(30), 5, 1000, 16),
+        ] {
+            let mut budget = StepBudget::new(COST, 1000, target);
+            (0..decoding).for_each(|_| budget.spend_on_decoding(0));
+            assert_eq!(
+                budget.prompt_slice(0, wanted),
+                slice,
+                "{target:?}, {decoding} and {wanted}"
+            );
+        }
+        let mut full = StepBudget::new(COST, 1000, preferred(55));
+        full.spend_on_prompt(0, 48);
+        assert_eq!(full.prompt_slice(0, 1000), 0);
     }
 }

@@ -23,14 +23,14 @@ pub struct EngineConfig {
     pub groups: Vec<GroupSpec>,
     /// The model's longest sequence. The pool may bound it further.
     pub context_tokens_max: u32,
-    /// How many sequences hold blocks at once.
-    pub sequences_max: u32,
+    /// How many sequences decode in one plan. For each stage as many hold blocks at once, since plans are under way for all.
+    pub sequences_per_stage_max: u32,
     /// How many may wait when a new one arrives; beyond it is refused with `Busy`.
     pub waiting_max: u32,
     /// How many parts the model's layers are cut into, each computed elsewhere: so many plans are under way at once. At
     /// least 1.
     pub stages: u32,
-    /// The ranks' buffers are this long. At least `sequences_max`, so that all can decode in one step.
+    /// The ranks' buffers are this long. At least `sequences_per_stage_max`, so that all of a plan can decode in one step.
     pub step_tokens_max: u32,
     /// How long a step may take while somebody is reading along.
     pub between_tokens_max: Span,
@@ -52,12 +52,12 @@ pub fn prompt_step_through(stages: u32, one_stage: Span) -> Span {
     Span(u64::try_from(through).unwrap_or(u64::MAX))
 }
 
-/// How many sequences hold blocks at once.
-const SEQUENCES_MAX: u32 = 64;
+/// How many sequences decode in one plan: with more, a step takes longer, and little is left to share.
+const SEQUENCES_PER_STAGE_MAX: u32 = 64;
 /// A step's tokens at most: longer ones compute prompts no faster.
 pub const STEP_TOKENS_MAX: u32 = 512;
 /// With room for fewer tokens in a step, prompts would wait while all sequences but theirs decode.
-pub const STEP_ROOM_LEAST: u32 = SEQUENCES_MAX + PROMPT_TOKENS_MIN;
+pub const STEP_ROOM_LEAST: u32 = SEQUENCES_PER_STAGE_MAX + PROMPT_TOKENS_MIN;
 
 impl EngineConfig {
     /// Sensible for a small model on a CPU. `blocks`, `context_tokens_max` and the ids are the caller's to set.
@@ -69,7 +69,7 @@ impl EngineConfig {
             blocks: 512,
             groups: vec![GroupSpec { group: GroupId(0) }],
             context_tokens_max: 2048,
-            sequences_max: SEQUENCES_MAX,
+            sequences_per_stage_max: SEQUENCES_PER_STAGE_MAX,
             waiting_max: 256,
             stages: 1,
             step_tokens_max: STEP_TOKENS_MAX,
@@ -79,17 +79,22 @@ impl EngineConfig {
         }
     }
 
-    /// For ranks whose buffers are this long: no more sequences run than can decode in one step.
+    /// For ranks whose buffers are this long: no more sequences decode in a plan than there is room for.
     ///
     /// # Panics
     /// When that is none.
     pub fn with_steps_of(self, step_tokens_max: u32) -> EngineConfig {
         assert!(step_tokens_max > 0, "a step has at least one token");
         EngineConfig {
-            sequences_max: self.sequences_max.min(step_tokens_max),
+            sequences_per_stage_max: self.sequences_per_stage_max.min(step_tokens_max),
             step_tokens_max,
             ..self
         }
+    }
+
+    /// How many sequences hold blocks at once.
+    pub fn sequences_max(&self) -> u32 {
+        self.sequences_per_stage_max.saturating_mul(self.stages)
     }
 
     pub(super) fn check(&self) {
@@ -99,17 +104,17 @@ impl EngineConfig {
             self.blocks as usize >= self.groups.len(),
             "the pool holds at least one token"
         );
-        assert!(self.sequences_max > 0, "at least one sequence runs");
+        assert!(self.sequences_per_stage_max > 0, "at least one sequence runs");
         assert!(self.stages > 0, "a model has at least one stage");
         assert!(
-            self.step_tokens_max >= self.sequences_max,
-            "all running sequences decode in one step"
+            self.step_tokens_max >= self.sequences_per_stage_max,
+            "all sequences of a plan decode in one step"
         );
     }
 
     /// When a place in the queue will be free again, going by the cost model.
     pub(super) fn retry_after(&self, load: &Load) -> Span {
-        retry_after(load, self.sequences_max)
+        retry_after(load, self.sequences_max())
     }
 }
 

@@ -16,7 +16,7 @@
 //! decoding sequences and prompts are divided among the stages. What is under way can be neither planned nor preempted.
 
 use super::blocks::{BlockTable, PrefixHit, Reach};
-use super::budget::StepBudget;
+use super::budget::{StepBudget, StepTarget};
 use super::forecast::OutputForecast;
 use super::sequence::{Phase, Sequence};
 use super::{EngineConfig, prompt_step_through};
@@ -125,10 +125,12 @@ impl Scheduler<'_> {
 
     fn new_round(&self) -> Round {
         let is_anyone_decoding = self.running().any(Sequence::is_decoding);
-        let target = if is_anyone_decoding {
-            self.config.between_tokens_max
-        } else {
-            prompt_step_through(self.config.stages, self.config.prompt_step_max)
+        let target = match is_anyone_decoding {
+            true => StepTarget::Promised(self.config.between_tokens_max),
+            false => {
+                let time = prompt_step_through(self.config.stages, self.config.prompt_step_max);
+                StepTarget::Preferred(time)
+            }
         };
         Round {
             draft: Draft::default(),
@@ -201,7 +203,7 @@ impl Scheduler<'_> {
             .filter(|sequence| !sequence.is_decoding() && !sequence.is_held)
             .map(|sequence| u64::from(sequence.behind()))
             .sum();
-        let mut places = self.config.sequences_max.saturating_sub(round.running);
+        let mut places = self.config.sequences_max().saturating_sub(round.running);
         let mut unheld = self.blocks.unheld();
         let waiting = self
             .sequences
@@ -302,7 +304,7 @@ impl Scheduler<'_> {
     }
 
     fn admits(&self, round: &Round) -> bool {
-        round.admission == AdmissionDoor::Open && round.running < self.config.sequences_max
+        round.admission == AdmissionDoor::Open && round.running < self.config.sequences_max()
     }
 
     fn order(&self, sequence: &Sequence) -> Order {
@@ -407,8 +409,7 @@ impl Scheduler<'_> {
 
     /// How much of what a sequence is behind fits into this step.
     fn chunk(&self, sequence: &Sequence, round: &Round) -> u32 {
-        let caps = [sequence.unplanned(), round.budget.slice_max(sequence.planned)];
-        caps.into_iter().min().unwrap_or(0)
+        round.budget.prompt_slice(sequence.planned, sequence.unplanned())
     }
 
     fn place(&mut self, id: SequenceId, count: u32, new_blocks: Vec<(GroupId, BlockId)>, round: &mut Round) {

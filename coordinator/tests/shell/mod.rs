@@ -26,7 +26,7 @@ pub fn config(blocks: u32) -> EngineConfig {
         block_tokens: BLOCK_TOKENS,
         blocks,
         context_tokens_max: 64,
-        sequences_max: 8,
+        sequences_per_stage_max: 8,
         waiting_max: 16,
         step_tokens_max: 16,
         ..EngineConfig::for_replica(ReplicaId(0), Epoch(1))
@@ -417,7 +417,7 @@ impl Shell {
         let config = self.engine.config();
         assert_eq!(plan.epoch, config.epoch);
         assert_eq!(plan.step.0, self.plans.len() as u64);
-        assert!(!plan.slices.is_empty() && plan.slices.len() <= config.sequences_max as usize);
+        assert!(!plan.slices.is_empty() && plan.slices.len() <= config.sequences_max() as usize);
         let sequences: BTreeSet<SequenceId> = plan.slices.iter().map(|slice| slice.sequence).collect();
         assert_eq!(sequences.len(), plan.slices.len(), "two slices of one sequence");
         let tokens: u32 = plan.slices.iter().map(|slice| slice.count).sum();
