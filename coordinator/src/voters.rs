@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const VOTERS_MAX: usize = 5;
 /// Longer than a restart takes.
 pub const SILENCE_MAX: Span = Span::from_millis(15_000);
+/// Many heartbeats.
+const HEARD_MAX: Span = Span::from_millis(1_000);
 
 /// What the leader knows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -59,14 +61,24 @@ pub fn next_step(assembly: &Assembly) -> Option<Step> {
         return Some(Step::Forget(*node));
     }
     let voters = best_voters(assembly);
-    if voters != assembly.voters && !voters.is_empty() {
+    if voters != assembly.voters && would_agree(assembly, &voters) {
         return Some(Step::Vote(voters));
     }
     let newcomer = assembly.members.keys().find(|node| !known(node));
     newcomer.map(|node| Step::Learn(*node))
 }
 
-/// The leader first, then voters where they can stay; the rest are the ready ones that joined first.
+/// Most of them have been heard just now. A change to others could neither be committed nor taken back.
+fn would_agree(assembly: &Assembly, voters: &BTreeSet<NodeId>) -> bool {
+    let is_heard = |node: &&NodeId| {
+        let standing = assembly.members.get(node);
+        standing.is_some_and(|standing| standing.silent <= HEARD_MAX)
+    };
+    voters.iter().filter(is_heard).count() * 2 > voters.len()
+}
+
+/// The leader first, then voters where they can stay, those first that were heard last; the rest are the ready ones that
+/// joined first.
 fn best_voters(assembly: &Assembly) -> BTreeSet<NodeId> {
     let stay = || {
         assembly.voters.iter().filter(|node| {
@@ -84,7 +96,7 @@ fn best_voters(assembly: &Assembly) -> BTreeSet<NodeId> {
         })
     };
     let (mut alive, silent): (Vec<NodeId>, Vec<NodeId>) = stay().copied().partition(is_ready);
-    alive.sort_by_key(|node| *node != assembly.leader);
+    alive.sort_by_key(|node| (*node != assembly.leader, assembly.members[node].silent));
     let spare = assembly.learners.iter().copied().filter(is_ready);
     let ranked: Vec<NodeId> = alive.into_iter().chain(spare).chain(silent).collect();
     let count = odd_at_most(ranked.len()).min(VOTERS_MAX);
@@ -184,6 +196,26 @@ mod tests {
             standing.silent = Span(SILENCE_MAX.0 + 1)
         });
         assert_eq!(next_step(&three), None, "nobody could take its place");
+    }
+
+    #[test]
+    fn who_is_left_of_two_voters_is_the_one_that_is_heard() {
+        for (leader, silent, left) in [(1, 3, 2), (1, 2, 3)] {
+            let mut three = assembly(&[1, 2, 3], &[1, 2, 3], &[]);
+            three.leader = NodeId(leader);
+            alter(&mut three, leader, |standing| standing.role = Role::Worker);
+            alter(&mut three, silent, |standing| {
+                standing.silent = Span::from_millis(500)
+            });
+            assert_eq!(next_step(&three), Some(Step::Vote(set(&[left]))));
+            alter(&mut three, left, |standing| {
+                standing.silent = Span::from_millis(1_001)
+            });
+            alter(&mut three, silent, |standing| {
+                standing.silent = Span::from_millis(2_000)
+            });
+            assert_eq!(next_step(&three), None, "neither would agree");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Several nodes: how they become one cluster, what they survive, and what they refuse.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::Output;
@@ -216,6 +217,27 @@ fn a_removed_node_is_cut_off_and_ends() {
         errors(&last).contains("there is no node"),
         "an id that nobody has"
     );
+    let again = fleet.up_of(2, &[]);
+    assert!(errors(&again).contains("removed from its cluster"), "also later");
+}
+
+#[test]
+fn the_only_voter_can_be_removed_and_the_other_node_goes_on() {
+    for asked in 0..2 {
+        let mut fleet = Fleet::found();
+        let other = fleet.join(Holds::TheModel);
+        let first = fleet.node(0).number();
+        assert_eq!(fleet.voters(), BTreeSet::from([first]));
+        fleet.says(asked, &["node", "rm", &first.to_string()]);
+        let mut node = fleet.take(0);
+        assert_eq!(
+            node.wait(Duration::from_secs(15))
+                .and_then(|status| status.code()),
+            Some(1)
+        );
+        fleet.says(other, &["tenant", "add", "later"]);
+        assert!(text_of(&fleet.client(other).complete(prompt())).contains("Paris"));
+    }
 }
 
 #[test]
@@ -350,7 +372,8 @@ fn a_worker_learns_and_a_new_authority_takes_over() {
         "tokens pin the new one"
     );
     fleet.kill(worker);
-    fleet.start(worker);
+    // A token may stay in a service's settings.
+    fleet.start_with(worker, &["--join", &token]);
     assert!(text_of(&fleet.client(worker).complete(prompt())).contains("Paris"));
     let place = fleet.join_by(&late);
     assert!(text_of(&fleet.client(place).complete(prompt())).contains("Paris"));

@@ -4,8 +4,9 @@ use super::ControlAnswer;
 use super::report::{Backup, CreatedToken, NodeStatus, Nodes, RaftStatus};
 use crate::clock;
 use crate::hex;
+use crate::peers::directory;
 use crate::raft::MemberView;
-use crate::state::NodeState;
+use crate::state::{NodeState, StateError};
 use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
 use coordinator::cluster_state::ClusterState;
@@ -144,7 +145,13 @@ pub fn quic(state: &NodeState) -> String {
 /// Out of the members at once, and out of the vote when this returns.
 pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
     let command = ClusterCommand::RemoveMember(Box::new(MemberIs { node }));
-    state.commit(command).await.map_err(|error| error.to_string())?;
+    match state.commit(command).await {
+        Ok(_) if node == state.node() => return Ok(()),
+        Ok(_) => {}
+        // Who is removed is cut off, perhaps before it hears that it was.
+        Err(StateError::Commit(_)) if node == state.node() && is_removed(state).await => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    }
     let gone = async {
         loop {
             let view = state.member.view();
@@ -160,6 +167,11 @@ pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
             "node {node} is no member any more, but still counts in votes: see `cluster status`, and wait"
         )
     })
+}
+
+async fn is_removed(state: &NodeState) -> bool {
+    let removed = directory::removed(state.member.clone());
+    tokio::time::timeout(REMOVAL_MAX, removed).await.is_ok()
 }
 
 /// Everything that was agreed on before this was asked. Without the authority's key: see `docs/operations.md`.

@@ -41,7 +41,7 @@ pub enum EntryError {
     Trust(#[from] TrustError),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("joining the cluster: {0}")]
+    #[error("joining the cluster")]
     Join(#[from] JoinError),
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -133,7 +133,11 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
             Err(EntryError::MemberAlready(place.data_dir.to_owned()))
         }
         // A token that lets into this same cluster may stay in a service's settings.
-        (Some(kept), Some(_) | None) => come_back(place, seat, kept).await,
+        (Some(kept), Some(token)) => {
+            seat.folder.remember_joining(&token.authority)?;
+            come_back(place, seat, kept).await
+        }
+        (Some(kept), None) => come_back(place, seat, kept).await,
         (None, None) => found(place, seat).await,
         (None, Some(token)) => {
             let entry = join(place, seat, token).await?;
@@ -147,7 +151,9 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
 
 fn is_of_own_cluster(folder: &DataFolder, token: &JoinToken) -> bool {
     let believed = Bundle::load(&folder.authorities()).map(|bundle| bundle.spki_hashes());
-    believed.is_ok_and(|believed| believed.contains(&token.authority))
+    // After a change of authorities a token in a service's settings is for one that nobody believes any more.
+    folder.has_joined_with(&token.authority)
+        || believed.is_ok_and(|believed| believed.contains(&token.authority))
 }
 
 fn is_damage(error: &EntryError) -> bool {
@@ -252,6 +258,7 @@ async fn join(place: &Place<'_>, mut seat: Seat, token: &JoinToken) -> Result<En
         node: welcome.node,
         members: welcome.members,
     };
+    folder.remember_joining(&token.authority)?;
     seat.keep(&kept)?;
     let ground = Ground {
         seat,

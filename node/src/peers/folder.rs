@@ -5,11 +5,13 @@
 //! identity/key.pem         the node's own key; made here, never sent
 //! identity/chain.pem       its certificate, renewed every 12 hours
 //! identity/authorities.pem whose signatures it believes
+//! identity/joined-with     the hash of the authority that its token was for, which may have been replaced since
 //! authority/               the authority's certificate and key, on nodes that may vote
 //! raft/                    log, vote and snapshot
 //! before-<time>/           what the node was before it was repaired or recovered
 //! ```
 
+use crate::hex;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io;
@@ -64,6 +66,22 @@ impl DataFolder {
 
     pub fn authorities(&self) -> PathBuf {
         self.path.join("identity/authorities.pem")
+    }
+
+    /// Whether this is the authority of the token that once let this node in.
+    pub fn has_joined_with(&self, authority: &[u8; 32]) -> bool {
+        let kept = fs::read_to_string(self.joined_with());
+        kept.is_ok_and(|kept| kept.trim() == hex::encode(authority))
+    }
+
+    /// See [`DataFolder::has_joined_with`].
+    pub fn remember_joining(&self, authority: &[u8; 32]) -> Result<(), FolderError> {
+        let path = self.joined_with();
+        fs::write(&path, hex::encode(authority)).map_err(|error| FolderError::Io { path, error })
+    }
+
+    fn joined_with(&self) -> PathBuf {
+        self.path.join("identity/joined-with")
     }
 
     pub fn authority_certificate(&self) -> PathBuf {

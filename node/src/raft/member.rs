@@ -7,11 +7,13 @@
 use super::disk::{Disk, DiskError};
 use super::journal::{Journal, Trouble};
 use super::kept::Kept;
+use super::leaving::{Leave, Leaving};
 use super::link::{self, LinkError, LinkFactory, Links};
 use super::log_store::{OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
 use super::types::{LogId, Raft, Runtime};
 use super::voting;
+use coordinator::cluster_state::Rejected;
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{AsyncRuntime, Config, EmptyNode, RaftMetrics, SnapshotPolicy};
 use proto::NodeId;
@@ -35,6 +37,8 @@ const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a command waits for a leader and its quorum before the caller hears of it.
 pub const AGREEMENT_MAX: Duration = Duration::from_secs(5);
+/// How long somebody else may take to vote in the place of a member that is to be removed; shorter than a command waits.
+const RELIEF_MAX: Duration = Duration::from_secs(4);
 const ASK_AGAIN: Duration = Duration::from_millis(25);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -62,6 +66,8 @@ pub struct Member<L> {
     pub id: NodeId,
     pub applied: AppliedState,
     pub links: L,
+    /// While this member leads.
+    pub(super) leaving: Leaving,
     run: Arc<RwLock<Run>>,
     ended: Arc<Notify>,
 }
@@ -105,6 +111,7 @@ impl<L: Links> Member<L> {
             id,
             applied,
             links,
+            leaving: Leaving::default(),
             run: Arc::new(RwLock::new(Run::Away("it is starting".to_owned()))),
             ended: Arc::new(Notify::new()),
         };
@@ -268,6 +275,13 @@ impl<L: Links> Member<L> {
             Err(_) => return not_leader(None),
         };
         let leads = raft.metrics().borrow().current_leader == Some(self.id.0);
+        let _leave = match &proposal.command {
+            ClusterCommand::RemoveMember(member) if leads => match self.relieve(&raft, member.node).await {
+                Ok(leave) => Some(leave),
+                Err(answer) => return answer,
+            },
+            _other => None,
+        };
         match timeout(AGREEMENT_MAX, raft.client_write(proposal)).await {
             Ok(Ok(written)) => ours::CommandAnswer::Committed(Box::new(Committed {
                 index: written.log_id.index,
@@ -282,6 +296,28 @@ impl<L: Links> Member<L> {
             }
             Ok(Err(error)) => unknown(error.to_string()),
             Err(_) => unknown("no quorum agreed in time".to_owned()),
+        }
+    }
+
+    /// Returns when the node does not vote, which it is then not asked to do again. Its vote is passed on before it is
+    /// removed: from then on nobody talks with it any more, and what it would have to agree to could never be agreed on.
+    async fn relieve(&self, raft: &Raft, node: NodeId) -> Result<Leave, ours::CommandAnswer> {
+        let leave = self.leaving.begin(node);
+        let is_over = |metrics: &RaftMetrics<u64, EmptyNode>| {
+            metrics.current_leader != Some(self.id.0)
+                || metrics.membership_config.voter_ids().all(|voter| voter != node.0)
+        };
+        let over = raft
+            .wait(Some(RELIEF_MAX))
+            .metrics(is_over, "the node does not vote")
+            .await;
+        match over {
+            Ok(metrics) if metrics.current_leader == Some(self.id.0) => Ok(leave),
+            Ok(metrics) => Err(not_leader(metrics.current_leader.map(NodeId))),
+            Err(_) => Err(ours::CommandAnswer::Committed(Box::new(Committed {
+                index: *self.applied.changes().borrow(),
+                outcome: Err(Rejected::LastVoter { node }),
+            }))),
         }
     }
 
@@ -389,7 +425,7 @@ impl<L: Links> Member<L> {
         let metrics = raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
         MemberView {
-            leader: leader_of(&metrics),
+            leader: leader_of(&metrics).filter(|leader| self.is_heard(*leader)),
             term: metrics.current_term,
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
@@ -397,6 +433,10 @@ impl<L: Links> Member<L> {
             learners: membership.learner_ids().map(NodeId).collect(),
             trouble,
         }
+    }
+
+    fn is_heard(&self, node: NodeId) -> bool {
+        node == self.id || self.links.silent(node).as_millis() <= u128::from(UNHEARD_MILLIS_MAX)
     }
 }
 
@@ -408,12 +448,12 @@ fn missed(read: Option<LogId>, reign: Option<Reign>) -> u64 {
     same.map_or(0, |reign| reign.last_index)
 }
 
-/// A leader that its voters have not answered for a while leads nobody.
+/// A leader that its voters have not answered for a while, or not at all since it started again, leads nobody.
 fn leader_of(metrics: &RaftMetrics<u64, EmptyNode>) -> Option<NodeId> {
     let is_alone = metrics.membership_config.voter_ids().count() == 1;
     let is_stale = metrics
         .millis_since_quorum_ack
-        .is_some_and(|millis| millis > UNHEARD_MILLIS_MAX);
+        .is_none_or(|millis| millis > UNHEARD_MILLIS_MAX);
     match metrics.current_leader {
         Some(leader) if leader == metrics.id && is_stale && !is_alone => None,
         leader => leader.map(NodeId),

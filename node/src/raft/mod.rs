@@ -11,6 +11,7 @@ pub mod disk;
 mod convert;
 mod journal;
 mod kept;
+mod leaving;
 mod link;
 mod log_store;
 mod member;

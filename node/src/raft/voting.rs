@@ -6,7 +6,7 @@ use super::proposal::propose;
 use super::types::Raft;
 use coordinator::voters::{self, Assembly, Progress, Standing, Step};
 use openraft::{ChangeMembers, EmptyNode, RaftMetrics};
-use proto::cluster::{ClusterCommand, FeatureLevel};
+use proto::cluster::{ClusterCommand, FeatureLevel, Role};
 use proto::{NodeId, Span};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -54,7 +54,10 @@ fn assembly<L: Links>(member: &Member<L>, metrics: &RaftMetrics<u64, EmptyNode>)
         replication.get(&node.0).copied().flatten().map(|id| id.index)
     };
     let standing = |node: NodeId, role| Standing {
-        role,
+        role: match member.leaving.contains(node) {
+            true => Role::Worker,
+            false => role,
+        },
         silent: match node == member.id {
             true => Span::ZERO,
             false => Span(u64::try_from(member.links.silent(node).as_nanos()).unwrap_or(u64::MAX)),

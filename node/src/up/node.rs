@@ -60,6 +60,10 @@ const FILES_KEPT: u64 = 256;
 /// How long a node without a model of its own waits for others'.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
 
+const REMOVED: &str = "this node has been removed from its cluster; to let it in again, start it with an empty --data-dir and \
+                       a new token";
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 
@@ -108,6 +112,23 @@ impl Node {
         };
         let entry = entry::enter(&place, config.join.value.as_ref()).await?;
         output.say(&announce::entry_line(&entry));
+        let member = entry.state.member.clone();
+        tokio::select! {
+            node = Node::set_up(config, transport, exporter, http, entry, output) => node,
+            // What the cluster has to agree on first would be waited for in vain.
+            () = directory::removed(member) => bail!(REMOVED),
+        }
+    }
+
+    async fn set_up(
+        config: &Config,
+        transport: Transport,
+        exporter: Option<impl Future<Output = ()> + Send + 'static>,
+        http: TcpListener,
+        entry: Entry,
+        output: Output,
+    ) -> anyhow::Result<Node> {
+        let address = http.local_addr()?;
         let shelf = Shelf::new(model::open_store(&config.store.value)?);
         entry.desk.lend(shelf.clone());
         let Prepared {
@@ -303,14 +324,16 @@ impl Node {
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),
+            () = directory::removed(self.entry.state.member.clone()) => bail!(REMOVED),
         }
         tokio::select! {
             () = signals.next() => {}
             ended = &mut serving => bail!("the HTTP listener failed: {:?}", ended),
-            () = directory::removed(self.entry.state.member.clone()) => bail!(
-                "this node has been removed from its cluster; to let it in again, start it with an empty --data-dir and a new \
-                 token"
-            ),
+            () = directory::removed(self.entry.state.member.clone()) => {
+                // Whoever asked this very node for it hears so.
+                sleep(LAST_ANSWERS).await;
+                bail!(REMOVED)
+            }
             _ = &mut self.router_ended => bail!("the router ended by a fault of its own: please report it"),
         }
         tracing::info!("draining: running streams may end, nothing new is taken");

@@ -33,7 +33,9 @@ pub enum Rejected {
     LevelUnfit { level: u32 },
     #[error("there is no node {node} in this cluster; it may have been removed")]
     MemberUnknown { node: NodeId },
-    #[error("node {node} is the last one that may vote; add another one first")]
+    #[error(
+        "no other node can vote in the place of node {node}: let another one in first, or wait until it has caught up"
+    )]
     LastVoter { node: NodeId },
     #[error(
         "the join token is unknown, was used already, or has expired: make another one with `cluster token create`"

@@ -64,15 +64,65 @@ async fn a_leader_that_is_removed_hands_over() {
         .unwrap();
     assert_eq!(cluster.remove(other, leader).await, Ok(Applied::Done));
     let removed = leader;
+    cluster.kill(removed, Loss::None);
     cluster
         .until("the two that are left go on with one voter", || {
             let view = cluster.member(other).view();
             view.voters.len() == 1 && view.leader.is_some_and(|leader| leader != removed)
         })
         .await;
-    cluster.kill(removed, Loss::None);
     cluster.settle(1).await;
     cluster.add_tenant(other, "a").await.unwrap().unwrap();
+}
+
+/// Whoever is removed ends, or is cut off, as soon as that is committed.
+#[tokio::test(start_paused = true)]
+async fn the_only_voter_passes_its_vote_on_before_it_is_removed() {
+    for asked in 0..2 {
+        let mut cluster = Cluster::of(2, 7).await;
+        let nodes = cluster.network.nodes();
+        assert_eq!(cluster.member(FOUNDER).view().voters, [FOUNDER]);
+        assert_eq!(cluster.remove(nodes[asked], FOUNDER).await, Ok(Applied::Done));
+        cluster.kill(FOUNDER, Loss::None);
+        cluster.settle(1).await;
+        cluster.add_tenant(nodes[1], "a").await.unwrap().unwrap();
+    }
+}
+
+/// Two of three that vote agree; one alone would not, with the vote of who is gone.
+#[tokio::test(start_paused = true)]
+async fn a_voter_is_removed_while_another_one_is_silent() {
+    for removed in 0..2 {
+        let mut cluster = Cluster::of(3, 8).await;
+        let leader = cluster.wait_for_leader().await;
+        let mut others = cluster.network.nodes();
+        others.retain(|node| *node != leader);
+        cluster.kill(others[1], Loss::None);
+        let alive = [leader, others[0]];
+        let (removed, stays) = (alive[removed], alive[1 - removed]);
+        assert_eq!(cluster.remove(stays, removed).await, Ok(Applied::Done));
+        cluster.kill(removed, Loss::None);
+        cluster
+            .until("the one that is left votes alone", || {
+                let view = cluster.member(stays).view();
+                view.leader == Some(stays) && view.voters == [stays]
+            })
+            .await;
+        cluster.add_tenant(stays, "a").await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_nobody_could_vote_for_stays() {
+    let mut cluster = Cluster::of(2, 9).await;
+    let other = cluster.network.nodes()[1];
+    cluster.kill(other, Loss::None);
+    sleep(Duration::from_secs(20)).await;
+    let last = Err(Rejected::LastVoter { node: FOUNDER });
+    assert_eq!(cluster.remove(FOUNDER, FOUNDER).await, last);
+    cluster.start(other).await.unwrap();
+    cluster.settle(1).await;
+    assert_eq!(cluster.remove(FOUNDER, FOUNDER).await, Ok(Applied::Done));
 }
 
 /// A leader dies between the two steps of a change; whoever leads next finishes it.
