@@ -33,7 +33,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 const INCOMING_MAX: usize = 256;
 const INCOMING_BYTES_MAX: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
-/// Strangers' and members' questions at once.
+/// Strangers' questions at once, and members': nobody outside can keep a member from renewing its certificate.
 const QUESTIONS_MAX: usize = 16;
 /// From the handshake to the last byte of the question.
 const QUESTION_MAX: Duration = Duration::from_secs(5);
@@ -60,7 +60,8 @@ pub(super) struct Shared {
     pub dial_settings: DialSettings,
     handshakes_of_members: Arc<Semaphore>,
     handshakes_of_strangers: Arc<Semaphore>,
-    questions: Arc<Semaphore>,
+    questions_of_strangers: Arc<Semaphore>,
+    questions_of_members: Arc<Semaphore>,
     gate: Mutex<Gate>,
     /// Nodes that have closed a connection because this one is no member, and have said nothing else since.
     refused_by: Mutex<BTreeSet<NodeId>>,
@@ -118,7 +119,8 @@ pub fn bind(settings: Settings) -> Result<Peers, BindError> {
         dial_settings,
         handshakes_of_members: Arc::new(Semaphore::new(HANDSHAKES_OF_MEMBERS_MAX)),
         handshakes_of_strangers: Arc::new(Semaphore::new(HANDSHAKES_OF_STRANGERS_MAX)),
-        questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        questions_of_strangers: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        questions_of_members: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         gate: Mutex::new(Gate::new(Instant::now())),
         refused_by: Mutex::default(),
     });
@@ -239,7 +241,7 @@ fn member(
 }
 
 async fn join(shared: &Shared, connection: &quinn::Connection, from: SocketAddr) -> Result<(), String> {
-    let Some(_permit) = question_permit(shared, from) else {
+    let Some(_permit) = strangers_permit(shared, from) else {
         return refuse(connection, CloseCode::Busy);
     };
     let (mut send, request) = asked(connection, Kind::JoinRequest).await?;
@@ -258,7 +260,7 @@ async fn renew(
     if shared.membership.member(&identity.spki).is_none() {
         return refuse(connection, CloseCode::NotAMember);
     }
-    let Some(_permit) = question_permit(shared, connection.remote_address()) else {
+    let Ok(_permit) = shared.questions_of_members.try_acquire() else {
         return refuse(connection, CloseCode::Busy);
     };
     let (mut send, request) = asked(connection, Kind::RenewRequest).await?;
@@ -269,10 +271,10 @@ async fn renew(
     Ok(())
 }
 
-fn question_permit(shared: &Shared, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
+fn strangers_permit(shared: &Shared, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
     let mut gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
     match gate.admit(from.ip(), Instant::now()) {
-        Admission::Admitted => shared.questions.clone().try_acquire_owned().ok(),
+        Admission::Admitted => shared.questions_of_strangers.clone().try_acquire_owned().ok(),
         Admission::TooOften => None,
     }
 }

@@ -121,4 +121,8 @@ async fn whoever_knocks_too_often_is_refused_and_members_are_not() {
     let refused = refused.expect("refused at some time");
     assert_closed_with(&refused, "too many");
     one.ping(two.id).await.unwrap();
+    let csr = one.identity.csr().unwrap();
+    let renew = RenewRequest::V1(Box::new(Renewing { csr }));
+    let answer = one.peers.renew(two.id, renew).await.unwrap();
+    assert!(matches!(answer, RenewAnswer::Renewed(_)), "{answer:?}");
 }
