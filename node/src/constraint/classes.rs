@@ -89,15 +89,17 @@ fn has_hidden_ascii(text: &str) -> bool {
     escapes.any(|escape| escape.starts_with(|digit| ('2'..='7').contains(&digit)))
 }
 
-/// At least as many as there are: classes by property, and within brackets further classes, what is cut, and ranges that
-/// end beyond ASCII.
+/// At least as many as there are: classes by property, and within brackets further classes, all letters but a few (`\W`),
+/// what is cut, and ranges that end beyond ASCII.
 fn wide_classes(text: &str) -> usize {
     let (mut depth, mut is_empty, mut count) = (0usize, false, 0);
     let mut letters = text.char_indices().peekable();
     while let Some((index, letter)) = letters.next() {
         let next = letters.peek().map_or(' ', |(_, next)| *next);
         let is_wide = match letter {
-            '\\' => matches!(next, 'p' | 'P') || depth > 0 && matches!(next, 'u' | 'U' | 'x'),
+            '\\' => {
+                matches!(next, 'p' | 'P') || depth > 0 && matches!(next, 'u' | 'U' | 'x' | 'W' | 'D' | 'S')
+            }
             '[' => depth > 0 && !is_named(&text[index..]),
             '-' => depth > 0 && (next == '-' || is_blank(next) || !next.is_ascii()),
             '&' | '~' => depth > 0 && next == letter,
@@ -137,7 +139,7 @@ fn is_blank(letter: char) -> bool {
 mod tests {
     use super::*;
 
-    const FOLDED: [&str; 9] = [
+    const FOLDED: [&str; 11] = [
         r"(?i)\p{L}",
         "(?xi:[a&&b])",
         "(?i)[x[y]]",
@@ -147,6 +149,8 @@ mod tests {
         "(?i)[^][^a]]",
         "(?i)[ ][^a]]",
         "(?i)[a-漢]",
+        r"(?i)[\W]",
+        r"(?i)[^x\S]",
     ];
 
     #[test]

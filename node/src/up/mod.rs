@@ -1,6 +1,7 @@
 //! `cluster up`: from a configuration to a node that serves, and to its orderly end.
 
 mod announce;
+mod front;
 mod model;
 mod models;
 mod node;

@@ -1,6 +1,7 @@
 //! A running node: everything started in order, and ended in order.
 
 use super::announce::{self, Output, Ready, ReadyModel};
+use super::front;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
 use super::shared;
@@ -12,13 +13,12 @@ use crate::actors::router::{RouterMessage, RouterWorld};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::config::byte_size::ByteSize;
-use crate::config::high::{Auth, CONNECTIONS_PER_ADDRESS_MAX};
+use crate::config::high::Auth;
 use crate::constraint::checker::Checker;
 use crate::control::report::DeployStep;
 use crate::control::server::{self, ControlServer};
 use crate::gateway::{Gateway, ServedModel};
-use crate::http::{self, Limits, MetricsAccess, SeatsMax, Transport};
-use crate::os::files;
+use crate::http::{self, Limits, Transport};
 use crate::peers::entry::{self, Entry, Place};
 use crate::peers::weights::Shelf;
 use crate::peers::{RemoteReplicas, directory};
@@ -53,9 +53,6 @@ const ROUTER_CREDITS: usize = 4096;
 const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// A little earlier their clients hear why.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(3500);
-
-/// Open files that connections leave to the rest: the state's log, models, pipes to the shard hosts.
-const FILES_KEPT: u64 = 256;
 
 /// How long a node without a model of its own waits for others'.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
@@ -99,10 +96,10 @@ struct Node {
 impl Node {
     /// What is quick and may fail comes first, so that nothing is fetched or loaded in vain.
     async fn start(config: &Config, output: Output) -> anyhow::Result<Node> {
-        let transport = transport(config)?;
+        let transport = front::transport(config)?;
         let exporter = config.otlp_endpoint.value.as_deref();
         let exporter = exporter.map(otlp::start).transpose()?;
-        let http = bind(config.http.value).await?;
+        let http = front::bind(config.http.value).await?;
         let address = http.local_addr()?;
         let place = Place {
             data_dir: &config.data_dir.value,
@@ -165,7 +162,7 @@ impl Node {
         let mut node = Node {
             http,
             transport,
-            limits: limits(config, address),
+            limits: front::limits(config, address, DRAIN_MAX),
             gateway,
             mailbox,
             router_ended,
@@ -556,64 +553,4 @@ fn tell_collected(output: Output, bytes_max: ByteSize, store: &Store) -> Result<
         ));
     }
     Ok(())
-}
-
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!(
-                    "{address} is in use by another program: stop it, or choose another address with --http"
-                )
-            }
-            io::ErrorKind::PermissionDenied => {
-                anyhow::anyhow!(
-                    "{address} may not be used by this user: choose a port above 1023 with --http"
-                )
-            }
-            _ => anyhow::anyhow!(
-                "{address} cannot be listened on ({error}): choose another address with --http"
-            ),
-        })
-}
-
-fn transport(config: &Config) -> anyhow::Result<Transport> {
-    Ok(match config.tls()? {
-        Some((certificate, key)) => Transport::tls(certificate, key)?,
-        None => Transport::Plain,
-    })
-}
-
-fn limits(config: &Config, address: SocketAddr) -> Limits {
-    let metrics = if address.ip().is_loopback() {
-        MetricsAccess::Everyone
-    } else {
-        MetricsAccess::WithKey
-    };
-    Limits {
-        drain_max: DRAIN_MAX,
-        metrics,
-        seats: seats_max(config, files::raise_open_files_max()),
-        ..Limits::default()
-    }
-}
-
-fn seats_max(config: &Config, open_files_max: Option<u64>) -> SeatsMax {
-    let asked = config.connections_max.value;
-    let possible = open_files_max.map_or(asked as u64, |files| files.saturating_sub(FILES_KEPT).max(1));
-    let total = asked.min(possible as usize);
-    if total < asked {
-        tracing::warn!(
-            connections_max = total,
-            "fewer connections than asked for: the hard limit on open files (ulimit -Hn) allows no more"
-        );
-    }
-    let per_address = config.connections_per_address_max.value;
-    SeatsMax {
-        total,
-        per_neighbourhood: per_address.unwrap_or(CONNECTIONS_PER_ADDRESS_MAX),
-        // A number that was given holds for every address.
-        per_loopback: per_address.unwrap_or(total),
-    }
 }
