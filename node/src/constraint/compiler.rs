@@ -59,7 +59,7 @@ impl GrammarError {
 /// Work and memory of one grammar, counted by llguidance. In the comments: what they mean on one core of 2023.
 fn limits() -> ParserLimits {
     ParserLimits {
-        // 20 ms. With a third of it, 4 of JSONSchemaBench's 1,000 schemas would be refused.
+        // 20 ms.
         initial_lexer_fuel: 1_000_000,
         // 14 ms, and 3 ms more for the items.
         step_lexer_fuel: 200_000,
