@@ -118,18 +118,18 @@ impl Compiler {
     }
 
     fn read(&self, grammar: &Grammar) -> Result<GrammarInit, GrammarError> {
-        let read = match grammar {
-            Grammar::JsonObject => of_schema(schema::object()),
-            Grammar::JsonSchema(text) => of_schema(schema::read(text)?),
-            Grammar::Regex(expression) => lexeme::of_regex(expression, &limits()),
-            Grammar::Choice(choices) => lexeme::of_choices(choices, &limits()),
-            Grammar::Lark(text) => serialized(TopLevelGrammar::from_lark(text.clone())),
-        };
         let tokens = self.factory.tok_env().clone();
-        let read = read.and_then(|read| {
-            // As wherever llguidance is handed what came from outside: a fault of it is an error.
-            panic_utils::catch_unwind(AssertUnwindSafe(|| read.to_internal(Some(tokens), limits())))
-        });
+        // As wherever llguidance is handed what came from outside: a fault of it is an error.
+        let read = panic_utils::catch_unwind(AssertUnwindSafe(|| {
+            let read = match grammar {
+                Grammar::JsonObject => of_schema(schema::object()),
+                Grammar::JsonSchema(text) => of_schema(schema::read(text)?),
+                Grammar::Regex(expression) => lexeme::of_regex(expression, &limits())?,
+                Grammar::Choice(choices) => lexeme::of_choices(choices, &limits())?,
+                Grammar::Lark(text) => GrammarInit::Serialized(TopLevelGrammar::from_lark(text.clone())),
+            };
+            read.to_internal(Some(tokens), limits())
+        }));
         let (grammar, lexer) = read.map_err(|error| GrammarError::of_compiler(&error))?;
         nesting::check(&lexer)?;
         Ok(GrammarInit::Internal(grammar, lexer))
@@ -161,10 +161,6 @@ fn bytes(grammar: &CGrammar) -> usize {
     seen.len() * SYMBOL_BYTES + parts * PART_BYTES
 }
 
-fn serialized(grammar: TopLevelGrammar) -> anyhow::Result<GrammarInit> {
-    Ok(GrammarInit::Serialized(grammar))
-}
-
-fn of_schema(schema: Value) -> anyhow::Result<GrammarInit> {
-    serialized(TopLevelGrammar::from_json_schema(schema))
+fn of_schema(schema: Value) -> GrammarInit {
+    GrammarInit::Serialized(TopLevelGrammar::from_json_schema(schema))
 }

@@ -5,8 +5,6 @@ use llguidance::api::{GrammarInit, ParserLimits};
 use llguidance::derivre::RegexAst;
 use llguidance::earley::lexerspec::LexerSpec;
 use llguidance::earley::{Grammar, SymbolProps};
-use llguidance::panic_utils;
-use std::panic::AssertUnwindSafe;
 
 /// As llguidance itself reads a regex: `\n` and the like may stand in it as they are.
 pub fn of_regex(expression: &str, limits: &ParserLimits) -> anyhow::Result<GrammarInit> {
@@ -20,27 +18,24 @@ pub fn of_choices(choices: &[String], limits: &ParserLimits) -> anyhow::Result<G
 }
 
 fn of_lexeme(lexeme: RegexAst, limits: &ParserLimits) -> anyhow::Result<GrammarInit> {
-    // As wherever llguidance is handed what came from outside: a fault of it is an error.
-    panic_utils::catch_unwind(AssertUnwindSafe(|| {
-        let mut lexer = LexerSpec::new()?;
-        let nothing_between = RegexAst::NoMatch;
-        lexer.setup_lexeme_class(nothing_between)?;
-        let lexeme = lexer.add_greedy_lexeme("text".to_owned(), lexeme, false, None, usize::MAX)?;
-        anyhow::ensure!(
-            lexer.cost() <= limits.initial_lexer_fuel,
-            "the grammar is too big"
-        );
-        let mut grammar = Grammar::new(None);
-        let is_start = SymbolProps {
-            is_start: true,
-            ..SymbolProps::default()
-        };
-        let start = grammar.fresh_symbol_ext("start", is_start);
-        let text = grammar.fresh_symbol_ext("text", SymbolProps::default());
-        grammar.make_terminal(text, lexeme, &lexer)?;
-        grammar.add_rule(start, vec![text])?;
-        Ok(GrammarInit::Internal(grammar, lexer))
-    }))
+    let mut lexer = LexerSpec::new()?;
+    let nothing_between = RegexAst::NoMatch;
+    lexer.setup_lexeme_class(nothing_between)?;
+    let lexeme = lexer.add_greedy_lexeme("text".to_owned(), lexeme, false, None, usize::MAX)?;
+    anyhow::ensure!(
+        lexer.cost() <= limits.initial_lexer_fuel,
+        "the grammar is too big"
+    );
+    let mut grammar = Grammar::new(None);
+    let is_start = SymbolProps {
+        is_start: true,
+        ..SymbolProps::default()
+    };
+    let start = grammar.fresh_symbol_ext("start", is_start);
+    let text = grammar.fresh_symbol_ext("text", SymbolProps::default());
+    grammar.make_terminal(text, lexeme, &lexer)?;
+    grammar.add_rule(start, vec![text])?;
+    Ok(GrammarInit::Internal(grammar, lexer))
 }
 
 #[cfg(test)]
