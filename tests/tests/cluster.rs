@@ -355,6 +355,10 @@ fn a_worker_learns_and_a_new_authority_takes_over() {
         || (0..3).all(authority),
     );
     assert!(!authority(worker), "a worker never does");
+    // Nor does it let in who may do more than itself, whoever asks for it there.
+    let refused = errors(&fleet.command(worker, &["token", "create"]));
+    assert!(refused.contains("for nodes that may vote"), "{refused}");
+    fleet.says(worker, &["token", "create", "--role", "worker"]);
     assert!(errors(&fleet.command(0, &["authority", "rotate", "--finish"])).contains("no rotation"));
     fleet.says(0, &["authority", "rotate"]);
     assert!(errors(&fleet.command(1, &["authority", "rotate"])).contains("under way"));

@@ -8,6 +8,7 @@ mod accept;
 mod image;
 mod placing;
 mod rebirth;
+mod rights;
 #[cfg(test)]
 mod tests;
 

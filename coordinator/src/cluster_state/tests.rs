@@ -1,4 +1,5 @@
 mod placing;
+mod rights;
 
 use super::*;
 use proto::cluster::{Drain, FeatureLevel, KeyId, MemberIs, NewTenant, TenantIs, TokenIs};

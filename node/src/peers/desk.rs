@@ -121,7 +121,7 @@ impl Desk {
             PeerRequest::Ping(nonce) => PeerAnswer::Pong(nonce),
             PeerRequest::Raft(message) => PeerAnswer::Raft(Box::new(member.answer(*message).await)),
             PeerRequest::Command(proposal) => {
-                PeerAnswer::Command(Box::new(member.commit_here(*proposal).await))
+                PeerAnswer::Command(Box::new(member.commit_for(from, *proposal).await))
             }
             PeerRequest::ReadIndex(_) => PeerAnswer::ReadIndex(Box::new(member.read_index_here().await)),
             PeerRequest::ModelText(model) => match self.texts.find(&model.digest) {

@@ -268,6 +268,23 @@ impl<L: Links> Member<L> {
         }))
     }
 
+    /// [`Member::commit_here`] for another member, which may not ask for everything.
+    pub async fn commit_for(&self, from: NodeId, proposal: Proposal) -> ours::CommandAnswer {
+        let allowed = || self.applied.read().may_ask(from, &proposal.command);
+        let mut answer = allowed();
+        if matches!(answer, Err(Rejected::MemberUnknown { .. })) {
+            // It may have come a moment ago, when another node led.
+            if self.linearize().await.is_err() {
+                return not_leader(None);
+            }
+            answer = allowed();
+        }
+        match answer {
+            Ok(()) => self.commit_here(proposal).await,
+            Err(rejected) => self.rejected(rejected),
+        }
+    }
+
     /// For this member as the leader. Of a command whose level has been committed.
     pub async fn commit_here(&self, proposal: Proposal) -> ours::CommandAnswer {
         let raft = match self.raft() {
@@ -314,11 +331,16 @@ impl<L: Links> Member<L> {
         match over {
             Ok(metrics) if metrics.current_leader == Some(self.id.0) => Ok(leave),
             Ok(metrics) => Err(not_leader(metrics.current_leader.map(NodeId))),
-            Err(_) => Err(ours::CommandAnswer::Committed(Box::new(Committed {
-                index: *self.applied.changes().borrow(),
-                outcome: Err(Rejected::LastVoter { node }),
-            }))),
+            Err(_) => Err(self.rejected(Rejected::LastVoter { node })),
         }
+    }
+
+    /// Nothing of it comes into the log.
+    fn rejected(&self, rejected: Rejected) -> ours::CommandAnswer {
+        ours::CommandAnswer::Committed(Box::new(Committed {
+            index: *self.applied.changes().borrow(),
+            outcome: Err(rejected),
+        }))
     }
 
     /// Everything that was acknowledged anywhere before this was called is in the applied state when it returns.

@@ -89,6 +89,13 @@ pub enum Rejected {
         "replica {replica} is none that the cluster has placed for this model; it may have been taken away"
     )]
     PlacementUnknown { replica: ReplicaId },
+    #[error(
+        "this is for nodes that may vote, and node {node} is a worker: run the command on one of them (`cluster node list` \
+         shows which)"
+    )]
+    ForVoters { node: NodeId },
+    #[error("node {node} may say this of itself alone")]
+    ForItself { node: NodeId },
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
