@@ -70,7 +70,16 @@ fn a_model_too_big_for_each_of_two_nodes_goes_over_both_and_says_the_same() {
         let told = (0..2).map(|place| fleet.client(place).labelled_metric(&name, label));
         told.fold(0.0, f64::max)
     };
-    assert!(used("bubble_ratio", "") > 0.0);
+    let bubble = |place: usize| {
+        fleet
+            .client(place)
+            .labelled_metric("cluster_pipeline_bubble_ratio", "")
+    };
+    until(
+        "each node tells how well it is used",
+        Duration::from_secs(10),
+        || (0..2).all(|place| bubble(place) > 0.0),
+    );
     let stages = ["stage=\"0\"", "stage=\"1\""].map(|stage| used("computed_seconds_total", stage));
     assert!(stages.iter().all(|secs| *secs > 0.0), "{stages:?}");
     let least = used("least_seconds_total", "");

@@ -1,8 +1,8 @@
 //! The next change of what is placed, from what is there: pure.
 //!
 //! First what is too many goes, then what has lost a node moves, then what is on a drained one, and at last what is missing
-//! is placed. A replica whose nodes are well is left where it is, even when a better place comes up: moving it costs every
-//! stream on it a pause. One on a drained node serves until another serves in its place, and for as long as there is no other
+//! is placed. A replica whose nodes are well stays on them, even when better ones come up: moving it costs every stream on it a
+//! pause. (Its layers may be cut anew between them: [`super::recut`].) One on a drained node serves until another serves in its place, and for as long as there is no other
 //! place. Where room is short, caches of others are made smaller, down to the least they work with.
 
 use super::layout::{Device, Layout, NoFit, Room, Sizes, Wishes, fit};
@@ -287,21 +287,31 @@ impl<'a> Table<'a> {
     }
 
     fn devices(&self, replica: ReplicaId, caches: Caches) -> Vec<Device> {
-        let device = |profile: &NodeProfile| {
-            let free_bytes = self.view.free_bytes(profile, replica);
-            let spare_bytes = match caches {
-                Caches::Kept => 0,
-                Caches::Least => self.spare_bytes(profile.node, replica),
-            };
-            Device {
-                node: profile.node,
-                memory_bytes: free_bytes.saturating_add(spare_bytes),
-                threads: profile.threads,
-                rates: profile.rates.clone(),
-                links: profile.links.clone(),
+        let device = |profile: &&NodeProfile| {
+            let mut device = self.device(profile, replica);
+            if let Caches::Least = caches {
+                let spare_bytes = self.spare_bytes(profile.node, replica);
+                device.memory_bytes = device.memory_bytes.saturating_add(spare_bytes);
             }
+            device
         };
-        self.usable.values().map(|profile| device(profile)).collect()
+        self.usable.values().map(device).collect()
+    }
+
+    /// With what this replica has on it as free. `None`: nothing may be placed on it.
+    pub(super) fn device_of(&self, node: NodeId, replica: ReplicaId) -> Option<Device> {
+        let profile = self.usable.get(&node)?;
+        Some(self.device(profile, replica))
+    }
+
+    fn device(&self, profile: &NodeProfile, replica: ReplicaId) -> Device {
+        Device {
+            node: profile.node,
+            memory_bytes: self.view.free_bytes(profile, replica),
+            threads: profile.threads,
+            rates: profile.rates.clone(),
+            links: profile.links.clone(),
+        }
     }
 
     /// Cache on a node that others can do without.

@@ -65,7 +65,7 @@ impl Table<'_> {
     }
 
     /// Does every replica of the model serve, as many as there are to be, and everything that is placed on its nodes?
-    fn is_quiet_around(&self, deployment: &Deployment, placement: &Placement) -> bool {
+    pub(super) fn is_quiet_around(&self, deployment: &Deployment, placement: &Placement) -> bool {
         let of_model = || self.view.placements_of(&placement.model);
         let is_beside = |other: &&Placement| {
             let mut nodes = other.stages.iter().map(|stage| stage.node);

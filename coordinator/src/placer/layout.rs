@@ -4,6 +4,7 @@
 //! * Layers are cut unevenly, so that the slowest stage is as fast as can be: it sets the pace of all.
 //! * Tensor parallelism stays inside a node. Across nodes it is refused, with its arithmetic.
 
+mod again;
 mod cut;
 mod forecast;
 mod no_fit;
@@ -13,6 +14,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
+pub use again::cut_again;
 pub use forecast::{PROMPT_TOKENS, STEP_TOKENS_LEAST};
 pub use no_fit::{NoFit, NoRoom};
 pub use sizes::CONTEXT_TOKENS_USUAL;
@@ -103,6 +105,15 @@ pub fn fit(shape: &ModelShape, devices: &[Device], wishes: Wishes) -> Result<Lay
 fn lay_out(sizes: &Sizes<'_>, able: &[&Device], parts: &[Part<'_>]) -> Layout {
     let forecast = Forecast::new(sizes, parts);
     let room = room(sizes, parts, &forecast);
+    Layout {
+        stages: stages(sizes, parts, room),
+        room,
+        predicted: forecast.prediction(),
+        reasons: reasons::lines(sizes, able, parts, room, &forecast),
+    }
+}
+
+fn stages(sizes: &Sizes<'_>, parts: &[Part<'_>], room: Room) -> Vec<StagePlace> {
     let stage = |part: &Part<'_>| StagePlace {
         node: part.device.node,
         layer_first: part.layers.start,
@@ -111,13 +122,7 @@ fn lay_out(sizes: &Sizes<'_>, able: &[&Device], parts: &[Part<'_>]) -> Layout {
         threads: part.device.threads,
         memory_bytes: sizes.memory_bytes(&part.layers, room),
     };
-    let predicted = forecast.prediction();
-    Layout {
-        stages: parts.iter().map(stage).collect(),
-        room,
-        predicted,
-        reasons: reasons::lines(sizes, able, parts, room, &forecast),
-    }
+    parts.iter().map(stage).collect()
 }
 
 /// What the tightest stage has room for: steps first, as long as they are expected to be, then cache.
@@ -137,6 +142,21 @@ fn room(sizes: &Sizes<'_>, parts: &[Part<'_>], forecast: &Forecast<'_>) -> Room 
 }
 
 impl Device {
+    /// As it is, but for how fast.
+    fn with_rates(&self, scaled: impl Fn(u64) -> u64) -> Device {
+        let mut device = self.clone();
+        for product in &mut device.rates.products {
+            product.with_1_row_per_sec = scaled(product.with_1_row_per_sec);
+            product.with_16_rows_per_sec = scaled(product.with_16_rows_per_sec);
+            product.with_128_rows_per_sec = scaled(product.with_128_rows_per_sec);
+        }
+        for attention in &mut device.rates.attention {
+            attention.prompt_per_sec = scaled(attention.prompt_per_sec);
+            attention.decode_per_sec = scaled(attention.decode_per_sec);
+        }
+        device
+    }
+
     /// From here to another node: measured from either end, or taken for an ordinary one.
     fn link_to(&self, other: &Device) -> LinkProfile {
         let measured = |from: &Device, to: NodeId| from.links.iter().find(|link| link.to == to).copied();

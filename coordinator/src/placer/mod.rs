@@ -8,6 +8,8 @@ mod choice;
 mod drain;
 mod growth;
 pub mod layout;
+mod paces;
+mod recut;
 mod sight;
 mod view;
 
@@ -17,8 +19,10 @@ pub use view::View;
 
 use crate::Machine;
 use choice::{Change, Choice};
-use proto::cluster::ClusterCommand;
+use paces::Paces;
+use proto::cluster::{ClusterCommand, Placement};
 use proto::{NodeId, ReplicaId, Span, Time};
+use recut::Recut;
 use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +49,11 @@ pub enum PlacerEvent {
     /// Of what is placed, these serve where they are placed now, and no others do. A replica whose place changes serves no more
     /// until it is said again.
     Serving(BTreeSet<ReplicaId>),
+    /// How long each stage of a replica that serves has computed since its epoch began, in their order.
+    Computed {
+        replica: ReplicaId,
+        computed: Vec<Span>,
+    },
     /// What was proposed counts, and the view in which it does has been handed over before.
     Committed,
     /// What was proposed was rejected, or may or may not have been committed.
@@ -65,6 +74,7 @@ pub struct Placer {
     /// Since when, of those that are not lost yet.
     silent_since: BTreeMap<NodeId, Time>,
     sight: Sight,
+    paces: Paces,
     flight: Flight,
     rest: Span,
     /// When something that placement depends on changed last.
@@ -110,6 +120,7 @@ impl Machine for Placer {
                     self.changed = now;
                 }
             }
+            PlacerEvent::Computed { replica, computed } => self.hear(replica, computed),
             PlacerEvent::Committed => {
                 self.flight = Flight::Free;
                 self.rest = Span::ZERO;
@@ -152,6 +163,7 @@ impl Placer {
             placement.is_some() && placement == self.view.placement(*replica)
         };
         self.sight.serving.retain(stays);
+        self.paces.retain(|replica| view.placement(replica).is_some());
         if view != self.view {
             self.changed = now;
             self.view = view;
@@ -172,9 +184,35 @@ impl Placer {
             Choice::Change(change) => self.propose(change, out),
             Choice::Rest(obstacles) => {
                 self.explain(obstacles, out);
-                self.grow(now, out);
+                match self.recut() {
+                    Some(placement) => self.propose(Change::Place(placement), out),
+                    None => self.grow(now, out),
+                }
             }
         }
+    }
+
+    fn hear(&mut self, replica: ReplicaId, computed: Vec<Span>) {
+        let placement = self.view.placement(replica);
+        // One that is not of the place that it has now is of no use.
+        if placement.is_some_and(|placement| placement.stages.len() == computed.len()) {
+            self.paces.hear(replica, computed);
+        }
+    }
+
+    /// Of the replicas that have computed enough to judge their cut, the first that should be cut anew.
+    fn recut(&mut self) -> Option<Placement> {
+        for (replica, computed) in self.paces.full() {
+            match recut::recut(&self.view, &self.sight, replica, &computed) {
+                Recut::Later => {}
+                Recut::Stays => self.paces.begin(replica),
+                Recut::Cut(placement) => {
+                    self.paces.begin_longer(replica);
+                    return Some(placement);
+                }
+            }
+        }
+        None
     }
 
     fn grow(&mut self, now: Time, out: &mut Vec<PlacerAction>) {

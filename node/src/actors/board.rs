@@ -60,6 +60,8 @@ impl Board {
     pub fn phase(&self, replica: ReplicaId, phase: Phase) {
         if let Some(view) = self.lock().get_mut(&replica) {
             view.phase = phase;
+            // It was of another epoch.
+            view.pipeline = None;
         }
     }
 

@@ -222,12 +222,12 @@ impl<S: Served> RemoteReplica<S> {
                 self.router.send(refused).await;
             }
             FromEngine::Load(load) => self.load(epoch, load).await,
+            FromEngine::Pipeline(used) => self.board.pipeline(replica, *used),
             FromEngine::Ready(_)
             | FromEngine::Loading { .. }
             | FromEngine::Failed { .. }
             | FromEngine::Drained
             | FromEngine::Listening(_)
-            | FromEngine::Pipeline(_)
             | FromEngine::Alive => {}
         }
         Ok(())

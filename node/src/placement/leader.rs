@@ -9,7 +9,7 @@ use coordinator::Machine;
 use coordinator::placer::{Placer, PlacerAction, PlacerEvent, View};
 use proto::cluster::ClusterCommand;
 use proto::{Epoch, NodeId, ReplicaId, Span, Time};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -47,6 +47,7 @@ impl Leading {
         let (mut placer, clock) = (Placer::default(), Clock::start());
         let mut changes = self.state.applied_state().changes();
         let (mut version, mut silent, mut told) = (None, BTreeSet::new(), None);
+        let mut computed = BTreeMap::new();
         while self.leads() {
             let mut events = self.silences(&mut silent, clock.now());
             let now = self.state.applied().version();
@@ -60,6 +61,7 @@ impl Leading {
                 events.push(PlacerEvent::Serving(replicas.collect()));
                 told = Some(serving);
             }
+            events.extend(self.computed(&mut computed));
             for event in events {
                 let mut actions = Vec::new();
                 placer.handle(clock.now(), event, &mut actions);
@@ -92,6 +94,23 @@ impl Leading {
             }
         });
         serving.collect()
+    }
+
+    /// What stages of placed replicas have computed, where that is news.
+    fn computed(&self, told: &mut BTreeMap<ReplicaId, Vec<Span>>) -> Vec<PlacerEvent> {
+        let mut news = Vec::new();
+        for (replica, _) in self.serving() {
+            let views = self.board.views();
+            let used = views.get(&replica).and_then(|view| view.pipeline.as_ref());
+            if let Some(used) = used
+                && told.get(&replica) != Some(&used.computed)
+            {
+                let computed = used.computed.clone();
+                told.insert(replica, computed.clone());
+                news.push(PlacerEvent::Computed { replica, computed });
+            }
+        }
+        news
     }
 
     /// Of those who are silent, and of those who are no more. Nobody is taken to have been silent for longer than this

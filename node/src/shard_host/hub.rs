@@ -5,7 +5,7 @@
 use super::owners::Owners;
 use crate::actors::machine::Mailbox;
 use crate::actors::router::{ReplicaLink, RouterMessage};
-use proto::engine::{FromEngine, Load, ReplicaInfo, ToEngine, TokenBatch};
+use proto::engine::{FromEngine, Load, PipelineUse, ReplicaInfo, ToEngine, TokenBatch};
 use proto::wire::{self, Kind};
 use proto::{Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
@@ -186,6 +186,11 @@ impl Hub {
             .router
             .send(RouterMessage::Load { replica, epoch, load })
             .await;
+    }
+
+    /// How well its pipeline is used, for the routers of other nodes.
+    pub fn pipeline(&self, used: PipelineUse) {
+        self.open().tell_all(&FromEngine::Pipeline(Box::new(used)));
     }
 
     pub async fn refused(&self, epoch: Epoch, refused: FromEngine) {

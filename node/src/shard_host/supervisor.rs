@@ -232,7 +232,10 @@ impl Session<'_> {
                     let _ = port.send(*address);
                 }
             }
-            FromEngine::Pipeline(used) => board.pipeline(replica, *used),
+            FromEngine::Pipeline(used) => {
+                board.pipeline(replica, (*used).clone());
+                hub.pipeline(*used);
+            }
             FromEngine::Drained | FromEngine::Alive => {}
         }
         None

@@ -30,6 +30,9 @@ pub const CASES: [Case; 3] = [
 /// Short enough for one slow thread.
 pub const SHORT_CASES: [Case; 2] = [Case::of_streams("16 streams", 16, 16, 48), Case::of_prompts(256)];
 
+/// Some ten seconds of two threads.
+pub const RECUT_CASE: Case = Case::of_streams("16 streams", 16, 32, 96);
+
 pub struct Measured {
     pub tokens_per_sec: f64,
     /// Where there are several stages.
@@ -74,7 +77,7 @@ impl Case {
         }
     }
 
-    fn ask(&self, placed: &Placed) -> Value {
+    pub fn ask(&self, placed: &Placed) -> Value {
         let number = |value: u32| value.to_string();
         let output = run_to_end(&[
             "bench",

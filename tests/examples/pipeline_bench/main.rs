@@ -3,7 +3,7 @@
 //! ```sh
 //! cargo build --release
 //! cargo run --release -p shard --example random_llama -- SMOLLM2.gguf /tmp/1b.gguf q4_0
-//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [even|uneven|memory]
+//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [even|uneven|memory|recut]
 //! ```
 //!
 //! `even`: also without a word. `uneven`: the second process may use AVX2 at most, and is so much slower. What two unequal nodes
@@ -18,6 +18,7 @@ mod case;
 mod memory;
 mod pipelined;
 mod placed;
+mod recut;
 mod simulated;
 
 use case::{CASES, Case, Measured, SHORT_CASES};
@@ -31,7 +32,8 @@ fn main() {
         None | Some("even") => even(&model),
         Some("uneven") => uneven(&model),
         Some("memory") => memory::compare(&model),
-        Some(other) => panic!("`even`, `uneven`, `memory` or nothing, not {other}"),
+        Some("recut") => recut::compare(&model),
+        Some(other) => panic!("`even`, `uneven`, `memory`, `recut` or nothing, not {other}"),
     }
 }
 

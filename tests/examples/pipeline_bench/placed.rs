@@ -13,20 +13,30 @@ pub struct Placed {
 impl Placed {
     /// By the settings of its nodes.
     pub fn new(model: &str, nodes: &[&[&str]]) -> Placed {
-        let mut fleet = Fleet::found_as(Holds::Nothing, nodes[0]);
-        for node in &nodes[1..] {
+        Placed::on(Placed::nodes(nodes), model, nodes.len())
+    }
+
+    /// Without a model.
+    pub fn nodes(settings: &[&[&str]]) -> Fleet {
+        let mut fleet = Fleet::found_as(Holds::Nothing, settings[0]);
+        for node in &settings[1..] {
             fleet.join_as(Holds::Nothing, node);
         }
+        fleet
+    }
+
+    /// Over all of so many nodes.
+    pub fn on(fleet: Fleet, model: &str, nodes: usize) -> Placed {
         let named = format!("measured={model}");
         let plan = fleet.json(0, &["deploy", &named, "--dry-run"]);
         fleet.says(0, &["deploy", &named, "--timeout", "1800"]);
         println!("{}", fleet.says(0, &["status"]));
         let placed = Placed {
             fleet,
-            nodes: nodes.len(),
+            nodes,
             shares: shares(&plan),
         };
-        assert_eq!(placed.stages().len(), nodes.len(), "{plan}");
+        assert_eq!(placed.stages().len(), nodes, "{plan}");
         placed
     }
 

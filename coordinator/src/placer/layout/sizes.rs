@@ -75,6 +75,7 @@ pub struct Sizes<'a> {
     bytes_before: Vec<u64>,
     /// Of all layers before each, and of all: parameters that rows are multiplied with.
     weights_before: BTreeMap<ProductKind, Vec<u64>>,
+    room_least: Room,
 }
 
 impl<'a> Sizes<'a> {
@@ -84,6 +85,18 @@ impl<'a> Sizes<'a> {
             ranks,
             bytes_before: sums(shape.layer_weight_bytes.iter().copied()),
             weights_before: weights_before(shape),
+            room_least: Room {
+                blocks: blocks_least(shape),
+                step_tokens_max: STEP_ROOM_LEAST,
+            },
+        }
+    }
+
+    /// For a replica that is to keep this room wherever its layers go.
+    pub fn with_room(self, room: Room) -> Sizes<'a> {
+        Sizes {
+            room_least: room,
+            ..self
         }
     }
 
@@ -136,10 +149,7 @@ impl<'a> Sizes<'a> {
 
     /// With less than this a replica is not made.
     pub fn room_least(&self) -> Room {
-        Room {
-            blocks: self.blocks_least(),
-            step_tokens_max: STEP_ROOM_LEAST,
-        }
+        self.room_least
     }
 
     /// The longest steps for which a stage with these layers has room beside the least of caches; at least as long as in
@@ -154,8 +164,7 @@ impl<'a> Sizes<'a> {
 
     /// One full context, or 8,192 tokens where it is longer.
     pub fn blocks_least(&self) -> u32 {
-        let due = self.shape.context_tokens_max.min(CONTEXT_TOKENS_DUE);
-        due.div_ceil(self.shape.block_tokens.max(1)).max(1)
+        blocks_least(self.shape)
     }
 
     /// A quarter of what the layers leave of `memory_bytes`; at least [`Sizes::blocks_least`], at most one full context or
@@ -278,6 +287,11 @@ impl<'a> Sizes<'a> {
     fn is_last(&self, layers: &Range<u32>) -> bool {
         layers.end == self.layers()
     }
+}
+
+fn blocks_least(shape: &ModelShape) -> u32 {
+    let due = shape.context_tokens_max.min(CONTEXT_TOKENS_DUE);
+    due.div_ceil(shape.block_tokens.max(1)).max(1)
 }
 
 /// Of everything before each, and of all.
