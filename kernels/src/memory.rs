@@ -109,6 +109,23 @@ impl<T: Plain> Drop for Memory<T> {
     }
 }
 
+/// Lets no cache hold these bytes, so that who reads them next waits for memory, as whoever reads a large model does. Nothing
+/// happens where the CPU has no instruction for that.
+pub fn evict(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_clflush, _mm_mfence};
+        for line in bytes.chunks(ALIGNMENT) {
+            // SAFETY: every x86-64 has it; it changes where bytes are kept, and none of them.
+            unsafe { _mm_clflush(line.as_ptr()) };
+        }
+        // SAFETY: as before; it waits until all of them are done.
+        unsafe { _mm_mfence() };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
 // SAFETY: the memory is owned, and plain numbers may move between threads.
 unsafe impl<T: Plain> Send for Memory<T> {}
 // SAFETY: shared access only reads.
@@ -128,6 +145,19 @@ mod tests {
                 assert!(memory.iter().all(|byte| *byte == 0));
             }
         }
+    }
+
+    #[test]
+    fn evicted_bytes_are_still_there() {
+        let mut memory = Memory::<u8>::zeroed(1 << 16).unwrap();
+        memory
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, byte)| *byte = at as u8);
+        for bytes in [&memory[..], &memory[3..70], &[]] {
+            evict(bytes);
+        }
+        assert!(memory.iter().enumerate().all(|(at, byte)| *byte == at as u8));
     }
 
     #[test]

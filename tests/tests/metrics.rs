@@ -6,8 +6,9 @@ use std::path::Path;
 use tests::Node;
 
 /// Names that dashboards and autoscalers made for vLLM read.
-const ALIASES: [&str; 18] = [
+const ALIASES: [&str; 19] = [
     "vllm:cache_config_info",
+    "vllm:lora_requests_info",
     "vllm:e2e_request_latency_seconds",
     "vllm:generation_tokens_total",
     "vllm:inter_token_latency_seconds",

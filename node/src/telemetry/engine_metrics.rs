@@ -128,6 +128,7 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
     }
     readiness(&mut page, views);
     caches(&mut page, views);
+    adapters(&mut page, views);
     if views.values().any(|view| view.pipeline.is_some()) {
         for metric in PIPELINE_METRICS {
             pipelines(&mut page, metric, views);
@@ -225,6 +226,27 @@ fn caches(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
             let _ = writeln!(
                 page,
                 "{name}{},block_size=\"{block_size}\",num_gpu_blocks=\"{blocks}\"}} 1",
+                labels.trim_end_matches('}')
+            );
+        }
+    }
+}
+
+/// That there are none: routers for the Gateway API ask for it.
+fn adapters(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let name = "vllm:lora_requests_info";
+    introduce(
+        page,
+        name,
+        "gauge",
+        "Adapters that are held and wanted: none, ever.",
+    );
+    for (replica, view) in views {
+        if let Phase::Ready(_) = &view.phase {
+            let labels = labels(*replica, view);
+            let _ = writeln!(
+                page,
+                "{name}{},max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"}} 1",
                 labels.trim_end_matches('}')
             );
         }

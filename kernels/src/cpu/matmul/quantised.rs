@@ -6,7 +6,7 @@ use crate::InputPrecision;
 use crate::cpu::activations::{Activations, TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::Out;
-use crate::cpu::prefetch::prefetch;
+use crate::cpu::prefetch;
 use crate::cpu::weights::{GROUP, Weights};
 use crate::scalar::BLOCK;
 
@@ -85,9 +85,6 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
     }
 }
 
-/// How far ahead of reading weights are fetched: measured, no worse than 1 KiB and better than 4 KiB.
-const AHEAD_BYTES: usize = 2048;
-
 /// Rows whose accumulators are addressed from one place.
 const ROWS_AT_A_TIME: usize = 4;
 
@@ -108,7 +105,7 @@ unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, co
     unsafe {
         let mut acc = [[D::Lanes::splat(0.0); ROWS_MAX]; PARTS_MAX];
         for block in 0..group.blocks {
-            group.prefetch(block, D::BYTES, AHEAD_BYTES);
+            prefetch::ahead_of(group.quants(block, D::BYTES), D::BYTES);
             for (part, acc) in acc[..parts].iter_mut().enumerate() {
                 let weights = group.block::<D>(block, part * D::Lanes::COUNT);
                 let inputs = Inputs::<TERMS>::new(tile, block);
@@ -215,7 +212,7 @@ impl<const HALVES: usize> Group<HALVES> {
     #[inline(always)]
     pub fn prefetch(&self, index: usize, block_bytes: usize, ahead: usize) {
         let from = self.quants.wrapping_add(index * block_bytes + ahead);
-        prefetch(from, block_bytes);
+        prefetch::near(from, block_bytes);
     }
 
     /// The scales, and the minima where there are any, of a block's lanes from `first_lane` on.
