@@ -29,7 +29,7 @@ pub const DEFAULT_TENANT: TenantId = TenantId(1);
 pub const DEFAULT_TENANT_NAME: &str = "default";
 
 /// Between the first epochs of two runs of a node: it counts up by one for each start of a shard host.
-const EPOCHS_OF_A_RUN: u64 = 1 << 20;
+pub const EPOCHS_OF_A_RUN: u64 = 1 << 20;
 
 /// Proposals whose outcome is remembered: many more than can be under way at the same time.
 const RECENT_MAX: usize = 256;
@@ -200,6 +200,11 @@ impl ClusterState {
         self.replicas.get(&replica)
     }
 
+    /// By which the node serves this model by its own choice.
+    pub fn own_replica(&self, node: NodeId, model: &str) -> Option<&ReplicaRecord> {
+        self.own_replicas(node).find(|replica| replica.model == model)
+    }
+
     /// By id.
     pub fn tenants(&self) -> impl Iterator<Item = &TenantRecord> {
         self.tenants.values()
@@ -294,9 +299,7 @@ impl ClusterState {
     fn serve(&mut self, models: &NodeModels) -> Applied {
         let mut serves = Vec::new();
         for model in &models.models {
-            let known = self
-                .own_replicas(models.node)
-                .find(|replica| replica.model == model.name);
+            let known = self.own_replica(models.node, &model.name);
             let (replica, epoch) = match known {
                 Some(known) => (known.replica, Epoch(known.epoch.0 + EPOCHS_OF_A_RUN)),
                 None => (self.next_replica(), Epoch(EPOCHS_OF_A_RUN)),

@@ -63,7 +63,7 @@ impl Gateway for RouterGateway {
         match self.auth {
             Auth::Open => Some(keys::DEFAULT_TENANT),
             Auth::Keys if self.local_key.opens(key?) => Some(keys::DEFAULT_TENANT),
-            Auth::Keys => keys::tenant_of(key?, &self.state.applied()),
+            Auth::Keys => self.state.tenant_of(key?),
         }
     }
 

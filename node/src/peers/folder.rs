@@ -8,6 +8,7 @@
 //! identity/joined-with     the hash of the authority that its token was for, which may have been replaced since
 //! authority/               the authority's certificate and key, on nodes that may vote
 //! raft/                    log, vote and snapshot
+//! epochs                   where the epochs of its next run may begin
 //! before-<time>/           what the node was before it was repaired or recovered
 //! ```
 
@@ -90,6 +91,10 @@ impl DataFolder {
 
     pub fn authority_key(&self) -> PathBuf {
         self.path.join("authority/key.pem")
+    }
+
+    pub fn epochs(&self) -> PathBuf {
+        self.path.join("epochs")
     }
 
     /// Moves what this node was out of the way, so that it can become a new one: whoever loses his memory must not go on

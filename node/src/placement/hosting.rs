@@ -11,6 +11,7 @@ use crate::gateway::{Gateway, ServedModel};
 use crate::peers::Desk;
 use crate::peers::weights::Shelf;
 use crate::raft::AppliedState;
+use crate::shard_host::epochs::Epochs;
 use crate::shard_host::hub::Hub;
 use crate::shard_host::pipeline::Pipeline;
 use crate::shard_host::setup::{FileState, LinkMember, PlacedSetup, ShardSetup};
@@ -50,6 +51,7 @@ pub struct Hosting {
     pub router: Mailbox<RouterMessage>,
     pub board: Board,
     pub gateway: Arc<RouterGateway>,
+    pub epochs: Epochs,
 }
 
 /// A stage that belongs on this node.
@@ -144,13 +146,10 @@ impl Hosting {
     }
 
     /// Until it is aborted. What is missing is tried again: somebody may be about to mend it.
-    async fn host(self, assignment: Assignment, hub: Option<Hub>) {
-        let stage = assignment.placement.stages[assignment.stage];
-        let layers = stage.layer_first..stage.layer_end;
+    async fn host(self, mut assignment: Assignment, hub: Option<Hub>) {
         loop {
-            let (files, others) = (self.files(&assignment), self.others());
-            let taken = files.take(&assignment.deployment, layers.clone(), &others).await;
-            let came = match taken {
+            let files = self.files(&assignment);
+            let came = match self.begin(&mut assignment, &files).await {
                 // What has begun to load ends where the rest does not come: that is no failure of its own.
                 Ok((file, rest)) => tokio::select! {
                     () = self.run(&assignment, hub.as_ref(), file) => return,
@@ -163,6 +162,20 @@ impl Hosting {
                 sleep(TRY_AGAIN).await;
             }
         }
+    }
+
+    /// Of the epochs that are this run's, with what the stage needs of the file.
+    async fn begin(
+        &self,
+        assignment: &mut Assignment,
+        files: &ModelFiles,
+    ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
+        let record = &mut assignment.record;
+        let epoch = self.epochs.first_of(record.replica, record.epoch);
+        record.epoch = epoch.context("noting in the data folder which epochs this run uses")?;
+        let stage = assignment.placement.stages[assignment.stage];
+        let layers = stage.layer_first..stage.layer_end;
+        files.take(&assignment.deployment, layers, &self.others()).await
     }
 
     fn cannot_start(&self, assignment: &Assignment, error: &str) {

@@ -5,6 +5,8 @@ use super::log_store::{LogRead, LogStore, OpenError};
 use super::state_machine::KeptSnapshot;
 use coordinator::cluster_state::ClusterState;
 use openraft::EntryPayload;
+use proto::cluster::ClusterCommand;
+use std::collections::BTreeMap;
 
 /// For Raft to start from.
 pub(super) struct Kept {
@@ -23,6 +25,20 @@ impl Kept {
             snapshot: snapshot.transpose()?,
             disk,
         })
+    }
+
+    /// By id, with the place of the log that last says so, agreed on or not.
+    pub fn revoked_keys(&self) -> BTreeMap<String, u64> {
+        let revoked = self.log.entries_after(0).filter_map(|entry| {
+            let EntryPayload::Normal(proposal) = &entry.payload else {
+                return None;
+            };
+            let ClusterCommand::RevokeKey(key) = &proposal.command else {
+                return None;
+            };
+            Some((key.key_id.clone(), entry.log_id.index))
+        });
+        revoked.collect()
     }
 }
 

@@ -126,6 +126,7 @@ impl<L: Links> Member<L> {
         let kept = read
             .await
             .unwrap_or_else(|panic| Err(OpenError::Refused(panic.to_string())))?;
+        self.applied.doubt(kept.revoked_keys());
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
         let reign = kept.log.reign(self.id);
@@ -285,13 +286,18 @@ impl<L: Links> Member<L> {
         }
     }
 
-    /// For this member as the leader. Of a command whose level has been committed.
+    /// For this member as the leader. Of a command whose level has been committed. A leader without a quorum logs nothing:
+    /// what is asked again and again while it lasts would fill its log.
     pub async fn commit_here(&self, proposal: Proposal) -> ours::CommandAnswer {
         let raft = match self.raft() {
             Ok(raft) => raft,
             Err(_) => return not_leader(None),
         };
-        let leads = raft.metrics().borrow().current_leader == Some(self.id.0);
+        let metrics = raft.metrics().borrow().clone();
+        let leads = metrics.current_leader == Some(self.id.0);
+        if leads && !self.leads(&metrics) {
+            return not_leader(None);
+        }
         let _leave = match &proposal.command {
             ClusterCommand::RemoveMember(member) if leads => match self.relieve(&raft, member.node).await {
                 Ok(leave) => Some(leave),
@@ -391,17 +397,17 @@ impl<L: Links> Member<L> {
         }
     }
 
-    /// `None`: the deadline has come.
+    /// Of a leader that a quorum hears, as far as this member can tell. `None`: the deadline has come.
     async fn leader_by(&self, deadline: Instant) -> Result<Option<NodeId>, CommitError> {
         if Instant::now() >= deadline {
             return Ok(None);
         }
         let mut metrics = self.raft()?.metrics();
         let found =
-            metrics.wait_for(|metrics| metrics.current_leader.is_some() || metrics.running_state.is_err());
+            metrics.wait_for(|metrics| leader_of(metrics).is_some() || metrics.running_state.is_err());
         match timeout_at(deadline, found).await {
-            Ok(Ok(metrics)) => match metrics.current_leader {
-                Some(leader) => Ok(Some(NodeId(leader))),
+            Ok(Ok(metrics)) => match leader_of(&metrics) {
+                Some(leader) => Ok(Some(leader)),
                 None => Err(CommitError::Away("it is being restarted".to_owned())),
             },
             Ok(Err(_)) => Err(CommitError::Away("it has ended".to_owned())),
@@ -455,6 +461,11 @@ impl<L: Links> Member<L> {
             learners: membership.learner_ids().map(NodeId).collect(),
             trouble,
         }
+    }
+
+    /// And has been heard by a quorum just now.
+    pub(super) fn leads(&self, metrics: &RaftMetrics<u64, EmptyNode>) -> bool {
+        leader_of(metrics) == Some(self.id)
     }
 
     fn is_heard(&self, node: NodeId) -> bool {

@@ -10,6 +10,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use proto::cluster::{ClusterImage, Outcome};
 use proto::wire::{self, Kind};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ pub struct AppliedState {
     state: Arc<RwLock<ClusterState>>,
     /// The index of the last entry that is in it.
     index: watch::Sender<u64>,
+    /// Keys that the log revokes, with the places.
+    doubted: Arc<RwLock<BTreeMap<String, u64>>>,
 }
 
 impl Default for AppliedState {
@@ -27,6 +30,7 @@ impl Default for AppliedState {
         AppliedState {
             state: Arc::default(),
             index: watch::Sender::new(0),
+            doubted: Arc::default(),
         }
     }
 }
@@ -46,6 +50,19 @@ impl AppliedState {
         let mut changes = self.changes();
         let waited = changes.wait_for(|applied| *applied >= index).await;
         waited.expect("the sender lives in self");
+    }
+
+    /// Does the log revoke this key further on than this node knows it to be agreed on? It may have known that before it was
+    /// stopped: it is noted a moment later. `false` as soon as that place is in the state, or another entry is there.
+    pub fn may_be_revoked(&self, key_id: &str) -> bool {
+        let doubted = self.doubted.read().unwrap_or_else(PoisonError::into_inner);
+        let place = doubted.get(key_id);
+        place.is_some_and(|place| *place > *self.index.borrow())
+    }
+
+    /// What the log revokes that Raft starts from, wherever it does.
+    pub(super) fn doubt(&self, revoked: BTreeMap<String, u64>) {
+        *self.doubted.write().unwrap_or_else(PoisonError::into_inner) = revoked;
     }
 
     fn change<T>(&self, index: u64, change: impl FnOnce(&mut ClusterState) -> T) -> T {

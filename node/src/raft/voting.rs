@@ -26,7 +26,8 @@ pub async fn keep<L: Links>(member: Member<L>) {
         }
         let Ok(raft) = member.raft() else { return };
         let metrics = raft.metrics().borrow().clone();
-        if metrics.current_leader != Some(member.id.0) || metrics.replication.is_none() {
+        // Without a quorum nothing can be agreed on, and what is asked for would only be logged.
+        if !member.leads(&metrics) || metrics.replication.is_none() {
             continue;
         }
         let step = match metrics

@@ -9,13 +9,14 @@
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
 //!   (compiled beside it), [`stage`] (where the model goes over several nodes).
 //! * Inside the node: [`process`] (starting and ending one), [`ear`] (hearing it, and that it hangs), [`supervisor`] (keeping one
-//!   alive), [`coming`] (telling it what has landed), [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages
+//!   alive), [`epochs`] (where those of a run begin), [`coming`] (telling it what has landed), [`hub`] (who hears what it says); [`stage_keeper`] and [`pipeline`] (stages
 //!   on several nodes).
 
 pub mod child;
 pub mod coming;
 pub mod ear;
 pub mod engine_loop;
+pub mod epochs;
 pub mod exercise;
 pub mod frames;
 pub mod grammars;

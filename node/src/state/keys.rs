@@ -112,7 +112,7 @@ fn shown(name: &str) -> String {
         .collect()
 }
 
-fn id_of(key: &str) -> &str {
+pub(super) fn id_of(key: &str) -> &str {
     let rest = key.strip_prefix(PREFIX).unwrap_or(key);
     rest.split_once('_').map_or(rest, |(key_id, _)| key_id)
 }

@@ -6,8 +6,8 @@ pub mod tenants;
 use crate::peers::PeerLinks;
 use crate::raft::{AppliedState, CommitError, Member, propose};
 use coordinator::cluster_state::{Applied, ClusterState, Rejected};
-use proto::NodeId;
-use proto::cluster::ClusterCommand;
+use proto::cluster::{ClusterCommand, Proposal};
+use proto::{NodeId, TenantId};
 use std::sync::RwLockReadGuard;
 
 #[derive(thiserror::Error, Debug)]
@@ -31,7 +31,12 @@ impl NodeState {
     /// Agreed on, durable on a quorum and visible here when it returns. Waits some seconds for a leader where there is
     /// none.
     pub async fn commit(&self, command: ClusterCommand) -> Result<Applied, StateError> {
-        Ok(self.member.commit(propose(command)).await?.outcome?)
+        self.commit_once(propose(command)).await
+    }
+
+    /// The same; what is tried again counts once.
+    pub async fn commit_once(&self, proposal: Proposal) -> Result<Applied, StateError> {
+        Ok(self.member.commit(proposal).await?.outcome?)
     }
 
     /// What was acknowledged on any node before this was called is in [`NodeState::applied`] when it returns.
@@ -43,6 +48,14 @@ impl NodeState {
     /// lost.
     pub fn applied(&self) -> RwLockReadGuard<'_, ClusterState> {
         self.member.applied.read()
+    }
+
+    /// `None`: this opens nothing, as far as this node has heard, or it may have been revoked.
+    pub fn tenant_of(&self, key: &str) -> Option<TenantId> {
+        match self.member.applied.may_be_revoked(keys::id_of(key)) {
+            true => None,
+            false => keys::tenant_of(key, &self.applied()),
+        }
     }
 
     pub fn applied_state(&self) -> &AppliedState {

@@ -93,6 +93,10 @@ pub fn entry_line(entry: &Entry) -> String {
     }
 }
 
+/// Where a node comes up and the cluster does not agree.
+pub const NO_QUORUM: &str = "cluster  no quorum: served is what this node knows of, with the keys that it knows; changes, and models \
+                             that are new here, wait until enough voters reach each other";
+
 /// What was chosen for the machine as a whole.
 pub fn machine_lines(config: &Config) -> Vec<String> {
     let wish = config

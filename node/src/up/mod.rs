@@ -4,7 +4,9 @@ mod announce;
 mod front;
 mod model;
 mod models;
+mod naming;
 mod node;
+mod replicas;
 mod shared;
 mod signals;
 

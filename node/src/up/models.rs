@@ -1,23 +1,15 @@
-//! Which models a node serves, and the cluster's word on it.
+//! Which models a node serves.
 
 use super::model::{self, PreparedModel, Wish};
 use super::shared::SharedModel;
 use crate::config::Config;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
-use crate::raft::CommitError;
 use crate::shard_host::prepare::PrepareError;
-use crate::state::{NodeState, StateError};
 use crate::store::spec::NamedSpec;
 use crate::store::{Store, Use};
-use anyhow::bail;
-use coordinator::cluster_state::{Applied, FOUNDER};
-use proto::cluster::{ClusterCommand, ModelRecord, NodeModels, ReplicaRecord};
+use coordinator::cluster_state::FOUNDER;
 use std::cell::RefCell;
-use std::time::Duration;
-use tokio::time::sleep;
-
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a node is to serve.
 pub enum Models {
@@ -127,25 +119,4 @@ fn is_the_same(model: &PreparedModel, shared: &[SharedModel]) -> bool {
         );
     }
     is_the_same
-}
-
-/// Says what this node serves from now on, and learns by which names its replicas go. Waits for as long as the cluster
-/// cannot agree: a node that comes back while others are still down has to.
-pub async fn serve(state: &NodeState, models: Vec<ModelRecord>) -> anyhow::Result<Vec<ReplicaRecord>> {
-    let node = state.node();
-    loop {
-        let serves = NodeModels {
-            node,
-            models: models.clone(),
-        };
-        match state.commit(ClusterCommand::ServeModels(Box::new(serves))).await {
-            Ok(Applied::Replicas(records)) => return Ok(records),
-            Ok(other) => bail!("the cluster answered {other:?} to what this node serves: please report it"),
-            Err(StateError::Commit(
-                error @ (CommitError::NoLeader | CommitError::Unknown(_) | CommitError::Away(_)),
-            )) => tracing::warn!(%error, "waiting for the cluster"),
-            Err(error @ StateError::Rejected(_)) => return Err(error.into()),
-        }
-        sleep(ASK_AGAIN).await;
-    }
 }

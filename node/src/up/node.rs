@@ -4,17 +4,17 @@ use super::announce::{self, Output, Ready, ReadyModel};
 use super::front;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
+use super::replicas::{OwnReplicas, Sorted};
 use super::shared;
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::{self, Mailbox};
 use crate::actors::router::{RouterMessage, RouterWorld};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::byte_size::ByteSize;
 use crate::config::high::Auth;
-use crate::constraint::checker::Checker;
 use crate::control::report::DeployStep;
 use crate::control::server::{self, ControlServer};
 use crate::gateway::{Gateway, ServedModel};
@@ -26,8 +26,8 @@ use crate::placement::deploy::{DeployWish, Deploying};
 use crate::placement::hosting::Hosting;
 use crate::placement::leader::Leading;
 use crate::placement::profile::{self, Profiling};
-use crate::shard_host::hub::Hub;
-use crate::shard_host::supervisor::{FirstFailure, FirstStart, Supervisor};
+use crate::shard_host::epochs::Epochs;
+use crate::shard_host::supervisor::FirstStart;
 use crate::state::StateError;
 use crate::state::keys::{self, LocalKey};
 use crate::store::error::StoreError;
@@ -36,7 +36,6 @@ use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::router::{Router, RouterConfig};
-use proto::cluster::ReplicaRecord;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -177,8 +176,10 @@ impl Node {
         // Before any of them takes it.
         let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
         let memory_bytes = profile::memory_bytes(config, taken_bytes);
-        node.start_replicas(config, whole).await?;
-        node.start_placement(config, shelf, memory_bytes, &deploying);
+        let (config, epochs) = (Arc::new(config.clone()), epochs(&node.entry)?);
+        let own = node.own_replicas(&config, epochs.clone());
+        node.start_replicas(own, whole).await?;
+        node.start_placement(config, shelf, memory_bytes, &deploying, epochs);
         node.deploy_all(too_big, &deploying);
         Ok(node)
     }
@@ -193,8 +194,14 @@ impl Node {
     }
 
     /// What the cluster puts here, and the placer where this node leads.
-    fn start_placement(&mut self, config: &Config, shelf: Shelf, memory_bytes: u64, deploying: &Deploying) {
-        let config = Arc::new(config.clone());
+    fn start_placement(
+        &mut self,
+        config: Arc<Config>,
+        shelf: Shelf,
+        memory_bytes: u64,
+        deploying: &Deploying,
+        epochs: Epochs,
+    ) {
         let profiling = Profiling {
             state: Arc::clone(&self.entry.state),
             peers: self.entry.peers.clone(),
@@ -223,6 +230,7 @@ impl Node {
             router: self.mailbox.clone(),
             board: self.gateway.board.clone(),
             gateway: Arc::clone(&self.gateway),
+            epochs,
         };
         self.supervisors.spawn(hosting.follow());
     }
@@ -240,12 +248,25 @@ impl Node {
         self.supervisors.spawn(remote.follow());
     }
 
-    /// The cluster names the replicas, so it has to agree first.
-    async fn start_replicas(&mut self, config: &Config, prepared: Vec<PreparedModel>) -> anyhow::Result<()> {
-        let models = prepared.iter().map(PreparedModel::record).collect();
-        let records = models::serve(&self.entry.state, models).await?;
-        for (model, record) in prepared.into_iter().zip(records) {
-            self.start_replica(config, model, &record)?;
+    /// What the cluster has named. Where it cannot agree, what it named before is served, and the rest when it can again.
+    async fn start_replicas(&mut self, own: OwnReplicas, prepared: Vec<PreparedModel>) -> anyhow::Result<()> {
+        let Sorted { named, later } = own.sort(prepared).await?;
+        for (model, record) in named {
+            let starting = own.start(model, &record).await?;
+            self.supervisors.spawn(starting.supervisor.run(starting.on_first));
+            self.in_use.push(starting.in_use);
+            let (served, first) = (starting.served, starting.first);
+            self.starting.spawn(async move {
+                let first = first.await;
+                (
+                    served,
+                    first.unwrap_or_else(|_| Err("its supervisor died".to_owned())),
+                )
+            });
+        }
+        if let Some(later) = later {
+            self.output.say(announce::NO_QUORUM);
+            self.supervisors.spawn(own.start_later(later));
         }
         let (desk, state) = (Arc::clone(&self.entry.desk), Arc::clone(&self.entry.state));
         self.supervisors.spawn(async move {
@@ -255,50 +276,14 @@ impl Node {
         Ok(())
     }
 
-    fn start_replica(
-        &mut self,
-        config: &Config,
-        model: PreparedModel,
-        record: &ReplicaRecord,
-    ) -> anyhow::Result<()> {
-        let hub = Hub::new(
-            record.replica,
-            model.named.name.clone(),
-            model.stored.digest,
-            self.mailbox.clone(),
-        );
-        self.entry.desk.texts.add(model.stored.digest, &model.source);
-        self.entry.desk.add_replica(record.replica, hub.clone());
-        let supervisor = Supervisor {
-            plan: model.replica(config, record),
-            on_first_failure: FirstFailure::End,
-            pipeline: None,
-            hub,
-            board: self.gateway.board.clone(),
-        };
-        let (sender, first) = oneshot::channel();
-        self.supervisors.spawn(supervisor.run(sender));
-        self.in_use.push(model.in_use);
-        let added_at_secs = self
-            .entry
-            .state
-            .applied()
-            .model(&model.named.name)
-            .map(|known| known.added_at_secs);
-        let served = ServedModel {
-            name: model.named.name,
-            added_at_secs: added_at_secs.unwrap_or_else(clock::unix_secs),
-            context_tokens_max: model.memory.context_tokens_max,
-            grammars: Checker::start(model.text.vocabulary().clone(), model.text.end_tokens())?,
-            text: model.text,
-        };
-        self.starting.spawn(async move {
-            let first = first
-                .await
-                .unwrap_or_else(|_| Err("its supervisor died".to_owned()));
-            (served, first)
-        });
-        Ok(())
+    fn own_replicas(&self, config: &Arc<Config>, epochs: Epochs) -> OwnReplicas {
+        OwnReplicas {
+            config: Arc::clone(config),
+            state: Arc::clone(&self.entry.state),
+            desk: Arc::clone(&self.entry.desk),
+            gateway: Arc::clone(&self.gateway),
+            epochs,
+        }
     }
 
     async fn serve(mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -355,6 +340,12 @@ impl Node {
 async fn give_up(mailbox: Mailbox<RouterMessage>) {
     sleep(GIVE_UP_AFTER).await;
     mailbox.send(RouterMessage::GiveUp).await;
+}
+
+fn epochs(entry: &Entry) -> anyhow::Result<Epochs> {
+    let path = entry.folder.epochs();
+    let epochs = Epochs::open(path.clone());
+    epochs.with_context(|| format!("{}, which says where epochs begin", path.display()))
 }
 
 fn nodes_quic(entry: &Entry) -> SocketAddr {

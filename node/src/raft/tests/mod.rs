@@ -17,6 +17,7 @@ mod killed;
 mod membership;
 mod network;
 mod partitions;
+mod quorum;
 mod restarts;
 mod snapshots;
 pub mod stoppable;
