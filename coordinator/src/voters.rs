@@ -3,6 +3,8 @@
 //! The leader asks after every change and now and then; one step at a time, and none while another is under way. An even
 //! number of voters is never sought, since it stands fewer losses than it costs. A voter that went silent is replaced when
 //! another node stands ready, and otherwise kept: to take it out would only lower how many must agree.
+//!
+//! And whether a node that they do not let in any more has been removed.
 
 use proto::cluster::Role;
 use proto::{NodeId, Span};
@@ -66,6 +68,17 @@ pub fn next_step(assembly: &Assembly) -> Option<Step> {
     }
     let newcomer = assembly.members.keys().find(|node| !known(node));
     newcomer.map(|node| Step::Learn(*node))
+}
+
+/// Do those who say that this node is no member decide so? `sets` are the voters as the node last knew them: two sets while one
+/// takes the place of the other. Of either set the others may have gone on without the node, if they are most of them. Fewer
+/// prove nothing: one may lag behind, or have been made a cluster of its own in error, while the rest still count on the node.
+pub fn is_removed(node: NodeId, sets: &[BTreeSet<NodeId>], refused_by: &BTreeSet<NodeId>) -> bool {
+    sets.iter().any(|voters| {
+        let others = voters.iter().filter(|voter| **voter != node);
+        let refusing = others.clone().filter(|voter| refused_by.contains(voter));
+        refusing.count() * 2 > others.count()
+    })
 }
 
 /// Most of them have been heard just now. A change to others could neither be committed nor taken back.
@@ -227,6 +240,69 @@ mod tests {
         assert_eq!(next_step(&two), Some(Step::Vote(set(&[1]))));
         two.leader = NodeId(3);
         assert_eq!(next_step(&two), Some(Step::Vote(set(&[3]))), "the leader stays");
+    }
+
+    /// Does node 1 believe it, when these say that it is no member?
+    fn believes(sets: &[&[u64]], refused_by: &[u64]) -> bool {
+        let sets: Vec<BTreeSet<NodeId>> = sets.iter().map(|voters| set(voters)).collect();
+        is_removed(NodeId(1), &sets, &set(refused_by))
+    }
+
+    #[test]
+    fn who_votes_is_removed_when_most_of_the_others_say_so() {
+        let cases: [(&[u64], usize); 3] = [(&[1, 2], 1), (&[1, 2, 3], 2), (&[1, 2, 3, 4, 5], 3)];
+        for (voters, enough) in cases {
+            for refusing in 0..voters.len() {
+                // The rest is silent, or says nothing of the kind.
+                let is_enough = refusing >= enough;
+                let first = &voters[1..=refusing];
+                let last = &voters[voters.len() - refusing..];
+                assert_eq!(believes(&[voters], first), is_enough, "{first:?} of {voters:?}");
+                assert_eq!(believes(&[voters], last), is_enough, "{last:?} of {voters:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_does_not_vote_is_removed_when_most_voters_say_so() {
+        let cases: [(&[u64], usize); 3] = [(&[2], 1), (&[2, 3, 4], 2), (&[2, 3, 4, 5, 6], 3)];
+        for (voters, enough) in cases {
+            for refusing in 0..=voters.len() {
+                let is_enough = refusing >= enough;
+                assert_eq!(
+                    believes(&[voters], &voters[..refusing]),
+                    is_enough,
+                    "{refusing} of {voters:?}"
+                );
+            }
+        }
+        // Others than those who vote do not count.
+        assert!(!believes(&[&[2, 3, 4]], &[2, 7, 8, 9]));
+    }
+
+    #[test]
+    fn with_one_voter_of_three_silent_the_other_alone_proves_nothing() {
+        // It may have been made a cluster of its own, and the silent one come back.
+        assert!(!believes(&[&[1, 2, 3]], &[2]));
+        assert!(believes(&[&[1, 2, 3]], &[2, 3]));
+        assert!(believes(&[&[1, 2, 3, 4, 5]], &[2, 3, 4]));
+    }
+
+    #[test]
+    fn who_last_heard_of_a_change_of_voters_believes_either_set() {
+        // Of three, one is silent, and this one passed its vote on to the other before it was removed.
+        assert!(believes(&[&[1, 2, 3], &[2]], &[2]));
+        assert!(!believes(&[&[1, 2, 3], &[2]], &[3]));
+        assert!(believes(&[&[1, 2, 3], &[2, 3, 4]], &[3, 4]));
+        assert!(!believes(&[&[1, 2, 3], &[2, 3, 4]], &[4]));
+    }
+
+    #[test]
+    fn who_knows_no_other_voter_is_not_removed() {
+        let cases: [&[&[u64]]; 3] = [&[], &[&[]], &[&[1]]];
+        for sets in cases {
+            assert!(!believes(sets, &[2, 3]), "{sets:?}");
+        }
     }
 
     #[test]

@@ -33,3 +33,6 @@ pub mod clock;
 pub mod hex;
 pub mod os;
 pub mod random;
+
+#[cfg(test)]
+mod wire_types;

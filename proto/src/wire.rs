@@ -26,10 +26,23 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 const MAGIC: [u8; 4] = *b"CLST";
 
-/// Which type a payload is. Numbers are never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u16)]
-pub enum Kind {
+/// The kinds, and the list of them, which so cannot lack one.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        /// Which type a payload is. Numbers are never reused.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u16)]
+        pub enum Kind {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Kind {
+            pub const ALL: [Kind; [$($number),*].len()] = [$(Kind::$name),*];
+        }
+    };
+}
+
+kinds! {
     ToEngine = 1,
     FromEngine = 2,
     LogEntry = 3,
@@ -65,34 +78,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 25] = [
-        Kind::ToEngine,
-        Kind::FromEngine,
-        Kind::LogEntry,
-        Kind::ShardSetup,
-        Kind::PackedIndex,
-        Kind::PeerRequest,
-        Kind::PeerAnswer,
-        Kind::Hello,
-        Kind::JoinRequest,
-        Kind::JoinAnswer,
-        Kind::RenewRequest,
-        Kind::RenewAnswer,
-        Kind::Chunk,
-        Kind::WantChunks,
-        Kind::StageBegin,
-        Kind::StageReady,
-        Kind::StageStep,
-        Kind::RaftEntry,
-        Kind::RaftVote,
-        Kind::RaftLogId,
-        Kind::SnapshotMeta,
-        Kind::ClusterImage,
-        Kind::NodeIdentity,
-        Kind::Backup,
-        Kind::ModelText,
-    ];
-
     fn from_number(number: u16) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| *kind as u16 == number)
     }

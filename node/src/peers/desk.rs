@@ -1,5 +1,8 @@
 //! What others ask of this node, and what it says.
 
+#[cfg(test)]
+mod tests;
+
 use super::PeerLinks;
 use super::custody::Custody;
 use super::probe;
@@ -194,7 +197,8 @@ impl Desk {
             at_secs: now_secs,
         };
         let join = propose(ClusterCommand::Join(Box::new(new)));
-        let committed = member.commit(join).await.map_err(|error| error.to_string())?;
+        let committed = member.commit_if_accepted(join).await;
+        let committed = committed.map_err(|error| error.to_string())?;
         let applied = committed.outcome.map_err(|error| error.to_string())?;
         let Applied::Member(node) = applied else {
             return Err("the cluster did something else than asked; please report it".to_owned());

@@ -3,7 +3,10 @@
 use super::PeerLinks;
 use crate::raft::{AppliedState, Member};
 use crate::transport::Peers;
+use coordinator::voters;
+use futures_util::future::join_all;
 use proto::NodeId;
+use proto::peer::{Nonce, PeerRequest};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,7 +45,7 @@ pub async fn removed(member: Member<PeerLinks>) {
         tokio::select! {
             _ = changes.changed() => {}
             () = sleep(LOOK_EVERY) => {
-                refusals = if is_refused(&member) { refusals + 1 } else { 0 };
+                refusals = if is_refused(&member).await { refusals + 1 } else { 0 };
             }
         }
         let state = member.applied.read();
@@ -52,12 +55,15 @@ pub async fn removed(member: Member<PeerLinks>) {
     }
 }
 
-fn is_refused(member: &Member<PeerLinks>) -> bool {
-    let refused_by = member.links.peers.refused_by();
-    let voters = member.view().voters;
-    let others = voters.iter().filter(|voter| **voter != member.id).count();
-    let saying = voters.iter().filter(|voter| refused_by.contains(voter)).count();
-    others > 0 && saying * 2 > others
+async fn is_refused(member: &Member<PeerLinks>) -> bool {
+    if !voters::is_removed(member.id, &member.voter_sets(), &member.links.peers.refused_by()) {
+        return false;
+    }
+    // They may have said so before they had heard of this node, and nothing since.
+    let peers = &member.links.peers;
+    let ask = |node| peers.call(node, PeerRequest::Ping(Box::new(Nonce { nonce: 0 })));
+    join_all(peers.refused_by().into_iter().map(ask)).await;
+    voters::is_removed(member.id, &member.voter_sets(), &peers.refused_by())
 }
 
 fn addresses(own: NodeId, applied: &AppliedState) -> Vec<(NodeId, SocketAddr)> {

@@ -158,9 +158,47 @@ fn sum(commands: Vec<OldCommand>) -> Legacy {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::wire_types::check::Check;
     use proto::wire;
+
+    pub fn each(check: &mut impl Check) {
+        let model = OldModel {
+            name: "m".to_owned(),
+            spec: "s".to_owned(),
+            digest: [1; 32],
+            bytes: 2,
+            added_at_secs: 3,
+        };
+        let commands = [
+            ("old_add_model", OldCommand::AddModel(model)),
+            (
+                "old_remove_model",
+                OldCommand::RemoveModel { name: "m".to_owned() },
+            ),
+            ("old_add_tenant", tenant(3, "a")),
+            ("old_add_key", key("k1", 1)),
+            (
+                "old_revoke_key",
+                OldCommand::RevokeKey {
+                    key_id: "k1".to_owned(),
+                },
+            ),
+            ("old_remove_tenant", OldCommand::RemoveTenant { id: TenantId(3) }),
+            ("old_name_key", name("k1", "laptop")),
+        ];
+        for (name, command) in commands {
+            check.check(name, Kind::LogEntry, command);
+        }
+    }
+
+    fn name(key_id: &str, name: &str) -> OldCommand {
+        OldCommand::NameKey {
+            key_id: key_id.to_owned(),
+            name: name.to_owned(),
+        }
+    }
 
     fn key(key_id: &str, tenant: u32) -> OldCommand {
         OldCommand::AddKey(OldKey {
@@ -195,11 +233,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let name = OldCommand::NameKey {
-            key_id: "k1".to_owned(),
-            name: "laptop".to_owned(),
-        };
-        for (golden, command) in GOLDEN.into_iter().zip([tenant(3, "a"), key("k1", 1), name]) {
+        let commands_then = [tenant(3, "a"), key("k1", 1), name("k1", "laptop")];
+        for (golden, command) in GOLDEN.into_iter().zip(commands_then) {
             let bytes = crate::hex::decode_all(golden).unwrap();
             assert_eq!(commands(&bytes).unwrap(), std::slice::from_ref(&command));
             assert_eq!(written(&[command]), bytes);
@@ -216,10 +251,7 @@ mod tests {
             key("k1", 1),
             key("k2", 2),
             key("k3", 1),
-            OldCommand::NameKey {
-                key_id: "k2".to_owned(),
-                name: "laptop".to_owned(),
-            },
+            name("k2", "laptop"),
             OldCommand::RevokeKey {
                 key_id: "k3".to_owned(),
             },

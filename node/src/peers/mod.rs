@@ -18,7 +18,7 @@ mod desk;
 pub mod directory;
 pub mod entry;
 pub mod folder;
-mod legacy;
+pub(crate) mod legacy;
 mod links;
 mod membership;
 pub mod probe;

@@ -13,13 +13,13 @@ use super::log_store::{OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
 use super::types::{LogId, Raft, Runtime};
 use super::voting;
-use coordinator::cluster_state::Rejected;
+use coordinator::cluster_state::{ClusterState, Rejected};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
 use openraft::{AsyncRuntime, Config, EmptyNode, RaftMetrics, SnapshotPolicy};
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Proposal};
 use proto::raft::{self as ours, Committed, NotLeader, RaftAnswer, RaftRequest, ReadIndex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -224,7 +224,10 @@ impl<L: Links> Member<L> {
     /// Durable on a quorum and applied here when it returns, whoever leads. Counts at most once. What some member does not
     /// understand yet is rejected, and neither logged nor said to anybody.
     pub async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError> {
-        if let Some(rejected) = self.too_early(&proposal.command).await? {
+        // An earlier program cannot read what is above its level: it would hang up on whoever says it, and a log that holds
+        // it would end there for that node.
+        let is_early = |state: &ClusterState| state.allows_level(&proposal.command);
+        if let Some(rejected) = self.rejected(is_early).await? {
             return Ok(rejected);
         }
         let deadline = Instant::now() + AGREEMENT_MAX;
@@ -254,16 +257,27 @@ impl<L: Links> Member<L> {
         Ok(committed)
     }
 
-    /// An earlier program cannot read what is above its level: it would hang up on whoever says it, and a log that holds it
-    /// would end there for that node.
-    async fn too_early(&self, command: &ClusterCommand) -> Result<Option<Committed>, CommitError> {
-        if self.applied.read().allows_level(command).is_ok() {
+    /// As [`Member::commit`], for what strangers ask: what would be rejected now is not logged, so that they cannot make the log
+    /// grow. Of two that are accepted now and exclude each other, the log takes one and rejects the other.
+    pub async fn commit_if_accepted(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+        match self.rejected(|state| state.accepts(&proposal.command)).await? {
+            Some(rejected) => Ok(rejected),
+            None => self.commit(proposal).await,
+        }
+    }
+
+    /// By everything that was acknowledged before this was called.
+    async fn rejected(
+        &self,
+        look: impl Fn(&ClusterState) -> Result<(), Rejected>,
+    ) -> Result<Option<Committed>, CommitError> {
+        if look(&self.applied.read()).is_ok() {
             return Ok(None);
         }
-        // The level may have been raised a moment ago.
+        // What would change that may be on its way here.
         self.linearize().await?;
         let state = self.applied.read();
-        Ok(state.allows_level(command).err().map(|rejected| Committed {
+        Ok(look(&state).err().map(|rejected| Committed {
             index: *self.applied.changes().borrow(),
             outcome: Err(rejected),
         }))
@@ -282,7 +296,7 @@ impl<L: Links> Member<L> {
         }
         match answer {
             Ok(()) => self.commit_here(proposal).await,
-            Err(rejected) => self.rejected(rejected),
+            Err(rejected) => self.not_logged(rejected),
         }
     }
 
@@ -337,12 +351,12 @@ impl<L: Links> Member<L> {
         match over {
             Ok(metrics) if metrics.current_leader == Some(self.id.0) => Ok(leave),
             Ok(metrics) => Err(not_leader(metrics.current_leader.map(NodeId))),
-            Err(_) => Err(self.rejected(Rejected::LastVoter { node })),
+            Err(_) => Err(self.not_logged(Rejected::LastVoter { node })),
         }
     }
 
     /// Nothing of it comes into the log.
-    fn rejected(&self, rejected: Rejected) -> ours::CommandAnswer {
+    fn not_logged(&self, rejected: Rejected) -> ours::CommandAnswer {
         ours::CommandAnswer::Committed(Box::new(Committed {
             index: *self.applied.changes().borrow(),
             outcome: Err(rejected),
@@ -466,6 +480,18 @@ impl<L: Links> Member<L> {
     /// And has been heard by a quorum just now.
     pub(super) fn leads(&self, metrics: &RaftMetrics<u64, EmptyNode>) -> bool {
         leader_of(metrics) == Some(self.id)
+    }
+
+    /// Those who vote, as of the newest entry of the log; two sets while one takes the place of the other, and none while Raft
+    /// does not run.
+    pub fn voter_sets(&self) -> Vec<BTreeSet<NodeId>> {
+        let Ok(raft) = self.raft() else {
+            return Vec::new();
+        };
+        let metrics = raft.metrics().borrow().clone();
+        let sets = metrics.membership_config.membership().get_joint_config().iter();
+        sets.map(|voters| voters.iter().copied().map(NodeId).collect())
+            .collect()
     }
 
     fn is_heard(&self, node: NodeId) -> bool {

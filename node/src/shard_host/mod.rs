@@ -23,7 +23,7 @@ pub mod grammars;
 pub mod hub;
 pub mod landed;
 pub mod owners;
-mod packed;
+pub(crate) mod packed;
 pub mod pipeline;
 pub mod prepare;
 pub mod process;

@@ -71,6 +71,15 @@ impl Shared {
     pub fn refusals(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
         self.refused_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The node has said something over this connection, which nobody says to whom it holds for no member.
+    pub fn heard(&self, from: &Guard) {
+        let mut refused_by = self.refusals();
+        // What it said before it closed the connection is older than its refusal.
+        if from.connection.close_reason().is_none() {
+            refused_by.remove(&from.node);
+        }
+    }
 }
 
 /// Takes the port, so that it can be named before it is served.

@@ -12,6 +12,7 @@ use proto::NodeId;
 use proto::join::{RenewAnswer, RenewRequest};
 use proto::peer::{Hello, PeerAnswer, PeerRequest};
 use proto::wire::Kind;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,10 +109,10 @@ impl Peers {
         });
     }
 
-    /// Nodes that say that this one is no member, and have answered nothing since. A node that has just joined may hear so
+    /// Nodes that say that this one is no member, and have neither asked nor answered anything since. A node that has just joined may hear so
     /// from one that has not heard of it yet.
-    pub fn refused_by(&self) -> Vec<NodeId> {
-        self.shared.refusals().iter().copied().collect()
+    pub fn refused_by(&self) -> BTreeSet<NodeId> {
+        self.shared.refusals().clone()
     }
 
     /// The connections that there are now.
@@ -136,7 +137,7 @@ impl Peers {
         sender.send(Kind::PeerRequest, 0, &request).await?;
         sender.finish();
         let answer = receiver.next_message(Kind::PeerAnswer).await?;
-        self.shared.refusals().remove(&node);
+        self.shared.heard(&link.guard);
         answer.ok_or_else(|| link.guard.closed("it ended without an answer").into())
     }
 

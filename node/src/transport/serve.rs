@@ -47,6 +47,7 @@ async fn stream(
     let first = tokio::time::timeout(FIRST_MESSAGE_MAX, receiver.next()).await;
     let first = first.map_err(|_| guard.closed("a stream was opened and nothing said"))??;
     let Some(first) = first else { return Ok(()) };
+    shared.heard(guard);
     let not_a_message = |error| LinkError::Wire {
         node: guard.node,
         error,

@@ -3,7 +3,10 @@
 use super::fake::{FakeGateway, KEY, ask, hello, send};
 use axum::body::Body;
 use axum::http::Request;
+use futures_util::stream;
 use serde_json::json;
+use std::convert::Infallible;
+use std::task::Poll;
 
 #[tokio::test]
 async fn without_a_valid_key_only_the_probes_answer() {
@@ -29,6 +32,30 @@ async fn without_a_valid_key_only_the_probes_answer() {
         .body(Body::empty())
         .unwrap();
     assert_eq!(send(&gateway, request).await.status, 200);
+}
+
+#[tokio::test]
+async fn of_a_request_without_a_key_no_byte_of_the_body_is_read() {
+    const OPEN: [&str; 3] = ["/health", "/metrics", "/ready"];
+    let gateway = FakeGateway::new(hello);
+    let document = ask(&gateway, "GET", "/openapi.json", String::new()).await.json();
+    let mut routes = vec![("/nowhere".to_owned(), "POST".to_owned())];
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let methods = methods.as_object().unwrap().keys();
+        routes.extend(methods.map(|method| (path.replace("{name}", "m"), method.to_uppercase())));
+    }
+    let closed = routes.iter().filter(|(path, _)| !OPEN.contains(&path.as_str()));
+    let mut count = 0;
+    for (path, method) in closed {
+        let unread = Body::from_stream(stream::poll_fn(
+            |_| -> Poll<Option<Result<Vec<u8>, Infallible>>> { panic!("the body was read") },
+        ));
+        let request = Request::builder().method(method.as_str()).uri(path);
+        let answer = send(&gateway, request.body(unread).unwrap()).await;
+        assert_eq!(answer.status, 401, "{method} {path}");
+        count += 1;
+    }
+    assert!(count >= 9, "{routes:?}");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// So often that no state is missed that lasts as long as a message is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// Of every token's secret.
+const SECRET_HASH: [u8; 32] = [9; 32];
+
 /// Some nodes, what holds them together, and the hand that breaks it.
 pub struct Cluster {
     pub network: Network,
@@ -64,32 +67,47 @@ impl Cluster {
 
     /// A new and empty node, let in through another one.
     pub async fn join(&mut self, through: NodeId, role: Role) -> NodeId {
+        let token = self.add_token(through, role).await;
+        self.join_by(through, &token).await
+    }
+
+    /// For newcomers until the first second is over.
+    pub async fn add_token(&mut self, through: NodeId, role: Role) -> String {
         let token = self.dice.roll().to_string();
         let record = TokenRecord {
             token: token.clone(),
-            secret_hash: [9; 32],
+            secret_hash: SECRET_HASH,
             role,
             expires_at_secs: 1,
         };
         let added = self.commit(through, ClusterCommand::AddToken(Box::new(record)));
         assert_eq!(added.await.unwrap(), Ok(Applied::Done));
-        let mut spki = [0; 32];
-        spki[..8].copy_from_slice(&self.dice.roll().to_le_bytes());
-        let join = ClusterCommand::Join(Box::new(NewMember {
-            token,
-            secret_hash: [9; 32],
-            spki,
-            quic: String::new(),
-            http: String::new(),
-            level: 1,
-            at_secs: 0,
-        }));
-        let joined = self.commit(through, join).await.unwrap();
+        token
+    }
+
+    pub async fn join_by(&mut self, through: NodeId, token: &str) -> NodeId {
+        let newcomer = ClusterCommand::Join(Box::new(self.newcomer(token)));
+        let joined = self.commit(through, newcomer).await.unwrap();
         let Ok(Applied::Member(node)) = joined else {
             panic!("{joined:?}")
         };
         self.place(node).await;
         node
+    }
+
+    /// With a key of its own.
+    pub fn newcomer(&mut self, token: &str) -> NewMember {
+        let mut spki = [0; 32];
+        spki[..8].copy_from_slice(&self.dice.roll().to_le_bytes());
+        NewMember {
+            token: token.to_owned(),
+            secret_hash: SECRET_HASH,
+            spki,
+            quic: String::new(),
+            http: String::new(),
+            level: 1,
+            at_secs: 0,
+        }
     }
 
     async fn place(&mut self, node: NodeId) {
@@ -225,11 +243,7 @@ impl Cluster {
 
     /// Two sets of voters are in force at this node.
     pub fn is_joint(&self, node: NodeId) -> bool {
-        let Ok(raft) = self.member(node).raft() else {
-            return false;
-        };
-        let metrics = raft.metrics().borrow().clone();
-        metrics.membership_config.membership().get_joint_config().len() > 1
+        self.member(node).voter_sets().len() > 1
     }
 
     pub fn state(&self, node: NodeId) -> ClusterState {

@@ -13,6 +13,7 @@ mod disks;
 mod drive;
 mod failover;
 mod histories;
+mod joining;
 mod killed;
 mod membership;
 mod network;

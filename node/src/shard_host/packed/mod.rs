@@ -11,7 +11,7 @@
 mod file;
 mod index;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use file::PackedFile;

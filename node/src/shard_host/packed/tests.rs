@@ -1,6 +1,9 @@
 use super::PackedStore;
 use super::file::PackedFile;
+use super::index::{PackedIndex, PackedMatrix};
 use super::writer::PackedWriter;
+use crate::wire_types::check::Check;
+use proto::wire::Kind;
 use shard::PackedCache;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,22 @@ impl Drop for Folder {
 }
 
 const PACKING: u32 = 7;
+
+pub fn each(check: &mut impl Check) {
+    let matrix = PackedMatrix {
+        name: "first".to_owned(),
+        first_output: 1,
+        end_output: 2,
+        offset: 64,
+        bytes: 3,
+        checksum: 4,
+    };
+    let index = PackedIndex {
+        packing: PACKING,
+        matrices: vec![matrix],
+    };
+    check.check("packed_index", Kind::PackedIndex, index);
+}
 
 /// Two matrices, of which the second is cut into two.
 fn write(path: &Path) {

@@ -1,6 +1,7 @@
 //! What no node of ours would do.
 
 use super::support::*;
+use crate::clock;
 use crate::transport::protocol::Protocol;
 use crate::transport::*;
 use crate::trust::verify::OfServers;
@@ -24,6 +25,21 @@ struct Rogue {
 
 impl Rogue {
     async fn connect(node: &Node, protocol: &[u8], identity: Option<Arc<Identity>>) -> Rogue {
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint
+            .connect_with(
+                Rogue::config(node, protocol, identity),
+                node.address(),
+                SERVER_NAME,
+            )
+            .unwrap();
+        Rogue {
+            connection: connecting.await.unwrap(),
+            _endpoint: endpoint,
+        }
+    }
+
+    fn config(node: &Node, protocol: &[u8], identity: Option<Arc<Identity>>) -> quinn::ClientConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -35,20 +51,20 @@ impl Rogue {
             None => config.with_no_client_auth(),
         };
         config.alpn_protocols = vec![protocol.to_vec()];
-        let crypto = QuicClientConfig::try_from(config).unwrap();
-        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(crypto));
-        let connecting = endpoint
-            .connect_with(config, node.address(), SERVER_NAME)
-            .unwrap();
-        Rogue {
-            connection: connecting.await.unwrap(),
-            _endpoint: endpoint,
-        }
+        config.enable_early_data = true;
+        quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
     }
 
     async fn member(node: &Node, class: Class, identity: &Arc<Identity>) -> Rogue {
         Rogue::connect(node, Protocol::Peer(class).alpn(), Some(identity.clone())).await
+    }
+
+    /// It cannot open a stream, and is told these words.
+    async fn assert_shut_out(&self, words: &str) {
+        // Opened before the server has closed: it gives no credit for a stream.
+        let opened = timeout(SOON, self.connection.open_bi()).await.expect("an end");
+        assert!(opened.is_err(), "where `{words}` was due");
+        assert_closed_with(&self.connection.closed().await.to_string(), words);
     }
 
     /// Writes these bytes on a new stream, and gives what the connection is closed with; `None`: it stays open.
@@ -95,20 +111,61 @@ fn stage() -> (Cluster, Node, Node, Arc<Identity>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_certificate_no_stream_of_peers_can_even_be_opened() {
     let (_cluster, one, two, _) = stage();
-    for protocol in [
-        Protocol::Peer(Class::Control),
-        Protocol::Peer(Class::Bulk),
-        Protocol::Renew,
-    ] {
+    let of_members = Protocol::ALL
+        .into_iter()
+        .filter(|protocol| *protocol != Protocol::Join);
+    for protocol in of_members {
         let rogue = Rogue::connect(&two, protocol.alpn(), None).await;
-        // Opened before the server has closed: it gives no credit for a stream.
-        let opened = timeout(SOON, rogue.connection.open_bi()).await.expect("an end");
-        assert!(opened.is_err(), "{protocol:?}");
-        let reason = rogue.connection.closed().await.to_string();
-        assert_closed_with(&reason, "certificate of the cluster is needed");
+        rogue
+            .assert_shut_out("certificate of the cluster is needed")
+            .await;
     }
     assert!(two.service.calls.lock().unwrap().is_empty());
     one.ping(two.id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_certificate_that_does_not_count_no_stream_can_be_opened_either() {
+    let (cluster, one, two, member) = stage();
+    let stranger = cluster.identity(4);
+    let late = cluster.identity(5);
+    cluster.chain_at(&late, 5, clock::unix_secs() - 3 * 24 * 60 * 60);
+    cluster.roster.add(late.spki_hash(), 5, Role::Voter);
+    for class in Class::ALL {
+        let rogue = Rogue::member(&two, class, &stranger).await;
+        rogue.assert_shut_out("no member").await;
+        let rogue = Rogue::member(&two, class, &late).await;
+        rogue.assert_shut_out("does not hold").await;
+    }
+    let rogue = Rogue::connect(&two, Protocol::Renew.alpn(), Some(stranger)).await;
+    rogue.assert_shut_out("no member").await;
+    let rogue = Rogue::connect(&two, Protocol::Join.alpn(), Some(member)).await;
+    rogue.assert_shut_out("not how nodes speak").await;
+    let service = &two.service;
+    assert!(service.calls.lock().unwrap().is_empty() && service.streams.lock().unwrap().is_empty());
+    assert!(service.joins.lock().unwrap().is_empty() && service.renewals.lock().unwrap().is_empty());
+    one.ping(two.id).await.unwrap();
+}
+
+/// Early data (0-RTT) would be read before it is known from whom, and could be said again by others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_can_be_said_before_the_handshake_is_over() {
+    let (_cluster, _one, two, identity) = stage();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let protocol = Protocol::Peer(Class::Control).alpn();
+    // One memory of sessions for both connections.
+    let config = Rogue::config(&two, protocol, Some(identity));
+    let connect = || {
+        endpoint
+            .connect_with(config.clone(), two.address(), SERVER_NAME)
+            .unwrap()
+    };
+    let first = connect().await.unwrap();
+    let (mut send, mut receive) = first.open_bi().await.unwrap();
+    send.write_all(&ping()).await.unwrap();
+    let _ = send.finish();
+    assert!(!receive.read_to_end(1000).await.unwrap().is_empty());
+    assert!(connect().into_0rtt().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

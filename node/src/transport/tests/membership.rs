@@ -65,6 +65,28 @@ async fn removal_closes_connections_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_taken_back_by_whatever_is_said_later() {
+    let cluster = Cluster::new();
+    let two = cluster.node(2);
+    // Of a node that two has not heard of yet.
+    let sooner = cluster.as_it_is_now();
+    let identity = cluster.identity(1);
+    sooner.roster.add(identity.spki_hash(), 1, Role::Voter);
+    let one = sooner.node_with(1, identity, "127.0.0.1:0".parse().unwrap());
+    one.knows(&two);
+    two.knows(&one);
+    for asks_first in [&two, &one] {
+        cluster.roster.remove(&one.identity.spki_hash());
+        assert!(one.ping(two.id).await.is_err());
+        until("it is refused", SOON, || !one.peers.refused_by().is_empty()).await;
+        cluster.roster.add(one.identity.spki_hash(), 1, Role::Voter);
+        let asked = if asks_first.id == one.id { two.id } else { one.id };
+        until_answered(asks_first, asked).await;
+        assert!(one.peers.refused_by().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_is_bound_to_another_node_is_cut_off() {
     let cluster = Cluster::new();
     let (one, two) = (cluster.node(1), cluster.node(2));

@@ -1,5 +1,6 @@
 pub(crate) mod support;
 
+mod address;
 mod calls;
 mod failure;
 mod hostile;
