@@ -34,6 +34,8 @@ pub enum PeerRequest {
     Manifest(Box<ModelIs>),
     /// To the node that leads: what its placer sees.
     Outlook(Box<ReadRequest>),
+    /// Whose certificate the other shows, whom it believes, and with whose key it signs.
+    Papers(Box<ReadRequest>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -51,6 +53,7 @@ pub enum PeerAnswer {
     Holds(Box<Holding>),
     Manifest(Box<ManifestAnswer>),
     Outlook(Box<Outlook>),
+    Papers(Box<Papers>),
 }
 
 impl PeerAnswer {
@@ -68,7 +71,8 @@ impl PeerAnswer {
             | PeerAnswer::StageAt(_)
             | PeerAnswer::Holds(_)
             | PeerAnswer::Manifest(_)
-            | PeerAnswer::Outlook(_) => "an answer to another question".to_owned(),
+            | PeerAnswer::Outlook(_)
+            | PeerAnswer::Papers(_) => "an answer to another question".to_owned(),
         }
     }
 }
@@ -111,6 +115,16 @@ pub struct ModelText {
 pub struct SignedBy {
     /// SHA-256 of the authority's public key; zeros: of none that the node knows.
     pub authority: [u8; 32],
+}
+
+/// What a node has of authorities; each is named by the SHA-256 of its public key.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Papers {
+    /// Who has signed the certificate that it shows. `None`: nobody whom it believes.
+    pub shows: Option<[u8; 32]>,
+    pub believes: Vec<[u8; 32]>,
+    /// With whose key it would sign now. `None`: it holds none.
+    pub signs_with: Option<[u8; 32]>,
 }
 
 /// The authority of the cluster: whoever holds it can let in whom he likes.

@@ -59,6 +59,19 @@ impl Client {
         self.post_with(path, body, &[])
     }
 
+    /// As [`Client::post`], over a connection of its own. `None`: nobody listens there.
+    ///
+    /// # Panics
+    /// When a connection that was made breaks before the answer has come.
+    pub fn post_if_there(&self, path: &str, body: &Value) -> Option<Answer> {
+        let alone = Client::new(&self.address, self.key.clone());
+        match alone.request(path, &[]).send_json(body) {
+            Ok(response) => Some(Answer::of(response)),
+            Err(error) if is_refusal(&error) => None,
+            Err(error) => panic!("the answer was lost: {error}"),
+        }
+    }
+
     /// With more headers.
     pub fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
         Answer::of(self.send(path, body, headers))
@@ -120,18 +133,35 @@ impl Client {
     }
 
     fn send(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> ureq::http::Response<ureq::Body> {
+        let request = self.request(path, headers);
+        request.send_json(body).expect("the node answers")
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
         let mut request = self.agent.post(self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
+        match &self.key {
+            Some(key) => request.header("authorization", format!("Bearer {key}")),
+            None => request,
         }
-        request.send_json(body).expect("the node answers")
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+}
+
+fn is_refusal(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::ConnectionFailed => true,
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => false,
     }
 }
 

@@ -129,6 +129,16 @@ impl Fleet {
         fleet
     }
 
+    /// As [`Fleet::of_three`], each under a weather of its own.
+    pub fn of_three_serving_exposed() -> Fleet {
+        let mut fleet = Fleet::empty(cluster_binary(), Exposure::Exposed);
+        fleet.found_first(Holds::TheModel, &[]);
+        fleet.join(Holds::Nothing);
+        fleet.join(Holds::Nothing);
+        fleet.until_voters(3);
+        fleet
+    }
+
     /// A founder that holds the model and two more nodes that hold nothing, all of which vote.
     pub fn of_three() -> Fleet {
         let mut fleet = Fleet::found();
@@ -212,13 +222,14 @@ impl Fleet {
 
     /// All that do not run, side by side: none may come up before the others are there.
     pub fn start_all(&mut self) {
-        let launched: Vec<(usize, Launched)> = self
-            .seats
-            .iter()
-            .enumerate()
-            .filter(|(_, seat)| seat.node.is_none())
-            .map(|(place, seat)| (place, seat.options().launch()))
-            .collect();
+        let idle = (0..self.seats.len()).filter(|place| !self.runs(*place));
+        self.start_in(idle.collect::<Vec<usize>>());
+    }
+
+    /// The same of these alone.
+    pub fn start_in(&mut self, places: impl IntoIterator<Item = usize>) {
+        let launch = |place: usize| (place, self.seats[place].options().launch());
+        let launched: Vec<(usize, Launched)> = places.into_iter().map(launch).collect();
         for (place, launched) in launched {
             self.seats[place].node = Some(launched.ready(None));
         }
@@ -285,6 +296,11 @@ impl Fleet {
     /// A client of this node that holds the cluster's first key.
     pub fn client(&self, place: usize) -> Client {
         Client::new(self.node(place).address(), Some(self.key.clone()))
+    }
+
+    /// A client of a node that may not run.
+    pub fn client_of(&self, place: usize) -> Client {
+        Client::new(&self.seats[place].http, Some(self.key.clone()))
     }
 
     /// Runs `cluster WORDS --data-dir …` on the host of a node.

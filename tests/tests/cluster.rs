@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tests::{Fleet, Holds, MODEL, TempFolder, run_to_end, until};
+use tests::{Client, Fleet, Holds, MODEL, TempFolder, run_to_end, until};
 
 fn prompt() -> Value {
     json!({"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0})
@@ -384,6 +385,33 @@ fn a_worker_learns_and_a_new_authority_takes_over() {
 }
 
 #[test]
+fn a_dead_member_is_told_of_once_and_so_is_its_return() {
+    let mut fleet = Fleet::of_three();
+    assert_eq!(fleet.leader(), 0, "nobody else has had a reason to lead");
+    let before = fleet.node(0).log().lines().count();
+    let told = |fleet: &Fleet, words: &str| {
+        let log = fleet.node(0).log();
+        log.lines()
+            .skip(before)
+            .filter(|line| line.contains(words))
+            .count()
+    };
+    fleet.kill(2);
+    until("it is told of", Duration::from_secs(20), || {
+        told(&fleet, "a member is lost") > 0
+    });
+    // All of this is said to the dead one, too.
+    (0..10).for_each(|number| drop(fleet.says(1, &["tenant", "add", &format!("tenant-{number}")])));
+    fleet.start(2);
+    until("its return is", Duration::from_secs(20), || {
+        told(&fleet, "a member is back") > 0
+    });
+    let log = fleet.node(0).log();
+    assert_eq!(told(&fleet, "a member is"), 2, "{log}");
+    assert_eq!(told(&fleet, "openraft"), 0, "{log}");
+}
+
+#[test]
 fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     let mut fleet = Fleet::found();
     let other = fleet.join(Holds::TheModel);
@@ -418,25 +446,46 @@ fn what_runs_on_a_drained_node_goes_on_elsewhere() {
     );
 }
 
+/// As programs do that know several nodes: one that does not listen, or says that it is ending and to try another, is passed
+/// over for the next. Anything else that is no success is a failure.
+fn ask_one_of(clients: &[Client], first: usize) -> Value {
+    let body = with_model(prompt());
+    let mut answers = (0..clients.len()).filter_map(|step| {
+        let client = &clients[(first + step) % clients.len()];
+        let answer = client.post_if_there("/v1/completions", &body)?;
+        let is_ending = answer.status == 503 && answer.text.contains("this node is ending; try another");
+        (!is_ending).then_some(answer)
+    });
+    answers.next().expect("some node listens").ok()
+}
+
 #[test]
-fn nodes_restart_one_by_one_and_no_request_fails() {
+fn all_nodes_restart_one_by_one_and_no_request_fails() {
     let mut fleet = Fleet::found();
     fleet.join(Holds::TheModel);
     fleet.join(Holds::Nothing);
     fleet.until_voters(3);
-    fleet.until_ready(2, 2);
-    let client = fleet.client(2);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let until_ready = |fleet: &Fleet| (0..3).for_each(|place| fleet.until_ready(place, 2));
+    until_ready(&fleet);
+    let clients: Vec<Client> = (0..3).map(|place| fleet.client_of(place)).collect();
+    let stop = AtomicBool::new(false);
     let served = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let mut served = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                assert!(text_of(&client.complete(prompt())).contains("Paris"));
-                served += 1;
-            }
-            served
-        });
-        for place in 0..2 {
+        let _stop = StopOnDrop(&stop);
+        // Each begins with a node of its own, so all of them are asked all the time.
+        let asking: Vec<_> = (0..3)
+            .map(|first| {
+                let (clients, stop) = (&clients, &stop);
+                scope.spawn(move || {
+                    let mut served = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        assert!(text_of(&ask_one_of(clients, first)).contains("Paris"));
+                        served += 1;
+                    }
+                    served
+                })
+            })
+            .collect();
+        for place in 0..3 {
             let mut node = fleet.take(place);
             node.signal("TERM");
             let status = node
@@ -445,11 +494,26 @@ fn nodes_restart_one_by_one_and_no_request_fails() {
             assert!(status.success(), "{}", node.log());
             drop(node);
             fleet.start(place);
-            fleet.until_ready(2, 2);
+            until_ready(&fleet);
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        asking.join().expect("no request has failed")
+        stop.store(true, Ordering::Relaxed);
+        let served = asking
+            .into_iter()
+            .map(|asking| asking.join().expect("no request has failed"));
+        served.collect::<Vec<u32>>()
     });
-    println!("{served} requests were served meanwhile, none failed");
-    assert!(served > 0, "somebody has asked meanwhile");
+    println!("{served:?} requests were served meanwhile, none failed");
+    assert!(
+        served.iter().all(|served| *served > 0),
+        "all have asked meanwhile: {served:?}"
+    );
+}
+
+/// A test that fails leaves nobody asking.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,8 +1,14 @@
 //! Which commands count.
 
 use super::{ClusterState, Rejected};
-use proto::cluster::{Authorities, ClusterCommand, KeyRecord, MemberAt, NewMember, NodeModels, Role};
+use crate::rotation;
+use proto::cluster::{
+    Authorities, AuthoritiesStep, ClusterCommand, KeyRecord, MemberAt, NewMember, NodeModels, Role,
+};
 use proto::{NodeId, TenantId};
+
+/// From this feature level on authorities change by steps that leave nobody out.
+const STEPS_LEVEL: u32 = 2;
 
 impl ClusterState {
     /// Would [`ClusterState::apply`] take it now? Holds until the next `apply`.
@@ -36,7 +42,8 @@ impl ClusterState {
                     key_id: key.key_id.clone(),
                 }),
             },
-            ClusterCommand::SetAuthorities(authorities) => accepts_authorities(authorities),
+            ClusterCommand::SetAuthorities(authorities) => self.accepts_authorities(authorities),
+            ClusterCommand::StepAuthorities(step) => self.accepts_step(step),
             ClusterCommand::SetFeatureLevel(feature) => self.accepts_level(feature.level),
             ClusterCommand::Profile(profile) => self.knows_member(profile.node),
             ClusterCommand::Deploy(deployment) => self.accepts_deployment(deployment),
@@ -159,11 +166,21 @@ impl ClusterState {
             false => Err(Rejected::LevelUnfit { level }),
         }
     }
-}
 
-fn accepts_authorities(authorities: &Authorities) -> Result<(), Rejected> {
-    match authorities.certificates.len() {
-        1 | 2 => Ok(()),
-        count => Err(Rejected::AuthoritiesUnfit { count: count as u64 }),
+    /// From feature level 2 on they go step by step.
+    fn accepts_authorities(&self, authorities: &Authorities) -> Result<(), Rejected> {
+        match authorities.certificates.len() {
+            1 | 2 if self.level < STEPS_LEVEL => Ok(()),
+            1 | 2 => Err(Rejected::AuthoritiesLeap),
+            count => Err(Rejected::AuthoritiesUnfit { count: count as u64 }),
+        }
+    }
+
+    fn accepts_step(&self, step: &AuthoritiesStep) -> Result<(), Rejected> {
+        let is_next = step.after == self.authorities_at;
+        match is_next && rotation::is_step(&self.authorities, &step.certificates) {
+            true => Ok(()),
+            false => Err(Rejected::AuthoritiesLeap),
+        }
     }
 }

@@ -14,6 +14,7 @@ impl ClusterState {
             deployments: self.deployments.values().cloned().collect(),
             profiles: self.profiles.values().cloned().collect(),
             placements: self.placements.values().cloned().collect(),
+            authorities_at: self.authorities_at,
         }))
     }
 
@@ -57,6 +58,7 @@ impl ClusterState {
                     .into_iter()
                     .map(|placement| (placement.replica, placement))
                     .collect(),
+                authorities_at: image.authorities_at,
                 ..ClusterState::of_first_image(image.first)
             },
         }

@@ -42,6 +42,7 @@ pub struct ClusterState {
     version: u64,
     level: u32,
     authorities: Vec<Vec<u8>>,
+    authorities_at: u64,
     members: BTreeMap<NodeId, MemberRecord>,
     node_max: NodeId,
     tokens: BTreeMap<String, TokenRecord>,
@@ -117,6 +118,11 @@ impl ClusterState {
                 self.authorities = authorities.certificates.clone();
                 Applied::Done
             }
+            ClusterCommand::StepAuthorities(step) => {
+                self.authorities = step.certificates.clone();
+                self.authorities_at = self.version;
+                Applied::Done
+            }
             ClusterCommand::SetFeatureLevel(feature) => {
                 self.level = feature.level;
                 Applied::Done
@@ -151,6 +157,11 @@ impl ClusterState {
     /// DER certificates of those whose signatures count, the one that signs first.
     pub fn authorities(&self) -> &[Vec<u8>] {
         &self.authorities
+    }
+
+    /// What the next step of a rotation follows upon: see [`proto::cluster::AuthoritiesStep`].
+    pub fn authorities_at(&self) -> u64 {
+        self.authorities_at
     }
 
     /// By id.

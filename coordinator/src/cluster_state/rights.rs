@@ -35,6 +35,7 @@ impl ClusterState {
             ClusterCommand::Found(_)
             | ClusterCommand::Join(_)
             | ClusterCommand::SetAuthorities(_)
+            | ClusterCommand::StepAuthorities(_)
             | ClusterCommand::SetFeatureLevel(_)
             | ClusterCommand::Place(_)
             | ClusterCommand::Unplace(_) => Asker::Voter,

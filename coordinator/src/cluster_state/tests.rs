@@ -1,3 +1,4 @@
+mod authorities;
 mod placing;
 mod rights;
 

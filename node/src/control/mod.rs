@@ -54,6 +54,8 @@ pub enum ControlRequest {
     BeginRotation,
     /// Answered with nothing.
     FinishRotation,
+    /// Answered with nothing.
+    AbandonRotation,
     /// Answered with a [`report::Backup`].
     Backup,
 }

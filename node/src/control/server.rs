@@ -9,8 +9,8 @@ use super::report::{
 use super::{ControlAnswer, ControlRequest, socket};
 use crate::actors::board::{Board, Phase, ReplicaView, Where};
 use crate::clock::Clock;
-use crate::peers::custody::Custody;
-use crate::peers::{DataFolder, rotation};
+use crate::peers::rotation::Rotation;
+use crate::peers::{DataFolder, Desk};
 use crate::placement::deploy::Deploying;
 use crate::placement::outlook;
 use crate::state::keys::LocalKey;
@@ -44,7 +44,7 @@ pub struct ControlServer {
     pub state: Arc<NodeState>,
     pub clock: Clock,
     pub local_key: Arc<LocalKey>,
-    pub custody: Custody,
+    pub desk: Arc<Desk>,
     pub folder: Arc<DataFolder>,
     pub deploying: Arc<Deploying>,
     /// Absolute, since commands run elsewhere.
@@ -137,12 +137,18 @@ impl ControlServer {
             ControlRequest::PlanModel(wish) => told(self.deploying.plan(&wish).await),
             ControlRequest::DeployModel(wish) => told(self.deploying.deploy(&wish).await),
             ControlRequest::UndeployModel { model } => told(self.deploying.undeploy(model).await),
-            ControlRequest::BeginRotation => {
-                let begun = rotation::begin(&self.state, &self.custody, &self.folder).await;
-                told(begun)
-            }
-            ControlRequest::FinishRotation => told(rotation::finish(&self.state).await),
+            ControlRequest::BeginRotation => told(self.rotation().begin().await),
+            ControlRequest::FinishRotation => told(self.rotation().finish().await),
+            ControlRequest::AbandonRotation => told(self.rotation().abandon().await),
             ControlRequest::Backup => told(nodes::backup(&self.state).await),
+        }
+    }
+
+    fn rotation(&self) -> Rotation<'_> {
+        Rotation {
+            state: &self.state,
+            desk: &self.desk,
+            folder: &self.folder,
         }
     }
 

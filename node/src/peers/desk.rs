@@ -15,7 +15,7 @@ use crate::raft::{AppliedState, Member, propose};
 use crate::shard_host::hub::Hub;
 use crate::shard_host::stage::StagePorts;
 use crate::transport::{Class, FrameReceiver, FrameSender, LinkError, Service};
-use crate::trust::{Identity, SpkiHash, authority, spki_of, token};
+use crate::trust::{Authority, Bundle, Identity, SpkiHash, authority, spki_of, token};
 use coordinator::cluster_state::{Applied, ClusterState};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,7 +25,7 @@ use proto::join::{
     JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing,
     Welcome,
 };
-use proto::peer::{Hello, ModelText, PeerAnswer, PeerRequest, Refusal, Replica, SignedBy};
+use proto::peer::{Hello, ModelText, Papers, PeerAnswer, PeerRequest, Refusal, Replica, SignedBy};
 use proto::weights::{Holding, ManifestAnswer};
 use proto::wire::Kind;
 use proto::{NodeId, ReplicaId};
@@ -40,6 +40,7 @@ const NAMED_MAX: usize = 32;
 /// Answers from the moment it is told who this node is; before that, it refuses.
 pub struct Desk {
     identity: Arc<Identity>,
+    bundle: Arc<Bundle>,
     member: OnceLock<Member<PeerLinks>>,
     pub custody: Custody,
     pub texts: Texts,
@@ -53,9 +54,10 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(identity: Arc<Identity>, custody: Custody) -> Desk {
+    pub fn new(identity: Arc<Identity>, bundle: Arc<Bundle>, custody: Custody) -> Desk {
         Desk {
             identity,
+            bundle,
             member: OnceLock::new(),
             custody,
             texts: Texts::default(),
@@ -151,12 +153,13 @@ impl Desk {
                 Some(outlook) => PeerAnswer::Outlook(Box::new(outlook)),
                 None => refused("this node does not lead"),
             },
+            PeerRequest::Papers(_) => PeerAnswer::Papers(Box::new(self.papers())),
         }
     }
 
     fn authority_key(&self, from: NodeId, member: &Member<PeerLinks>) -> PeerAnswer {
         let role = member.applied.read().member(from).map(|record| record.role);
-        match (role, self.custody.hand_over()) {
+        match (role, self.custody.hand_over(&self.bundle.authorities())) {
             (Some(Role::Voter), Some(key)) => PeerAnswer::AuthorityKey(Box::new(key)),
             (Some(Role::Voter), None) => refused("this node does not hold the authority's key"),
             (Some(Role::Worker) | None, _) => refused("the authority's key is for nodes that may vote"),
@@ -177,12 +180,37 @@ impl Desk {
         }
     }
 
+    /// Whose certificate this node shows, whom it believes, and with whose key it signs.
+    pub fn papers(&self) -> Papers {
+        let believed = self.bundle.authorities();
+        let shows = self.identity.signed_by(&believed).map(|place| &believed[place]);
+        let signs_with = self.custody.first_of(&believed);
+        Papers {
+            shows: shows.and_then(|shown| spki_of(shown).ok()),
+            believes: self.bundle.spki_hashes(),
+            signs_with: signs_with.map(|authority| authority.spki_hash()),
+        }
+    }
+
+    /// Whoever is new gets a certificate of the one that signs: nobody waits until he has renewed one of another.
+    fn signing_for_new(&self) -> Result<Arc<Authority>, &'static str> {
+        let believed = self.bundle.authorities();
+        let authority = self.custody.first_of(&believed);
+        let authority =
+            authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
+        match believed.first() == Some(authority.certificate()) {
+            true => Ok(authority),
+            false => Err(
+                "the cluster changes its authority, and this node does not hold the one that signs: try \
+                          again in a moment, or make a token on another node",
+            ),
+        }
+    }
+
     async fn let_in(&self, joining: Joining) -> Result<Welcome, String> {
         let starting = "this node is still starting; try again in a moment";
         let member = self.member.get().ok_or(starting)?;
-        let authority = self.custody.authority();
-        let authority =
-            authority.ok_or("this node may not sign certificates; use the address of one that may vote")?;
+        let authority = self.signing_for_new()?;
         reads_the_log(joining.feature_level, member.applied.read().feature_level())?;
         // Before the log is asked: a request that is wrong must not use up the token.
         let spki = authority::requested_spki(&joining.csr).map_err(|error| error.to_string())?;
@@ -217,7 +245,7 @@ impl Desk {
 
     fn renewed(&self, spki: &SpkiHash, renewing: &Renewing) -> Result<Renewed, String> {
         let member = self.member.get().ok_or("this node is still starting")?;
-        let authority = self.custody.authority();
+        let authority = self.custody.first_of(&self.bundle.authorities());
         let authority = authority.ok_or("this node may not sign certificates; ask one that may vote")?;
         let asked = authority::requested_spki(&renewing.csr).map_err(|error| error.to_string())?;
         if asked != *spki {

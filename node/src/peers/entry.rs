@@ -1,5 +1,6 @@
 //! How a node comes into its cluster: it founds one, joins one, or has been a member before.
 
+use super::attendance;
 use super::certificates::{self, Renewal};
 use super::custody::Custody;
 use super::folder::{DataFolder, FolderError};
@@ -12,7 +13,7 @@ use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
 use crate::random;
 use crate::state::{NodeState, StateError};
 use crate::transport::{self, BindError, JoinError, Peers, Settings};
-use crate::trust::{Authority, Bundle, Identity, JoinToken, TrustError};
+use crate::trust::{Bundle, Identity, JoinToken, TrustError};
 use coordinator::cluster_state::{FOUNDER, Rejected};
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Founding, MemberAt, MemberIs, NewTenant};
@@ -205,12 +206,7 @@ async fn found(place: &Place<'_>, mut seat: Seat) -> Result<Entry, EntryError> {
     let now_secs = clock::unix_secs();
     let identity = own_key(folder)?;
     let custody = Custody::load(folder)?;
-    if custody.authority().is_none() {
-        let authority = Authority::make(now_secs)?;
-        authority.store(&folder.authority_certificate(), &folder.authority_key())?;
-        custody.hold(authority);
-    }
-    let authority = custody.authority().expect("it is held since just now");
+    let authority = custody.any_or_new(folder, now_secs)?;
     let certificate = authority.sign(&identity.csr()?, FOUNDER, now_secs)?;
     identity.set_chain(vec![certificate, authority.certificate().clone()])?;
     identity.store_chain(&folder.chain())?;
@@ -307,9 +303,10 @@ impl Ground {
         let Seat { folder, disk, socket } = self.seat;
         let NodeIdentity { node, members } = self.kept;
         // Before anybody is met: who may sign needs nobody's help with a certificate that has run out.
-        certificates::renew_own(&self.identity, &self.custody, &folder, node)?;
+        certificates::renew_own(&self.identity, &self.bundle, &self.custody, &folder, node)?;
         let applied = AppliedState::default();
-        let desk = Arc::new(Desk::new(Arc::clone(&self.identity), self.custody.clone()));
+        let trust = (Arc::clone(&self.identity), Arc::clone(&self.bundle));
+        let desk = Arc::new(Desk::new(trust.0, trust.1, self.custody.clone()));
         let membership = CommittedMembership {
             applied: applied.clone(),
             named: members.clone(),
@@ -381,6 +378,7 @@ impl Opened {
             // Or it was killed before it had heard anything.
             How::Returned | How::Joined => self.hear(&state).await?,
         }
+        tasks.spawn(attendance::keep(state.member.clone()));
         tasks.spawn(tell_where(Arc::clone(&state), reachable));
         tasks.spawn(certificates::keep(Renewal {
             node,

@@ -5,8 +5,10 @@
 //! identity/key.pem         the node's own key; made here, never sent
 //! identity/chain.pem       its certificate, renewed every 12 hours
 //! identity/authorities.pem whose signatures it believes
+//! identity/authorities-as-of  up to where in the log, in changes, that was read
 //! identity/joined-with     the hash of the authority that its token was for, which may have been replaced since
 //! authority/               the authority's certificate and key, on nodes that may vote
+//! authority/second/        the same of another one, while one takes over from the other
 //! raft/                    log, vote and snapshot
 //! epochs                   where the epochs of its next run may begin
 //! before-<time>/           what the node was before it was repaired or recovered
@@ -25,6 +27,24 @@ pub enum FolderError {
     Locked(PathBuf),
     #[error("{path}: {error}: check that the place exists and is yours, or choose another with --data-dir")]
     Io { path: PathBuf, error: io::Error },
+}
+
+/// Where an authority lies. While one takes over from the other there are two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthorityPlace {
+    First,
+    Second,
+}
+
+impl AuthorityPlace {
+    pub const ALL: [AuthorityPlace; 2] = [AuthorityPlace::First, AuthorityPlace::Second];
+
+    fn folder(self) -> &'static str {
+        match self {
+            AuthorityPlace::First => "authority",
+            AuthorityPlace::Second => "authority/second",
+        }
+    }
 }
 
 /// Locked for as long as this lives.
@@ -49,7 +69,9 @@ impl DataFolder {
             _lock: lock,
         };
         make_private(&folder.path.join("identity"))?;
-        make_private(&folder.path.join("authority"))?;
+        for place in AuthorityPlace::ALL {
+            make_private(&folder.path.join(place.folder()))?;
+        }
         Ok(folder)
     }
 
@@ -85,12 +107,42 @@ impl DataFolder {
         self.path.join("identity/joined-with")
     }
 
-    pub fn authority_certificate(&self) -> PathBuf {
-        self.path.join("authority/certificate.pem")
+    /// Whom this node believes was read when the log had come to so many changes; 0 where that was not written down.
+    pub fn authorities_as_of(&self) -> u64 {
+        let kept = fs::read_to_string(self.as_of());
+        kept.ok().and_then(|kept| kept.trim().parse().ok()).unwrap_or(0)
     }
 
-    pub fn authority_key(&self) -> PathBuf {
-        self.path.join("authority/key.pem")
+    /// See [`DataFolder::authorities_as_of`]. To be written before what was read: too late a place makes a node wait for
+    /// what it has, too early a one makes it forget.
+    pub fn remember_as_of(&self, version: u64) -> Result<(), FolderError> {
+        let path = self.as_of();
+        fs::write(&path, version.to_string()).map_err(|error| FolderError::Io { path, error })
+    }
+
+    fn as_of(&self) -> PathBuf {
+        self.path.join("identity/authorities-as-of")
+    }
+
+    pub fn authority_certificate(&self, place: AuthorityPlace) -> PathBuf {
+        self.path.join(place.folder()).join("certificate.pem")
+    }
+
+    pub fn authority_key(&self, place: AuthorityPlace) -> PathBuf {
+        self.path.join(place.folder()).join("key.pem")
+    }
+
+    /// What lies there is deleted, the key first. Nothing where there is none.
+    pub fn clear_authority(&self, place: AuthorityPlace) -> Result<(), FolderError> {
+        for path in [self.authority_key(place), self.authority_certificate(place)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(FolderError::Io { path, error });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     pub fn epochs(&self) -> PathBuf {

@@ -7,11 +7,13 @@
 //! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
 //! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
 //! * [`custody`]: who holds the authority's key, and how it gets there. [`rotation`]: a new one takes over.
+//! * [`attendance`]: says when a member is lost, and when it is back.
 //! * [`legacy`]: the log of nodes that knew no others.
 //! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
 //! * [`weights`]: models' files, from the stores of other nodes.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
+mod attendance;
 mod certificates;
 pub mod custody;
 mod desk;

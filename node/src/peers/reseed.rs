@@ -9,7 +9,7 @@ use super::folder::{DataFolder, FolderError};
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{OpenError, WrittenState};
-use crate::trust::{Authority, Bundle, TrustError};
+use crate::trust::{Bundle, TrustError};
 use coordinator::cluster_state::{ClusterState, Sole};
 use proto::NodeId;
 use proto::cluster::ClusterImage;
@@ -91,12 +91,7 @@ fn seed(
     let now_secs = clock::unix_secs();
     let identity = own_key(folder)?;
     let custody = Custody::load(folder)?;
-    if custody.authority().is_none() {
-        let authority = Authority::make(now_secs)?;
-        authority.store(&folder.authority_certificate(), &folder.authority_key())?;
-        custody.hold(authority);
-    }
-    let authority = custody.authority().expect("it is held since just now");
+    let authority = custody.any_or_new(folder, now_secs)?;
     let node = state.id_above(index);
     let certificate = authority.sign(&identity.csr()?, node, now_secs)?;
     identity.set_chain(vec![certificate, authority.certificate().clone()])?;

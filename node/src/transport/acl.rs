@@ -61,7 +61,8 @@ pub fn role_may_ask(role: Role, request: &PeerRequest) -> bool {
         | PeerRequest::StageAt(_)
         | PeerRequest::Holds(_)
         | PeerRequest::Manifest(_)
-        | PeerRequest::Outlook(_) => true,
+        | PeerRequest::Outlook(_)
+        | PeerRequest::Papers(_) => true,
         // A worker is told what was agreed on; it votes for nobody, tells nobody, and lets nobody in.
         PeerRequest::Raft(_) | PeerRequest::AuthorityKey(_) => role == Role::Voter,
     }

@@ -162,7 +162,8 @@ pub fn deadline_of(request: &PeerRequest) -> Duration {
         PeerRequest::Ping(_)
         | PeerRequest::SignedBy(_)
         | PeerRequest::StageAt(_)
-        | PeerRequest::Outlook(_) => Duration::from_secs(1),
+        | PeerRequest::Outlook(_)
+        | PeerRequest::Papers(_) => Duration::from_secs(1),
         PeerRequest::Raft(_) | PeerRequest::ReadIndex(_) | PeerRequest::Holds(_) => Duration::from_secs(5),
         PeerRequest::Command(_)
         | PeerRequest::ModelText(_)

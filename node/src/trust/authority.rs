@@ -54,6 +54,12 @@ impl Authority {
         Authority::new(certificate.der().clone(), key)
     }
 
+    /// As [`Authority::make`], and later than `old` whatever the clock says: of two, the new one is told by that.
+    pub fn make_after(old: &CertificateDer<'_>, now_secs: u64) -> Result<Authority, TrustError> {
+        let old_secs = Facts::of(old)?.not_before_secs;
+        Authority::make(now_secs.max(old_secs.saturating_add(CLOCK_DIFFERENCE_SECS + 1)))
+    }
+
     /// From two PEM files, as [`Authority::store`] writes them.
     pub fn load(certificate: &Path, key: &Path) -> Result<Authority, TrustError> {
         let certificate_text = pem_file::read(certificate)?;

@@ -1,6 +1,6 @@
 //! A node's own key and its current certificate.
 
-use super::certificate::{Facts, is_issued_by};
+use super::certificate::Facts;
 use super::{SpkiHash, TrustError, pem_file};
 use proto::NodeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
@@ -113,10 +113,7 @@ impl Identity {
     /// Which of these has signed the current certificate; its place in the list.
     pub fn signed_by(&self, authorities: &[CertificateDer<'_>]) -> Option<usize> {
         let shown = self.shown()?;
-        let certificate = shown.certified.cert.first()?;
-        authorities
-            .iter()
-            .position(|authority| is_issued_by(certificate, authority))
+        super::signer_of(shown.certified.cert.first()?, authorities)
     }
 
     /// Whom the current certificate names.

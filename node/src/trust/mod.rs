@@ -19,6 +19,7 @@ pub use identity::Identity;
 pub use token::JoinToken;
 pub use verify::PeerIdentity;
 
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -46,6 +47,19 @@ pub enum TrustError {
 /// The hash of the public key in a certificate (DER).
 pub fn spki_of(certificate: &[u8]) -> Result<SpkiHash, TrustError> {
     Ok(certificate::Facts::of(&certificate.into())?.spki)
+}
+
+/// Seconds since 1970 from which a certificate (DER) holds. Of two authorities of a cluster the new one's are more: see
+/// [`Authority::make_after`].
+pub fn made_at(certificate: &[u8]) -> Result<u64, TrustError> {
+    Ok(certificate::Facts::of(&certificate.into())?.not_before_secs)
+}
+
+/// Which of these has signed a certificate; its place in the list.
+pub fn signer_of(certificate: &CertificateDer<'_>, authorities: &[CertificateDer<'_>]) -> Option<usize> {
+    authorities
+        .iter()
+        .position(|authority| certificate::is_issued_by(certificate, authority))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

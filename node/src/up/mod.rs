@@ -2,6 +2,7 @@
 
 mod announce;
 mod front;
+mod meeting;
 mod model;
 mod models;
 mod naming;

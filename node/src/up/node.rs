@@ -2,6 +2,7 @@
 
 use super::announce::{self, Output, Ready, ReadyModel};
 use super::front;
+use super::meeting;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
 use super::replicas::{OwnReplicas, Sorted};
@@ -149,7 +150,7 @@ impl Node {
             state: Arc::clone(&entry.state),
             clock,
             local_key: Arc::clone(&gateway.local_key),
-            custody: entry.desk.custody.clone(),
+            desk: Arc::clone(&entry.desk),
             folder: Arc::clone(&entry.folder),
             deploying: Arc::clone(&deploying),
             certificate: own_certificate(config)?,
@@ -291,6 +292,10 @@ impl Node {
         let router = http::router(self.gateway.clone(), self.limits.clone());
         let address = self.http.local_addr()?;
         let scheme = self.transport.scheme();
+        tokio::select! {
+            () = meeting::meet_others(&self.gateway) => {}
+            () = signals.next() => return Ok(()),
+        }
         let (listener, transport, limits) = (self.http, self.transport, self.limits);
         let mut serving = tokio::spawn(http::serve(listener, transport, router, limits, async move {
             let _ = stopped.await;

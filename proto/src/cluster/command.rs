@@ -30,7 +30,8 @@ pub enum ClusterCommand {
     RemoveTenant(Box<TenantIs>),
     AddKey(Box<KeyRecord>),
     RevokeKey(Box<KeyId>),
-    /// Whose signatures on certificates count: one authority, or two while one takes over from the other.
+    /// Whose signatures on certificates count: one authority, or two while one takes over from the other. Below feature
+    /// level 2.
     SetAuthorities(Box<Authorities>),
     /// From now on commands up to this level may be logged.
     SetFeatureLevel(Box<FeatureLevel>),
@@ -43,6 +44,8 @@ pub enum ClusterCommand {
     /// A new replica of a deployed model, or another place for one that was placed before.
     Place(Box<Placement>),
     Unplace(Box<Unplace>),
+    /// What takes the place of [`ClusterCommand::SetAuthorities`] from feature level 2 on.
+    StepAuthorities(Box<AuthoritiesStep>),
 }
 
 /// A command as it is logged. However often it is proposed, because an answer was lost, it counts once.
@@ -80,7 +83,8 @@ impl ClusterCommand {
             | ClusterCommand::Deploy(_)
             | ClusterCommand::Undeploy(_)
             | ClusterCommand::Place(_)
-            | ClusterCommand::Unplace(_) => PLACING_LEVEL,
+            | ClusterCommand::Unplace(_)
+            | ClusterCommand::StepAuthorities(_) => PLACING_LEVEL,
         }
     }
 }
@@ -167,6 +171,15 @@ pub struct KeyId {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Authorities {
     /// DER certificates, the one that signs first.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// One step of a rotation, by who has looked before it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct AuthoritiesStep {
+    /// How many changes the log held after the last step: none has come since whoever proposes this has looked.
+    pub after: u64,
+    /// As in [`Authorities`].
     pub certificates: Vec<Vec<u8>>,
 }
 

@@ -43,4 +43,6 @@ pub struct ImageV2 {
     pub profiles: Vec<NodeProfile>,
     /// Each has its replica among those of the first part.
     pub placements: Vec<Placement>,
+    /// As in [`super::AuthoritiesStep::after`]; 0: none was taken yet.
+    pub authorities_at: u64,
 }

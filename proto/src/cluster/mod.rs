@@ -8,7 +8,9 @@ mod placement;
 mod rates;
 mod record;
 
-pub use command::{Authorities, FeatureLevel, Founding, MemberAt, MemberIs, PLACING_LEVEL, Proposal};
+pub use command::{
+    Authorities, AuthoritiesStep, FeatureLevel, Founding, MemberAt, MemberIs, PLACING_LEVEL, Proposal,
+};
 pub use command::{
     ClusterCommand, Drain, KeyId, NewMember, NewTenant, NodeModels, Resume, TenantIs, TokenIs, Undeploy,
     Unplace,

@@ -90,6 +90,11 @@ pub enum Rejected {
     )]
     PlacementUnknown { replica: ReplicaId },
     #[error(
+        "the cluster's authorities were changed by somebody else meanwhile, and this would leave nodes out: repeat the command, \
+         which looks anew"
+    )]
+    AuthoritiesLeap,
+    #[error(
         "this is for nodes that may vote, and node {node} is a worker: run the command on one of them (`cluster node list` \
          shows which)"
     )]

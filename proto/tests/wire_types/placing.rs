@@ -2,10 +2,10 @@
 
 use super::{Check, entry};
 use proto::cluster::{
-    AttentionRates, ClusterCommand, ClusterImage, Deployment, ImageV1, ImageV2, InputTerms, KvCacheFormat,
-    LinkProfile, MatrixFormat, ModelRecord, ModelShape, NodeProfile, NodeRates, OverBudget, Placement,
-    Prediction, ProductKind, ProductRates, Products, Proposal, Rejected, RowBytes, StagePlace, Undeploy,
-    Unplace, WorkspaceShape,
+    AttentionRates, AuthoritiesStep, ClusterCommand, ClusterImage, Deployment, ImageV1, ImageV2, InputTerms,
+    KvCacheFormat, LinkProfile, MatrixFormat, ModelRecord, ModelShape, NodeProfile, NodeRates, OverBudget,
+    Placement, Prediction, ProductKind, ProductRates, Products, Proposal, Rejected, RowBytes, StagePlace,
+    Undeploy, Unplace, WorkspaceShape,
 };
 use proto::engine::{FromEngine, PipelineUse, ToEngine};
 use proto::peer::*;
@@ -171,12 +171,20 @@ fn placement() -> Placement {
 
 pub fn each_of_placing(check: &mut impl Check) {
     let (model, replica) = ("m".to_owned(), ReplicaId(3));
+    let step = AuthoritiesStep {
+        after: 6,
+        certificates: vec![vec![1], vec![2]],
+    };
     let commands = [
         ("profile", ClusterCommand::Profile(Box::new(profile()))),
         ("deploy", ClusterCommand::Deploy(Box::new(deployment()))),
         ("undeploy", ClusterCommand::Undeploy(Box::new(Undeploy { model }))),
         ("place", ClusterCommand::Place(Box::new(placement()))),
         ("unplace", ClusterCommand::Unplace(Box::new(Unplace { replica }))),
+        (
+            "step_authorities",
+            ClusterCommand::StepAuthorities(Box::new(step)),
+        ),
     ];
     for (name, command) in commands {
         let kept = entry(Payload::Command(Box::new(Proposal { id: 5, command })));
@@ -195,6 +203,7 @@ pub fn each_of_placing(check: &mut impl Check) {
         deployments: vec![deployment()],
         profiles: vec![profile()],
         placements: vec![placement()],
+        authorities_at: 8,
     };
     check.check(
         "kept_image_2",
@@ -283,4 +292,13 @@ fn outlook(check: &mut impl Check) {
     };
     let answer = PeerAnswer::Outlook(Box::new(outlook));
     check.check("outlook_answer", Kind::PeerAnswer, answer);
+    let asked = PeerRequest::Papers(Box::new(ReadRequest {}));
+    check.check("papers", Kind::PeerRequest, asked);
+    let papers = Papers {
+        shows: Some([7; 32]),
+        believes: vec![[7; 32], [8; 32]],
+        signs_with: None,
+    };
+    let answer = PeerAnswer::Papers(Box::new(papers));
+    check.check("papers_answer", Kind::PeerAnswer, answer);
 }

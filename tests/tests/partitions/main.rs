@@ -9,6 +9,7 @@ mod faults;
 
 use clients::{Client, Known};
 use faults::Faults;
+use serde_json::json;
 use sim::{History, Random};
 use std::fs;
 use std::ops::Range;
@@ -20,6 +21,8 @@ use tests::{Fleet, until};
 /// Each kind of fault twice.
 const ROUNDS: u32 = 16;
 const CLIENTS: u64 = 5;
+/// Certificates hold for one.
+const DAYS_OFF: i64 = 6;
 
 fn seeds() -> Range<u64> {
     let number = |name: &str| {
@@ -99,6 +102,39 @@ fn a_clock_that_was_ahead_for_a_while_shuts_nobody_out() {
     fleet.kill(2);
     fleet.start(2);
     fleet.says(2, &["tenant", "add", "after"]);
+}
+
+/// Those that may vote sign for themselves, and then for the one that may not.
+#[test]
+fn a_cluster_that_was_off_until_all_certificates_ran_out_comes_back_by_itself() {
+    let mut fleet = Fleet::of_three_serving_exposed();
+    let token = fleet.says(1, &["token", "create", "--role", "worker"]);
+    fleet.join_by(&token);
+    fleet.says(0, &["tenant", "add", "before"]);
+    let chain = |place: usize| fleet.data_folder(place).join("identity/chain.pem");
+    let chains: Vec<_> = (0..4).map(chain).collect();
+    let read = || -> Vec<_> {
+        let certificates = chains.iter().map(|chain| fs::read(chain).expect("a certificate"));
+        certificates.collect()
+    };
+    let ran_out = read();
+    (0..4).for_each(|place| fleet.kill(place));
+    (0..4).for_each(|place| fleet.weather(place).set_clock_ahead(DAYS_OFF * 24 * 60 * 60));
+    fleet.start_all();
+    for place in 0..4 {
+        fleet.says(place, &["tenant", "add", &format!("after-{place}")]);
+        let tenants = fleet.says(place, &["tenant", "list"]);
+        assert!(tenants.contains("before"), "{tenants}");
+        let body = json!({"prompt": "The capital of France is", "max_tokens": 12, "temperature": 0});
+        let answer = fleet.client(place).complete(body);
+        assert!(
+            answer["choices"][0]["text"].to_string().contains("Paris"),
+            "{answer}"
+        );
+    }
+    let renewed = read();
+    let is_new = |place: usize| renewed[place] != ran_out[place];
+    assert!((0..4).all(is_new), "every node has another certificate");
 }
 
 /// They are not heard, and cannot be thought to agree.

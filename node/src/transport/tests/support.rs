@@ -282,7 +282,8 @@ impl Service for Recorder {
                 | PeerRequest::StageAt(_)
                 | PeerRequest::Holds(_)
                 | PeerRequest::Manifest(_)
-                | PeerRequest::Outlook(_) => refusal(),
+                | PeerRequest::Outlook(_)
+                | PeerRequest::Papers(_) => refusal(),
             }
         })
     }
