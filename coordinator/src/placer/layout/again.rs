@@ -3,7 +3,7 @@
 use super::Device;
 use super::cut::{self, Part};
 use super::forecast::Forecast;
-use super::sizes::{Room, Sizes, Work};
+use super::sizes::{Room, Sizes};
 use proto::Span;
 use proto::cluster::{ModelShape, Placement, StagePlace};
 
@@ -59,7 +59,7 @@ fn paced(
 ) -> Option<Vec<Device>> {
     let foreseen = |(device, stage): (&Device, &StagePlace)| {
         let layers = stage.layer_first..stage.layer_end;
-        sizes.step_ns(device, &layers, Work::decode(cut::MICRO_BATCH))
+        cut::mixed_ns(sizes, device, &layers)
     };
     let foreseen: Vec<u64> = devices.iter().zip(placed).map(foreseen).collect();
     let foreseen_sum: u128 = foreseen.iter().copied().map(u128::from).sum();

@@ -6,16 +6,29 @@
 //! work of their own (embeddings, output matrix), so every pair of ends is tried, with the others in between by speed.
 
 use super::Device;
-use super::sizes::{Sizes, Work, nanoseconds};
+use super::sizes::{CONTEXT_TOKENS_USUAL, Sizes, Work, nanoseconds};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// The cut is made for steps of so many streams.
+/// The cut is made for steps of so many streams …
 pub const MICRO_BATCH: u64 = 16;
+/// … and for so many tokens of prompts beside them: recorded traffic reads four and more for each that it writes. Streams go
+/// through the output matrix in every step, and of prompts next to nothing does, so that a cut for one of them alone leaves the
+/// other's stages uneven.
+const PROMPT_ROWS: u64 = 4 * MICRO_BATCH;
 
 /// Of the fastest devices, and of the roomiest.
 const ENDS_EACH: usize = 8;
+
+/// What a stage of these layers takes for what the cut is made for.
+pub fn mixed_ns(sizes: &Sizes<'_>, device: &Device, layers: &Range<u32>) -> u64 {
+    let prompt = CONTEXT_TOKENS_USUAL..CONTEXT_TOKENS_USUAL + PROMPT_ROWS;
+    let [streams, prompt] = [Work::decode(MICRO_BATCH), Work::prefill(prompt, u64::MAX)];
+    sizes
+        .step_ns(device, layers, streams)
+        .saturating_add(sizes.step_ns(device, layers, prompt))
+}
 
 /// The layers of one device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,8 +50,11 @@ pub fn best<'a>(sizes: &Sizes<'_>, devices: &[&'a Device]) -> Option<Vec<Part<'a
     };
     let mut ordered: Vec<&Device> = devices.iter().copied().filter(is_any_help).collect();
     ordered.sort_by_key(|device| {
-        let pace_ns = sizes.step_ns(device, &(0..1), Work::decode(MICRO_BATCH));
-        (pace_ns, Reverse(device.memory_bytes), device.node)
+        (
+            mixed_ns(sizes, device, &(0..1)),
+            Reverse(device.memory_bytes),
+            device.node,
+        )
     });
     let stages_max = ordered.len().min(sizes.layers() as usize);
     (2..=stages_max)
@@ -58,7 +74,7 @@ fn could_hold(sizes: &Sizes<'_>, devices: &[&Device], stages: usize) -> bool {
 /// that were measured differ a little, and load should spread.
 fn alone<'a>(sizes: &Sizes<'_>, devices: &[&'a Device]) -> Option<&'a Device> {
     let all = 0..sizes.layers();
-    let step_ns = |device: &Device| sizes.step_ns(device, &all, Work::decode(MICRO_BATCH));
+    let step_ns = |device: &Device| mixed_ns(sizes, device, &all);
     let roomy = || {
         devices
             .iter()
@@ -150,7 +166,7 @@ pub fn fastest_of<'a>(sizes: &Sizes<'_>, order: &[&'a Device], parts: Vec<Part<'
 }
 
 pub fn slowest_ns(sizes: &Sizes<'_>, parts: &[Part<'_>]) -> u64 {
-    let step_ns = |part: &Part<'_>| sizes.step_ns(part.device, &part.layers, Work::decode(MICRO_BATCH));
+    let step_ns = |part: &Part<'_>| mixed_ns(sizes, part.device, &part.layers);
     parts.iter().map(step_ns).max().unwrap_or(0)
 }
 
@@ -213,5 +229,5 @@ fn end_within(sizes: &Sizes<'_>, device: &Device, start: u32, limit_ns: u64) -> 
 
 fn is_within(sizes: &Sizes<'_>, device: &Device, layers: &Range<u32>, limit_ns: u64) -> bool {
     sizes.memory_bytes(layers, sizes.room_least()) <= device.memory_bytes
-        && sizes.step_ns(device, layers, Work::decode(MICRO_BATCH)) <= limit_ns
+        && mixed_ns(sizes, device, layers) <= limit_ns
 }

@@ -136,7 +136,7 @@ fn by_looking(sizes: &Sizes<'_>, devices: &[Device], stages: usize) -> Option<u6
                 if sizes.memory_bytes(&(start..end), sizes.room_least()) > device.memory_bytes {
                     break;
                 }
-                let step_ns = sizes.step_ns(device, &(start..end), Work::decode(cut::MICRO_BATCH));
+                let step_ns = cut::mixed_ns(&sizes, device, &(start..end));
                 let rest = go(sizes, &others, end, stages - 1);
                 best = best.into_iter().chain(rest.map(|rest| rest.max(step_ns))).min();
             }
@@ -149,7 +149,7 @@ fn by_looking(sizes: &Sizes<'_>, devices: &[Device], stages: usize) -> Option<u6
 fn slowest_ns(sizes: &Sizes<'_>, layout: &Layout, devices: &[Device]) -> u64 {
     let steps = layout.stages.iter().map(|stage| {
         let device = devices.iter().find(|device| device.node == stage.node).unwrap();
-        sizes.step_ns(device, &range(stage), Work::decode(cut::MICRO_BATCH))
+        cut::mixed_ns(sizes, device, &range(stage))
     });
     steps.max().unwrap()
 }

@@ -146,3 +146,23 @@ fn only_rows_that_are_sampled_go_through_the_output_matrix() {
     assert!(large.prefill_millitokens_per_sec * 100 > small.prefill_millitokens_per_sec * 95);
     assert!(large.decode_1_millitokens_per_sec * 2 < small.decode_1_millitokens_per_sec);
 }
+
+/// By streams alone it would be 9 to 7: each of their tokens goes through the output matrix, which is worth two layers here.
+#[test]
+fn a_cut_suits_prompts_and_streams() {
+    let mut shape = shape(vec![60 * MIB; 16]);
+    shape.head_products.weights = 100 * MIB;
+    let devices = [1, 2].map(|node| {
+        let mut device = device(node, 700);
+        for product in &mut device.rates.products {
+            product.with_128_rows_per_sec = product.with_16_rows_per_sec / 8;
+        }
+        device
+    });
+    let layout = fit(&shape, &devices, Wishes::default()).unwrap();
+    let layers = layout
+        .stages
+        .iter()
+        .map(|stage| stage.layer_end - stage.layer_first);
+    assert_eq!(layers.collect::<Vec<_>>(), [8, 8]);
+}
