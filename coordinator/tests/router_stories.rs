@@ -156,7 +156,8 @@ fn a_request_is_admitted_or_refused_as_a_whole() {
     assert_eq!(story.arrive(1, 2).len(), 2);
     let load = Load {
         running: 64,
-        step_fixed_secs: 10e-3,
+        waiting: 64,
+        step_fixed_secs: 0.5,
         ..Load::default()
     };
     story.event(RouterEvent::Load {
@@ -164,9 +165,9 @@ fn a_request_is_admitted_or_refused_as_a_whole() {
         epoch: Epoch(1),
         load,
     });
-    // Two rounds of 32 answers with 128 tokens of 10 ms each.
+    // Two rounds of as many answers as run, with the 5 tokens that the streams may have, of half a second each.
     let refusal = Refusal::Busy {
-        retry_after: Span::from_millis(2560),
+        retry_after: Span::from_secs(5),
     };
     assert_eq!(
         story.arrive(2, 2),

@@ -97,6 +97,17 @@ fn a_prompt_longer_than_the_context_is_refused_with_the_numbers() {
     assert!(message.contains("8192"), "{message}");
 }
 
+/// The model's vocabulary lacks some bytes.
+#[test]
+fn megabytes_of_text_are_refused_before_they_are_cut_into_tokens() {
+    let node = Node::start();
+    let body = json!({"model": tests::MODEL, "prompt": "a".repeat(4_000_000), "max_tokens": 1});
+    let answer = node.client().post("/v1/completions", &body);
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    let message = answer.body["error"]["message"].as_str().expect("a message");
+    assert!(message.contains("it has at least"), "{message}");
+}
+
 #[test]
 fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
     let node = Node::start();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -50,12 +50,17 @@ fn spoilt_model(folder: &TempFolder, change: impl FnOnce(&mut Vec<u8>)) -> PathB
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_named_before_anything_is_made() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
     let folder = TempFolder::new();
     let output = up(&folder, &address, &["--model", text(model_path())]);
     assert_refused(&output, &[&address, "in use"]);
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = up(&folder, ANY_PORT, &["--quic", &address]);
+    assert_refused(&output, &[&address]);
+    assert!(!folder.path().join("data").exists());
 }
 
 #[test]
@@ -129,9 +134,46 @@ fn arguments_that_cannot_be_meant_are_wrong_usage() {
         vec!["--no-such-flag"],
         vec!["--tp", "0"],
         vec!["--threads", "100000"],
+        vec!["--cpu-level", "foo", "--print-config"],
+        vec!["--no-auth=nope", "--print-config"],
     ] {
         let output = run_to_end(&[&["up"], &arguments[..]].concat());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+/// What `up --print-config` does with this in its environment and this file.
+fn printed_config(no_auth: &str, config: &Path) -> std::process::Output {
+    let mut command = std::process::Command::new(tests::cluster_binary());
+    command.args(["up", "--print-config", "--json", "--config", text(config)]);
+    command.env("CLUSTER_NO_AUTH", no_auth);
+    command.output().expect("the cluster binary runs")
+}
+
+#[test]
+fn the_environment_opens_a_node_only_in_plain_words_and_beats_the_file() {
+    let folder = TempFolder::new();
+    let config = folder.path().join("cluster.toml");
+    fs::write(&config, "no_auth = true\n").expect("the folder is ours");
+    for word in ["nope", "maybe", ""] {
+        let output = printed_config(word, &config);
+        assert_eq!(output.status.code(), Some(2), "{word}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            errors.contains("true, false, 1, 0, yes, no, on or off"),
+            "{errors}"
+        );
+    }
+    for (word, value) in [
+        ("false", "false"),
+        ("0", "false"),
+        ("off", "false"),
+        ("yes", "true"),
+    ] {
+        let output = printed_config(word, &config);
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let expected = serde_json::json!({"value": value, "origin": "environment"});
+        assert_eq!(printed["no_auth"], expected, "{word}");
     }
 }
 

@@ -10,7 +10,7 @@ use proto::{Epoch, GroupId, ReplicaId, Span};
 const RETRY_AFTER_MIN: Span = Span::from_secs(1);
 const RETRY_AFTER_MAX: Span = Span::from_secs(60);
 /// What a waiting sequence is taken to write, for the estimate of a queue's length alone.
-const OUTPUT_TOKENS_EACH: u32 = 128;
+pub(crate) const OUTPUT_TOKENS_EACH: u32 = 128;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct EngineConfig {
@@ -114,16 +114,16 @@ impl EngineConfig {
 
     /// When a place in the queue will be free again, going by the cost model.
     pub(super) fn retry_after(&self, load: &Load) -> Span {
-        retry_after(load, self.sequences_max())
+        retry_after(load, self.sequences_max(), OUTPUT_TOKENS_EACH)
     }
 }
 
-/// How long a replica with this load needs for what it has, within reason.
-pub(crate) fn retry_after(load: &Load, batch: u32) -> Span {
+/// How long a replica with this load needs for what it has, `batch` sequences side by side, within reason.
+pub(crate) fn retry_after(load: &Load, batch: u32, output_tokens_each: u32) -> Span {
     let backlog = Backlog {
         prompt_tokens: load.backlog_tokens,
         sequences: load.running + load.waiting,
-        output_tokens_each: OUTPUT_TOKENS_EACH,
+        output_tokens_each,
         batch,
     };
     StepCost::of_load(load)

@@ -12,8 +12,8 @@ mod sequence;
 mod unhindered;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};
-pub(crate) use config::retry_after;
 pub use config::{EngineConfig, PROMPT_STEP_MAX, STEP_ROOM_LEAST, STEP_TOKENS_MAX, prompt_step_through};
+pub(crate) use config::{OUTPUT_TOKENS_EACH, retry_after};
 
 use crate::Machine;
 use crate::cost::CostFit;

@@ -2,11 +2,11 @@
 
 use super::stream::{Place, Stream};
 use super::{Gate, RETRY_AFTER_LOSS, Replica, Router, RouterAction};
-use crate::engine::retry_after;
+use crate::engine::{OUTPUT_TOKENS_EACH, retry_after};
 use proto::request::{Refusal, Ticket};
 use proto::{RequestId, Span, Time};
 
-/// Sequences side by side, for an estimate where a replica has not said.
+/// Sequences side by side, for an estimate where a replica does not run more.
 const BATCH_ASSUMED: u32 = 32;
 /// Where nothing is known about the load.
 const RETRY_AFTER_UNKNOWN: Span = Span::from_secs(1);
@@ -86,10 +86,27 @@ impl Router {
 
     /// When the least busy replica of the model will be through with what it has.
     fn retry_after(&self, model: &str) -> Span {
+        let output_tokens_each = self.output_tokens_each(model);
         self.serving(model)
-            .map(|replica| retry_after(&replica.load, BATCH_ASSUMED))
+            .map(|replica| {
+                let batch = replica.load.running.max(BATCH_ASSUMED);
+                retry_after(&replica.load, batch, output_tokens_each)
+            })
             .min()
             .unwrap_or(RETRY_AFTER_UNKNOWN)
+    }
+
+    /// What the model's streams have to come on average, none of them more than is usual: some end where they may.
+    fn output_tokens_each(&self, model: &str) -> u32 {
+        let streams = self.streams.values().filter(|stream| stream.model == model);
+        let (count, tokens) = streams.fold((0, 0), |(count, tokens), stream| {
+            let coming = stream.output_tokens_left().min(OUTPUT_TOKENS_EACH);
+            (count + 1, tokens + u64::from(coming))
+        });
+        match count {
+            0 => OUTPUT_TOKENS_EACH,
+            count => tokens.div_ceil(count) as u32,
+        }
     }
 
     pub(super) fn serving(&self, model: &str) -> impl Iterator<Item = &Replica> {

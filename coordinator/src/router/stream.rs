@@ -74,6 +74,11 @@ impl Stream {
         self.ticket.tenant
     }
 
+    /// How many more tokens the client may still get.
+    pub fn output_tokens_left(&self) -> u32 {
+        self.ticket.max_new_tokens.saturating_sub(self.delivered)
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         self.ticket.deadline
     }

@@ -8,6 +8,7 @@ use crate::store::catalogue;
 use crate::store::spec::{NamedSpec, SpecError};
 use crate::trust::JoinToken;
 use crate::trust::token::TokenError;
+use kernels::cpu::{Level, UnknownLevel};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,8 @@ pub enum ConfigError {
     Spec(#[from] SpecError),
     #[error("--no-auth on {0} would let the whole network in: use a loopback address such as 127.0.0.1:8000")]
     OpenToNetwork(SocketAddr),
+    #[error("--cpu-level: {0}")]
+    CpuLevel(UnknownLevel),
     #[error("--{0} must be at least 1")]
     Zero(&'static str),
     #[error("--threads {0} is more than the {THREADS_MAX} that a replica can have")]
@@ -100,6 +103,7 @@ impl ConfigError {
     pub fn is_wrong_usage(&self) -> bool {
         match self {
             ConfigError::OpenToNetwork(_)
+            | ConfigError::CpuLevel(_)
             | ConfigError::Zero(_)
             | ConfigError::TooManyThreads(_)
             | ConfigError::HalfOfTls { .. }
@@ -204,7 +208,7 @@ impl Config {
             cpu_level: pick.maybe("cpu_level", low.cpu_level, file.cpu_level),
             auth: pick.or(
                 "no_auth",
-                low.no_auth.then_some(Auth::Open),
+                low.no_auth.map(auth),
                 file.no_auth.map(auth),
                 Auth::Keys,
             ),
@@ -220,6 +224,9 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let (tp, threads) = (self.tp.value, self.threads.value);
+        if let Some(level) = &self.cpu_level.value {
+            level.parse::<Level>().map_err(ConfigError::CpuLevel)?;
+        }
         if tp == 0 {
             return Err(ConfigError::Zero("tp"));
         }
@@ -459,123 +466,4 @@ impl Pick<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::shown;
-    use clap::{Args, Command, FromArgMatches};
-
-    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
-        let command = UpArgs::augment_args(Command::new("up").no_binary_name(true));
-        let matches = command
-            .try_get_matches_from(arguments)
-            .expect("arguments that clap takes");
-        let low = UpArgs::from_arg_matches(&matches).expect("arguments that clap takes");
-        let machine = Machine {
-            home: Some("/home/a".into()),
-            cpus: 4,
-        };
-        Config::resolve(low, &Sources::of(&matches), &machine)
-    }
-
-    fn file(name: &str, text: &str) -> String {
-        let path = std::env::temp_dir().join(format!("cluster-config-{name}-{}.toml", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        path.to_string_lossy().into_owned()
-    }
-
-    #[test]
-    fn defaults_need_nothing() {
-        let config = resolve(&[]).unwrap();
-        assert_eq!(config.models.value[0].name, "smollm2-135m");
-        assert_eq!(config.http.value.to_string(), "127.0.0.1:8000");
-        assert_eq!(
-            config.data_dir.value,
-            PathBuf::from("/home/a/.local/share/cluster")
-        );
-        assert_eq!(
-            (config.threads.value, config.threads.origin),
-            (4, Origin::Default)
-        );
-        assert_eq!(config.auth.value, Auth::Keys);
-    }
-
-    #[test]
-    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let path = file(
-            "order",
-            "tp = 2\nthreads = 3\nno_auth = true\nkv_cache = \"int8\"\n",
-        );
-        let config = resolve(&["--config", &path, "--threads", "8"]).unwrap();
-        assert_eq!((config.threads.value, config.threads.origin), (8, Origin::Flag));
-        assert_eq!((config.tp.value, config.tp.origin), (2, Origin::File));
-        assert_eq!(
-            (config.kv_cache.value, config.kv_cache.origin),
-            (KvCache::Int8, Origin::File)
-        );
-        assert_eq!(
-            (config.auth.value, config.auth.origin),
-            (Auth::Open, Origin::File)
-        );
-        assert_eq!(config.http.origin, Origin::Default);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn an_open_node_on_the_network_is_refused() {
-        let error = resolve(&["--no-auth", "--http", "0.0.0.0:8000"]).unwrap_err();
-        assert!(matches!(error, ConfigError::OpenToNetwork(_)));
-        assert!(resolve(&["--no-auth", "--http", "[::1]:0"]).is_ok());
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        assert_eq!(resolve(&["--tp", "0"]), Err(ConfigError::Zero("tp")));
-        assert_eq!(
-            resolve(&["--threads", "1025"]),
-            Err(ConfigError::TooManyThreads(1025))
-        );
-        assert_eq!(
-            resolve(&["--tp", "3", "--threads", "2"]),
-            Err(ConfigError::FewerThreadsThanRanks { tp: 3, threads: 2 })
-        );
-        assert!(matches!(
-            resolve(&["--model", "a.gguf", "--model", "b/a.gguf"]),
-            Err(ConfigError::TwiceNamed(_))
-        ));
-        assert!(matches!(
-            resolve(&["--config", "/nowhere.toml"]),
-            Err(ConfigError::File { .. })
-        ));
-    }
-
-    #[test]
-    fn no_setting_is_left_out_of_what_is_printed() {
-        let shown = resolve(&[]).unwrap().shown();
-        let command = UpArgs::augment_args(Command::new("up"));
-        for id in command.get_arguments().map(|argument| argument.get_id().as_str()) {
-            let is_shown = shown.iter().any(|setting| setting.name == id);
-            assert!(is_shown || id == "config", "{id} is missing");
-        }
-    }
-
-    #[test]
-    fn every_setting_is_printed_with_its_origin() {
-        let shown = resolve(&["--tp", "2"]).unwrap().shown();
-        let json = shown::json(&shown);
-        assert_eq!(
-            json["tp"],
-            serde_json::json!({"value": "2", "origin": "command line"})
-        );
-        assert_eq!(json["http"]["origin"], "default");
-        let lines: Vec<String> = shown.iter().map(Shown::line).collect();
-        assert!(
-            lines.contains(&"tp                          2  (command line)".to_owned()),
-            "{lines:?}"
-        );
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.starts_with("store") && line.ends_with("(default)"))
-        );
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use super::address;
 use super::byte_size::ByteSize;
+use super::flag;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 use kernels::KvFormat;
@@ -74,8 +75,16 @@ pub struct UpArgs {
     #[arg(long, value_name = "LEVEL", env = "CLUSTER_CPU_LEVEL", hide = true)]
     pub cpu_level: Option<String>,
     /// Serve everybody, without API keys; only on a loopback address
-    #[arg(long, env = "CLUSTER_NO_AUTH", value_parser = clap::builder::FalseyValueParser::new())]
-    pub no_auth: bool,
+    #[arg(
+        long,
+        env = "CLUSTER_NO_AUTH",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = flag::parse
+    )]
+    pub no_auth: Option<bool>,
     /// Send spans of requests to this collector: OTLP over HTTP or HTTPS, as in http://127.0.0.1:4318 [default: none]
     #[arg(long, value_name = "URL", env = "CLUSTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod byte_size;
 pub mod file;
+mod flag;
 pub mod high;
 pub mod low;
 pub mod shown;

@@ -156,14 +156,7 @@ fn top_logprobs(request: &ChatRequest) -> Result<Option<u8>, ApiError> {
 }
 
 fn output_length(shared: &Shared) -> Result<OutputLength, ApiError> {
-    let given = [
-        ("max_completion_tokens", shared.max_completion_tokens),
-        ("max_tokens", shared.max_tokens),
-    ];
-    match given
-        .into_iter()
-        .find_map(|(param, tokens)| Some((param, tokens?.get() as u32)))
-    {
+    match shared.output_tokens_max() {
         None => Ok(OutputLength::RestOfContext),
         Some((param, 0)) => Err(ApiError::invalid(param, format!("`{param}` must be at least 1"))),
         Some((param, tokens)) => Ok(OutputLength::Asked { tokens, param }),

@@ -45,12 +45,13 @@ pub enum Delivery {
     Stream(UsageChunks),
 }
 
-/// When a stream tells the usage.
+/// When a stream tells the usage; at its end in a chunk without choices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UsageChunks {
     Never,
     AtEnd,
-    OnEveryChunk,
+    OnEveryChoice,
+    OnEveryChoiceAndAtEnd,
 }
 
 impl Common {
@@ -135,7 +136,8 @@ fn delivery(shared: &Shared) -> Delivery {
     let options = shared.stream_options.unwrap_or_default();
     let is_continuous = options.continuous_usage_stats.unwrap_or(false);
     Delivery::Stream(match (options.include_usage.unwrap_or(false), is_continuous) {
-        (_, true) => UsageChunks::OnEveryChunk,
+        (true, true) => UsageChunks::OnEveryChoiceAndAtEnd,
+        (false, true) => UsageChunks::OnEveryChoice,
         (true, false) => UsageChunks::AtEnd,
         (false, false) => UsageChunks::Never,
     })
@@ -143,8 +145,8 @@ fn delivery(shared: &Shared) -> Delivery {
 
 fn class(tier: Option<ServiceTier>) -> ServiceClass {
     match tier {
-        None | Some(ServiceTier::Auto | ServiceTier::Default) => ServiceClass::Default,
-        Some(ServiceTier::Priority) => ServiceClass::Priority,
+        None | Some(ServiceTier::Auto | ServiceTier::Default | ServiceTier::Scale) => ServiceClass::Default,
+        Some(ServiceTier::Priority | ServiceTier::Fast) => ServiceClass::Priority,
         Some(ServiceTier::Flex) => ServiceClass::Flex,
     }
 }

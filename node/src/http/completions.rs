@@ -88,17 +88,10 @@ pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Jo
 }
 
 fn output_length(shared: &Shared, echo: EchoPrompt) -> Result<OutputLength, ApiError> {
-    let given = [
-        ("max_tokens", shared.max_tokens),
-        ("max_completion_tokens", shared.max_completion_tokens),
-    ];
-    let Some((param, tokens)) = given
-        .into_iter()
-        .find_map(|(param, tokens)| Some((param, tokens?)))
-    else {
+    let Some((param, tokens)) = shared.output_tokens_max() else {
         return Ok(OutputLength::UpTo(OUTPUT_TOKENS_DEFAULT));
     };
-    match (tokens.get() as u32, echo) {
+    match (tokens, echo) {
         (0, EchoPrompt::No) => Err(ApiError::invalid(
             param,
             format!("`{param}` must be at least 1; 0 is for `echo`, which scores the prompt alone"),

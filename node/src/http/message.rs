@@ -54,14 +54,19 @@ fn message(index: usize, given: RequestMessage, json: &mut FreeJson) -> Result<M
         let message = "`function_call` is not supported; give what was called as `tool_calls`";
         return Err(ApiError::unsupported(&param("function_call"), message));
     }
-    if given.content.is_none() && calls.is_empty() {
-        let message = "`content` must be a string or a list of parts";
-        return Err(ApiError::invalid(&param("content"), message));
-    }
+    let content = match (given.content, given.role) {
+        (Some(content), _) => Some(content.0),
+        // Templates tell an assistant that only called from one that said nothing.
+        (None, Role::Assistant) => given.refusal.or_else(|| calls.is_empty().then(String::new)),
+        (None, Role::System | Role::Developer | Role::User | Role::Tool | Role::Function) => {
+            let message = "`content` must be a string or a list of parts";
+            return Err(ApiError::invalid(&param("content"), message));
+        }
+    };
     let calls = calls.into_iter().enumerate();
     Ok(Message {
         role: given.role.name().to_string(),
-        content: given.content.map(|content| content.0),
+        content,
         name: given.name,
         reasoning_content: given.reasoning_content.or(given.reasoning),
         tool_calls: calls

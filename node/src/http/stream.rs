@@ -1,6 +1,6 @@
 //! An answer as server-sent events.
 
-use super::choice::Fragment;
+use super::choice::{FinishReason, Fragment};
 use super::common::UsageChunks;
 use super::dialect::{Dialect, Logprobs};
 use super::extras::TokenIds;
@@ -20,6 +20,7 @@ use std::time::Duration;
 /// that goes away cancels its request.
 pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> Response {
     let writer = Writer {
+        open: session.choices(),
         session,
         usage,
         keep_alive,
@@ -40,6 +41,8 @@ pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> R
 
 struct Writer {
     session: Session,
+    /// Choices whose end has not been written.
+    open: usize,
     usage: UsageChunks,
     keep_alive: Duration,
     state: State,
@@ -75,7 +78,7 @@ impl Writer {
         }
     }
 
-    fn write_news(&self, News { choice, what }: News, page: &mut String) {
+    fn write_news(&mut self, News { choice, what }: News, page: &mut String) {
         match what {
             What::Opened => self.write_opening(choice, page),
             What::Fragment(fragment) => self.write_fragment(choice, &fragment, page),
@@ -104,7 +107,7 @@ impl Writer {
         write_event(page, &chunk);
     }
 
-    fn write_fragment(&self, choice: u32, fragment: &Fragment, page: &mut String) {
+    fn write_fragment(&mut self, choice: u32, fragment: &Fragment, page: &mut String) {
         if self.says_something(fragment) {
             let mut parts = self.session.envelope.parts(choice, fragment);
             let last = parts.pop();
@@ -120,11 +123,20 @@ impl Writer {
             }
         }
         if let Some(finish) = fragment.finish {
-            write_event(
-                page,
-                &self.chunk(self.session.envelope.dialect.closing(choice, finish)),
-            );
+            self.write_closing(choice, finish, page);
         }
+    }
+
+    /// The last of all tells where the time has gone, where that is wanted.
+    fn write_closing(&mut self, choice: u32, finish: FinishReason, page: &mut String) {
+        self.open -= 1;
+        let mut chunk = self.chunk(self.session.envelope.dialect.closing(choice, finish));
+        if self.open == 0
+            && let Some(timing) = self.session.timing()
+        {
+            chunk["timing"] = timing;
+        }
+        write_event(page, &chunk);
     }
 
     /// Text may be held back while its token's id or log-probabilities go out.
@@ -147,23 +159,20 @@ impl Writer {
         let usage = match self.usage {
             UsageChunks::Never => None,
             UsageChunks::AtEnd => Some(Value::Null),
-            UsageChunks::OnEveryChunk => Some(self.session.usage().json()),
+            UsageChunks::OnEveryChoice | UsageChunks::OnEveryChoiceAndAtEnd => {
+                Some(self.session.usage().json())
+            }
         };
         self.session.envelope.chunk(vec![choice], usage)
     }
 
     fn write_end(&self, page: &mut String) {
-        let usage = match self.usage {
-            UsageChunks::Never => None,
-            UsageChunks::AtEnd | UsageChunks::OnEveryChunk => Some(self.session.usage().json()),
-        };
-        let timing = self.session.timing();
-        if usage.is_some() || timing.is_some() {
-            let mut last = self.session.envelope.chunk(Vec::new(), usage);
-            if let Some(timing) = timing {
-                last["timing"] = timing;
+        match self.usage {
+            UsageChunks::Never | UsageChunks::OnEveryChoice => {}
+            UsageChunks::AtEnd | UsageChunks::OnEveryChoiceAndAtEnd => {
+                let usage = self.session.usage().json();
+                write_event(page, &self.session.envelope.chunk(Vec::new(), Some(usage)));
             }
-            write_event(page, &last);
         }
         page.push_str("data: [DONE]\n\n");
     }

@@ -8,6 +8,7 @@ use super::last_turn::LastTurn;
 use super::request::{DetokenizeRequest, TokenIds, TokenizeRequest};
 use super::sampling::known_tokens;
 use super::tools::Offer;
+use super::unserved::refuse_template;
 use crate::gateway::ServedModel;
 use crate::text::{AddSpecial, Detokenizer, SpecialTokens};
 use axum::Json;
@@ -37,6 +38,7 @@ pub async fn tokenize(
 
 pub async fn tokenized(service: &Service, request: TokenizeRequest) -> Result<Response, ApiError> {
     let model = service.model(request.model.as_deref())?;
+    refuse_template(request.chat_template)?;
     let is_strings_wanted = request.return_token_strs.unwrap_or(false);
     let tokens = tokens(service, request, model.clone()).await?;
     let head = format!(

@@ -6,7 +6,61 @@ use serde_json::value::RawValue;
 
 pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_functions(shared)?;
+    refuse_samplers(shared)?;
+    refuse_forms(shared)?;
     refuse_others(shared)
+}
+
+/// A field that is there with a value that asks for something.
+fn refuse_field(name: &str, value: Option<Unserved>, advice: &str) -> Result<(), ApiError> {
+    match value {
+        Some(Unserved::AsksForSomething) => {
+            let message = format!("`{name}` is not supported: {advice}");
+            Err(ApiError::unsupported(name, message))
+        }
+        Some(Unserved::AsksForNothing) | None => Ok(()),
+    }
+}
+
+/// Not of every request, so not among the shared ones.
+pub fn refuse_template(chat_template: Option<Unserved>) -> Result<(), ApiError> {
+    let advice = "the model's own is used; `chat_template_kwargs` sets variables of it";
+    refuse_field("chat_template", chat_template, advice)
+}
+
+/// Ways to choose tokens that other servers have.
+fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
+    const ADVICE: &str = "tokens are chosen by `temperature`, `top_p`, `top_k`, `min_p` and the penalties";
+    let length_penalty = shared.length_penalty.map(|number| number.0);
+    refuse_field(
+        "length_penalty",
+        length_penalty,
+        "answers are sampled, not ranked",
+    )?;
+    let repetition = "`max_tokens` and `stop` end an answer";
+    refuse_field("repetition_detection", shared.repetition_detection, repetition)?;
+    refuse_field("typical_p", shared.typical_p.map(|number| number.0), ADVICE)?;
+    refuse_field("mirostat", shared.mirostat.map(|number| number.0), ADVICE)?;
+    refuse_field(
+        "dry_multiplier",
+        shared.dry_multiplier.map(|number| number.0),
+        ADVICE,
+    )?;
+    refuse_field(
+        "xtc_probability",
+        shared.xtc_probability.map(|number| number.0),
+        ADVICE,
+    )
+}
+
+/// The form of an answer in the words of other servers.
+fn refuse_forms(shared: &Shared) -> Result<(), ApiError> {
+    let lark = "give a grammar in Lark's dialect as `structured_outputs.grammar`";
+    refuse_field("grammar", shared.grammar, lark)?;
+    refuse_field("ebnf", shared.ebnf, lark)?;
+    refuse_field("regex", shared.regex, "give it as `structured_outputs.regex`")?;
+    let schema = "give it in `response_format` of type `json_schema`";
+    refuse_field("json_schema", shared.json_schema, schema)
 }
 
 /// The forms that tools had before.
@@ -57,11 +111,6 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.logits_processors,
             "requests cannot bring code",
         ),
-        (
-            "chat_template",
-            shared.chat_template,
-            "the model's own is used; `chat_template_kwargs` sets variables of it",
-        ),
         ("audio", shared.audio, "models here speak text alone"),
         (
             "web_search_options",
@@ -83,13 +132,16 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.logprob_token_ids,
             "log-probabilities are those of the likeliest tokens",
         ),
+        (
+            "prompt_embeds",
+            shared.prompt_embeds,
+            "prompts are text or token ids",
+        ),
     ];
     for (name, value, advice) in fields {
-        if value == Some(Unserved::AsksForSomething) {
-            let message = format!("`{name}` is not supported: {advice}");
-            return Err(ApiError::unsupported(name, message));
-        }
+        refuse_field(name, value, advice)?;
     }
+    refuse_template(shared.chat_template)?;
     refuse_unless("modalities", &shared.modalities, is_text_alone)
 }
 

@@ -117,8 +117,9 @@ struct Ground {
 
 /// Blocks as long as it takes to be let in.
 pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry, EntryError> {
-    let folder = DataFolder::lock(place.data_dir)?;
+    // First, so that a port which is taken leaves no new folder behind.
     let socket = transport::listen(place.quic)?;
+    let folder = DataFolder::lock(place.data_dir)?;
     let (disk, kept, former) = match open_disk(&folder) {
         Ok((disk, kept)) => (disk, kept, None),
         Err(error) if is_damage(&error) && token.is_some() => {

@@ -95,9 +95,12 @@ impl Bpe {
         }
     }
 
-    /// Whether every byte has a token, so that none of a word is left out.
-    pub fn spells_every_byte(&self) -> bool {
-        self.token_of_byte.iter().all(Option::is_some)
+    /// How many bytes of `text` are not left out of its tokens.
+    pub fn spelled_bytes(&self, text: &str) -> usize {
+        let bytes = text.bytes();
+        bytes
+            .filter(|byte| self.token_of_byte[*byte as usize].is_some())
+            .count()
     }
 
     fn merge(&self, left: u32, right: u32) -> Option<Merge> {

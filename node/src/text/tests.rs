@@ -73,6 +73,7 @@ fn goldens() -> Vec<Golden> {
 }
 
 static SMOLLM: LazyLock<TextModel> = LazyLock::new(|| goldens()[0].model());
+static LLAMA: LazyLock<TextModel> = LazyLock::new(|| goldens()[2].model());
 
 fn encoded(model: &TextModel, text: &str) -> Vec<u32> {
     model.tokenizer().encode(text, AddSpecial::Never).unwrap()
@@ -204,18 +205,30 @@ fn special_tokens_are_shown_only_when_asked_for() {
 }
 
 #[test]
-fn the_least_count_of_tokens_is_known_only_where_every_byte_has_one() {
+fn the_least_count_of_tokens_is_known_from_the_bytes_that_have_one() {
     let model = byte_model("", &[]);
     // Its longest token is `<|endoftext|>`.
     for (text, tokens) in [("", 0), ("a", 1), ("<|endoftext|>", 1), ("<|endoftext|>!", 2)] {
         assert_eq!(model.tokenizer().tokens_min(text), tokens, "{text}");
         assert!(tokens <= encoded(&model, text).len());
     }
-    // It leaves out what it cannot spell.
-    assert_eq!(small_model("").tokenizer().tokens_min("{{{{"), 0);
+    // It leaves out what it cannot spell, and counts the rest.
+    let model = small_model("");
+    let (tokenizer, longest) = (model.tokenizer(), model.vocabulary().token_bytes_max());
+    assert_eq!(tokenizer.tokens_min("{{{{"), 0);
+    assert_eq!(tokenizer.tokens_min(&"a".repeat(5 * longest)), 5);
+    let mixed = "{a".repeat(5 * longest);
+    assert_eq!(tokenizer.tokens_min(&mixed), 5);
 }
 
 proptest! {
+    #[test]
+    fn no_text_has_fewer_tokens_than_its_least_count(text in "([a-f {}é]|<\\|im_end\\|>|the|漢){0,60}") {
+        for model in [&*SMOLLM, &*LLAMA] {
+            prop_assert!(model.tokenizer().tokens_min(&text) <= encoded(model, &text).len());
+        }
+    }
+
     #[test]
     fn text_that_the_vocabulary_can_spell_comes_back(text in "([a-z ,.\n'0-9]|é|ß|漢|🙂){0,80}") {
         prop_assume!(encoded(&SMOLLM, &text).len() <= 400);

@@ -60,7 +60,7 @@ pub struct Tokenizer {
     /// Finds the tokens that are taken whole; pattern k is token `whole_ids[k]`.
     whole: AhoCorasick,
     whole_ids: Vec<u32>,
-    /// No token stands for more bytes of a text; `None`: there are bytes that no token stands for.
+    /// No token stands for more bytes of a text; `None`: no token stands for any.
     bytes_per_token_max: Option<NonZeroUsize>,
     named: NamedTokens,
     prefix: Vec<u32>,
@@ -92,10 +92,7 @@ impl Tokenizer {
         let whole_ids: Vec<u32> = whole.filter(|id| !vocabulary.bytes(*id).is_empty()).collect();
         let bpe = Bpe::new(&source.tokens, &source.merges, merging)?;
         Ok(Tokenizer {
-            bytes_per_token_max: bpe
-                .spells_every_byte()
-                .then(|| NonZeroUsize::new(vocabulary.token_bytes_max()))
-                .flatten(),
+            bytes_per_token_max: NonZeroUsize::new(vocabulary.token_bytes_max()),
             whole: matcher(&vocabulary, &whole_ids)?,
             whole_ids,
             rule,
@@ -115,10 +112,12 @@ impl Tokenizer {
         &self.named
     }
 
-    /// `text` has at least so many tokens, known from its length alone.
+    /// `text` has at least so many tokens, known without cutting it: each of its bytes that the vocabulary can spell is in
+    /// one of them.
     pub fn tokens_min(&self, text: &str) -> usize {
-        self.bytes_per_token_max
-            .map_or(0, |bytes_max| text.len().div_ceil(bytes_max.get()))
+        self.bytes_per_token_max.map_or(0, |bytes_max| {
+            self.bpe.spelled_bytes(text).div_ceil(bytes_max.get())
+        })
     }
 
     /// The ids of `text`. Special tokens spelled out in `text` become those tokens, as in `transformers` and vLLM; who

@@ -1,6 +1,6 @@
 //! Lines that begin with `/`.
 
-use super::conversation::SETTINGS;
+use super::setting::Setting;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -67,18 +67,19 @@ impl Command {
     }
 }
 
-/// The value is JSON where it reads as JSON, else a word.
 fn set(rest: &str) -> Result<Command, String> {
     let Some((name, value)) = rest.split_once(char::is_whitespace) else {
         return Err("/set needs NAME VALUE, as in /set temperature 0.7".to_owned());
     };
-    let known = SETTINGS.iter().find(|known| **known == name);
-    let name = known.ok_or_else(|| format!("{name} cannot be set; these can: {}", SETTINGS.join(", ")))?;
+    let setting = Setting::named(name)?;
     let value = match value.trim() {
         "default" => Value::Null,
-        value => serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)),
+        value => setting.read(value)?,
     };
-    Ok(Command::Set { name, value })
+    Ok(Command::Set {
+        name: setting.name,
+        value,
+    })
 }
 
 #[cfg(test)]
@@ -114,6 +115,7 @@ mod tests {
             ("/hlep", "/help"),
             ("/set temprature 1", "temperature"),
             ("/set seed", "NAME VALUE"),
+            ("/set temperature hot", "from 0 to 2"),
             ("/save", "FILE"),
         ] {
             let error = Command::parse(line).unwrap_err();

@@ -3,20 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// Fields of a request that a person may set.
-pub const SETTINGS: [&str; 10] = [
-    "frequency_penalty",
-    "max_tokens",
-    "min_p",
-    "presence_penalty",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "temperature",
-    "top_k",
-    "top_p",
-];
-
 /// Also what `/save` writes and `/load` reads.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub struct Conversation {

@@ -1,7 +1,7 @@
 //! The line being typed: history, completion of commands, messages of several lines.
 
 use super::command::NAMES;
-use super::conversation::SETTINGS;
+use super::setting::SETTINGS;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -92,10 +92,13 @@ impl Completer for Assistant {
 
 /// Where the completed word begins, and what it could be.
 fn completions(typed: &str) -> (usize, Vec<String>) {
-    let (start, words): (usize, &[&str]) = match typed.strip_prefix("/set ") {
-        Some(_) => ("/set ".len(), &SETTINGS),
-        None if typed.starts_with('/') => (0, &NAMES),
-        None => (0, &[]),
+    let (start, words): (usize, Vec<&str>) = match typed.strip_prefix("/set ") {
+        Some(_) => (
+            "/set ".len(),
+            SETTINGS.iter().map(|setting| setting.name).collect(),
+        ),
+        None if typed.starts_with('/') => (0, NAMES.to_vec()),
+        None => (0, Vec::new()),
     };
     let fits = words.iter().filter(|word| word.starts_with(&typed[start..]));
     (start, fits.map(|word| format!("{word} ")).collect())

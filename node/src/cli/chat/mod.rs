@@ -1,12 +1,13 @@
 //! `cluster chat`.
 //!
-//! [`conversation`] is what is said and asked for, [`command`] what a line that begins with `/` means, [`answer`] one
+//! [`conversation`] is what is said and asked for, [`setting`] what may be asked for, [`command`] what a line that begins with `/` means, [`answer`] one
 //! answer on its way from the server to the screen, [`editor`] the line being typed, [`talk`] the loop over these.
 
 mod answer;
 mod command;
 mod conversation;
 mod editor;
+mod setting;
 mod talk;
 
 use super::server::{Server, model_names};
@@ -15,6 +16,7 @@ use anyhow::bail;
 use clap::Args;
 use conversation::Conversation;
 use serde_json::{Value, json};
+use setting::Setting;
 use std::io::{IsTerminal, Read, stdin, stdout};
 
 const EXAMPLES: &str = "\
@@ -59,6 +61,8 @@ impl Chat {
         let mut conversation = Conversation::new(model);
         conversation.system.clone_from(&self.system);
         for (name, value) in self.settings() {
+            let setting = Setting::named(name).map_err(anyhow::Error::msg)?;
+            setting.check(&value).map_err(anyhow::Error::msg)?;
             conversation.set(name, value);
         }
         if stdin().is_terminal() && stdout().is_terminal() {

@@ -1,12 +1,11 @@
-//! The shapes of answers. What is here always comes; a request may ask for more.
+//! The shapes of answers. A test holds real ones against them.
+
+mod generation;
 
 use serde_json::{Map, Value, json};
 
 pub fn schemas() -> Map<String, Value> {
     let schemas = [
-        ("ChatCompletion", chat_completion()),
-        ("Completion", completion()),
-        ("Usage", usage()),
         ("Model", model()),
         (
             "ModelList",
@@ -20,58 +19,8 @@ pub fn schemas() -> Map<String, Value> {
         ("Description", json!({"type": "object"})),
         ("Error", error()),
     ];
-    schemas
-        .into_iter()
-        .map(|(name, schema)| (name.to_string(), schema))
-        .collect()
-}
-
-fn chat_completion() -> Value {
-    answer(
-        "chat.completion",
-        json!({
-            "index": {"type": "integer"},
-            "message": {
-                "type": "object",
-                "properties": {"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}},
-                "required": ["role", "content"],
-            },
-            "logprobs": {"type": ["object", "null"]},
-            "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
-        }),
-    )
-}
-
-fn completion() -> Value {
-    answer(
-        "text_completion",
-        json!({
-            "index": {"type": "integer", "description": "prompt · n + k"},
-            "text": {"type": "string"},
-            "logprobs": {"type": ["object", "null"]},
-            "finish_reason": {"enum": ["stop", "length"]},
-        }),
-    )
-}
-
-fn answer(kind: &str, choice: Value) -> Value {
-    object(json!({
-        "id": {"type": "string"},
-        "object": {"const": kind},
-        "created": {"type": "integer", "description": "Seconds since 1970."},
-        "model": {"type": "string"},
-        "choices": list(object(choice)),
-        "usage": reference("Usage"),
-    }))
-}
-
-fn usage() -> Value {
-    object(json!({
-        "prompt_tokens": {"type": "integer"},
-        "completion_tokens": {"type": "integer"},
-        "total_tokens": {"type": "integer"},
-        "prompt_tokens_details": object(json!({"cached_tokens": {"type": "integer"}})),
-    }))
+    let schemas = schemas.into_iter().chain(generation::schemas());
+    schemas.map(|(name, schema)| (name.to_string(), schema)).collect()
 }
 
 fn model() -> Value {
@@ -120,11 +69,28 @@ fn error() -> Value {
 
 /// An object that has all of these properties.
 fn object(properties: Value) -> Value {
-    let names: Vec<&String> = properties
-        .as_object()
-        .map(|map| map.keys().collect())
-        .unwrap_or_default();
+    object_with(properties, json!({}))
+}
+
+/// An object that has all of the first properties, and may have the second ones.
+fn object_with(always: Value, at_times: Value) -> Value {
+    let map = |value: Value| match value {
+        Value::Object(map) => map,
+        other => panic!("properties are an object, not {other}"),
+    };
+    let mut properties = map(always);
+    let names: Vec<String> = properties.keys().cloned().collect();
+    properties.extend(map(at_times));
     json!({"type": "object", "properties": properties, "required": names})
+}
+
+/// An object with any names, and such values.
+fn map_of(values: Value) -> Value {
+    json!({"type": "object", "additionalProperties": values})
+}
+
+fn any_of<const COUNT: usize>(schemas: [Value; COUNT]) -> Value {
+    json!({"anyOf": schemas.to_vec()})
 }
 
 fn list(items: Value) -> Value {

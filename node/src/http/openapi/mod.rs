@@ -7,10 +7,11 @@ mod operations;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use operations::{Access, Answer, Operation};
+use operations::{Access, Answer, ERRORS_OF_ALL, Operation};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 pub async fn document() -> Response {
@@ -33,7 +34,8 @@ pub fn page() -> String {
             "title": "cluster",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Inference in the forms that OpenAI's clients speak. Fields that are not listed are ignored; \
-                listed ones are honoured, or refused with status 400 and the field's name in `error.param`.",
+                listed ones are honoured, or refused with status 400 and the field's name in `error.param`. A method \
+                that is not listed for a path is answered with 405, a path that is not listed with 404.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"key": []}],
@@ -80,7 +82,8 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
 
 fn responses(operation: &Operation) -> Value {
     let mut responses = json!({"200": {"description": "Done.", "content": content(operation.answer)}});
-    for status in operation.errors {
+    let statuses: BTreeSet<&u16> = operation.errors.iter().chain(ERRORS_OF_ALL).collect();
+    for status in statuses {
         responses[status.to_string()] = reference("responses", "Error");
     }
     responses
@@ -90,11 +93,12 @@ fn content(answer: Answer) -> Value {
     let schema = |name: &str| json!({"schema": reference("schemas", name)});
     match answer {
         Answer::Json(name) => json!({"application/json": schema(name)}),
-        Answer::JsonOrEvents(name) => json!({
-            "application/json": schema(name),
+        Answer::JsonOrEvents { whole, chunk } => json!({
+            "application/json": schema(whole),
             "text/event-stream": {"schema": {
-                "type": "string",
-                "description": "With `stream: true`: `data:` lines of JSON, the last one `data: [DONE]`.",
+                "description": "With `stream: true`: one of these after each `data:`, and `[DONE]` after the last; an \
+                    error ends the stream without it.",
+                "anyOf": [reference("schemas", chunk), reference("schemas", "Error")],
             }},
         }),
         Answer::Text => json!({"text/plain": {"schema": {"type": "string"}}}),
@@ -125,7 +129,7 @@ fn parameters() -> Value {
         },
         "x-cluster-timing": {
             "name": "x-cluster-timing", "in": "header", "schema": {"enum": ["0", "1"]},
-            "description": "With 1 the answer, or the last chunk of a stream, has `timing`: where the time went, in \
+            "description": "With 1 the answer, or the last chunk of a stream that has a choice, has `timing`: where the time went, in \
                 milliseconds.",
         },
         "name": {

@@ -21,7 +21,11 @@ pub struct Operation {
 #[derive(Clone, Copy)]
 pub enum Answer {
     Json(&'static str),
-    JsonOrEvents(&'static str),
+    /// As a stream: of chunks.
+    JsonOrEvents {
+        whole: &'static str,
+        chunk: &'static str,
+    },
     Text,
 }
 
@@ -31,8 +35,10 @@ pub enum Access {
     Open,
 }
 
-const GENERATION_ERRORS: &[u16] = &[400, 401, 404, 408, 409, 413, 422, 429, 500, 503];
-const TEXT_ERRORS: &[u16] = &[400, 401, 404, 408, 413];
+/// What any request may meet: a head that cannot be read, no room for a connection.
+pub const ERRORS_OF_ALL: &[u16] = &[400, 429, 431, 503];
+const GENERATION_ERRORS: &[u16] = &[401, 404, 408, 409, 413, 415, 422, 500];
+const TEXT_ERRORS: &[u16] = &[401, 404, 408, 413, 415];
 const NAMED: &[&str] = &["x-request-id"];
 const REPEATABLE: &[&str] = &["x-request-id", "Idempotency-Key", "x-cluster-timing"];
 
@@ -63,7 +69,10 @@ fn generation() -> Vec<Operation> {
             summary: "The assistant's next message of a chat.",
             parameters: REPEATABLE,
             request: Some(|generator| generator.subschema_for::<ChatRequest>()),
-            answer: Answer::JsonOrEvents("ChatCompletion"),
+            answer: Answer::JsonOrEvents {
+                whole: "ChatCompletion",
+                chunk: "ChatCompletionChunk",
+            },
             errors: GENERATION_ERRORS,
             ..GET
         },
@@ -74,7 +83,10 @@ fn generation() -> Vec<Operation> {
             summary: "What follows a prompt; with `echo`, also its scores.",
             parameters: REPEATABLE,
             request: Some(|generator| generator.subschema_for::<CompletionRequest>()),
-            answer: Answer::JsonOrEvents("Completion"),
+            answer: Answer::JsonOrEvents {
+                whole: "Completion",
+                chunk: "CompletionChunk",
+            },
             errors: GENERATION_ERRORS,
             ..GET
         },

@@ -7,7 +7,7 @@ use super::scalar::{Integer, Number, Seed};
 use super::shared::{
     ChoiceCount, ServiceTier, StreamOptions, TokenCount, define_request, with_shared_fields,
 };
-use super::unserved::Unserved;
+use super::unserved::{Unserved, UnservedNumber};
 use serde_json::value::RawValue;
 
 with_shared_fields! { define_request!

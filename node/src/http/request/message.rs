@@ -20,11 +20,13 @@ pub struct Messages(pub Vec<RequestMessage>);
 #[schemars(rename = "Message")]
 pub struct RequestMessage {
     pub role: Role,
-    /// A string or a list of text parts, which are joined by line breaks.
+    /// A string or a list of text parts, which are joined by line breaks; the assistant's may be left out.
     pub content: Option<Content>,
     /// Who speaks, for templates that show it.
     pub name: Option<String>,
-    /// What the assistant called; `content` may be left out then.
+    /// What the assistant said instead of an answer; counts where it has no `content`.
+    pub refusal: Option<String>,
+    /// What the assistant called.
     pub tool_calls: Option<RequestCalls>,
     /// In messages of tools: which call this answers.
     pub tool_call_id: Option<String>,
@@ -35,17 +37,16 @@ pub struct RequestMessage {
     pub function_call: Option<Unserved>,
 }
 
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]
-#[serde(
-    rename_all = "lowercase",
-    expecting = "system, developer, user, assistant or tool"
-)]
+#[derive(JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]
+#[schemars(rename_all = "lowercase")]
 pub enum Role {
     System,
     Developer,
     User,
     Assistant,
     Tool,
+    /// Known so that it can be refused with what to use instead.
+    #[schemars(skip)]
     Function,
 }
 
@@ -58,6 +59,34 @@ impl Role {
             Role::Assistant => "assistant",
             Role::Tool => "tool",
             Role::Function => "function",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+        deserializer.deserialize_str(RoleVisitor)
+    }
+}
+
+struct RoleVisitor;
+
+impl Visitor<'_> for RoleVisitor {
+    type Value = Role;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("system, developer, user, assistant or tool")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Role, E> {
+        match name {
+            "system" => Ok(Role::System),
+            "developer" => Ok(Role::Developer),
+            "user" => Ok(Role::User),
+            "assistant" => Ok(Role::Assistant),
+            "tool" => Ok(Role::Tool),
+            "function" => Ok(Role::Function),
+            _other => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
         }
     }
 }
@@ -140,7 +169,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
                 content.push('\n');
             }
             is_first = false;
-            content.push_str(&part.text.unwrap_or_default());
+            content.push_str(&part.text);
         }
         Ok(Content(content))
     }
@@ -152,7 +181,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
 struct Part {
     #[serde(rename = "type")]
     _kind: PartKind,
-    text: Option<String>,
+    text: String,
 }
 
 #[derive(Deserialize, JsonSchema)]

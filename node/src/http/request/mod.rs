@@ -86,8 +86,7 @@ fn complaint(path: &Path, error: &serde_json::Error, bytes: &[u8]) -> ApiError {
     if !error.is_data() {
         return match serde_json::from_slice::<IgnoredAny>(bytes) {
             Err(error) => syntax(&error),
-            // What serde_json says of a number, a flag or a list where one of several names is due.
-            Ok(_) => ApiError::invalid(&param(path), format!("`{path}` must be a string")),
+            Ok(_) => ApiError::invalid(&param(path), format!("`{path}` {}", unread(&error.to_string()))),
         };
     }
     let words = error.to_string();
@@ -113,6 +112,20 @@ fn complaint(path: &Path, error: &serde_json::Error, bytes: &[u8]) -> ApiError {
         None => format!("`{path}` {words}"),
     };
     ApiError::invalid(&param(path), message)
+}
+
+/// What is wrong with a value that is skipped where nobody reads it, by serde_json's words.
+fn unread(words: &str) -> &'static str {
+    if words.starts_with("number out of range") {
+        "is a number beyond all bounds"
+    } else if words.contains("hex escape") {
+        "has half of a character: \\ud800 to \\udfff stand for one in pairs only"
+    } else if words.contains("unicode code point") {
+        "has bytes that are not UTF-8"
+    } else {
+        // A number, a flag or a list where one of several names is due.
+        "must be a string"
+    }
 }
 
 fn named<'a>(words: &'a str, opening: &str) -> Option<&'a str> {

@@ -6,7 +6,7 @@
 use super::form::{Choices, ResponseFormat, StructuredOutputs};
 use super::list::{Biases, StopStrings, TokenIds};
 use super::scalar::{Integer, Number, Seed};
-use super::unserved::Unserved;
+use super::unserved::{Unserved, UnservedNumber};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,18 +23,25 @@ pub type TokenCount = Integer<0, { u32::MAX as i64 }>;
 pub struct StreamOptions {
     /// One more chunk at the end, with `choices: []` and the usage.
     pub include_usage: Option<bool>,
-    /// The usage so far on every chunk.
+    /// The usage so far on every chunk with a choice.
     pub continuous_usage_stats: Option<bool>,
 }
 
 /// A class of the queue.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]
-#[serde(rename_all = "lowercase", expecting = "auto, default, priority or flex")]
+#[serde(
+    rename_all = "lowercase",
+    expecting = "auto, default, flex, priority, scale or fast"
+)]
 pub enum ServiceTier {
     Auto,
     Default,
-    Priority,
     Flex,
+    Priority,
+    /// What is sold beside the queue elsewhere; here the default.
+    Scale,
+    /// The same as `priority`.
+    Fast,
 }
 
 impl ServiceTier {
@@ -44,6 +51,8 @@ impl ServiceTier {
             ServiceTier::Default => "default",
             ServiceTier::Priority => "priority",
             ServiceTier::Flex => "flex",
+            ServiceTier::Scale => "scale",
+            ServiceTier::Fast => "fast",
         }
     }
 }
@@ -86,7 +95,7 @@ macro_rules! with_shared_fields {
             min_tokens: TokenCount,
             /// Most tokens of an answer.
             max_tokens: TokenCount,
-            /// Newer name of `max_tokens`.
+            /// Newer name of `max_tokens`, which counts where both are given.
             max_completion_tokens: TokenCount,
             /// Send the answer as server-sent events.
             stream: bool,
@@ -145,6 +154,21 @@ macro_rules! with_shared_fields {
             documents: Unserved,
             thinking_token_budget: Unserved,
             logprob_token_ids: Unserved,
+            prompt_embeds: Unserved,
+            repetition_detection: Unserved,
+            length_penalty: UnservedNumber<1>,
+            typical_p: UnservedNumber<1>,
+            mirostat: UnservedNumber<0>,
+            dry_multiplier: UnservedNumber<0>,
+            xtc_probability: UnservedNumber<0>,
+            /// Not supported under this name: see `structured_outputs`.
+            grammar: Unserved,
+            /// Not supported under this name: see `response_format`.
+            json_schema: Unserved,
+            /// Not supported under this name: see `structured_outputs`.
+            regex: Unserved,
+            /// Not supported under this name: see `structured_outputs`.
+            ebnf: Unserved,
         } }
     };
 }
@@ -186,4 +210,16 @@ pub(super) use {define_request, with_shared_fields};
 with_shared_fields! { define_shared!
     /// The shared fields of a request.
     pub struct Shared;
+}
+
+impl Shared {
+    /// The field that bounds the answer, and its bound; the newer name counts where both are given.
+    pub fn output_tokens_max(&self) -> Option<(&'static str, u32)> {
+        let given = [
+            ("max_completion_tokens", self.max_completion_tokens),
+            ("max_tokens", self.max_tokens),
+        ];
+        let mut given = given.into_iter();
+        given.find_map(|(field, tokens)| Some((field, tokens?.get() as u32)))
+    }
 }

@@ -3,6 +3,7 @@
 use super::list::TokenIds;
 use super::message::Messages;
 use super::tool::Tools;
+use super::unserved::Unserved;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -27,6 +28,7 @@ pub struct TokenizeRequest {
     /// With `messages`: further variables for the chat template.
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub chat_template_kwargs: Option<Box<RawValue>>,
+    pub chat_template: Option<Unserved>,
     /// Give each token's text, too.
     pub return_token_strs: Option<bool>,
 }

@@ -2,7 +2,7 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -82,6 +82,52 @@ impl<'de> Visitor<'de> for UnservedVisitor {
             is_empty = false;
         }
         Ok(Unserved::unless(is_empty))
+    }
+}
+
+/// A number that may stand in a request only where it is `NEUTRAL`, which changes nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnservedNumber<const NEUTRAL: i32>(pub Unserved);
+
+impl<'de, const NEUTRAL: i32> Deserialize<'de> for UnservedNumber<NEUTRAL> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UnservedNumberVisitor::<NEUTRAL>)
+    }
+}
+
+struct UnservedNumberVisitor<const NEUTRAL: i32>;
+
+impl<const NEUTRAL: i32> Visitor<'_> for UnservedNumberVisitor<NEUTRAL> {
+    type Value = UnservedNumber<NEUTRAL>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{NEUTRAL} or absent: it is not supported")
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(UnservedNumber(Unserved::unless(number == f64::from(NEUTRAL))))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.visit_f64(number as f64)
+    }
+}
+
+impl<const NEUTRAL: i32> JsonSchema for UnservedNumber<NEUTRAL> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Unserved{NEUTRAL}").into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"description": "Not supported: any other value is refused.", "enum": [null, NEUTRAL]})
     }
 }
 

@@ -311,3 +311,60 @@ async fn a_text_of_any_length_becomes_tokens_and_comes_back() {
         assert_eq!(back, json!({"prompt": decoded}));
     }
 }
+
+/// What a history may hold of an assistant, and the text that its turn has in the prompt.
+#[tokio::test]
+async fn an_assistants_turn_without_text_is_an_empty_one_or_its_refusal() {
+    for (turn, text) in [
+        (json!({"content": null, "refusal": "not this"}), "not this"),
+        (json!({"content": "yes", "refusal": "no"}), "yes"),
+        (json!({"content": null}), ""),
+        (json!({"content": null, "reasoning_content": "well"}), ""),
+        (json!({"tool_calls": []}), ""),
+    ] {
+        let gateway = FakeGateway::new(hello);
+        let mut message = turn;
+        message["role"] = json!("assistant");
+        let messages =
+            json!([{"role": "user", "content": "fox"}, message, {"role": "user", "content": "fox"}]);
+        let answer = post(&gateway, "/v1/chat/completions", json!({"messages": messages})).await;
+        assert_eq!(answer.status, 200, "{message}: {}", answer.text);
+        let prompt = gateway.seen().streams[0].prompt.to_vec();
+        let prompt = decode(gateway.text().vocabulary(), &prompt, SpecialTokens::Show);
+        let expected = format!("<|im_start|>assistant\n{text}<|im_end|>");
+        assert!(prompt.contains(&expected), "{message}: {prompt}");
+    }
+}
+
+#[tokio::test]
+async fn the_newer_name_of_the_longest_output_counts_in_chats_and_completions() {
+    let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
+    for (path, mut body) in [
+        ("/v1/chat/completions", chat),
+        ("/v1/completions", json!({"prompt": "fox"})),
+    ] {
+        let gateway = FakeGateway::new(hello);
+        body["max_tokens"] = json!(5);
+        body["max_completion_tokens"] = json!(2);
+        assert_eq!(post(&gateway, path, body).await.status, 200);
+        assert_eq!(gateway.seen().streams[0].max_new_tokens, 2, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_tier_that_clients_know_has_a_class() {
+    for (tier, class) in [
+        ("auto", ServiceClass::Default),
+        ("default", ServiceClass::Default),
+        ("scale", ServiceClass::Default),
+        ("flex", ServiceClass::Flex),
+        ("priority", ServiceClass::Priority),
+        ("fast", ServiceClass::Priority),
+    ] {
+        let gateway = FakeGateway::new(hello);
+        let body = json!({"prompt": "fox", "service_tier": tier});
+        let answer = post(&gateway, "/v1/completions", body).await;
+        assert_eq!(answer.json()["service_tier"], tier);
+        assert_eq!(gateway.seen().class, class, "{tier}");
+    }
+}

@@ -81,7 +81,7 @@ async fn in_a_stream_the_first_chunk_has_the_prompts_ids_and_every_token_its_own
 }
 
 /// Scores for each token of the prompt but the first, three rivals each.
-fn scored(prompt: &[u32]) -> Vec<StreamEvent> {
+pub fn scored(prompt: &[u32]) -> Vec<StreamEvent> {
     let scores = prompt[1..].iter().map(|id| score(*id, 3)).collect();
     vec![
         started(0, 0),

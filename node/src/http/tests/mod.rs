@@ -1,5 +1,6 @@
 //! The HTTP interface over a scripted gateway.
 
+mod answer_shapes;
 mod answers;
 mod connections;
 mod edges;

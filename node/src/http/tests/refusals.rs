@@ -61,7 +61,7 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("max_tokens", json!(100)),
         ("max_completion_tokens", json!(1e12)),
         ("stream", json!("true")),
-        ("service_tier", json!("scale")),
+        ("service_tier", json!("gold")),
         ("service_tier", json!(1)),
         ("service_tier", json!(["flex"])),
         ("prompt_logprobs", json!(21)),
@@ -74,6 +74,19 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("documents", json!([{"text": "a"}])),
         ("thinking_token_budget", json!(5)),
         ("logprob_token_ids", json!([5])),
+        ("prompt_embeds", json!("AAAA")),
+        ("repetition_detection", json!({"max_pattern_size": 4})),
+        ("length_penalty", json!(0)),
+        ("length_penalty", json!(1.2)),
+        ("length_penalty", json!("1")),
+        ("typical_p", json!(0.9)),
+        ("mirostat", json!(2)),
+        ("dry_multiplier", json!(0.8)),
+        ("xtc_probability", json!(0.5)),
+        ("grammar", json!("root ::= \"a\"")),
+        ("json_schema", json!({"type": "object"})),
+        ("regex", json!("a+")),
+        ("ebnf", json!("root ::= \"a\"")),
         ("model", json!(5)),
     ];
     for (param, value) in bad {
@@ -163,6 +176,14 @@ async fn bad_messages_are_refused_by_place() {
             "messages[0].content[0].type",
         ),
         (
+            json!([{"role": "user", "content": [{"type": "text"}]}]),
+            "messages[0].content[0].text",
+        ),
+        (
+            json!([{"role": "user", "content": null, "refusal": "a"}]),
+            "messages[0].content",
+        ),
+        (
             json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]),
             "messages[0].tool_calls[0].function",
         ),
@@ -204,6 +225,8 @@ async fn values_that_ask_for_nothing_are_taken() {
     let body = json!({
         "prompt": "fox", "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "suffix": "",
         "best_of": 1, "logit_bias": {}, "stop": [], "top_k": -1, "prompt_logprobs": null, "guided_json": null,
+        "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
+        "json_schema": null, "prompt_embeds": null, "repetition_detection": null,
     });
     assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
 }
@@ -342,6 +365,55 @@ async fn a_complaint_says_what_was_expected_and_where_and_repeats_no_text() {
     assert_eq!(message, "`top_k` must be an integer from -1 to 4294967295");
     let body = json!({"prompt": "fox", "stream_options": {"include_usage": 1}});
     assert_refused(&gateway, "/v1/completions", body, "stream_options.include_usage").await;
+}
+
+/// serde_json would take them for broken JSON.
+#[tokio::test]
+async fn a_value_that_no_type_could_hold_is_called_what_it_is() {
+    let gateway = FakeGateway::new(hello);
+    let digits = "9".repeat(400);
+    for (body, message) in [
+        (
+            format!(r#"{{"prompt": "fox", "seed": {digits}}}"#),
+            "`seed` is a number beyond all bounds",
+        ),
+        (
+            r#"{"prompt": "hi \ud83d"}"#.to_owned(),
+            "`prompt` has half of a character: \\ud800 to \\udfff stand for one in pairs only",
+        ),
+        (
+            r#"{"prompt": "hi \udc00 you"}"#.to_owned(),
+            "`prompt` has half of a character: \\ud800 to \\udfff stand for one in pairs only",
+        ),
+        (
+            r#"{"prompt": "fox", "service_tier": 5}"#.to_owned(),
+            "`service_tier` must be a string",
+        ),
+    ] {
+        let answer = ask(&gateway, "POST", "/v1/completions", body).await;
+        assert_eq!(answer.json()["error"]["message"], message);
+        assert_eq!(answer.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_nobody_has_is_met_with_those_there_are() {
+    let gateway = FakeGateway::new(hello);
+    let body = json!({"messages": [{"role": "wizard", "content": "a"}]});
+    let answer = post(&gateway, "/v1/chat/completions", body).await;
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "`messages[0].role` must be system, developer, user, assistant or tool"
+    );
+}
+
+#[tokio::test]
+async fn a_template_of_the_clients_own_is_refused_wherever_one_is_used() {
+    let gateway = FakeGateway::new(hello);
+    let chat = json!({"messages": [{"role": "user", "content": "fox"}], "chat_template": "x"});
+    for path in ["/v1/chat/completions", "/tokenize"] {
+        assert_refused(&gateway, path, chat.clone(), "chat_template").await;
+    }
 }
 
 #[tokio::test]

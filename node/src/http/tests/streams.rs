@@ -106,6 +106,16 @@ async fn usage_comes_at_the_end_or_on_every_chunk_as_asked() {
         .map(|chunk| chunk["usage"]["completion_tokens"].as_u64().unwrap())
         .collect();
     assert!(counts.is_sorted() && *counts.last().unwrap() > 1, "{counts:?}");
+    assert_eq!(always.last().unwrap()["choices"], json!([]));
+
+    let options = json!({"stream_options": {"continuous_usage_stats": true}});
+    let on_choices = post(&gateway, "/v1/chat/completions", chat(options))
+        .await
+        .chunks();
+    assert_eq!(on_choices.len(), always.len() - 1);
+    for chunk in on_choices {
+        assert!(chunk["usage"]["completion_tokens"].is_u64() && chunk["choices"] != json!([]));
+    }
 }
 
 #[tokio::test]

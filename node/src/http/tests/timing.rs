@@ -53,20 +53,31 @@ async fn a_whole_answer_tells_where_its_time_went_when_asked() {
 }
 
 #[tokio::test]
-async fn a_stream_tells_it_with_the_usage_or_in_a_chunk_of_its_own() {
-    for options in [json!(null), json!({"include_usage": true})] {
+async fn a_stream_tells_it_with_the_end_of_the_last_choice() {
+    for (options, usage_chunks) in [(json!(null), 0), (json!({"include_usage": true}), 1)] {
         let body = json!({"prompt": "fox", "stream": true, "stream_options": options});
         let chunks = ask(&gateway(), "1", body).await.chunks();
-        let last = chunks.last().unwrap();
-        assert_is_split(&last["timing"]);
-        assert_eq!(last["choices"], json!([]));
-        assert_eq!(last.get("usage").is_some(), !options.is_null());
-        assert!(
-            chunks[..chunks.len() - 1]
-                .iter()
-                .all(|chunk| chunk.get("timing").is_none())
-        );
+        let (told, rest): (Vec<_>, Vec<_>) = chunks.iter().partition(|chunk| chunk.get("timing").is_some());
+        assert_eq!(told.len(), 1);
+        assert_is_split(&told[0]["timing"]);
+        assert_eq!(told[0]["choices"][0]["finish_reason"], "stop");
+        let without_choice = rest.iter().filter(|chunk| chunk["choices"] == json!([]));
+        assert_eq!(without_choice.count(), usage_chunks);
     }
+}
+
+#[tokio::test]
+async fn of_several_choices_the_one_that_ends_last_tells_it() {
+    let chunks = ask(
+        &FakeGateway::new(hello),
+        "1",
+        json!({"prompt": "fox", "stream": true, "n": 3}),
+    )
+    .await
+    .chunks();
+    let (last, before) = chunks.split_last().unwrap();
+    assert!(last.get("timing").is_some() && last["choices"][0]["index"] == 2);
+    assert!(before.iter().all(|chunk| chunk.get("timing").is_none()));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const TEMPLATE: &str = "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endi
 
 const TWO_CALLS: &str = "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"time\", \"arguments\": {}}\n</tool_call>";
 
-fn gateway(script: Script) -> Arc<FakeGateway> {
+pub fn gateway(script: Script) -> Arc<FakeGateway> {
     FakeGateway::with_model(script, byte_model(TEMPLATE, &[]), 4000)
 }
 
@@ -28,11 +28,11 @@ fn says(text: &str, request: &Generate, model: &TextModel) -> Result<Vec<StreamE
     Ok((0..request.streams.len() as u32).flat_map(one).collect())
 }
 
-fn two_calls(request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
+pub fn two_calls(request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
     says(TWO_CALLS, request, model)
 }
 
-fn thinks_and_calls(request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
+pub fn thinks_and_calls(request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
     let call = "<tool_call>{\"name\": \"time\", \"arguments\": {}}</tool_call>";
     says(&format!("Hm.\n</think>\n\n{call}"), request, model)
 }
@@ -45,7 +45,7 @@ fn tools() -> Value {
     ])
 }
 
-fn chat(extra: Value) -> Value {
+pub fn chat(extra: Value) -> Value {
     let mut body = json!({
         "tools": tools(), "temperature": 0, "messages": [{"role": "user", "content": "fox"}],
     });
@@ -439,7 +439,7 @@ async fn what_is_wrong_with_tools_is_refused_by_name() {
             "messages[0].tool_calls",
         ),
         (
-            messages(json!({"role": "assistant", "content": null})),
+            messages(json!({"role": "tool", "content": null})),
             "messages[0].content",
         ),
         (
