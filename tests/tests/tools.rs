@@ -114,13 +114,14 @@ fn a_demanded_call_is_valid_whole_and_streamed() {
     }));
     assert_eq!(answered["choices"][0]["message"]["role"], "assistant");
 
-    let bad =
-        json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]);
+    let parameters = json!({"type": "object", "propertyNames": {"maxLength": 3}});
+    let bad = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
     let refused = client.post(
         "/v1/chat/completions",
         &asked(json!({"model": tests::MODEL, "tools": bad, "tool_choice": "required"})),
     );
     assert_eq!(refused.status, 400, "{}", refused.text);
-    assert!(refused.text.contains(r#""param":"tools""#), "{}", refused.text);
-    assert!(refused.text.contains("not"), "{}", refused.text);
+    let param = r#""param":"tools[0].function.parameters""#;
+    assert!(refused.text.contains(param), "{}", refused.text);
+    assert!(refused.text.contains("propertyNames"), "{}", refused.text);
 }

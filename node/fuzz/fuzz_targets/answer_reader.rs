@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use node::text::families::{AnswerReader, AnswerRules, CallRules, HERMES, LLAMA, MISTRAL, Reasoning};
+use node::text::families::{
+    AnswerReader, AnswerRules, BesideCalls, CallRules, Ending, HERMES, LLAMA, MISTRAL, Reasoning,
+};
 use node_fuzz::compare::Whole;
 use node_fuzz::promises;
 
@@ -22,6 +24,7 @@ fn rules_of(byte: u8) -> AnswerRules {
         Some(CallRules {
             family,
             names: names(),
+            beside: BesideCalls::Content,
         })
     };
     AnswerRules {
@@ -45,7 +48,7 @@ fn read<'a>(rules: &AnswerRules, parts: impl IntoIterator<Item = &'a str>) -> Wh
     for part in parts {
         whole.add(reader.push(part));
     }
-    whole.add(reader.finish());
+    whole.add(reader.finish(Ending::Whole));
     assert!(reader.calls_over() as usize <= whole.calls());
     whole
 }

@@ -10,6 +10,8 @@ pub const CHOICES_MAX: usize = 4096;
 /// Of a Lark grammar. Time grows with the square of what follows one another in a rule, and of the number of rules.
 const LINES_MAX: usize = 4096;
 const LINE_WORDS_MAX: usize = 1024;
+/// Of a rule that is refused: enough to find it.
+const RULE_CHARS_SHOWN: usize = 60;
 /// Parentheses, brackets and braces inside one another.
 const DEPTH_MAX: usize = 128;
 
@@ -25,6 +27,7 @@ pub fn check(grammar: &Grammar) -> Result<(), GrammarError> {
         Grammar::JsonSchema(text) => check_depth(text),
         Grammar::Regex(text) => check_depth(text).and_then(|()| classes::check_regex(text)),
         Grammar::Lark(text) => {
+            refuse_gbnf(text)?;
             check_depth(text)?;
             check_lines(text)?;
             classes::check_lark(text)
@@ -69,6 +72,25 @@ fn check_depth(text: &str) -> Result<(), GrammarError> {
     Ok(())
 }
 
+/// Others take that language in the same field, and the compiler would speak of single letters.
+fn refuse_gbnf(text: &str) -> Result<(), GrammarError> {
+    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '-';
+    let is_rule = |line: &str| {
+        let behind_name = line.trim_start().trim_start_matches(is_letter);
+        behind_name.trim_start().starts_with("::=")
+    };
+    match text.lines().find(|line| is_rule(line)) {
+        Some(rule) => {
+            let rule: String = rule.trim().chars().take(RULE_CHARS_SHOWN).collect();
+            Err(GrammarError::new(format!(
+                "`{rule}` is a rule of GBNF, and grammars are taken in llguidance's dialect of Lark: a rule is \
+                 `name: \"a\" | other`, and the whole answer is the rule `start`"
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_lines(text: &str) -> Result<(), GrammarError> {
     if text.lines().count() > LINES_MAX {
         return Err(GrammarError::new(format!("it has more than {LINES_MAX} lines")));
@@ -102,6 +124,8 @@ mod tests {
         assert!(lark("a ".repeat(LINE_WORDS_MAX + 1)).is_err());
         assert!(lark(format!("start: \"{}\"", "a ".repeat(LINE_WORDS_MAX + 1))).is_ok());
         assert!(lark("a\n".repeat(LINES_MAX + 1)).is_err());
+        assert!(lark("start: \"root ::= 1\"".to_owned()).is_ok());
+        assert!(lark("# as in GBNF\n root-1 ::= \"a\"".to_owned()).is_err());
         assert!(check(&Grammar::Choice(Vec::new())).is_err());
         assert!(check(&Grammar::Choice(vec![String::new(); CHOICES_MAX + 1])).is_err());
     }

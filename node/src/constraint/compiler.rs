@@ -1,7 +1,7 @@
 //! From a grammar to a follower at its start.
 
-use super::follower::Follower;
-use super::{bounds, lexeme, nesting, schema, vocabulary};
+use super::follower::{Follower, Lost};
+use super::{bounds, end_tokens, lexeme, nesting, schema, vocabulary};
 use crate::text::Vocabulary;
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::{CGrammar, SlicedBiasComputer};
@@ -9,6 +9,7 @@ use llguidance::toktrie::InferenceCapabilities;
 use llguidance::{Matcher, ParserFactory, panic_utils};
 use proto::request::Grammar;
 use serde_json::Value;
+use shard::TokenMask;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -64,7 +65,8 @@ fn limits() -> ParserLimits {
         // 14 ms, and 3 ms more for the items.
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
-        max_items_in_row: 2_000,
+        // Four for each property of an object that may be left out, and 1,024 of those are promised: 20 ms.
+        max_items_in_row: 4_500,
         // 1 to 2 KiB each, and every stream has its own.
         max_lexer_states: 20_000,
         max_grammar_size: 50_000,
@@ -76,6 +78,7 @@ fn limits() -> ParserLimits {
 /// Compiles for the vocabulary of one model.
 pub struct Compiler {
     factory: ParserFactory,
+    /// Ascending.
     end_tokens: Arc<[u32]>,
 }
 
@@ -94,10 +97,11 @@ impl Compiler {
         let factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &slices);
         let mut factory = factory.expect("the slices are constants of llguidance");
         factory.quiet();
+        let end_tokens: BTreeSet<u32> = end_tokens.iter().copied().collect();
         *factory.limits_mut() = limits();
         Compiler {
             factory,
-            end_tokens: end_tokens.into(),
+            end_tokens: end_tokens.into_iter().collect(),
         }
     }
 
@@ -109,12 +113,24 @@ impl Compiler {
         let bytes = parser.parser.lexer_stats().num_bytes + bytes(parser.parser.grammar());
         let mut start = Follower::new(Matcher::new(Ok(parser)), Arc::clone(&self.end_tokens));
         // Those who follow it find the first mask ready.
-        start.mask().map_err(|lost| {
-            GrammarError(format!(
-                "nothing matches it, or it is too costly to follow ({lost})"
-            ))
-        })?;
+        let first = start.mask().map_err(not_followed)?;
+        self.try_object(&first, start.apart())?;
         Ok(Compiled { start, bytes })
+    }
+
+    /// Where objects are large, it is behind their first brace and quote that all their names have to be thought of.
+    fn try_object(&self, first: &TokenMask, mut follower: Follower) -> Result<(), GrammarError> {
+        let tokens = self.factory.tok_env().tok_trie();
+        let mut mask = first.clone();
+        for text in ["{", "\""] {
+            let token = tokens.token_id(text.as_bytes());
+            let Some(token) = token.filter(|token| mask.allows(*token)) else {
+                return Ok(());
+            };
+            follower.accept(token).map_err(not_followed)?;
+            mask = follower.mask().map_err(not_followed)?;
+        }
+        Ok(())
     }
 
     fn read(&self, grammar: &Grammar) -> Result<GrammarInit, GrammarError> {
@@ -132,8 +148,16 @@ impl Compiler {
         }));
         let (grammar, lexer) = read.map_err(|error| GrammarError::of_compiler(&error))?;
         nesting::check(&lexer)?;
+        let tokens = self.factory.tok_env().tok_trie();
+        end_tokens::check(&lexer, &self.end_tokens, tokens)?;
         Ok(GrammarInit::Internal(grammar, lexer))
     }
+}
+
+fn not_followed(lost: Lost) -> GrammarError {
+    GrammarError(format!(
+        "nothing matches it, or it is too costly to follow ({lost})"
+    ))
 }
 
 impl Compiled {

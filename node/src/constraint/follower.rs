@@ -23,6 +23,8 @@ pub struct Follower {
     end_tokens: Arc<[u32]>,
 }
 
+const NOTHING_NEXT: &str = "no token can come next";
+
 const MICROS_SMALL_MAX: u64 = 1_000;
 
 impl Follower {
@@ -57,15 +59,15 @@ impl Follower {
         let count = tokens.len();
         let mut words = Vec::from(tokens);
         clear_beyond(&mut words, count);
-        if !is_complete {
-            return Ok(TokenMask::new(words, GrammarEnd::NotYet));
-        }
         for token in self.end_tokens.iter() {
             words[*token as usize / 32] &= !(1 << (token % 32));
         }
-        let end = match words.iter().all(|word| *word == 0) {
-            true => GrammarEnd::Due,
-            false => GrammarEnd::Allowed,
+        let is_empty = words.iter().all(|word| *word == 0);
+        let end = match (is_complete, is_empty) {
+            (true, true) => GrammarEnd::Due,
+            (true, false) => GrammarEnd::Allowed,
+            (false, true) => return Err(Lost(NOTHING_NEXT.to_owned())),
+            (false, false) => GrammarEnd::NotYet,
         };
         Ok(TokenMask::new(words, end))
     }
@@ -98,7 +100,7 @@ fn lost(error: anyhow::Error) -> Lost {
     // Of a reason to stop there is no more than its name.
     let is_stuck = first_line == StopReason::NoExtensionBias.to_string();
     Lost(match is_stuck {
-        true => "no token can come next".to_owned(),
+        true => NOTHING_NEXT.to_owned(),
         false => first_line.to_owned(),
     })
 }

@@ -6,8 +6,9 @@
 //!
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
 //! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
-//!   [`exclusive`] and [`cost`] are its parts.
-//! * [`lexeme`]: regexes and choices; [`classes`] and [`nesting`] bound what llguidance takes from any language.
+//!   [`exclusive`], [`spacing`] and [`cost`] are its parts.
+//! * [`lexeme`]: regexes and choices; [`classes`] and [`nesting`] bound what llguidance takes from any language, and
+//!   [`end_tokens`] keeps the end of an answer out of it.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
@@ -19,6 +20,7 @@ pub mod checker;
 pub mod classes;
 pub mod compiler;
 pub mod cost;
+pub mod end_tokens;
 pub mod exclusive;
 pub mod follower;
 pub mod formats;
@@ -30,6 +32,7 @@ pub mod nesting;
 pub mod number;
 pub mod pattern;
 pub mod schema;
+pub mod spacing;
 pub mod stream;
 #[cfg(test)]
 pub mod tests;

@@ -6,23 +6,23 @@
 use super::compiler::GrammarError;
 use super::exclusive::Search;
 use super::formats::{self, Format};
+use super::spacing::Spacing;
 use super::{cost, literal, negation, number, pattern};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// Where llguidance reads options, which are ours to set.
-const OPTIONS: &str = "x-guidance";
-
 /// Any JSON object.
 pub fn object() -> Value {
-    json!({"type": "object", OPTIONS: options()})
+    let mut schema = json!({"type": "object"});
+    Spacing::Readable.set(&mut schema);
+    schema
 }
 
 /// `text` as a schema that llguidance honours or refuses.
 pub fn read(text: &str) -> Result<Value, GrammarError> {
     let schema: Value = serde_json::from_str(text)
         .map_err(|error| GrammarError::new(format!("the schema is not valid JSON: {error}")))?;
-    let schema = match schema {
+    let mut schema = match schema {
         Value::Object(schema) => schema,
         Value::Bool(true) => Map::new(),
         Value::Bool(false) => return Err(GrammarError::new("the schema is `false`: nothing is valid")),
@@ -30,22 +30,11 @@ pub fn read(text: &str) -> Result<Value, GrammarError> {
             return Err(GrammarError::new("the schema must be a JSON object"));
         }
     };
-    if schema.contains_key(OPTIONS) {
-        return Err(GrammarError::new(format!("`{OPTIONS}` is not supported")));
-    }
+    let spacing = Spacing::take(&mut schema)?;
     let mut schema = settled(Value::Object(schema))?;
     cost::check(&schema)?;
-    schema[OPTIONS] = options();
+    spacing.set(&mut schema);
     Ok(schema)
-}
-
-/// * A name that is not in `properties` could be spelled like one that is, were `\uXXXX` allowed in it.
-/// * Models may get lost in white space, so there is an end to it.
-fn options() -> Value {
-    json!({
-        "json_allowed_escapes": "nrbtf\\\"",
-        "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}",
-    })
 }
 
 /// The schema and all below it, and what references lead to elsewhere in the document.

@@ -1,6 +1,7 @@
 use super::compiler::{Compiler, GrammarError};
 use super::follower::{Cost, Follower};
 use super::masks::MaskThreads;
+use super::spacing;
 use super::stream::StreamConstraint;
 use crate::text::{TokenizerSource, Vocabulary};
 use proto::request::Grammar;
@@ -326,13 +327,36 @@ fn a_property_cannot_be_smuggled_in_under_another_spelling_of_its_name() {
 }
 
 #[test]
-fn white_space_has_an_end() {
-    let spaces = " ".repeat(65);
-    assert_eq!(follows(&Grammar::JsonObject, &format!("{{{spaces}")), None);
+fn white_space_is_what_people_write_and_has_an_end() {
+    let deep = format!("{{\n\t\"a\": [\n{}1, 2\n  ]\n}}", " ".repeat(20));
+    for written in [
+        "{\"a\":1,\"b\":[]}",
+        "{\"a\": 1, \"b\": []}",
+        "{ \"a\": 1 }",
+        &deep,
+    ] {
+        assert_eq!(
+            follows(&Grammar::JsonObject, written),
+            Some(GrammarEnd::Due),
+            "{written}"
+        );
+    }
+    for lost in ["{  ", "{\n\n", "{ \n", "{\t", &format!("{{\n{}", " ".repeat(21))] {
+        assert_eq!(follows(&Grammar::JsonObject, lost), None, "{lost:?}");
+    }
+}
+
+#[test]
+fn compact_json_has_no_white_space() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "array"}, "b": {"const": " "}}});
+    let grammar = Grammar::JsonSchema(spacing::compact(&schema.to_string()));
     assert_eq!(
-        follows(&Grammar::JsonObject, &format!("{{{}}}", &spaces[..64])),
+        follows(&grammar, "{\"a\":[1,2],\"b\":\" \"}"),
         Some(GrammarEnd::Due)
     );
+    for spaced in ["{ ", "{\n", "{\"a\": ", "{\"a\":[1, "] {
+        assert_eq!(follows(&grammar, spaced), None, "{spaced:?}");
+    }
 }
 
 #[test]
@@ -417,6 +441,29 @@ fn hostile_grammars_are_refused_or_followed_within_their_fuel() {
         .stack_size(super::STACK_BYTES)
         .spawn(work);
     thread.unwrap().join().unwrap();
+}
+
+/// An object of so many properties that may all be left out.
+fn optional(name: &str, count: usize) -> Value {
+    let properties: Map<String, Value> = (0..count)
+        .map(|index| (format!("{name}_{index}"), json!({"type": "integer"})))
+        .collect();
+    json!({"type": "object", "properties": properties})
+}
+
+#[test]
+fn all_the_properties_that_are_promised_can_be_written_though_each_may_be_left_out() {
+    let text = "{\"option_1\": 1, \"option_12\":2,\"option_123\": 12, \"option_1022\":0,\"option_1023\":0}";
+    assert_eq!(
+        follows(&schema(optional("option", 1024)), text),
+        Some(GrammarEnd::Due)
+    );
+}
+
+#[test]
+fn what_is_too_costly_behind_the_first_brace_is_refused_before_anything_is_written() {
+    let ways = ["a", "b", "c", "d", "e"].map(|name| optional(name, 300));
+    assert!(refusal(&schema(json!({"anyOf": ways}))).contains("too costly to follow"));
 }
 
 #[test]

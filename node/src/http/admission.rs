@@ -6,12 +6,13 @@ use super::common::{Common, Truncation};
 use super::dialect::Dialect;
 use super::edge::Caller;
 use super::error::ApiError;
+use super::form::Part;
 use super::session::{Envelope, Session, Shown};
 use crate::constraint::checker::CheckError;
 use crate::constraint::workshop::Full;
 use crate::gateway::{Generate, ServedModel, StreamSpec};
 use crate::text::families::AnswerRules;
-use proto::request::Refusal;
+use proto::request::{Refusal, Sampling};
 use proto::{RequestId, Span, TenantId};
 use std::sync::Arc;
 
@@ -134,7 +135,15 @@ impl Service {
             .await?;
         let choices = choices(&job, caller.request);
         let prompt_tokens = job.prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
-        let envelope = Envelope::new(job.dialect, job.model, job.shown, caller, job.common.tier);
+        let form_field = job.common.form.as_ref().map(|form| form.field);
+        let envelope = Envelope::new(
+            job.dialect,
+            job.model,
+            job.shown,
+            caller,
+            job.common.tier,
+            form_field,
+        );
         Ok(Session::new(
             envelope,
             generation,
@@ -147,17 +156,37 @@ impl Service {
 
 /// A grammar that cannot be followed is refused before anything is admitted.
 async fn check_form(tenant: TenantId, job: &Job) -> Result<(), ApiError> {
-    let Some(grammar) = &job.common.sampling.grammar else {
+    let Some(form) = &job.common.form else {
         return Ok(());
     };
-    let field = job.common.form_field.unwrap_or("tools");
-    match job.model.grammars.check(tenant, grammar).await {
-        Ok(()) => Ok(()),
-        Err(CheckError::Bad(error)) => Err(ApiError::bad_grammar(&error.to_string()).about(field)),
-        Err(CheckError::Busy(Full)) => Err(Refusal::Busy {
+    let grammars = &job.model.grammars;
+    let error = match grammars.check(tenant, &form.grammar).await {
+        Ok(()) => return Ok(()),
+        Err(error @ CheckError::Busy(_)) => return Err(refused(error, form.field)),
+        Err(error @ CheckError::Bad(_)) if form.parts.is_empty() => return Err(refused(error, form.field)),
+        // The compiler speaks of a grammar that the client has not written.
+        Err(CheckError::Bad(error)) => error,
+    };
+    tracing::debug!(%error, "a grammar of several parts is refused");
+    for Part { field, grammar } in &form.parts {
+        if let Err(error) = grammars.check(tenant, grammar).await {
+            return Err(refused(error, field));
+        }
+    }
+    let reason = format!(
+        "the schemas of `{}` together are too large, or too costly to follow",
+        form.field
+    );
+    Err(ApiError::bad_grammar(&reason).about(form.field))
+}
+
+fn refused(error: CheckError, field: &str) -> ApiError {
+    match error {
+        CheckError::Bad(error) => ApiError::bad_grammar(&format!("`{field}`: {error}")).about(field),
+        CheckError::Busy(Full) => Refusal::Busy {
             retry_after: RETRY_AFTER_CHECKS,
         }
-        .into()),
+        .into(),
     }
 }
 
@@ -174,7 +203,10 @@ pub fn streams(job: &Job, streams_max: u32) -> Result<Vec<StreamSpec>, ApiError>
             format!("the request has {count} choices (prompts times `n`); at most {streams_max} are served");
         return Err(ApiError::invalid("n", message));
     }
-    let sampling = Arc::new(job.common.sampling.clone());
+    let sampling = Arc::new(Sampling {
+        grammar: job.common.form.as_ref().map(|form| form.grammar.clone()),
+        ..job.common.sampling.clone()
+    });
     let mut streams = Vec::with_capacity(count as usize);
     for prompt in &job.prompts {
         let max_new_tokens = output_tokens(job, prompt.ids.len())?;

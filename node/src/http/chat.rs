@@ -97,10 +97,12 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
         .await?;
     keep_last(&mut prompt.ids, cut);
     let answer = offer.rules(prompt.family, prompt.reasoning);
-    common.sampling.grammar = offer.grammar(&model.text, &answer, common.sampling.grammar.take())?;
-    if answer.calls.is_some() {
-        // What cannot be followed then is the tools' doing.
-        common.form_field = None;
+    let calls_max = offer.calls_max();
+    if let Some(calls) = &answer.calls {
+        let (model, calls, reasoning) = (model.clone(), calls.clone(), answer.reasoning);
+        let content = common.form.take();
+        let form = move || offer.form(&model.text, &calls, reasoning, content);
+        common.form = service.text_work.run(form).await?;
     }
     let prompts = vec![Prompt {
         ids: prompt.ids.into(),
@@ -114,7 +116,7 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
         prompts,
         output,
         answer,
-        calls_max: offer.calls_max(),
+        calls_max,
     })
 }
 

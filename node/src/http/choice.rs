@@ -1,7 +1,7 @@
 //! One choice of an answer: its tokens become fragments of text, reasoning and calls.
 
 use super::call_id::CallIds;
-use crate::text::families::{AnswerReader, AnswerRules, Piece};
+use crate::text::families::{AnswerReader, AnswerRules, Ending, Piece};
 use crate::text::{Detokenizer, SpecialTokens, StopEnding, StopMatcher, Stopped, TextModel};
 use proto::engine::TokenScore;
 use proto::request::Finish;
@@ -303,7 +303,10 @@ impl Choice {
         assert!(self.finish.is_none(), "a choice ended twice");
         let mut fragment = Fragment::default();
         let mut pieces = self.reader.push(&self.detokenizer.finish());
-        pieces.extend(self.reader.finish());
+        pieces.extend(self.reader.finish(match reason {
+            FinishReason::Length => Ending::Cut,
+            FinishReason::Stop | FinishReason::ToolCalls => Ending::Whole,
+        }));
         self.tell(pieces, &mut fragment);
         fragment.text.push_str(&self.stops.finish());
         let reason = match self.stops.stopped() {

@@ -12,9 +12,9 @@ use proto::request::{Sampling, ServiceClass};
 use std::sync::Arc;
 
 pub struct Common {
+    /// But for its grammar.
     pub sampling: Sampling,
-    /// The field that asked for the sampling's grammar; `None` where none did.
-    pub form_field: Option<&'static str>,
+    pub form: Option<Form>,
     /// `n`.
     pub choices: u32,
     pub stops: Arc<[String]>,
@@ -58,14 +58,10 @@ impl Common {
     pub fn new(shared: &mut Shared, text: &TextModel) -> Result<Common, ApiError> {
         unserved::refuse(shared)?;
         let delivery = delivery(shared);
-        let form = form::form(shared)?;
         Ok(Common {
             choices: choices(shared)?,
-            form_field: form.as_ref().map(|form| form.field),
-            sampling: Sampling {
-                grammar: form.map(|Form { grammar, .. }| grammar),
-                ..sampling(shared, text)?
-            },
+            form: form::form(shared)?,
+            sampling: sampling(shared, text)?,
             extras: extras(shared, delivery)?,
             truncation: truncation(shared)?,
             stops: shared.stop.take().unwrap_or_default().0.into(),

@@ -1,7 +1,8 @@
 //! From what a client writes about the form of its answer to a grammar.
 
 use super::error::ApiError;
-use super::request::{Choices, FormatKind, ResponseFormat, Shared, StructuredOutputs, Unserved, is_empty};
+use super::request::{Choices, FormatKind, ResponseFormat, Shared, StructuredOutputs, Unserved};
+use crate::constraint::spacing;
 use proto::request::Grammar;
 use serde_json::value::RawValue;
 
@@ -9,28 +10,47 @@ pub struct Form {
     pub grammar: Grammar,
     /// The field that asked for it.
     pub field: &'static str,
+    /// What it is made of, where it is made of several: one of them may be to blame when it cannot be followed.
+    pub parts: Vec<Part>,
+}
+
+pub struct Part {
+    /// Where it stands in the request.
+    pub field: String,
+    pub grammar: Grammar,
+}
+
+impl Form {
+    /// In one part.
+    fn whole(field: &'static str, grammar: Grammar) -> Form {
+        Form {
+            grammar,
+            field,
+            parts: Vec::new(),
+        }
+    }
 }
 
 /// `None`: the answer is free. Whether the grammar can be followed is asked later.
 pub fn form(shared: &mut Shared) -> Result<Option<Form>, ApiError> {
+    let outputs = shared.structured_outputs.take();
+    let is_compact = outputs
+        .as_ref()
+        .is_some_and(|outputs| outputs.disable_any_whitespace == Some(true));
     let mut forms = Vec::new();
     let mut add =
-        |field, grammar: Option<Grammar>| forms.extend(grammar.map(|grammar| Form { grammar, field }));
+        |field, grammar: Option<Grammar>| forms.extend(grammar.map(|grammar| Form::whole(field, grammar)));
     add("response_format", response_format(shared.response_format.take())?);
-    add(
-        "structured_outputs",
-        structured_outputs(shared.structured_outputs.take())?,
-    );
+    add("structured_outputs", structured_outputs(outputs)?);
     add("guided_json", schema("guided_json", shared.guided_json.take())?);
+    let regex = text("guided_regex", shared.guided_regex.take())?;
+    add("guided_regex", regex.map(Grammar::Regex));
     add(
-        "guided_regex",
-        text(shared.guided_regex.take()).map(Grammar::Regex),
+        "guided_choice",
+        choices("guided_choice", shared.guided_choice.take())?,
     );
-    add("guided_choice", choices(shared.guided_choice.take()));
-    add(
-        "guided_grammar",
-        text(shared.guided_grammar.take()).map(Grammar::Lark),
-    );
+    let grammar = text("guided_grammar", shared.guided_grammar.take())?;
+    add("guided_grammar", grammar.map(Grammar::Lark));
     let form = forms.pop();
     match forms.pop() {
         Some(other) => Err(ApiError::invalid(
@@ -41,8 +61,23 @@ pub fn form(shared: &mut Shared) -> Result<Option<Form>, ApiError> {
                 form.map_or(other.field, |form| form.field)
             ),
         )),
+        None if is_compact => compact(form).map(Some),
         None => Ok(form),
     }
+}
+
+/// The same without white space between the tokens of JSON.
+fn compact(form: Option<Form>) -> Result<Form, ApiError> {
+    let (field, schema) = match form.map(|form| (form.field, form.grammar)) {
+        Some((field, Grammar::JsonObject)) => (field, "{\"type\":\"object\"}".to_owned()),
+        Some((field, Grammar::JsonSchema(schema))) => (field, schema),
+        Some((_, Grammar::Regex(_) | Grammar::Choice(_) | Grammar::Lark(_))) | None => {
+            let field = "structured_outputs.disable_any_whitespace";
+            let message = format!("`{field}` is about JSON, and this request asks for none");
+            return Err(ApiError::invalid(field, message));
+        }
+    };
+    Ok(Form::whole(field, Grammar::JsonSchema(spacing::compact(&schema))))
 }
 
 fn response_format(format: Option<ResponseFormat>) -> Result<Option<Grammar>, ApiError> {
@@ -66,7 +101,6 @@ fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Gramm
     for (name, value) in [
         ("structural_tag", outputs.structural_tag),
         ("whitespace_pattern", outputs.whitespace_pattern),
-        ("disable_any_whitespace", outputs.disable_any_whitespace),
         (
             "disable_additional_properties",
             outputs.disable_additional_properties,
@@ -80,10 +114,10 @@ fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Gramm
         }
     }
     let grammars = [
-        schema(FIELD, outputs.json)?,
-        text(outputs.regex).map(Grammar::Regex),
-        choices(outputs.choice),
-        text(outputs.grammar).map(Grammar::Lark),
+        schema("structured_outputs.json", outputs.json)?,
+        text("structured_outputs.regex", outputs.regex)?.map(Grammar::Regex),
+        choices("structured_outputs.choice", outputs.choice)?,
+        text("structured_outputs.grammar", outputs.grammar)?.map(Grammar::Lark),
         outputs
             .json_object
             .filter(|is_asked| *is_asked)
@@ -99,31 +133,37 @@ fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Gramm
     }
 }
 
-/// An object, or the text of one.
-fn schema(field: &'static str, schema: Option<Box<RawValue>>) -> Result<Option<Grammar>, ApiError> {
+/// An object, or the text of one. An empty schema allows any JSON, which is a form too.
+fn schema(field: &str, schema: Option<Box<RawValue>>) -> Result<Option<Grammar>, ApiError> {
     let Some(schema) = schema else { return Ok(None) };
+    let no_schema = || ApiError::invalid(field, format!("`{field}` must be a JSON schema or its text"));
     match schema.get().as_bytes().first() {
         Some(b'"') => {
-            let text: String = serde_json::from_str(schema.get()).map_err(|_| {
-                ApiError::invalid(field, format!("`{field}` must be a JSON schema or its text"))
-            })?;
-            Ok((!text.is_empty()).then_some(Grammar::JsonSchema(text)))
+            let given = serde_json::from_str(schema.get()).map_err(|_| no_schema())?;
+            Ok(text(field, Some(given))?.map(Grammar::JsonSchema))
         }
-        // An empty schema allows any JSON, which is a form too.
         Some(b'{') => Ok(Some(Grammar::JsonSchema(schema.get().to_owned()))),
-        Some(_) if is_empty(&schema) => Ok(None),
-        Some(_) | None => Err(ApiError::invalid(
-            field,
-            format!("`{field}` must be a JSON schema or its text"),
-        )),
+        Some(_) | None => Err(no_schema()),
     }
 }
 
-fn text(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+fn text(field: &str, text: Option<String>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.is_empty() => Err(empty(field)),
+        Some(_) | None => Ok(text),
+    }
 }
 
-fn choices(choices: Option<Choices>) -> Option<Grammar> {
-    let choices = choices.filter(|choices| !choices.0.is_empty())?;
-    Some(Grammar::Choice(choices.0))
+fn choices(field: &str, choices: Option<Choices>) -> Result<Option<Grammar>, ApiError> {
+    match choices {
+        Some(choices) if choices.0.is_empty() => Err(empty(field)),
+        Some(choices) => Ok(Some(Grammar::Choice(choices.0))),
+        None => Ok(None),
+    }
+}
+
+/// Whoever asks for a form means one: a free answer would be another.
+fn empty(field: &str) -> ApiError {
+    let message = format!("`{field}` is empty; leave it out for an answer of any form");
+    ApiError::invalid(field, message)
 }

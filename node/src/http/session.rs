@@ -38,6 +38,8 @@ pub struct Envelope {
     show_timing: ShowTiming,
     created_secs: u64,
     tier: Option<ServiceTier>,
+    /// The field that asked for the form of the answer.
+    form_field: Option<&'static str>,
 }
 
 impl Envelope {
@@ -47,6 +49,7 @@ impl Envelope {
         shown: Shown,
         caller: Caller,
         tier: Option<ServiceTier>,
+        form_field: Option<&'static str>,
     ) -> Envelope {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let created_secs = since_1970.as_secs();
@@ -60,6 +63,7 @@ impl Envelope {
             show_timing: caller.timing,
             created_secs,
             tier,
+            form_field,
         }
     }
 
@@ -274,7 +278,8 @@ impl Session {
             }
             Event::Timing(timing) => self.times.told(choice, timing),
             Event::Finished(finish) => {
-                let reason = FinishReason::try_from(finish).map_err(no_answer)?;
+                let reason = FinishReason::try_from(finish);
+                let reason = reason.map_err(|finish| no_answer(finish, self.envelope.form_field))?;
                 self.tell_echo(choice, news);
                 let fragment = self.choices[choice as usize].end(reason);
                 self.count_end(choice, &fragment);
@@ -325,12 +330,13 @@ impl Session {
     }
 }
 
-fn no_answer(finish: Finish) -> ApiError {
+fn no_answer(finish: Finish, form_field: Option<&str>) -> ApiError {
     let message = match finish {
         Finish::Expired => "the time for this request has passed",
         Finish::Cancelled => "the request was cancelled",
         Finish::GrammarTooCostly => {
-            return ApiError::bad_grammar("its grammar takes more computing than one request may use");
+            let error = ApiError::bad_grammar("its grammar takes more computing than one request may use");
+            return form_field.map_or(error.clone(), |field| error.about(field));
         }
         Finish::Failed | Finish::Stop | Finish::Length => {
             return ApiError::internal("this request could not be computed");

@@ -2,11 +2,15 @@
 
 use super::choice::CallsMax;
 use super::error::ApiError;
+use super::form::{Form, Part};
 use super::free_json::FreeJson;
 use super::request::{RequestFunction, RequestTool, ToolChoice, Tools};
+use crate::constraint::spacing::Spacing;
+use crate::constraint::{bounds, schema};
 use crate::text::TextModel;
 use crate::text::families::{
-    AnswerRules, CallCount, CallRules, CallsForm, Family, Presence, Reasoning, ReasoningFirst, Tool,
+    AnswerRules, BesideCalls, CallCount, CallRules, CallsForm, Family, Presence, Reasoning, ReasoningFirst,
+    Tool,
 };
 use proto::request::Grammar;
 use serde_json::value::RawValue;
@@ -95,21 +99,24 @@ impl Offer {
         let calls = family.filter(|_| !self.is_empty()).map(|family| CallRules {
             family,
             names: names(),
+            beside: match self.demand {
+                Demand::Nothing => BesideCalls::Content,
+                Demand::AnyTool | Demand::OneTool(_) => BesideCalls::Nothing,
+            },
         });
         AnswerRules { reasoning, calls }
     }
 
-    /// What the answer is held to, where content is held to `content` already.
-    pub fn grammar(
+    /// What the answer is held to, where content is held to `content` already. Takes a while: schemas are read.
+    pub fn form(
         &self,
         text: &TextModel,
-        rules: &AnswerRules,
-        content: Option<Grammar>,
-    ) -> Result<Option<Grammar>, ApiError> {
-        let Some(calls) = &rules.calls else {
-            return Ok(content);
-        };
-        let Some(presence) = self.presence(content)? else {
+        calls: &CallRules,
+        reasoning: Reasoning,
+        content: Option<Form>,
+    ) -> Result<Option<Form>, ApiError> {
+        let mut parts = Vec::new();
+        let Some(presence) = self.presence(content, &mut parts)? else {
             return Ok(None);
         };
         if matches!(presence, Presence::OrJson(_)) && !calls.family.marks_calls() {
@@ -118,32 +125,40 @@ impl Offer {
             return Err(ApiError::unsupported("tools", message));
         }
         let form = CallsForm {
-            tools: &self.callable(),
+            tools: &self.callable(&mut parts)?,
             presence,
             count: match self.calls_max {
                 CallsMax::One => CallCount::One,
                 CallsMax::Any => CallCount::OneOrMore,
             },
-            reasoning: match rules.reasoning {
+            reasoning: match reasoning {
                 Reasoning::Unmarked => ReasoningFirst::No,
                 Reasoning::MayOpen => ReasoningFirst::May,
                 Reasoning::Opened => ReasoningFirst::Opened,
             },
             special: &|mark| text.mark_token(mark),
         };
-        Ok(Some(Grammar::Lark(calls.family.grammar(&form))))
+        Ok(Some(Form {
+            grammar: Grammar::Lark(calls.family.grammar(&form)),
+            field: "tools",
+            parts,
+        }))
     }
 
     /// `None`: the model may say what it likes.
-    fn presence(&self, content: Option<Grammar>) -> Result<Option<Presence>, ApiError> {
+    fn presence(&self, content: Option<Form>, parts: &mut Vec<Part>) -> Result<Option<Presence>, ApiError> {
         let is_strict = |offered: &OfferedTool| offered.strictness == Strictness::Strict;
+        let content = content.map(|form| (form.field, form.grammar));
         match (self.demand, content) {
             (Demand::AnyTool | Demand::OneTool(_), _) => Ok(Some(Presence::Forced)),
-            (Demand::Nothing, Some(Grammar::JsonObject)) => {
-                Ok(Some(Presence::OrJson(json!({"type": "object"}).to_string())))
+            (Demand::Nothing, Some((_, Grammar::JsonObject))) => {
+                Ok(Some(Presence::OrJson(schema::object().to_string())))
             }
-            (Demand::Nothing, Some(Grammar::JsonSchema(schema))) => Ok(Some(Presence::OrJson(schema))),
-            (Demand::Nothing, Some(Grammar::Regex(_) | Grammar::Choice(_) | Grammar::Lark(_))) => {
+            (Demand::Nothing, Some((field, Grammar::JsonSchema(text)))) => {
+                let schema = read(field, text, parts)?;
+                Ok(Some(Presence::OrJson(schema.to_string())))
+            }
+            (Demand::Nothing, Some((_, Grammar::Regex(_) | Grammar::Choice(_) | Grammar::Lark(_)))) => {
                 let message = "tools that the model may call or not go together with JSON content only; \
                     set `tool_choice` to none or required, or leave out the other constraint";
                 Err(ApiError::unsupported("tools", message))
@@ -153,21 +168,43 @@ impl Offer {
     }
 
     /// The tools that may be called, with the schemas that calls are held to.
-    fn callable(&self) -> Vec<Tool> {
-        let held = |offered: &OfferedTool| match (self.demand, offered.strictness) {
-            (Demand::Nothing, Strictness::AsModelWrites) => Tool {
-                name: offered.tool.name.clone(),
-                parameters: Map::from_iter([("type".to_string(), json!("object"))]),
-            },
-            (Demand::Nothing, Strictness::Strict) | (Demand::AnyTool | Demand::OneTool(_), _) => {
-                offered.tool.clone()
-            }
+    fn callable(&self, parts: &mut Vec<Part>) -> Result<Vec<Tool>, ApiError> {
+        let mut held = |index: usize| {
+            let OfferedTool { tool, strictness } = &self.tools[index];
+            let mut schema = match (self.demand, strictness) {
+                (Demand::Nothing, Strictness::AsModelWrites) => schema::object(),
+                (Demand::Nothing, Strictness::Strict) | (Demand::AnyTool | Demand::OneTool(_), _) => {
+                    let text = Value::Object(tool.parameters.clone()).to_string();
+                    read(&format!("tools[{index}].function.parameters"), text, parts)?
+                }
+            };
+            Spacing::OfCalls.set(&mut schema);
+            let Value::Object(parameters) = schema else {
+                unreachable!("schemas are read as objects");
+            };
+            Ok(Tool {
+                name: tool.name.clone(),
+                parameters,
+            })
         };
         match self.demand {
-            Demand::OneTool(index) => vec![held(&self.tools[index])],
-            Demand::Nothing | Demand::AnyTool => self.tools.iter().map(held).collect(),
+            Demand::OneTool(index) => Ok(vec![held(index)?]),
+            Demand::Nothing | Demand::AnyTool => (0..self.tools.len()).map(held).collect(),
         }
     }
+}
+
+/// A schema of a grammar that has several.
+fn read(field: &str, text: String, parts: &mut Vec<Part>) -> Result<Value, ApiError> {
+    let grammar = Grammar::JsonSchema(text.clone());
+    let schema = bounds::check(&grammar).and_then(|()| schema::read(&text));
+    let schema =
+        schema.map_err(|error| ApiError::bad_grammar(&format!("`{field}`: {error}")).about(field))?;
+    parts.push(Part {
+        field: field.to_owned(),
+        grammar,
+    });
+    Ok(schema)
 }
 
 fn check_bytes(tools: &[RequestTool]) -> Result<(), ApiError> {

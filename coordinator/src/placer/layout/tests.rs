@@ -136,7 +136,7 @@ fn by_looking(sizes: &Sizes<'_>, devices: &[Device], stages: usize) -> Option<u6
                 if sizes.memory_bytes(&(start..end), sizes.room_least()) > device.memory_bytes {
                     break;
                 }
-                let step_ns = cut::mixed_ns(&sizes, device, &(start..end));
+                let step_ns = cut::mixed_ns(sizes, device, &(start..end));
                 let rest = go(sizes, &others, end, stages - 1);
                 best = best.into_iter().chain(rest.map(|rest| rest.max(step_ns))).min();
             }

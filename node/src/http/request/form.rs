@@ -51,13 +51,15 @@ pub struct StructuredOutputs {
     pub regex: Option<String>,
     /// The answer is one of these.
     pub choice: Option<Choices>,
-    /// The answer is of this context-free grammar, in the dialect of Lark that llguidance reads.
+    /// The answer is of this context-free grammar, in the dialect of Lark that llguidance reads: rules are `name: …`, the
+    /// whole answer is `start`.
     pub grammar: Option<String>,
     /// The answer is any JSON object.
     pub json_object: Option<bool>,
+    /// JSON has no white space between its tokens, also that of `response_format`.
+    pub disable_any_whitespace: Option<bool>,
     pub structural_tag: Option<Unserved>,
     pub whitespace_pattern: Option<Unserved>,
-    pub disable_any_whitespace: Option<Unserved>,
     pub disable_additional_properties: Option<Unserved>,
 }
 

@@ -1,6 +1,7 @@
 //! What form the answer must have: from the fields of a request to a grammar.
 
 use super::fake::{FakeGateway, finished, hello, post, started};
+use crate::constraint::spacing;
 use proto::request::{Finish, Grammar};
 use serde_json::{Value, json};
 
@@ -95,14 +96,68 @@ async fn a_form_that_asks_for_nothing_leaves_the_answer_free() {
         ("structured_outputs", json!({})),
         (
             "structured_outputs",
-            json!({"choice": [], "json_object": false, "structural_tag": null}),
+            json!({"choice": null, "json_object": false, "structural_tag": "", "disable_any_whitespace": false}),
         ),
         ("guided_json", json!(null)),
-        ("guided_regex", json!("")),
+        ("guided_regex", json!(null)),
     ] {
         let gateway = FakeGateway::new(hello);
         assert_eq!(post(&gateway, CHAT, chat_with(field, value)).await.status, 200);
         assert_eq!(gateway.seen().streams[0].sampling.grammar, None, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_form_is_no_leave_to_answer_freely() {
+    let inner = |name: &str, value: Value| ("structured_outputs", json!({name: value}));
+    for (field, value) in [
+        inner("choice", json!([])),
+        inner("regex", json!("")),
+        inner("grammar", json!("")),
+        inner("json", json!("")),
+        inner("json", json!([])),
+        ("guided_choice", json!([])),
+        ("guided_regex", json!("")),
+        ("guided_grammar", json!("")),
+        ("guided_json", json!("")),
+        ("guided_json", json!(false)),
+    ] {
+        let body = chat_with(field, value);
+        let answer = post(&FakeGateway::new(hello), CHAT, body.clone()).await;
+        assert_eq!(answer.status, 400, "{body}");
+        let param = answer.error_param();
+        match body[field].as_object().and_then(|forms| forms.keys().next()) {
+            Some(form) => assert_eq!(param, format!("{field}.{form}")),
+            None => assert_eq!(param, field),
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_of_any_field_may_be_asked_for_without_white_space() {
+    let compact = |schema: &str| Grammar::JsonSchema(spacing::compact(schema));
+    let number = "{\"type\":\"number\"}";
+    for (mut forms, expected) in [
+        (json!({}), None),
+        (json!({"guided_regex": "a"}), None),
+        (
+            json!({"response_format": {"type": "json_object"}}),
+            Some(compact("{\"type\":\"object\"}")),
+        ),
+        (
+            json!({"response_format": schema_format(json!({"type": "number"}))}),
+            Some(compact(number)),
+        ),
+        (json!({"guided_json": number}), Some(compact(number))),
+    ] {
+        forms["prompt"] = json!("fox");
+        forms["structured_outputs"] = json!({"disable_any_whitespace": true});
+        let gateway = FakeGateway::new(hello);
+        let answer = post(&gateway, "/v1/completions", forms).await;
+        match expected {
+            Some(grammar) => assert_eq!(gateway.seen().streams[0].sampling.grammar, Some(grammar)),
+            None => assert_eq!(answer.error_param(), "structured_outputs.disable_any_whitespace"),
+        }
     }
 }
 
@@ -137,7 +192,7 @@ async fn a_form_that_cannot_be_kept_is_refused_before_it_is_admitted_and_says_wh
         ),
         ("structured_outputs", json!({"choice": [5]}), "string"),
         ("guided_json", json!([1]), "schema"),
-        ("guided_grammar", json!("root ::= \"a\""), "root"),
+        ("guided_grammar", json!("root ::= \"a\""), "Lark"),
         (
             "guided_whitespace_pattern",
             json!(" "),
@@ -174,5 +229,6 @@ async fn a_grammar_that_turns_out_too_costly_is_told_whole_and_in_a_stream() {
             answer.text
         );
         assert!(answer.text.contains("invalid_grammar"), "{}", answer.text);
+        assert!(answer.text.contains("\"guided_regex\""), "{}", answer.text);
     }
 }

@@ -216,6 +216,48 @@ async fn a_call_cut_off_by_the_length_says_so() {
     );
 }
 
+/// As much of an answer as the request takes.
+fn says_what_fits(text: &str, request: &Generate, model: &TextModel) -> Result<Vec<StreamEvent>, Refusal> {
+    let tokens = request.streams[0].max_new_tokens as usize;
+    let mut events = vec![started(0, 0)];
+    events.extend(said(request, model, 0, 0, text).into_iter().take(tokens));
+    events.push(finished(0, Finish::Length));
+    Ok(events)
+}
+
+#[tokio::test]
+async fn of_a_call_cut_off_by_the_length_no_mark_is_content() {
+    let gateway = gateway(|request, model| says_what_fits(&TWO_CALLS[13..], request, model));
+    let whole = TWO_CALLS[13..].len();
+    for choice in ["auto", "required"] {
+        for tokens in (1..whole).step_by(3) {
+            let extra = json!({"tool_choice": choice, "max_tokens": tokens});
+            let message = ask(&gateway, extra.clone()).await["choices"][0]["message"].clone();
+            // With nothing beside it, null would be no message that can be sent back.
+            let content = match message.get("tool_calls") {
+                Some(_) => Value::Null,
+                None => json!(""),
+            };
+            assert_eq!(message["content"], content, "{tokens}: {message}");
+            let chunks = stream(&gateway, extra).await;
+            let mut told = chunks
+                .iter()
+                .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+            assert!(told.all(str::is_empty), "{tokens}: {chunks:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bracket_at_the_end_of_a_text_is_content_unless_the_text_was_cut_off() {
+    let whole = gateway(|request, model| says("1 <", request, model));
+    let cut = gateway(|request, model| says_what_fits("1 <", request, model));
+    for (gateway, content) in [(whole, "1 <"), (cut, "1 ")] {
+        let choice = ask(&gateway, json!({})).await["choices"][0].clone();
+        assert_eq!(choice["message"]["content"], content);
+    }
+}
+
 #[tokio::test]
 async fn a_mark_that_is_a_special_token_is_read_and_others_stay_hidden() {
     let script: Script = |request, model| {
@@ -345,6 +387,71 @@ async fn strict_tools_are_held_to_their_schemas_and_others_are_not() {
     assert!(!grammar.contains("\"city\""), "{grammar}");
     ask(&gateway, json!({"tools": tools})).await;
     assert!(!prompt(&gateway).contains("strict"));
+}
+
+/// The tools of `tools()` and these.
+fn with_tools(more: &[(&str, Value)]) -> Value {
+    let mut tools = tools();
+    let of = |(name, parameters): &(&str, Value)| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    tools.as_array_mut().unwrap().extend(more.iter().map(of));
+    json!({"tools": tools, "tool_choice": "required"})
+}
+
+#[tokio::test]
+async fn schemas_of_tools_are_read_as_other_schemas_are() {
+    let gateway = gateway(two_calls);
+    let digits = json!({"type": "object", "properties": {"a": {"pattern": "^\\d$", "uniqueItems": false}}});
+    ask(&gateway, with_tools(&[("f", digits)])).await;
+    let grammar = lark(&gateway).unwrap();
+    assert!(
+        grammar.contains("^[0-9&&") && !grammar.contains("uniqueItems"),
+        "{grammar}"
+    );
+    let format = json!({"response_format": {"type": "json_object"}});
+    ask(&gateway, format).await;
+    let grammar = lark(&gateway).unwrap();
+    assert!(
+        grammar.contains("content: %json") && grammar.contains("whitespace_pattern"),
+        "{grammar}"
+    );
+}
+
+#[tokio::test]
+async fn a_tool_whose_schema_cannot_be_kept_is_named_and_what_is_made_of_it_is_not() {
+    let gateway = gateway(two_calls);
+    let unique = json!({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}});
+    let long = json!({"type": "object", "description": "x".repeat(140 << 10)});
+    let kept = json!({"type": "object"});
+    for (more, param, word) in [
+        (
+            [("f", kept.clone()), ("g", unique)],
+            "tools[3].function.parameters",
+            "uniqueItems",
+        ),
+        (
+            [
+                ("f", json!({"x-guidance": {"lenient": true}})),
+                ("g", kept.clone()),
+            ],
+            "tools[2].function.parameters",
+            "x-guidance",
+        ),
+        ([("f", long.clone()), ("g", long)], "tools", "together"),
+    ] {
+        let mut tools = with_tools(&more);
+        tools["truncate_prompt_tokens"] = json!(100);
+        let answer = post(&gateway, "/v1/chat/completions", chat(tools)).await;
+        assert_eq!(
+            (answer.status, answer.error_param().as_str()),
+            (StatusCode::BAD_REQUEST, param)
+        );
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(word) && message.contains(param), "{message}");
+        assert!(
+            !message.contains("call_") && !message.contains("whitespace"),
+            "{message}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The text of one answer, told apart.
 
-use super::family::{CallReader, Family};
+use super::family::{CallReader, Ending, Family};
 use super::pieces::{Piece, Pieces};
 use super::reasoning::{self, ReasoningSplitter};
 use std::sync::Arc;
@@ -34,6 +34,15 @@ pub struct CallRules {
     pub family: &'static dyn Family,
     /// The tools that may be called.
     pub names: Arc<[String]>,
+    pub beside: BesideCalls,
+}
+
+/// What an answer may have beside calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BesideCalls {
+    Content,
+    /// Calls are demanded: what is none is the beginning of one that was cut off.
+    Nothing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,6 +60,7 @@ pub enum Reasoning {
 pub struct AnswerReader {
     reasoning: Option<ReasoningSplitter>,
     calls: Option<Box<dyn CallReader>>,
+    beside: BesideCalls,
 }
 
 impl AnswerReader {
@@ -63,6 +73,10 @@ impl AnswerReader {
                 Reasoning::Opened => Some(ReasoningSplitter::opened()),
             },
             calls: rules.calls.as_ref().map(names),
+            beside: rules
+                .calls
+                .as_ref()
+                .map_or(BesideCalls::Content, |calls| calls.beside),
         }
     }
 
@@ -77,16 +91,21 @@ impl AnswerReader {
     }
 
     /// What was held back, when nothing more comes.
-    pub fn finish(&mut self) -> Vec<Piece> {
+    pub fn finish(&mut self, ending: Ending) -> Vec<Piece> {
         let mut pieces = Pieces::default();
         if let Some(reasoning) = &mut self.reasoning {
-            reasoning.finish(&mut pieces);
+            reasoning.finish(ending, &mut pieces);
         }
         let mut pieces = self.with_calls(pieces);
         if let Some(calls) = &mut self.calls {
-            calls.finish(&mut pieces);
+            calls.finish(ending, &mut pieces);
         }
-        pieces.into_vec()
+        let mut pieces = pieces.into_vec();
+        match self.beside {
+            BesideCalls::Content => {}
+            BesideCalls::Nothing => pieces.retain(|piece| !matches!(piece, Piece::Content(_))),
+        }
+        pieces
     }
 
     /// Whether the next letter would be reasoning, as far as is known.

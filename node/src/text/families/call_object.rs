@@ -89,6 +89,15 @@ impl CallObject {
         matches!(self.arguments, Arguments::Told)
     }
 
+    /// Whether what has come so far names one that may be called.
+    pub fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
+    pub fn held(&self) -> &str {
+        &self.held
+    }
+
     pub fn into_held(self) -> String {
         self.held
     }

@@ -31,10 +31,19 @@ pub trait CallReader: Send {
     fn push(&mut self, text: &str, pieces: &mut Pieces);
 
     /// Nothing more comes.
-    fn finish(&mut self, pieces: &mut Pieces);
+    fn finish(&mut self, ending: Ending, pieces: &mut Pieces);
 
     /// How many calls are complete, or broke off and will not go on.
     fn calls_over(&self) -> u32;
+}
+
+/// How an answer has come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The model has said all that it had to say.
+    Whole,
+    /// More would have come: the beginning of a mark is no text.
+    Cut,
 }
 
 /// Qwen 2.5 and 3, Hermes and many others: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// What calls an answer has.
 pub struct CallsForm<'a> {
-    /// Each call is of one of these; at least one.
+    /// Each call is of one of these; at least one. Their schemas are as the compiler wants them, with its options.
     pub tools: &'a [Tool],
     pub presence: Presence,
     pub count: CallCount,
@@ -135,7 +135,10 @@ impl CallGrammar {
         let head = literal(&format!("{{\"name\": {name}, \"{}\": ", self.arguments_key));
         [
             format!("call_{index}: {head} arguments_{index} \"}}\""),
-            format!("arguments_{index}: %json {}", compact(tool)),
+            format!(
+                "arguments_{index}: %json {}",
+                Value::Object(tool.parameters.clone())
+            ),
         ]
     }
 }
@@ -173,15 +176,6 @@ fn mark(form: &CallsForm, text: &str) -> String {
         Some(id) => format!("<[{id}]>"),
         None => literal(text),
     }
-}
-
-/// The schema of a tool's arguments, with the spaces that models write between JSON's parts and no others: space
-/// without end would be valid JSON too.
-fn compact(tool: &Tool) -> Value {
-    let mut schema = tool.parameters.clone();
-    let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-    schema.insert("x-guidance".into(), spaces);
-    Value::Object(schema)
 }
 
 /// Lark writes strings as JSON does.

@@ -1,7 +1,7 @@
 //! Calls that are JSON objects behind a marker, in the three ways that families have of it.
 
 use super::call_object::{CallObject, HELD_BYTES_MAX, Names, Progress};
-use super::family::CallReader;
+use super::family::{CallReader, Ending};
 use super::pieces::Pieces;
 use std::mem;
 
@@ -211,6 +211,10 @@ impl JsonCalls {
         Taken::Again
     }
 
+    fn is_marked(&self, held: &str) -> bool {
+        held.starts_with(self.syntax.opening)
+    }
+
     fn awaited_closing(&self) -> Option<&'static str> {
         match (self.around, self.syntax.body) {
             (Around::Marker, Body::Enclosed(closing)) => Some(closing),
@@ -238,15 +242,22 @@ impl CallReader for JsonCalls {
         }
     }
 
-    fn finish(&mut self, pieces: &mut Pieces) {
+    fn finish(&mut self, ending: Ending, pieces: &mut Pieces) {
+        let held = mem::take(&mut self.held);
         match mem::replace(&mut self.state, State::Content) {
             State::Object(object) if object.has_begun() => self.begun += 1,
             // After a call this is the next one, cut off before its name: nothing that a reader of the content would miss.
-            State::Object(_) | State::Opened | State::Between if self.begun > 0 => self.held.clear(),
-            State::Object(object) => pieces.content(&object.into_held()),
-            State::Start | State::Content | State::Opened | State::Between => {
-                pieces.content(&mem::take(&mut self.held));
-            }
+            State::Object(_) | State::Opened | State::Between if self.begun > 0 => {}
+            State::Object(object) => match ending {
+                Ending::Cut if object.is_named() || self.is_marked(object.held()) => {}
+                // Without a mark it may have become any JSON.
+                Ending::Cut | Ending::Whole => pieces.content(&object.into_held()),
+            },
+            State::Content if self.awaited_closing().is_some() => {}
+            State::Start | State::Content | State::Opened | State::Between => match ending {
+                Ending::Cut => {}
+                Ending::Whole => pieces.content(&held),
+            },
         }
     }
 

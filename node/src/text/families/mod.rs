@@ -20,10 +20,10 @@ mod tests;
 mod tool;
 mod value_scan;
 
-pub use answer_reader::{AnswerReader, AnswerRules, CallRules, Reasoning};
+pub use answer_reader::{AnswerReader, AnswerRules, BesideCalls, CallRules, Reasoning};
 pub use described::tools_described;
 pub use detect::ToolSupport;
-pub use family::{CallReader, Family, HERMES, LLAMA, MISTRAL, marks};
+pub use family::{CallReader, Ending, Family, HERMES, LLAMA, MISTRAL, marks};
 pub use grammar::{CallCount, CallsForm, Presence, ReasoningFirst};
 pub use pieces::{Piece, Pieces};
 pub use tool::Tool;

@@ -1,5 +1,6 @@
 //! Reasoning at the start of an answer, between `<think>` and `</think>`.
 
+use super::family::Ending;
 use super::pieces::Pieces;
 
 pub const OPENING: &str = "<think>";
@@ -72,16 +73,16 @@ impl ReasoningSplitter {
     }
 
     /// Nothing more comes.
-    pub fn finish(&mut self, pieces: &mut Pieces) {
-        match self.state {
-            State::Start => pieces.content(&self.held),
-            State::Opened | State::Inside => {
-                if !self.held.is_empty() {
-                    self.tell_line_breaks(pieces);
-                    pieces.reasoning(&self.held);
-                }
+    pub fn finish(&mut self, ending: Ending, pieces: &mut Pieces) {
+        let space_bytes = self.held.len() - self.held.trim_start().len();
+        match (self.state, ending) {
+            (State::Start, Ending::Whole) => pieces.content(&self.held),
+            (State::Start, Ending::Cut) => pieces.content(&self.held[..space_bytes]),
+            (State::Opened | State::Inside, Ending::Whole) if !self.held.is_empty() => {
+                self.tell_line_breaks(pieces);
+                pieces.reasoning(&self.held);
             }
-            State::Closed | State::Content => {}
+            (State::Opened | State::Inside | State::Closed | State::Content, _) => {}
         }
         self.held.clear();
     }

@@ -1,7 +1,7 @@
 //! What the families' readers make of answers, well formed and not, however they are cut.
 
-use super::answer_reader::{AnswerReader, AnswerRules, CallRules, Reasoning};
-use super::family::{Family, HERMES, LLAMA, MISTRAL};
+use super::answer_reader::{AnswerReader, AnswerRules, BesideCalls, CallRules, Reasoning};
+use super::family::{Ending, Family, HERMES, LLAMA, MISTRAL};
 use super::pieces::Piece;
 use proptest::prelude::*;
 
@@ -12,6 +12,7 @@ fn rules(family: &'static dyn Family, reasoning: Reasoning) -> AnswerRules {
         calls: Some(CallRules {
             family,
             names: names.into(),
+            beside: BesideCalls::Content,
         }),
     }
 }
@@ -48,12 +49,16 @@ impl Whole {
 }
 
 fn read<'a>(rules: &AnswerRules, fragments: impl IntoIterator<Item = &'a str>) -> Whole {
+    read_to(Ending::Whole, rules, fragments)
+}
+
+fn read_to<'a>(ending: Ending, rules: &AnswerRules, fragments: impl IntoIterator<Item = &'a str>) -> Whole {
     let mut reader = AnswerReader::new(rules);
     let mut whole = Whole::default();
     for fragment in fragments {
         whole.add(reader.push(fragment));
     }
-    whole.add(reader.finish());
+    whole.add(reader.finish(ending));
     assert!(reader.calls_over() as usize <= whole.calls.len());
     whole
 }
@@ -153,6 +158,88 @@ fn a_further_call_that_breaks_off_before_its_name_is_no_content() {
         [r#"{"name": "f", "parameters": {}};"#],
     );
     assert_eq!(bare, whole("", &[("f", "{}")]));
+}
+
+/// Every beginning of `text`.
+fn beginnings(text: &str) -> impl Iterator<Item = &str> {
+    text.char_indices().map(|(end, _)| &text[..end]).chain([text])
+}
+
+#[test]
+fn of_an_answer_that_was_cut_off_no_beginning_of_a_mark_or_of_a_call_is_content() {
+    for (family, text) in [
+        (
+            &HERMES,
+            "Hi <tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\"",
+        ),
+        (
+            &MISTRAL,
+            "Hi [TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}, {\"na",
+        ),
+        (
+            &LLAMA,
+            "Hi <|python_tag|>{\"name\": \"f\", \"parameters\": {}}; {\"na",
+        ),
+    ] {
+        for reasoning in [Reasoning::Unmarked, Reasoning::MayOpen] {
+            for cut in beginnings(text) {
+                let read = read_to(Ending::Cut, &rules(family, reasoning), [cut]);
+                assert_eq!(read.content, cut[..cut.len().min(3)], "{cut}");
+            }
+        }
+    }
+    let thoughts = "<think>so</think>";
+    for cut in beginnings(thoughts) {
+        let read = read_to(Ending::Cut, &rules(&HERMES, Reasoning::MayOpen), [cut]);
+        assert!(
+            read.content.is_empty() && "so".starts_with(&read.reasoning),
+            "{cut}: {read:?}"
+        );
+    }
+}
+
+#[test]
+fn json_that_was_cut_off_is_content_where_calls_have_no_mark_and_no_tool_is_named() {
+    let llama = rules(&LLAMA, Reasoning::Unmarked);
+    for (text, content) in [
+        ("{\"answer\": 4", "{\"answer\": 4"),
+        ("{\"name\": \"Ada", "{\"name\": \"Ada"),
+        ("{\"name\": \"f\", \"par", ""),
+    ] {
+        assert_eq!(
+            read_to(Ending::Cut, &llama, [text]),
+            whole(content, &[]),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn where_calls_are_demanded_nothing_of_one_that_was_cut_off_is_content() {
+    for (family, text) in [
+        (
+            &HERMES,
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>",
+        ),
+        (&LLAMA, "{\"name\": \"f\", \"parameters\": {}}"),
+        (&MISTRAL, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}]"),
+    ] {
+        let mut demanded = rules(family, Reasoning::Unmarked);
+        demanded.calls.as_mut().unwrap().beside = BesideCalls::Nothing;
+        for ending in [Ending::Whole, Ending::Cut] {
+            for cut in beginnings(text) {
+                assert_eq!(read_to(ending, &demanded, [cut]).content, "", "{cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_beginning_of_the_mark_that_closes_a_call_is_no_content_however_the_answer_ended() {
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}\n";
+    assert_eq!(hermes(&format!("{call}</tool_")), whole("", &[("f", "{}")]));
+    let after = format!("{call}</tool_call>\nSo a <");
+    assert_eq!(hermes(&after), whole("So a <", &[("f", "{}")]));
 }
 
 #[test]
