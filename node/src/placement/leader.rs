@@ -56,12 +56,12 @@ impl Leading {
                 events.insert(0, PlacerEvent::Cluster(Box::new(self.view())));
             }
             let serving = self.serving();
+            events.extend(self.computed(&serving, &mut computed));
             if told.as_ref() != Some(&serving) {
                 let replicas = serving.iter().map(|(replica, _)| *replica);
                 events.push(PlacerEvent::Serving(replicas.collect()));
                 told = Some(serving);
             }
-            events.extend(self.computed(&mut computed));
             for event in events {
                 let mut actions = Vec::new();
                 placer.handle(clock.now(), event, &mut actions);
@@ -96,17 +96,22 @@ impl Leading {
         serving.collect()
     }
 
-    /// What stages of placed replicas have computed, where that is news.
-    fn computed(&self, told: &mut BTreeMap<ReplicaId, Vec<Span>>) -> Vec<PlacerEvent> {
+    /// What stages of these replicas have computed, where that is news.
+    fn computed(
+        &self,
+        serving: &BTreeSet<(ReplicaId, Epoch)>,
+        told: &mut BTreeMap<ReplicaId, Vec<Span>>,
+    ) -> Vec<PlacerEvent> {
+        let views = self.board.views();
+        let computed = serving.iter().filter_map(|(replica, _)| {
+            let used = views.get(replica)?.pipeline.as_ref()?;
+            Some((*replica, &used.computed))
+        });
         let mut news = Vec::new();
-        for (replica, _) in self.serving() {
-            let views = self.board.views();
-            let used = views.get(&replica).and_then(|view| view.pipeline.as_ref());
-            if let Some(used) = used
-                && told.get(&replica) != Some(&used.computed)
-            {
-                let computed = used.computed.clone();
+        for (replica, computed) in computed {
+            if told.get(&replica) != Some(computed) {
                 told.insert(replica, computed.clone());
+                let computed = computed.clone();
                 news.push(PlacerEvent::Computed { replica, computed });
             }
         }

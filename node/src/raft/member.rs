@@ -285,18 +285,13 @@ impl<L: Links> Member<L> {
 
     /// [`Member::commit_here`] for another member, which may not ask for everything.
     pub async fn commit_for(&self, from: NodeId, proposal: Proposal) -> ours::CommandAnswer {
-        let allowed = || self.applied.read().may_ask(from, &proposal.command);
-        let mut answer = allowed();
-        if matches!(answer, Err(Rejected::MemberUnknown { .. })) {
-            // It may have come a moment ago, when another node led.
-            if self.linearize().await.is_err() {
-                return not_leader(None);
-            }
-            answer = allowed();
-        }
-        match answer {
-            Ok(()) => self.commit_here(proposal).await,
-            Err(rejected) => self.not_logged(rejected),
+        match self
+            .rejected(|state| state.may_ask(from, &proposal.command))
+            .await
+        {
+            Ok(None) => self.commit_here(proposal).await,
+            Ok(Some(rejected)) => ours::CommandAnswer::Committed(Box::new(rejected)),
+            Err(_) => not_leader(None),
         }
     }
 
