@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Three nodes as three processes on this host. Each round kills the leader with SIGKILL, asks another node at once for a
-//! change (`cluster tenant add`, a process of its own, which counts) and starts the killed node again. `busy`: one node serves
+//! change (`cluster tenant add`, a process of its own, which counts) and starts the killed node again. The clock runs from
+//! SIGKILL on; that the killed process is waited for before the change is asked for counts too. `busy`: one node serves
 //! the model to 32 streams throughout, so that all cores compute.
 
 use serde_json::json;
@@ -74,8 +75,8 @@ fn measure(fleet: &mut Fleet, rounds: usize) -> Vec<Duration> {
     (0..rounds)
         .map(|round| {
             let leader = fleet.leader();
-            fleet.kill(leader);
             let killed = Instant::now();
+            fleet.kill(leader);
             fleet.says((leader + 1) % 3, &["tenant", "add", &format!("round-{round}")]);
             let wait = killed.elapsed();
             fleet.start(leader);

@@ -17,8 +17,9 @@
 //! ip netns exec a link_bench --connect 10.9.0.2:7700 --folder /dev/shm/bench
 //! ```
 //!
-//! Where the kernel has no netem, `nft` can lose packets on the way in (`numgen random mod 100 < 1 drop` in a chain of
-//! hook input, in both namespaces); `gso_max_segs 1` on both links then lets it see single packets.
+//! Where the kernel has no netem, `tests/python/delayed_link.py` makes two namespaces with such a link; and `nft` can lose
+//! packets on the way in (`numgen random mod 100 < 1 drop` in a chain of hook input, in both namespaces), where
+//! `gso_max_segs 1` on both links lets it see single packets.
 //!
 //! The ports used are the one named and the two after it. `--folder` is where the listening side leaves the keys.
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// What of a mask was computed: an estimate from counted work, so that it is the same on a busy machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cost {
-    /// Less than a millisecond.
+    /// Less than a tenth of what a step of a small model takes.
     Small,
     Large,
 }
@@ -25,7 +25,7 @@ pub struct Follower {
 
 const NOTHING_NEXT: &str = "no token can come next";
 
-const MICROS_SMALL_MAX: u64 = 1_000;
+const MICROS_SMALL_MAX: u64 = 250;
 
 impl Follower {
     pub fn new(matcher: Matcher, end_tokens: Arc<[u32]>) -> Follower {
