@@ -120,8 +120,17 @@ fn node_status(
     }
 }
 
+/// A node without a leader whom strangers of its own cluster call has been away for too long.
+const UNKNOWN_RECENTLY: Duration = Duration::from_secs(30);
+const LEFT_BEHIND: &str = "somebody of this cluster calls whom this node does not know: if the members that it knew were replaced \
+                           while it was away, it cannot catch up; stop it, move its data folder away, and let it join anew \
+                           (`cluster up --join TOKEN`)";
+
 pub fn raft(state: &NodeState) -> RaftStatus {
     let view = state.member.view();
+    let unknown_came_ago = state.member.links.peers.unknown_came_ago();
+    let is_left_behind = view.leader.is_none() && unknown_came_ago.is_some_and(|ago| ago < UNKNOWN_RECENTLY);
+    let left_behind = is_left_behind.then(|| LEFT_BEHIND.to_owned());
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
     RaftStatus {
         leader: view.leader.map(|node| node.0),
@@ -131,7 +140,7 @@ pub fn raft(state: &NodeState) -> RaftStatus {
         last_index: view.last_index,
         applied_index: view.applied_index,
         feature_level: state.applied().feature_level(),
-        trouble: view.trouble,
+        trouble: view.trouble.or(left_behind),
     }
 }
 

@@ -310,6 +310,7 @@ impl Ground {
         let desk = Arc::new(Desk::new(trust.0, trust.1, self.custody.clone()));
         let membership = CommittedMembership {
             applied: applied.clone(),
+            own: node,
             named: members.clone(),
         };
         let peers = transport::bind(Settings {

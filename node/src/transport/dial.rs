@@ -108,6 +108,13 @@ impl Dials {
         slots.entry((node, class)).or_default().clone()
     }
 
+    /// The other closed a connection because this node is no member for it: dialling went well, and to dial at once would only
+    /// be refused again.
+    pub async fn refused(&self, node: NodeId, class: Class, error: LinkError) {
+        let slot = self.slot(node, class);
+        slot.lock().await.refuse(error.into());
+    }
+
     pub fn forget(&self, node: NodeId) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|(known, _), _| *known != node);
@@ -131,6 +138,12 @@ impl Pause {
         // A node that has moved is tried at once.
         let moved = matches!(error, PeerError::Unreachable { address: tried, .. } if *tried != address);
         (!moved && at.elapsed() < pause).then(|| error.clone())
+    }
+
+    /// The longest pause.
+    fn refuse(&mut self, error: PeerError) {
+        self.failures = u32::MAX;
+        self.last = Some((Instant::now(), error));
     }
 
     fn note<T>(&mut self, outcome: &Result<T, PeerError>) {
@@ -244,5 +257,22 @@ pub(super) async fn dial(
                 "another key than the member's answers there".to_owned(),
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_refused_after_dialling_well_does_not_dial_at_once() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let mut pause = Pause::default();
+        pause.note(&Ok::<_, PeerError>(()));
+        assert_eq!(pause.too_early(address).map(|error| error.to_string()), None);
+        let refusal = LinkError::CutOff { node: NodeId(7) };
+        pause.refuse(refusal.clone().into());
+        let error = pause.too_early(address).map(|error| error.to_string());
+        assert_eq!(error, Some(PeerError::from(refusal).to_string()));
     }
 }

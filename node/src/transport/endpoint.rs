@@ -65,11 +65,17 @@ pub(super) struct Shared {
     gate: Mutex<Gate>,
     /// Nodes that have closed a connection because this one is no member, and have said nothing else since.
     refused_by: Mutex<BTreeSet<NodeId>>,
+    /// When somebody came last who has a certificate of this cluster and is no member that this node knows.
+    unknown_came: Mutex<Option<Instant>>,
 }
 
 impl Shared {
     pub fn refusals(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
         self.refused_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn unknown_came(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unknown_came.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node has said something over this connection, which nobody says to whom it holds for no member.
@@ -132,6 +138,7 @@ pub fn bind(settings: Settings) -> Result<Peers, BindError> {
         questions_of_members: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         gate: Mutex::new(Gate::new(Instant::now())),
         refused_by: Mutex::default(),
+        unknown_came: Mutex::default(),
     });
     tokio::spawn(accept(shared.clone()));
     Ok(Peers::new(shared))
@@ -230,6 +237,7 @@ fn member(
         return refuse(&connection, CloseCode::CertificateExpired);
     }
     let Some((node, _)) = shared.membership.member(&identity.spki) else {
+        *shared.unknown_came() = Some(Instant::now());
         return refuse(&connection, CloseCode::NotAMember);
     };
     tuning::let_in(&connection, tuning::Limits::of(class));

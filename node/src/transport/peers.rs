@@ -115,6 +115,11 @@ impl Peers {
         self.shared.refusals().clone()
     }
 
+    /// How long ago somebody came who has a certificate of this cluster and is no member that this node knows.
+    pub fn unknown_came_ago(&self) -> Option<Duration> {
+        self.shared.unknown_came().map(|at| at.elapsed())
+    }
+
     /// The connections that there are now.
     pub fn links(&self) -> Vec<LinkView> {
         self.shared.links.views()

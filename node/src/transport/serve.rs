@@ -33,6 +33,10 @@ pub(super) async fn peer(shared: Arc<Shared>, link: Arc<Link>) {
         shared.refusals().insert(link.guard.node);
     }
     shared.links.remove(&link);
+    if CloseCode::NotAMember.is_why(&end) && link.side == Side::Opener {
+        let refusal = link.guard.closed(&end);
+        shared.dials.refused(link.guard.node, link.class, refusal).await;
+    }
 }
 
 async fn stream(
