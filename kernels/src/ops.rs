@@ -11,7 +11,10 @@
 //!   `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 after it `acc = fma(m, d · float(Σq), acc)`; for Q4_0 the
 //!   integers are `(nibble − 8)`. `acc` starts at +0. With [`InputPrecision::TwoTerms`] the remainder
 //!   `fma(−d, q, x)` is quantised by the same rule, and each block adds both terms, the coarse one first.
-//! * **matmul, float weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
+//! * **matmul, F32 and F16 weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
+//! * **matmul, Bf16 weights**: inputs rounded to bf16; per block of 32 inputs the even ones' `e = fma(x[k], w[k], e)` and the odd
+//!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
+//!   the order of `TDPBF16PS` (decision 0015).
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
 //! * **attention**: per head and row; an online softmax in steps of 128 positions, whose formula is in
 //!   [`crate::reference`], independent of the page size; K and V are read back as stored ([`KvFormat`]), also within a chunk.
@@ -68,8 +71,8 @@ pub trait Ops: Send {
     /// `out[r] = x[r] · (1 / sqrt(mean(x[r]²) + eps)) · weight`. The sum of squares runs by fused multiply-adds in 16
     /// interleaved f32 lanes (`lane = column mod 16`), then added pairwise (0+8, 1+9, …; 0+4, …; 0+2, 1+3; 0+1).
     fn rms_norm(&mut self, x: &Self::Tensor, weight: &[f32], eps: f32, out: &mut Self::Tensor);
-    /// The products of `x` with each of `weights`, side by side in the columns of `out`. Float weights see `x` as it is,
-    /// whatever the precision.
+    /// The products of `x` with each of `weights`, side by side in the columns of `out`. Float weights see `x` as it is, or
+    /// in bf16, whatever the precision.
     fn matmul(
         &mut self,
         weights: &[&Self::Weights],

@@ -23,13 +23,47 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
 }
 
 /// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
+#[inline(always)]
 pub fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x0040;
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+    let quiet = (bits >> 16) as u16 | 0x0040;
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+    if value.is_nan() { quiet } else { rounded }
 }
+
+/// What products with bf16 weights see of a number: it in bf16, but nothing of a magnitude below 2⁻⁵⁰.
+///
+/// Without smaller ones no sum of products is ever subnormal: every product, and so every sum, is a multiple of 2⁻¹¹⁴. Units
+/// that count subnormal numbers as zero (AMX) then give the bits of those that do not.
+#[inline(always)]
+pub fn factor_bf16(value: f32) -> u16 {
+    // Magnitudes order like their bits, and words that are masked become vectors.
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = bits >> 16 | 0x0040;
+    let known = if magnitude > f32::INFINITY.to_bits() {
+        quiet
+    } else {
+        rounded
+    };
+    let counts = if magnitude < FACTOR_MIN.to_bits() {
+        0
+    } else {
+        u32::MAX
+    };
+    (known & counts) as u16
+}
+
+/// [`factor_bf16`] of a weight that is in bf16 already.
+#[inline(always)]
+pub fn weight_bf16(bits: u16) -> u16 {
+    let is_zero = bf16_to_f32(bits).abs() < FACTOR_MIN;
+    if is_zero { 0 } else { bits }
+}
+
+/// 2⁻⁵⁰.
+const FACTOR_MIN: f32 = f32::from_bits((127 - 50) << 23);
 
 /// `eˣ` to about one unit in the last place, by the same roundings everywhere.
 ///
@@ -160,6 +194,22 @@ mod tests {
         assert_eq!(f16_to_f32(0x8000).to_bits(), (-0.0f32).to_bits());
         assert_eq!(f16_to_f32(0xfc00), f32::NEG_INFINITY);
         assert!(f16_to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn factors_too_small_for_their_products_are_zero() {
+        let least = 2f32.powi(-50);
+        assert_eq!(bf16_to_f32(factor_bf16(least)), least);
+        assert_eq!(bf16_to_f32(factor_bf16(-least)), -least);
+        for value in [least * 0.99, -least / 2.0, f32::MIN_POSITIVE, 1e-45, 0.0, -0.0] {
+            assert_eq!(factor_bf16(value), 0, "{value:e}");
+            assert_eq!(weight_bf16(f32_to_bf16(value / 2.0)), 0, "{value:e}");
+        }
+        for value in [1.0, -3.140625, 1e30] {
+            assert_eq!(factor_bf16(value), f32_to_bf16(value));
+            assert_eq!(weight_bf16(f32_to_bf16(value)), f32_to_bf16(value));
+        }
+        assert!(bf16_to_f32(factor_bf16(f32::NAN)).is_nan());
     }
 
     #[test]

@@ -3,7 +3,7 @@ use crate::model::decoder::LOGIT_ROWS_MAX;
 use crate::model::{Cut, LoadError, ModelConfig, precision};
 use crate::stage::Stage;
 use kernels::InputPrecision;
-use kernels::cpu::quantised_row_bytes;
+use kernels::cpu::{quantised_row_bytes, rounded_row_bytes};
 use proto::cluster::{RowBytes, WorkspaceShape};
 
 /// What all ranks of a stage take together, known before anything is allocated. Estimates: a device may pack weights
@@ -120,7 +120,7 @@ pub(crate) fn workspace_shape(config: &ModelConfig) -> WorkspaceShape {
     }
 }
 
-/// Of the input for which kernels need most. Float weights, which see it as it is, need none.
+/// Of the input for which kernels need most: quantised, or rounded to bf16.
 fn multiplied_bytes(config: &ModelConfig) -> u64 {
     let inputs: [(usize, InputPrecision); 4] = [
         (config.hidden, precision::QUERY_KEY_VALUE),
@@ -128,7 +128,8 @@ fn multiplied_bytes(config: &ModelConfig) -> u64 {
         (config.hidden, precision::GATE_UP),
         (config.feed_forward, precision::DOWN),
     ];
-    let bytes = inputs.map(|(inputs, precision)| quantised_row_bytes(inputs, precision));
+    let bytes = inputs
+        .map(|(inputs, precision)| quantised_row_bytes(inputs, precision).max(rounded_row_bytes(inputs)));
     bytes.into_iter().max().unwrap_or(0) as u64
 }
 

@@ -1,12 +1,15 @@
+use crate::gguf::Gguf;
 use crate::model::ModelConfig;
-use kernels::KvFormat;
+use kernels::{KvFormat, WeightFormat};
 
 /// Changes whenever the arithmetic of kernels, decoder or sampler changes a bit.
 const NUMERICS_VERSION: u64 = 1;
+/// The same for products with bf16 weights alone, so that what others compute keeps its prefixes and streams.
+const BF16_VERSION: u64 = 2;
 
 /// Replicas of one model file with the same fingerprint give the same tokens, bit for bit. Neither ranks nor threads,
 /// neither the CPU's level nor the size of a block matter.
-pub fn numerics_fingerprint(config: &ModelConfig) -> u64 {
+pub fn numerics_fingerprint(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
     let rope = &config.rope;
     let sizes = [
         config.layers,
@@ -30,7 +33,16 @@ pub fn numerics_fingerprint(config: &ModelConfig) -> u64 {
         .iter()
         .chain(&rope.factors)
         .map(|float| u64::from(float.to_bits()));
-    fnv1a(std::iter::once(NUMERICS_VERSION).chain(words).chain(float_words))
+    let has_bf16 = gguf
+        .tensors()
+        .any(|tensor| matches!(tensor.format(), Ok(WeightFormat::Bf16)));
+    let bf16 = has_bf16.then_some(BF16_VERSION);
+    fnv1a(
+        std::iter::once(NUMERICS_VERSION)
+            .chain(words)
+            .chain(float_words)
+            .chain(bf16),
+    )
 }
 
 fn fnv1a(words: impl Iterator<Item = u64>) -> u64 {

@@ -54,7 +54,7 @@ pub fn model_shape(
     })
 }
 
-/// What decides how long a product takes. Float weights see their inputs as they are, whatever the precision.
+/// What decides how long a product takes. Float weights see their inputs as they are, or in bf16, whatever the precision.
 pub fn product_kind(format: WeightFormat, precision: InputPrecision) -> ProductKind {
     let quantised = |format| match precision {
         InputPrecision::OneTerm => (format, InputTerms::One),

@@ -166,7 +166,16 @@ fn the_format_of_keys_and_values_is_part_of_the_numerics_and_of_the_memory() {
         kv,
         ..ModelConfig::from_gguf(&gguf).unwrap()
     });
-    assert_ne!(numerics_fingerprint(&bf16), numerics_fingerprint(&int8));
+    assert_ne!(
+        numerics_fingerprint(&bf16, &gguf),
+        numerics_fingerprint(&int8, &gguf)
+    );
+    let weights = tiny(WeightFormat::Bf16);
+    let weights = Gguf::parse(&weights).unwrap();
+    assert_ne!(
+        numerics_fingerprint(&bf16, &gguf),
+        numerics_fingerprint(&bf16, &weights)
+    );
     let per_block = |config| {
         let memory = ModelMemory::of(config, &gguf, &config.whole(), 1, 16).unwrap();
         memory.kv_bytes_per_block

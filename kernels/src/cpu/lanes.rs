@@ -17,11 +17,6 @@ pub trait Lanes: Copy {
     /// # Safety
     /// As [`splat`](Self::splat), and `COUNT` values can be read.
     unsafe fn load(from: *const f32) -> Self;
-    /// Widened from bf16.
-    ///
-    /// # Safety
-    /// As [`splat`](Self::splat), and `COUNT` values can be read.
-    unsafe fn load_bf16(from: *const u16) -> Self;
     /// The low halves of 32 bits, widened from bf16.
     ///
     /// # Safety
@@ -140,11 +135,6 @@ impl<L: Lanes> Lanes for Pair<L> {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: passed on to the caller.
         unsafe { Pair(L::load(from), L::load(from.add(L::COUNT))) }
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const u16) -> Self {
-        // SAFETY: passed on to the caller.
-        unsafe { Pair(L::load_bf16(from), L::load_bf16(from.add(L::COUNT))) }
     }
     #[inline(always)]
     unsafe fn load_low_bf16(from: *const u32) -> Self {

@@ -16,12 +16,14 @@ mod norm;
 mod pages;
 mod prefetch;
 mod rope;
+mod rounded;
 mod shared;
 mod weights;
 
 pub use activations::row_bytes as quantised_row_bytes;
 pub use level::{Level, UnknownLevel};
 pub use pages::Pages;
+pub use rounded::rounded_row_bytes;
 pub use team::Team;
 pub use weights::Weights;
 
@@ -35,6 +37,7 @@ use activations::Activations;
 use attention::{QUERIES_MAX, Unit};
 use matmul::Multiplier;
 use rope::Heads;
+use rounded::Rounded;
 use shared::Shared;
 use table::Table;
 
@@ -45,6 +48,8 @@ pub struct Cpu {
     team: Team,
     /// Scratch of `matmul`.
     activations: Activations,
+    /// Scratch of `matmul` with weights of bf16.
+    rounded: Rounded,
     /// Scratch of `attention`.
     agenda: Agenda,
 }
@@ -59,6 +64,7 @@ impl Cpu {
             table,
             team,
             activations: Activations::new()?,
+            rounded: Rounded::new()?,
             agenda: Agenda::default(),
         })
     }
@@ -166,12 +172,14 @@ impl Ops for Cpu {
             table,
             team,
             activations,
+            rounded,
             ..
         } = self;
         Multiplier {
             table,
             team,
             activations,
+            rounded,
         }
         .multiply(weights, x, precision, out);
     }

@@ -5,7 +5,7 @@
 //! for what the second has by then. One core reads packed 4-bit weights with one row at 0.93 of the pace at which it reads anything,
 //! instead of 0.7 when only the first is asked (docs/benchmarks.md).
 
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// For the first cache: measured, 512 to 2,048 do as well.
 const NEAR_BYTES: usize = 1024;
@@ -16,8 +16,14 @@ const FAR_BYTES: usize = 4096;
 #[inline(always)]
 pub fn ahead_of(from: *const u8, bytes: usize) {
     near(from.wrapping_add(NEAR_BYTES), bytes);
+    far(from.wrapping_add(FAR_BYTES), bytes);
+}
+
+/// Starts fetching the lines of `bytes` from `from` on into the second cache.
+#[inline(always)]
+pub fn far(from: *const u8, bytes: usize) {
     for offset in (0..bytes).step_by(LINE) {
-        far_line(from.wrapping_add(FAR_BYTES + offset));
+        far_line(from.wrapping_add(offset));
     }
 }
 

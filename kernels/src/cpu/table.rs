@@ -8,23 +8,29 @@ use crate::cpu::attention::{self, Unit};
 use crate::cpu::isa;
 use crate::cpu::lanes::Pair;
 use crate::cpu::level::Level;
-use crate::cpu::matmul::{float, quantised, tiled};
+use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled};
 use crate::cpu::rope::Heads;
+use crate::cpu::rounded::{self, round_row_tiled, round_row_wide};
 use crate::cpu::{act, norm, pages, rope};
 
 type Quantised = unsafe fn(&quantised::Task<'_>, Range<usize>, Range<usize>);
 type Attend = unsafe fn(&attention::Task<'_>, &Unit<'_>);
 type Float = unsafe fn(&float::Task<'_>, Range<usize>, Range<usize>);
+type Pairs = unsafe fn(&pairs::Task<'_>, Range<usize>, Range<usize>);
 
 /// Each is `unsafe`: the CPU must have the level, besides what the kernel itself demands.
 pub struct Table {
     pub quantise_row: unsafe fn(&Writer<'_>, usize, &[f32]),
+    /// As `multiply_bf16` wants its inputs.
+    pub round_row: unsafe fn(&rounded::Writer<'_>, usize, &[f32]),
     pub multiply_q8_0: Quantised,
     pub multiply_q4_0: Quantised,
     pub multiply_q4_1: Quantised,
     pub multiply_f32: Float,
     pub multiply_f16: Float,
-    pub multiply_bf16: Float,
+    pub multiply_bf16: Pairs,
+    /// Rows of so many inputs that `multiply_bf16` takes at a time, at most: a multiple of [`TILE`](crate::cpu::activations::TILE).
+    pub pair_panel_rows: fn(usize) -> usize,
     pub rms_norm_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub rope_row: unsafe fn(&RopeTable, usize, &mut [f32], Heads),
     pub attend_bf16: Attend,
@@ -55,12 +61,12 @@ impl Table {
 }
 
 /// Compiles every kernel for an instruction set: its 16 lanes, its lanes for products, its block products, and how many
-/// rows (of a float product), tiles and vectors (of attention) its registers hold.
+/// rows (of a float product), rows (of a product of pairs), tiles and vectors (of attention) its registers hold.
 macro_rules! kernels {
     (
         $(#[$features:meta])*
         $module:ident: lanes $lanes:ty, narrow $narrow:ty, dots $dots:ident,
-        rows $rows:literal, tiles $tiles:literal, vectors $vectors:literal
+        rows $rows:literal, pairs $pairs:literal, tiles $tiles:literal, vectors $vectors:literal
     ) => {
         mod $module {
             use super::*;
@@ -68,12 +74,14 @@ macro_rules! kernels {
 
             pub const TABLE: Table = Table {
                 quantise_row: quantise,
+                round_row: round,
                 multiply_q8_0,
                 multiply_q4_0,
                 multiply_q4_1,
                 multiply_f32,
                 multiply_f16,
                 multiply_bf16,
+                pair_panel_rows: panel_rows,
                 rms_norm_row,
                 rope_row,
                 attend_bf16,
@@ -84,6 +92,7 @@ macro_rules! kernels {
 
             kernels! { @each $(#[$features])*
                 quantise(writer: &Writer<'_>, row: usize, x: &[f32]) = quantise_row;
+                round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_wide;
                 multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = quantised::multiply::<Q8, 1>;
                 multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
@@ -94,8 +103,8 @@ macro_rules! kernels {
                     = float::multiply::<$narrow, float::F32, $rows>;
                 multiply_f16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = float::multiply::<$narrow, float::F16, $rows>;
-                multiply_bf16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = float::multiply::<$narrow, float::Bf16, $rows>;
+                multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = pairs::multiply::<$narrow, $pairs>;
                 rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
                     = norm::rms_norm_row::<$lanes>;
                 rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
@@ -120,19 +129,19 @@ macro_rules! kernels {
 }
 
 kernels! {
-    scalar: lanes isa::scalar::Scalar, narrow isa::scalar::Scalar, dots scalar, rows 2, tiles 1, vectors 1
+    scalar: lanes isa::scalar::Scalar, narrow isa::scalar::Scalar, dots scalar, rows 2, pairs 2, tiles 1, vectors 1
 }
 
 #[cfg(target_arch = "x86_64")]
 kernels! {
     #[target_feature(enable = "avx2,fma,f16c")]
-    avx2: lanes Pair<isa::avx2::Ymm>, narrow isa::avx2::Ymm, dots avx2, rows 4, tiles 1, vectors 1
+    avx2: lanes Pair<isa::avx2::Ymm>, narrow isa::avx2::Ymm, dots avx2, rows 4, pairs 3, tiles 1, vectors 1
 }
 
 #[cfg(target_arch = "x86_64")]
 kernels! {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, tiles 2, vectors 4
+    avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, pairs 4, tiles 2, vectors 4
 }
 
 /// Block products of its own, everything else from AVX-512.
@@ -158,19 +167,22 @@ mod avx512vnni {
     }
 }
 
-/// Whole tiles of rows by the tile unit, everything else from VNNI and AVX-512.
+/// Whole tiles of rows, and all rows of bf16, by the tile unit, everything else from VNNI and AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::*;
-    use isa::amx::Amx;
+    use isa::amx::{Amx, AmxPairs};
     use isa::avx512vnni as vnni;
 
     use tiled::{Bytes, Nibbles};
 
     pub const TABLE: Table = Table {
+        round_row: round,
         multiply_q8_0,
         multiply_q4_0,
         multiply_q4_1,
+        multiply_bf16,
+        pair_panel_rows: |_| pair_tiles::SLAB_ROWS,
         ..avx512vnni::TABLE
     };
 
@@ -181,5 +193,8 @@ mod amx {
             = tiled::multiply::<Amx, Nibbles<8>, vnni::Q4<8>, 1>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = tiled::multiply::<Amx, Nibbles<0>, vnni::Q4<0>, 2>;
+        round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_tiled;
+        multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = pair_tiles::multiply::<AmxPairs>;
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, weight_bf16};
 use crate::{OpsError, PackedBytes, WeightFormat};
 use std::ops::Deref;
 
 /// Changes with the layout below.
-pub const PACKING: u32 = 1;
+pub const PACKING: u32 = 2;
 
 /// Output rows that are interleaved, one per vector lane.
 pub const GROUP: usize = 16;
@@ -17,7 +17,8 @@ pub const GROUP: usize = 16;
 ///
 /// A group is contiguous and starts on a cache line; rows missing in the last group are zero. Within a group:
 ///
-/// * float formats: `[input][row]`, elements as stored;
+/// * `F32`, `F16`: `[input][row]`, elements as stored;
+/// * `Bf16`: `[k / 2][row][k mod 2]`, as [`crate::scalar::weight_bf16`] has them, with zeros up to a multiple of 32 inputs;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
@@ -56,7 +57,8 @@ impl Weights {
     ) -> Result<Weights, OpsError> {
         matrix_bytes(format, outputs, inputs, bytes.len())?;
         let row_bytes = bytes.len().checked_div(outputs).unwrap_or(0);
-        let group_bytes = (row_bytes * GROUP).next_multiple_of(ALIGNMENT);
+        let too_large = OpsError::OutOfMemory { bytes: usize::MAX };
+        let group_bytes = group_bytes(format, inputs)?.ok_or(too_large)?;
         let mut packed = Memory::zeroed_in_huge_pages(outputs.div_ceil(GROUP) * group_bytes)?;
         let places = Places::of(format, inputs / format.block());
         for (output, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
@@ -79,14 +81,8 @@ impl Weights {
         outputs: usize,
         inputs: usize,
     ) -> Result<Weights, OpsError> {
-        let row_bytes = format
-            .row_bytes(inputs)
-            .ok_or(OpsError::WrongBlock { format, inputs })?;
         let too_large = OpsError::OutOfMemory { bytes: usize::MAX };
-        let group_bytes = row_bytes
-            .checked_mul(GROUP)
-            .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT));
-        let group_bytes = group_bytes.ok_or(too_large.clone())?;
+        let group_bytes = group_bytes(format, inputs)?.ok_or(too_large.clone())?;
         let expected = outputs
             .div_ceil(GROUP)
             .checked_mul(group_bytes)
@@ -132,6 +128,21 @@ impl Weights {
     }
 }
 
+/// `None` when no machine has so many.
+fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, OpsError> {
+    let row_bytes = format
+        .row_bytes(inputs)
+        .ok_or(OpsError::WrongBlock { format, inputs })?;
+    let row_bytes = match format {
+        WeightFormat::Bf16 => row_bytes.checked_next_multiple_of(BLOCK * 2),
+        WeightFormat::F32 | WeightFormat::F16 => Some(row_bytes),
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => Some(row_bytes),
+    };
+    Ok(row_bytes
+        .and_then(|bytes| bytes.checked_mul(GROUP))
+        .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT)))
+}
+
 fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
     for (index, block) in row.chunks_exact(format.block_bytes()).enumerate() {
         let (halves, body) = block.split_at(places.halves * 2);
@@ -139,7 +150,12 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
             group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
         }
         for (piece, bytes) in body.chunks_exact(places.piece_bytes).enumerate() {
-            group[places.piece(index, piece, lane)..][..places.piece_bytes].copy_from_slice(bytes);
+            let packed = &mut group[places.piece(index, piece, lane)..][..places.piece_bytes];
+            packed.copy_from_slice(bytes);
+            if format == WeightFormat::Bf16 {
+                let weight = weight_bf16(u16::from_le_bytes([packed[0], packed[1]]));
+                packed.copy_from_slice(&weight.to_le_bytes());
+            }
         }
     }
 }
@@ -151,6 +167,8 @@ struct Places {
     halves: usize,
     /// What one lane holds at a time.
     piece_bytes: usize,
+    /// Pieces of so many blocks lie side by side in a lane.
+    side_by_side: usize,
     /// Of 16 rows' bodies.
     block_bytes: usize,
     /// Where the group's scales begin.
@@ -159,23 +177,27 @@ struct Places {
 
 impl Places {
     fn of(format: WeightFormat, blocks: usize) -> Places {
-        let (halves, piece_bytes) = match format {
-            WeightFormat::F32 => (0, 4),
-            WeightFormat::F16 | WeightFormat::Bf16 => (0, 2),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4),
-            WeightFormat::Q4_1 => (2, 4),
+        let (halves, piece_bytes, side_by_side) = match format {
+            WeightFormat::F32 => (0, 4, 1),
+            WeightFormat::F16 => (0, 2, 1),
+            WeightFormat::Bf16 => (0, 2, 2),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 1),
+            WeightFormat::Q4_1 => (2, 4, 1),
         };
         let block_bytes = (format.block_bytes() - 2 * halves) * GROUP;
         Places {
             halves,
             piece_bytes,
+            side_by_side,
             block_bytes,
             halves_start: blocks * block_bytes,
         }
     }
 
     fn piece(&self, block: usize, piece: usize, lane: usize) -> usize {
-        block * self.block_bytes + (piece * GROUP + lane) * self.piece_bytes
+        let (first, next) = (block / self.side_by_side, block % self.side_by_side);
+        let lane_at = (piece * GROUP + lane) * self.side_by_side + next;
+        first * self.side_by_side * self.block_bytes + lane_at * self.piece_bytes
     }
 
     fn half(&self, block: usize, half: usize, lane: usize) -> usize {

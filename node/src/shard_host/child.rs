@@ -160,7 +160,7 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
         context_tokens_max: memory.context_tokens_max,
         block_tokens: BLOCK_TOKENS,
         blocks: memory.room.blocks,
-        numerics: shard::numerics_fingerprint(&config),
+        numerics: shard::numerics_fingerprint(&config, &gguf),
         description: describe(&plan, &setup.model, config.kv),
     };
     Ok(Loaded {

@@ -1,4 +1,5 @@
-//! AMX: products of int8 tiles, in the same integers that VNNI gives. Everything else is VNNI's and AVX-512's.
+//! AMX: products of int8 tiles, in the same integers that VNNI gives, and of bf16 tiles, whose order of adding every other level
+//! follows. Everything else is VNNI's and AVX-512's.
 //!
 //! Its intrinsics are not stable in Rust, so instructions are written out (Intel's Software Developer's Manual, volume 2).
 
@@ -7,7 +8,10 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use crate::cpu::isa::avx512::Zmm;
+use crate::cpu::matmul::pair_tiles::{GROUPS, PairUnit, PlaceSums, Sums};
 use crate::cpu::matmul::tiled::{Dots, TileUnit, Weights};
+use crate::cpu::rounded::PAIRS;
+use crate::scalar::bf16_to_f32;
 
 /// The tile unit of the current thread, configured for as long as this lives.
 pub struct Amx {
@@ -126,16 +130,142 @@ impl Drop for Amx {
     }
 }
 
+/// The tile unit of the current thread, configured for products of bf16 for as long as this lives.
+///
+/// tmm0 to tmm3: sums, of which those of the second tile of rows are tmm2 and tmm3; tmm4, tmm5: weights of a group each; tmm6,
+/// tmm7: tiles of rows.
+pub struct AmxPairs {
+    /// The configuration is a thread's.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl PairUnit for AmxPairs {
+    type Lanes = Zmm;
+
+    #[inline(always)]
+    unsafe fn take(rows: usize) -> AmxPairs {
+        assert!((1..=16).contains(&rows), "a tile of {rows} rows");
+        let (sums, weights) = ((rows as u8, 64), (16, 64));
+        let configuration = Configuration::new(&[sums, sums, sums, sums, weights, weights, sums, sums]);
+        // SAFETY: the caller promises AMX; the configuration is valid for palette 1.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
+        }
+        AmxPairs {
+            _not_send: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn clear(&mut self) {
+        // SAFETY: a unit exists, so the CPU has AMX and is configured. The compiler itself never touches tiles.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nostack, nomem),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply<const TILES: usize>(&mut self, x: [*const u32; TILES], weights: [*const u32; GROUPS]) {
+        const { assert!(TILES == 1 || TILES == 2) };
+        // SAFETY: as in `clear`; the caller promises rows and weights.
+        unsafe {
+            match TILES {
+                1 => asm!(
+                    "tileloadd tmm6, [{x} + {row}]",
+                    "tileloadd tmm4, [{first} + {row}]",
+                    "tdpbf16ps tmm0, tmm6, tmm4",
+                    "tileloadd tmm5, [{second} + {row}]",
+                    "tdpbf16ps tmm1, tmm6, tmm5",
+                    x = in(reg) x[0],
+                    first = in(reg) weights[0],
+                    second = in(reg) weights[1],
+                    row = in(reg) 64usize,
+                    options(nostack, readonly),
+                ),
+                _ => asm!(
+                    "tileloadd tmm6, [{x} + {row}]",
+                    "tileloadd tmm4, [{first} + {row}]",
+                    "tdpbf16ps tmm0, tmm6, tmm4",
+                    "tileloadd tmm5, [{second} + {row}]",
+                    "tdpbf16ps tmm1, tmm6, tmm5",
+                    "tileloadd tmm7, [{y} + {row}]",
+                    "tdpbf16ps tmm2, tmm7, tmm4",
+                    "tdpbf16ps tmm3, tmm7, tmm5",
+                    x = in(reg) x[0],
+                    y = in(reg) x[TILES - 1],
+                    first = in(reg) weights[0],
+                    second = in(reg) weights[1],
+                    row = in(reg) 64usize,
+                    options(nostack, readonly),
+                ),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load<const TILES: usize>(&mut self, sums: *const PlaceSums) {
+        // SAFETY: as in `clear`; the caller promises sums.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{sums} + {row}]",
+                "tileloadd tmm1, [{sums} + {row} + 1024]",
+                sums = in(reg) sums, row = in(reg) 64usize, options(nostack, readonly),
+            );
+            if TILES == 2 {
+                asm!(
+                    "tileloadd tmm2, [{sums} + {row} + 2048]",
+                    "tileloadd tmm3, [{sums} + {row} + 3072]",
+                    sums = in(reg) sums, row = in(reg) 64usize, options(nostack, readonly),
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const TILES: usize>(&self, sums: *mut PlaceSums) {
+        // SAFETY: as in `clear`; the caller promises room.
+        unsafe {
+            asm!(
+                "tilestored [{sums} + {row}], tmm0",
+                "tilestored [{sums} + {row} + 1024], tmm1",
+                sums = in(reg) sums, row = in(reg) 64usize, options(nostack),
+            );
+            if TILES == 2 {
+                asm!(
+                    "tilestored [{sums} + {row} + 2048], tmm2",
+                    "tilestored [{sums} + {row} + 3072], tmm3",
+                    sums = in(reg) sums, row = in(reg) 64usize, options(nostack),
+                );
+            }
+        }
+    }
+}
+
+impl Drop for AmxPairs {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: as for the other unit.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+}
+
 /// Whether CPU and kernel grant this process the tile unit, and it multiplies right.
 pub fn is_available() -> bool {
     static AVAILABLE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     // SAFETY: looked at only once CPU and kernel have granted it.
-    *AVAILABLE.get_or_init(|| is_offered() && is_granted() && unsafe { multiplies_right() })
+    *AVAILABLE
+        .get_or_init(|| is_offered() && is_granted() && unsafe { multiplies_right() && adds_in_order() })
 }
 
-/// By the CPU: AMX-TILE and AMX-INT8 (leaf 7), whose state the kernel has enabled (XCR0, bits 17 and 18).
+/// By the CPU: AMX-TILE, AMX-INT8 and AMX-BF16 (leaf 7), whose state the kernel has enabled (XCR0, bits 17 and 18).
 fn is_offered() -> bool {
-    const TILES: u32 = 1 << 24 | 1 << 25;
+    const TILES: u32 = 1 << 24 | 1 << 25 | 1 << 22;
     const STATE: u64 = 1 << 17 | 1 << 18;
     let has_state = is_x86_feature_detected!("xsave") && {
         // SAFETY: XSAVE was detected, and with it that the operating system uses it.
@@ -190,5 +320,52 @@ unsafe fn multiplies_right() -> bool {
     unsafe { Amx::take().multiply(&raw const *weights, q.as_ptr(), &raw mut *dots) };
     (0..TERMS).all(|term| {
         (0..16).all(|lane| dots[term / 16].0[term % 16][lane] == weights.dot(&q[term * 32..], lane))
+    })
+}
+
+/// Sums of bf16 products have the bits that adding in the order of the manual gives, where another order would give others.
+///
+/// # Safety
+/// As [`multiplies_right`].
+unsafe fn adds_in_order() -> bool {
+    const BLOCKS: usize = 2;
+    let mut state = 1u32;
+    // Of either sign, with exponents from 2⁻¹⁶ to 2¹⁵.
+    let mut pair = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state & 0x8fff_8fff) + 0x3780_3780
+    };
+    let x: [[[u32; PAIRS]; 16]; BLOCKS] =
+        std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| pair())));
+    let weights: [[[u32; 16]; PAIRS]; BLOCKS] =
+        std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| pair())));
+    let mut sums = Box::new([[Sums([[0.0; 16]; 16]); GROUPS]; 2]);
+    // SAFETY: the caller's promise; a block is 16 rows, and as many pairs of 16 outputs.
+    unsafe {
+        let mut unit = AmxPairs::take(16);
+        unit.clear();
+        for block in 0..BLOCKS {
+            let weights = weights[block].as_ptr().cast();
+            unit.multiply([x[block].as_ptr().cast()], [weights; GROUPS]);
+        }
+        unit.store::<1>(&raw mut *sums);
+    }
+    let half = |pair: u32, high: usize| bf16_to_f32((pair >> (16 * high)) as u16);
+    (0..16 * 16).all(|at| {
+        let (row, output) = (at / 16, at % 16);
+        let mut acc = 0.0;
+        for block in 0..BLOCKS {
+            let mut sums = [0.0f32; 2];
+            for pair in 0..PAIRS {
+                let (x, w) = (x[block][row][pair], weights[block][pair][output]);
+                for (high, sum) in sums.iter_mut().enumerate() {
+                    *sum = half(x, high).mul_add(half(w, high), *sum);
+                }
+            }
+            acc += sums[0] + sums[1];
+        }
+        sums[0]
+            .iter()
+            .all(|group| group.0[row][output].to_bits() == acc.to_bits())
     })
 }

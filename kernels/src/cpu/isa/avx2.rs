@@ -48,14 +48,6 @@ impl Lanes for Ymm {
         Ymm(unsafe { _mm256_loadu_ps(from) })
     }
     #[inline(always)]
-    unsafe fn load_bf16(from: *const u16) -> Self {
-        // SAFETY: the caller promises AVX2 and 8 readable values.
-        unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-            Ymm(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
-        }
-    }
-    #[inline(always)]
     unsafe fn load_low_bf16(from: *const u32) -> Self {
         // SAFETY: the caller promises AVX2 and 8 readable pairs.
         Ymm(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(from.cast()))) })

@@ -31,14 +31,6 @@ impl Lanes for Zmm {
         Zmm(unsafe { _mm512_loadu_ps(from) })
     }
     #[inline(always)]
-    unsafe fn load_bf16(from: *const u16) -> Self {
-        // SAFETY: the caller promises AVX-512 and 16 readable values.
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-            Zmm(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
-        }
-    }
-    #[inline(always)]
     unsafe fn load_low_bf16(from: *const u32) -> Self {
         // SAFETY: the caller promises AVX-512 and 16 readable pairs.
         Zmm(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast()))) })

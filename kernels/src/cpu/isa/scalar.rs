@@ -2,7 +2,7 @@
 
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::{ROUND, bf16_to_f32, f16_to_f32};
+use crate::scalar::{ROUND, f16_to_f32};
 
 #[derive(Clone, Copy)]
 pub struct Scalar([f32; 16]);
@@ -26,11 +26,6 @@ impl Lanes for Scalar {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
-    }
-    #[inline(never)]
-    unsafe fn load_bf16(from: *const u16) -> Self {
-        // SAFETY: the caller promises 16 readable values.
-        Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(bf16_to_f32))
     }
     #[inline(never)]
     unsafe fn load_low_bf16(from: *const u32) -> Self {

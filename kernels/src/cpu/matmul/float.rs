@@ -1,4 +1,4 @@
-//! Products with float weights.
+//! Products with float weights that see their inputs as they are: F32 and F16.
 
 use std::ops::Range;
 
@@ -17,7 +17,6 @@ pub trait Element {
 
 pub struct F32;
 pub struct F16;
-pub struct Bf16;
 
 impl Element for F32 {
     const BYTES: usize = 4;
@@ -34,15 +33,6 @@ impl Element for F16 {
     unsafe fn load<L: Lanes>(from: *const u8) -> L {
         // SAFETY: passed on to the caller.
         unsafe { L::load_f16(from.cast()) }
-    }
-}
-
-impl Element for Bf16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L {
-        // SAFETY: passed on to the caller.
-        unsafe { L::load_bf16(from.cast()) }
     }
 }
 

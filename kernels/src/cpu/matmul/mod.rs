@@ -1,6 +1,8 @@
 //! Products with weight matrices: who computes which outputs.
 
 pub mod float;
+pub mod pair_tiles;
+pub mod pairs;
 pub mod quantised;
 pub mod tiled;
 
@@ -8,6 +10,7 @@ use std::ops::Range;
 
 use crate::cpu::activations::{Activations, TILE};
 use crate::cpu::lanes::Lanes;
+use crate::cpu::rounded::Rounded;
 use crate::cpu::shared::Shared;
 use crate::cpu::table::Table;
 use crate::cpu::team::Team;
@@ -21,6 +24,8 @@ pub struct Multiplier<'a> {
     pub team: &'a mut Team,
     /// Scratch for the quantised `x`.
     pub activations: &'a mut Activations,
+    /// Scratch for the `x` that bf16 weights see.
+    pub rounded: &'a mut Rounded,
 }
 
 impl Multiplier<'_> {
@@ -44,11 +49,21 @@ impl Multiplier<'_> {
         if weights.iter().any(|matrix| matrix.format.block() > 1) {
             self.quantise(x, precision);
         }
-        let plan = Plan::new(weights, x, self.team.threads());
+        if weights.iter().any(|matrix| matrix.format == WeightFormat::Bf16) {
+            self.round(x);
+        }
+        let panel_rows_max = weights.iter().map(|matrix| match matrix.format {
+            WeightFormat::Bf16 => (self.table.pair_panel_rows)(x.columns()),
+            WeightFormat::F32 | WeightFormat::F16 => panel_rows(x.columns()),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => panel_rows(x.columns()),
+        });
+        let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
+        let plan = Plan::new(weights, x.rows(), panel_rows_max, self.team.threads());
         let product = Product {
             table: self.table,
             x,
             activations: self.activations,
+            rounded: self.rounded,
         };
         let out = Out::whole(out);
         self.team
@@ -72,6 +87,20 @@ impl Multiplier<'_> {
             }
         });
     }
+
+    fn round(&mut self, x: &Tensor) {
+        self.rounded
+            .resize(x.rows(), x.columns())
+            .expect("memory for the activations of a step");
+        let writer = self.rounded.writer();
+        let round_row = self.table.round_row;
+        self.team.share_out(x.rows(), x.rows() * x.columns(), |rows| {
+            for row in rows {
+                // SAFETY: a row is handed out once; the table is of a level the CPU has, and rounds all rows.
+                unsafe { round_row(&writer, row, x.row(row)) };
+            }
+        });
+    }
 }
 
 /// A step's work as units: each group of output rows for each panel of rows, panel by panel.
@@ -86,18 +115,20 @@ struct Plan {
 /// A panel's activations should stay in the second cache while weights stream through.
 const PANEL_BYTES_MAX: usize = 512 * 1024;
 
+/// Of so many inputs.
+pub fn panel_rows(inputs: usize) -> usize {
+    (PANEL_BYTES_MAX / inputs.max(1)).max(1).next_multiple_of(TILE)
+}
+
 impl Plan {
-    fn new(weights: &[&Weights], x: &Tensor, threads: usize) -> Plan {
+    fn new(weights: &[&Weights], rows: usize, panel_rows_max: usize, threads: usize) -> Plan {
         let groups = weights.iter().map(|matrix| matrix.groups()).sum();
-        let mut panel_rows = (PANEL_BYTES_MAX / x.columns().max(1))
-            .max(1)
-            .next_multiple_of(TILE);
-        panel_rows = panel_rows.min(x.rows().next_multiple_of(TILE));
-        while panel_rows > TILE && x.rows().div_ceil(panel_rows) * groups < 4 * threads {
+        let mut panel_rows = panel_rows_max.min(rows.next_multiple_of(TILE));
+        while panel_rows > TILE && rows.div_ceil(panel_rows) * groups < 4 * threads {
             panel_rows = (panel_rows / 2).next_multiple_of(TILE);
         }
         Plan {
-            rows: x.rows(),
+            rows,
             panel_rows: panel_rows.max(TILE),
             groups,
         }
@@ -126,6 +157,7 @@ struct Product<'a> {
     table: &'static Table,
     x: &'a Tensor,
     activations: &'a Activations,
+    rounded: &'a Rounded,
 }
 
 impl Product<'_> {
@@ -159,12 +191,17 @@ impl Product<'_> {
             x: self.x,
             out,
         };
+        let pairs = pairs::Task {
+            weights,
+            x: self.rounded,
+            out,
+        };
         // SAFETY: passed on to the caller; the kernel is the one for the format.
         unsafe {
             match weights.format {
                 WeightFormat::F32 => (self.table.multiply_f32)(&float, groups, rows),
                 WeightFormat::F16 => (self.table.multiply_f16)(&float, groups, rows),
-                WeightFormat::Bf16 => (self.table.multiply_bf16)(&float, groups, rows),
+                WeightFormat::Bf16 => (self.table.multiply_bf16)(&pairs, groups, rows),
                 WeightFormat::Q8_0 => (self.table.multiply_q8_0)(&quantised, groups, rows),
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
                 WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
@@ -189,6 +226,23 @@ impl<'a> Out<'a> {
             columns: tensor.columns(),
             first_column: 0,
             values: Shared::new(tensor.values_mut()),
+        }
+    }
+
+    /// What was stored, and zeros where there is no output.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store).
+    #[inline(always)]
+    pub unsafe fn load<L: Lanes>(&self, row: usize, output: usize, outputs: usize) -> L {
+        let count = outputs.saturating_sub(output).min(L::COUNT);
+        // SAFETY: the caller's promise; `part` checks the bounds.
+        unsafe {
+            let from = self.values.part(
+                row * self.columns + self.first_column + output.min(outputs),
+                count,
+            );
+            L::load_part(from.as_ptr(), count)
         }
     }
 

@@ -1,0 +1,140 @@
+//! Rows of activations rounded to bf16, as products with bf16 weights read them.
+
+use crate::OpsError;
+use crate::cpu::activations::TILE;
+use crate::cpu::shared::Shared;
+use crate::memory::Memory;
+use crate::scalar::{BLOCK, bf16_to_f32, factor_bf16};
+
+/// Pairs of inputs per block.
+pub const PAIRS: usize = BLOCK / 2;
+
+/// Rows of whole blocks, the last one filled up with zeros, as the level's kernels want them (`Table::round_row`): each number
+/// as f32, `[row][input]`; or two numbers to a word, in tiles of [`TILE`] rows (the last may have fewer), `[tile][block][row][pair]`.
+pub struct Rounded {
+    shape: Shape,
+    words: Memory<u32>,
+}
+
+/// Of a row of so many inputs, as it is kept.
+pub fn rounded_row_bytes(inputs: usize) -> usize {
+    inputs.next_multiple_of(BLOCK) * size_of::<u32>()
+}
+
+impl Rounded {
+    pub fn new() -> Result<Rounded, OpsError> {
+        Ok(Rounded {
+            shape: Shape { rows: 0, blocks: 0 },
+            words: Memory::zeroed(0)?,
+        })
+    }
+
+    /// Takes this shape; grows if need be. What it held is lost.
+    pub fn resize(&mut self, rows: usize, inputs: usize) -> Result<(), OpsError> {
+        let blocks = inputs.div_ceil(BLOCK);
+        self.shape = Shape { rows, blocks };
+        let words = rows * blocks * BLOCK;
+        if words > self.words.len() {
+            self.words = Memory::zeroed(words)?;
+        }
+        Ok(())
+    }
+
+    pub fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            shape: self.shape,
+            words: Shared::new(&mut self.words),
+        }
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.shape.blocks
+    }
+
+    /// Of rows of f32: one after the other.
+    #[inline(always)]
+    pub fn wide(&self, row: usize, rows: usize) -> &[f32] {
+        let inputs = self.shape.blocks * BLOCK;
+        let words = &self.words[row * inputs..][..rows * inputs];
+        // SAFETY: any 32 bits are an f32, of the same size and alignment.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    }
+
+    /// Of tiles: the one that begins with `row`.
+    #[inline(always)]
+    pub fn tile(&self, row: usize) -> &[u32] {
+        let start = self.shape.tile_start(row);
+        &self.words[start..][..self.shape.rows_in_tile(row) * self.shape.blocks * PAIRS]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    blocks: usize,
+}
+
+impl Shape {
+    #[inline(always)]
+    fn rows_in_tile(self, row: usize) -> usize {
+        (self.rows - row / TILE * TILE).min(TILE)
+    }
+
+    #[inline(always)]
+    fn tile_start(self, row: usize) -> usize {
+        row / TILE * TILE * self.blocks * PAIRS
+    }
+}
+
+/// Lets several threads round different rows.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    shape: Shape,
+    words: Shared<'a, u32>,
+}
+
+/// Rounds `x`, which is row `row`, and leaves each number as f32.
+///
+/// # Safety
+/// No other thread may be rounding the same row, all rows are rounded by this function, and the CPU must have what it is
+/// compiled for.
+#[inline(always)]
+pub unsafe fn round_row_wide(writer: &Writer<'_>, row: usize, x: &[f32]) {
+    let inputs = writer.shape.blocks * BLOCK;
+    // SAFETY: a row's words are its own, and the caller promises to be alone with it.
+    let words = unsafe { writer.words.part(row * inputs, inputs) };
+    for (word, x) in words.iter_mut().zip(x) {
+        *word = bf16_to_f32(factor_bf16(*x)).to_bits();
+    }
+    words[x.len()..].fill(0);
+}
+
+/// Rounds `x`, which is row `row`, into its place in a tile.
+///
+/// # Safety
+/// As [`round_row_wide`].
+#[inline(always)]
+pub unsafe fn round_row_tiled(writer: &Writer<'_>, row: usize, x: &[f32]) {
+    let (start, rows) = (writer.shape.tile_start(row), writer.shape.rows_in_tile(row));
+    let place = |block: usize| start + (block * rows + row % TILE) * PAIRS;
+    let (whole, rest) = x.as_chunks::<BLOCK>();
+    for (block, x) in whole.iter().enumerate() {
+        // SAFETY: as in `round_row_wide`.
+        round_pairs(x, unsafe { writer.words.part(place(block), PAIRS) });
+    }
+    if !rest.is_empty() {
+        let mut x = [0.0; BLOCK];
+        x[..rest.len()].copy_from_slice(rest);
+        // SAFETY: as in `round_row_wide`.
+        round_pairs(&x, unsafe { writer.words.part(place(whole.len()), PAIRS) });
+    }
+}
+
+/// The even inputs are the low halves.
+#[inline(always)]
+fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
+    let halves = x.map(factor_bf16);
+    for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks::<2>().0) {
+        *word = u32::from(*low) | u32::from(*high) << 16;
+    }
+}
