@@ -81,11 +81,15 @@ fn without_a_node_one_line_says_what_to_do() {
     assert_refused(&run_to_end(&["key", "list", "--data-dir", data]), "cluster up");
 }
 
-/// A command for this node with this text on its standard input.
+/// As it stays behind in an environment when it was revoked.
+const NOBODYS_KEY: &str = "sk-nobodys";
+
+/// A command for this node with this text on its standard input, and another key in its environment.
 fn ask_with_input(node: &Node, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(cluster_binary());
     command.args(arguments).arg("--data-dir").arg(node.data_folder());
     command
+        .env("CLUSTER_KEY", NOBODYS_KEY)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -127,6 +131,24 @@ fn a_piped_chat_prints_the_answer_alone() {
     let unknown = ask_with_input(&node, &["chat", "no-such-model"], "Hello!");
     assert_refused(&unknown, "no-such-model");
     assert_refused(&ask_with_input(&node, &["chat"], "\n"), "nothing to say");
+}
+
+#[test]
+fn a_key_of_the_environment_is_for_servers_that_are_named() {
+    let node = Node::start();
+    let short = ["chat", "--max-tokens", "1"];
+    let chat = |more: &[&str]| ask_with_input(&node, &[&short[..], more].concat(), "Hello!");
+    let url = format!("http://{}", node.address());
+    let key = node.key().expect("it asks for keys");
+    for taken in [chat(&[]), chat(&["--url", &url, "--key", key])] {
+        assert!(
+            taken.status.success(),
+            "{}",
+            String::from_utf8_lossy(&taken.stderr)
+        );
+    }
+    assert_refused(&chat(&["--url", &url]), "no valid API key");
+    assert_refused(&chat(&["--key", NOBODYS_KEY]), "no valid API key");
 }
 
 /// `up --print-config` with this as its stdout.

@@ -14,8 +14,8 @@ pub struct Server {
     /// Any OpenAI-compatible server [default: the node of this host, which then needs no key]
     #[arg(long, visible_alias = "node", value_name = "URL", env = "CLUSTER_URL")]
     url: Option<String>,
-    /// API key, sent as a bearer token
-    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
+    /// API key, sent as a bearer token [default: CLUSTER_KEY of the environment, to a server that --url names]
+    #[arg(long)]
     key: Option<String>,
     /// PEM file with the certificates to believe, for https:// and servers that no public authority knows
     #[arg(long, value_name = "FILE", env = "CLUSTER_CA")]
@@ -28,11 +28,13 @@ impl Server {
     pub fn endpoint(&self) -> anyhow::Result<Endpoint> {
         if let Some(url) = &self.url {
             let trust = self.ca.as_deref().map_or(Trust::Public, Trust::File);
-            return Endpoint::parse(url, self.key.clone(), trust).context("--url");
+            let key = self.key.clone().or_else(key_of_environment);
+            return Endpoint::parse(url, key, trust).context("--url");
         }
         let access: Access = client::ask(&self.data_dir.folder()?, &ControlRequest::OpenAccess)
             .context("neither --url nor a node of this host")?;
-        // The node says itself which certificate is its own.
+        // The node says itself which certificate is its own, and gives a key. That of the environment may be another node's, or
+        // revoked.
         let ca = self.ca.as_deref().or(access.certificate.as_deref());
         let trust = ca.map_or(Trust::Public, Trust::File);
         Endpoint::parse(&access.url, self.key.clone().or(Some(access.key)), trust)
@@ -43,6 +45,10 @@ impl Server {
         let folder = self.data_dir.folder().ok()?;
         folder.is_dir().then(|| folder.join("chat_history"))
     }
+}
+
+fn key_of_environment() -> Option<String> {
+    std::env::var("CLUSTER_KEY").ok().filter(|key| !key.is_empty())
 }
 
 /// The names under which the server offers models, at least one.

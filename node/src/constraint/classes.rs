@@ -1,8 +1,9 @@
 //! How many classes of letters a regex may have, in whichever language it stands. llguidance reads them without fuel.
 
 use super::compiler::GrammarError;
+use super::lark_regex;
 
-/// `\w` or `\p{L}`: hundreds of ranges each.
+/// `\p{L}` or `\s`: up to hundreds of ranges each.
 const CLASSES_MAX: usize = 1024;
 /// Where upper and lower case are the same, the counterparts of each letter in a class are looked up.
 const FOLDED_CLASSES_MAX: usize = 64;
@@ -52,35 +53,10 @@ fn has_flag_in_group(text: &str) -> bool {
     })
 }
 
-/// `/…/i`, as Lark is cut into words.
+/// `/…/i`.
 fn has_flag_behind_slash(lark: &str) -> bool {
-    let mut rest = lark;
-    while let Some(start) = rest.find(['"', '/', '#']) {
-        let is_comment = rest[start..].starts_with('#') || rest[start..].starts_with("//");
-        let mark = rest.as_bytes()[start];
-        rest = &rest[start + 1..];
-        if is_comment {
-            rest = &rest[rest.find('\n').unwrap_or(rest.len())..];
-            continue;
-        }
-        rest = behind(rest, mark);
-        let flags = rest.bytes().take_while(|byte| b"imslux".contains(byte));
-        if mark == b'/' && flags.into_iter().any(|flag| flag == b'i') {
-            return true;
-        }
-    }
-    false
-}
-
-/// What follows the first `mark` that has no backslash before it.
-fn behind(text: &str, mark: u8) -> &str {
-    let mut is_escaped = false;
-    let end = text.bytes().position(|byte| {
-        let is_end = byte == mark && !is_escaped;
-        is_escaped = byte == b'\\' && !is_escaped;
-        is_end
-    });
-    &text[end.map_or(text.len(), |end| end + 1)..]
+    let regexes = lark_regex::find(lark);
+    regexes.into_iter().any(|regex| lark[regex.flags].contains('i'))
 }
 
 /// In a schema `\u0028` is a parenthesis. Nobody writes it so but who hides it.
@@ -183,6 +159,7 @@ mod tests {
         assert!(check_lark(&format!("start: /{wide}/")).is_ok());
         assert!(check_lark(&format!("start: /{wide}/is")).is_err());
         assert!(check_lark(&format!("start: \"/\" /\"{wide}/is")).is_err());
+        assert!(check_lark(&format!("start: </s> /{wide}/i")).is_err());
         assert!(check_lark(&format!("start: \"a\"i \"\\\\\" /{wide}/")).is_ok());
         assert!(check_lark(&format!("start: \"\\\\\" /{wide}/i")).is_err());
         assert!(check_lark(&format!("start: \"\\\"/\" // \"/\n /\\/{wide}/is")).is_err());

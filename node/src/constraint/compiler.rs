@@ -1,7 +1,7 @@
 //! From a grammar to a follower at its start.
 
 use super::follower::{Follower, Lost};
-use super::{bounds, end_tokens, lexeme, nesting, schema, vocabulary};
+use super::{ascii, bounds, end_tokens, lexeme, nesting, schema, vocabulary};
 use crate::text::Vocabulary;
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::{CGrammar, SlicedBiasComputer};
@@ -142,7 +142,9 @@ impl Compiler {
                 Grammar::JsonSchema(text) => of_schema(schema::read(text)?),
                 Grammar::Regex(expression) => lexeme::of_regex(expression, &limits())?,
                 Grammar::Choice(choices) => lexeme::of_choices(choices, &limits())?,
-                Grammar::Lark(text) => GrammarInit::Serialized(TopLevelGrammar::from_lark(text.clone())),
+                Grammar::Lark(text) => {
+                    GrammarInit::Serialized(TopLevelGrammar::from_lark(ascii::of_lark(text)))
+                }
             };
             read.to_internal(Some(tokens), limits())
         }));

@@ -1,6 +1,7 @@
 //! Grammars that are one lexeme, a regex or a choice, without Lark around them: for every text in Lark llguidance makes
 //! the lexer anew that reads it, and that takes longer than to compile a small grammar.
 
+use super::ascii;
 use llguidance::api::{GrammarInit, ParserLimits};
 use llguidance::derivre::RegexAst;
 use llguidance::earley::lexerspec::LexerSpec;
@@ -9,7 +10,7 @@ use llguidance::earley::{Grammar, SymbolProps};
 /// As llguidance itself reads a regex: `\n` and the like may stand in it as they are.
 pub fn of_regex(expression: &str, limits: &ParserLimits) -> anyhow::Result<GrammarInit> {
     let expression = llguidance::regex_to_lark(expression, "");
-    of_lexeme(RegexAst::Regex(expression), limits)
+    of_lexeme(RegexAst::Regex(ascii::of_regex(&expression)), limits)
 }
 
 pub fn of_choices(choices: &[String], limits: &ParserLimits) -> anyhow::Result<GrammarInit> {

@@ -7,13 +7,15 @@
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
 //! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
 //!   [`exclusive`], [`spacing`] and [`cost`] are its parts.
-//! * [`lexeme`]: regexes and choices; [`classes`] and [`nesting`] bound what llguidance takes from any language, and
+//! * [`lexeme`]: regexes and choices; [`ascii`] says what `\d` and `\w` are in them and in the regexes of Lark, which
+//!   [`lark_regex`] finds. [`classes`] and [`nesting`] bound what llguidance takes from any language, and
 //!   [`end_tokens`] keeps the end of an answer out of it.
 //! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
 //! * [`checker`]: the node's side.
 
+pub mod ascii;
 pub mod bounds;
 pub mod cache;
 pub mod checker;
@@ -24,6 +26,7 @@ pub mod end_tokens;
 pub mod exclusive;
 pub mod follower;
 pub mod formats;
+pub mod lark_regex;
 pub mod lexeme;
 pub mod literal;
 pub mod masks;

@@ -9,8 +9,9 @@ use super::dialect::Dialect;
 use super::edge::Caller;
 use super::encode::{TokensMax, encode};
 use super::error::ApiError;
-use super::request::{self, CompletionRequest, Shared, Unserved};
+use super::request::{self, CompletionRequest, Shared};
 use super::sampling::known_tokens;
+use super::unserved;
 use crate::gateway::ServedModel;
 use crate::text::families::AnswerRules;
 use crate::text::{AddSpecial, SpecialTokens, decode};
@@ -48,10 +49,7 @@ pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Jo
     let mut shared = request.take_shared();
     let model = service.model(shared.model.as_deref())?;
     let mut common = Common::new(&mut shared, &model.text)?;
-    if request.tools == Some(Unserved::AsksForSomething) {
-        let message = "`tools` are for /v1/chat/completions";
-        return Err(ApiError::unsupported("tools", message));
-    }
+    unserved::refuse_what_chats_have(&request)?;
     let echo = match request.echo.unwrap_or(false) {
         true => EchoPrompt::Yes,
         false => EchoPrompt::No,

@@ -1,7 +1,7 @@
 //! Fields that would change the answer and are not served: refused, unless their value asks for nothing.
 
 use super::error::ApiError;
-use super::request::{Shared, Unserved, is_empty};
+use super::request::{CompletionRequest, Shared, Unserved, UnservedNumber, is_empty};
 use serde_json::value::RawValue;
 
 pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
@@ -26,6 +26,25 @@ fn refuse_field(name: &str, value: Option<Unserved>, advice: &str) -> Result<(),
 pub fn refuse_template(chat_template: Option<Unserved>) -> Result<(), ApiError> {
     let advice = "the model's own is used; `chat_template_kwargs` sets variables of it";
     refuse_field("chat_template", chat_template, advice)
+}
+
+/// Of a completion.
+pub fn refuse_what_chats_have(request: &CompletionRequest) -> Result<(), ApiError> {
+    if request.tools == Some(Unserved::AsksForSomething) {
+        let message = "`tools` are for /v1/chat/completions";
+        return Err(ApiError::unsupported("tools", message));
+    }
+    if request.tool_choice.as_deref().is_some_and(asks_for_function) {
+        let message = "`tool_choice` is for /v1/chat/completions, as `tools` are";
+        return Err(ApiError::unsupported("tool_choice", message));
+    }
+    match request.top_logprobs {
+        Some(UnservedNumber(Unserved::AsksForSomething)) => {
+            let message = "`top_logprobs` is for /v1/chat/completions; here `logprobs` is how many are given";
+            Err(ApiError::unsupported("top_logprobs", message))
+        }
+        Some(UnservedNumber(Unserved::AsksForNothing)) | None => Ok(()),
+    }
 }
 
 /// Ways to choose tokens that other servers have.
@@ -69,14 +88,18 @@ fn refuse_functions(shared: &Shared) -> Result<(), ApiError> {
         let message = "`functions` is not supported; give the functions as `tools`";
         return Err(ApiError::unsupported("functions", message));
     }
-    let asks_for_no_function = |choice: &RawValue| is_text(choice, "none") || is_text(choice, "auto");
     match &shared.function_call {
-        Some(choice) if !asks_for_no_function(choice) => {
+        Some(choice) if asks_for_function(choice) => {
             let message = "`function_call` is not supported; use `tools` and `tool_choice`";
             Err(ApiError::unsupported("function_call", message))
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Where there are no tools.
+fn asks_for_function(choice: &RawValue) -> bool {
+    !is_text(choice, "none") && !is_text(choice, "auto")
 }
 
 fn refuse_others(shared: &Shared) -> Result<(), ApiError> {

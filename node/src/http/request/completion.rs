@@ -21,5 +21,10 @@ with_shared_fields! { define_request!
         pub echo: Option<bool>,
         /// Not supported: tools are for chats.
         pub tools: Option<Unserved>,
+        /// Only `none` and `auto`: tools are for chats.
+        #[schemars(with = "Option<serde_json::Value>")]
+        pub tool_choice: Option<Box<RawValue>>,
+        /// Not supported: `logprobs` is the number here.
+        pub top_logprobs: Option<UnservedNumber<0>>,
     }
 }

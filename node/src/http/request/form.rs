@@ -47,7 +47,7 @@ pub struct StructuredOutputs {
     /// The answer is valid under this JSON schema, given as an object or as its text.
     #[schemars(with = "Option<serde_json::Value>")]
     pub json: Option<Box<RawValue>>,
-    /// The whole answer matches this regular expression.
+    /// The whole answer matches this regular expression, in the syntax of Rust's `regex` crate; `\d` and `\w` are of ASCII.
     pub regex: Option<String>,
     /// The answer is one of these.
     pub choice: Option<Choices>,

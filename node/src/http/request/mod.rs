@@ -28,7 +28,7 @@ pub use scalar::{Integer, Number};
 pub use shared::{ServiceTier, Shared};
 pub use tokenize::{DetokenizeRequest, TokenizeRequest};
 pub use tool::{RequestCall, RequestFunction, RequestTool, ToolChoice, Tools};
-pub use unserved::{Unserved, is_empty};
+pub use unserved::{Unserved, UnservedNumber, is_empty};
 
 use super::error::ApiError;
 use serde::de::{DeserializeOwned, IgnoredAny};

@@ -220,10 +220,28 @@ async fn bad_messages_are_refused_by_place() {
 }
 
 #[tokio::test]
+async fn what_only_chats_have_is_refused_of_completions() {
+    let gateway = FakeGateway::new(hello);
+    let function = json!({"type": "function", "function": {"name": "f"}});
+    for (param, value) in [
+        ("tools", json!([function])),
+        ("tool_choice", json!("required")),
+        ("tool_choice", function),
+        ("top_logprobs", json!(5)),
+        ("top_logprobs", json!(true)),
+    ] {
+        let body = with(json!({"prompt": "fox", "logprobs": 1}), param, value);
+        assert_refused(&gateway, "/v1/completions", body, param).await;
+    }
+    let without_tools = json!({"prompt": "fox", "tool_choice": "auto"});
+    assert_eq!(post(&gateway, "/v1/completions", without_tools).await.status, 200);
+}
+
+#[tokio::test]
 async fn values_that_ask_for_nothing_are_taken() {
     let gateway = FakeGateway::new(hello);
     let body = json!({
-        "prompt": "fox", "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "suffix": "",
+        "prompt": "fox", "tools": [], "tool_choice": "none", "top_logprobs": 0, "response_format": {"type": "text"}, "suffix": "",
         "best_of": 1, "logit_bias": {}, "stop": [], "top_k": -1, "prompt_logprobs": null, "guided_json": null,
         "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
         "json_schema": null, "prompt_embeds": null, "repetition_detection": null,
@@ -420,17 +438,21 @@ async fn a_template_of_the_clients_own_is_refused_wherever_one_is_used() {
 async fn the_templates_own_names_cannot_be_set() {
     let gateway = FakeGateway::new(hello);
     let chat = json!({"messages": [{"role": "user", "content": "fox"}]});
+    // With what stands around it in JSON.
+    let of_bytes = |bytes: usize| json!({"x": "y".repeat(bytes - r#"{"x":""}"#.len())});
     for kwargs in [
         json!({"messages": []}),
         json!({"bos_token": "x"}),
         json!([]),
-        json!({"x": "y".repeat(70_000)}),
+        of_bytes(65_537),
     ] {
         let body = with(chat.clone(), "chat_template_kwargs", kwargs);
         assert_refused(&gateway, "/v1/chat/completions", body, "chat_template_kwargs").await;
     }
-    let body = with(chat, "chat_template_kwargs", json!({"enable_thinking": false}));
-    assert_eq!(post(&gateway, "/v1/chat/completions", body).await.status, 200);
+    for kwargs in [json!({"enable_thinking": false}), of_bytes(65_536)] {
+        let body = with(chat.clone(), "chat_template_kwargs", kwargs);
+        assert_eq!(post(&gateway, "/v1/chat/completions", body).await.status, 200);
+    }
 }
 
 #[tokio::test]

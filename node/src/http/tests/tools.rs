@@ -560,11 +560,4 @@ async fn what_is_wrong_with_tools_is_refused_by_name() {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{extra}");
         assert_eq!(answer.error_param(), param, "{extra}: {}", answer.text);
     }
-    let completion = post(
-        &gateway,
-        "/v1/completions",
-        json!({"prompt": "a", "tools": tools()}),
-    )
-    .await;
-    assert_eq!(completion.error_param(), "tools");
 }
