@@ -167,8 +167,8 @@ struct Places {
     halves: usize,
     /// What one lane holds at a time.
     piece_bytes: usize,
-    /// Pieces of so many blocks lie side by side in a lane.
-    side_by_side: usize,
+    /// Pieces of two to the power of this many blocks lie side by side in a lane.
+    neighbour_bits: u32,
     /// Of 16 rows' bodies.
     block_bytes: usize,
     /// Where the group's scales begin.
@@ -177,27 +177,28 @@ struct Places {
 
 impl Places {
     fn of(format: WeightFormat, blocks: usize) -> Places {
-        let (halves, piece_bytes, side_by_side) = match format {
-            WeightFormat::F32 => (0, 4, 1),
-            WeightFormat::F16 => (0, 2, 1),
-            WeightFormat::Bf16 => (0, 2, 2),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 1),
-            WeightFormat::Q4_1 => (2, 4, 1),
+        let (halves, piece_bytes, neighbour_bits) = match format {
+            WeightFormat::F32 => (0, 4, 0),
+            WeightFormat::F16 => (0, 2, 0),
+            WeightFormat::Bf16 => (0, 2, 1),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 0),
+            WeightFormat::Q4_1 => (2, 4, 0),
         };
         let block_bytes = (format.block_bytes() - 2 * halves) * GROUP;
         Places {
             halves,
             piece_bytes,
-            side_by_side,
+            neighbour_bits,
             block_bytes,
             halves_start: blocks * block_bytes,
         }
     }
 
     fn piece(&self, block: usize, piece: usize, lane: usize) -> usize {
-        let (first, next) = (block / self.side_by_side, block % self.side_by_side);
-        let lane_at = (piece * GROUP + lane) * self.side_by_side + next;
-        first * self.side_by_side * self.block_bytes + lane_at * self.piece_bytes
+        let bits = self.neighbour_bits;
+        let first = block >> bits << bits;
+        let lane_at = ((piece * GROUP + lane) << bits) + (block - first);
+        first * self.block_bytes + lane_at * self.piece_bytes
     }
 
     fn half(&self, block: usize, half: usize, lane: usize) -> usize {
