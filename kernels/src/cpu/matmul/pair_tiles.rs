@@ -378,7 +378,7 @@ mod tests {
         // Odd groups, blocks that are not whole, and more of them than stay near.
         for (outputs, inputs) in [(1, 1), (16, 64), (40, 50), (37, 32 * DEPTH_BLOCKS + 96)] {
             let bytes: Vec<u8> = (0..outputs * inputs)
-                .flat_map(|i| (0x3c00u16 + (i * 89 % 1024) as u16 + (i as u16 % 3 << 15)).to_le_bytes())
+                .flat_map(|i| (0x3c00u16 + (i * 89 % 1024) as u16 + ((i as u16 % 3) << 15)).to_le_bytes())
                 .collect();
             let matrix = Weights::pack(WeightFormat::Bf16, &bytes, outputs, inputs).unwrap();
             for rows in [1, 7, 16, 17, 48, 85] {
