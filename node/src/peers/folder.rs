@@ -8,7 +8,7 @@
 //! identity/authorities-as-of  up to where in the log, in changes, that was read
 //! identity/joined-with     the hash of the authority that its token was for, which may have been replaced since
 //! authority/               the authority's certificate and key, on nodes that may vote
-//! authority/second/        the same of another one, while one takes over from the other
+//! authority/second/        the same of another one, while one takes over from the other; then one of the two stays
 //! raft/                    log, vote and snapshot
 //! epochs                   where the epochs of its next run may begin
 //! former                   who it was, while it is being repaired: it is to join as a new node, and may not found a cluster
