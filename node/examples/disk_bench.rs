@@ -22,7 +22,7 @@ fn main() {
 }
 
 fn commits(folder: &Path) -> Vec<Duration> {
-    let mut disk = Disk::open(folder).expect("the store opens");
+    let mut disk = Disk::make(folder).expect("the store can be made");
     timed(|first| {
         let entries = vec![vec![first as u8; ENTRY_BYTES]];
         disk.commit(&[Change::Append { first, entries }])

@@ -382,6 +382,9 @@ fn a_worker_learns_and_a_new_authority_takes_over() {
     assert!(text_of(&fleet.client(worker).complete(prompt())).contains("Paris"));
     let place = fleet.join_by(&late);
     assert!(text_of(&fleet.client(place).complete(prompt())).contains("Paris"));
+    // Cut off at once, and the command hears that it was.
+    let told = fleet.says(worker, &["node", "rm", &number.to_string()]);
+    assert_eq!(told, format!("removed node {number}"));
 }
 
 #[test]

@@ -22,7 +22,8 @@ impl ClusterState {
         NodeId(index.max(self.node_max.0) + 1)
     }
 
-    /// Tenants, keys and what is deployed stay; nodes, what they served and the tokens for new ones go.
+    /// Tenants, keys, models and what is deployed stay; nodes, their replicas and the tokens for new ones go. A model that no
+    /// deployment names stays until a node says what it serves: the sole one serves it, unless it is told otherwise.
     ///
     /// # Panics
     /// When the id was given before.
@@ -45,7 +46,6 @@ impl ClusterState {
         self.replicas.clear();
         self.profiles.clear();
         self.placements.clear();
-        self.forget_unserved();
         self
     }
 }

@@ -335,7 +335,7 @@ fn a_proposal_that_comes_twice_counts_once() {
 }
 
 #[test]
-fn a_state_reborn_keeps_tenants_and_keys_and_gives_no_id_twice() {
+fn a_state_reborn_keeps_tenants_keys_and_models_and_gives_no_id_twice() {
     let mut log = Log::founded();
     let other = log.joined(2, Role::Voter);
     log.apply(serve(other, &[("a", 1)])).unwrap();
@@ -356,6 +356,12 @@ fn a_state_reborn_keeps_tenants_and_keys_and_gives_no_id_twice() {
         [node]
     );
     assert_eq!((state.replicas().count(), state.token("t")), (0, None));
+    assert_eq!(
+        state.model("a"),
+        before.model("a"),
+        "the sole node is to serve it"
+    );
+    assert_eq!(ClusterState::of_image(state.image()), state);
     assert_eq!(state.key("k1"), before.key("k1"));
     assert_eq!(state.tenants().count(), before.tenants().count());
     assert_eq!(state.cluster(), before.cluster());

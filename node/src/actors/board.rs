@@ -116,7 +116,8 @@ impl Board {
             })
             .collect();
         Err(if reasons.is_empty() {
-            "no model is served by this cluster yet".to_owned()
+            "no node of this cluster offers a model: none has come up yet, or all that hold one are drained"
+                .to_owned()
         } else {
             reasons.join("; ")
         })
@@ -157,7 +158,7 @@ mod tests {
         let board = Board::default();
         assert_eq!(
             board.health().unwrap_err(),
-            "no model is served by this cluster yet"
+            "no node of this cluster offers a model: none has come up yet, or all that hold one are drained"
         );
         board.starting(ReplicaId(1), Epoch(1), "a", Where::Here);
         board.starting(ReplicaId(2), Epoch(1), "b", Where::Elsewhere(NodeId(2)));

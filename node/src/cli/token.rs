@@ -27,7 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   cluster token create
   cluster token create --role worker --ttl 10m
-  cluster token revoke 9f2c61d07a5be34812c0aa51b3d7e6f4
+  cluster token revoke 9f2c61d07a5b
   ssh other-host cluster up --http 0.0.0.0:8000 --join \"$(cluster token create)\"";
 
 /// Make a token and print it, alone on stdout; it lets one node in, once
@@ -88,7 +88,7 @@ impl Token {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  cluster token revoke 9f2c61d07a5be34812c0aa51b3d7e6f4")]
+  cluster token revoke 9f2c61d07a5b")]
 struct Revoke {
     /// The token, or its id
     #[arg(value_name = "TOKEN")]
@@ -128,7 +128,8 @@ impl Create {
         } else {
             tell!("{}", created.token);
             eprintln!(
-                "for one {}, within {} min: cluster up --join TOKEN",
+                "token {}, for one {}, within {} min: cluster up --join TOKEN",
+                created.id,
                 created.role,
                 self.ttl.div_ceil(60)
             );

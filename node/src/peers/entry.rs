@@ -1,13 +1,17 @@
 //! How a node comes into its cluster: it founds one, joins one, or has been a member before.
 
+#[cfg(test)]
+mod tests;
+
 use super::attendance;
 use super::certificates::{self, Renewal};
 use super::custody::Custody;
-use super::folder::{DataFolder, FolderError};
+use super::folder::{DataFolder, FolderError, Memory};
 use super::legacy::{self, LegacyError};
 use super::membership::CommittedMembership;
 use super::{Desk, PeerLinks, directory};
 use crate::clock;
+use crate::hex;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
 use crate::random;
@@ -56,6 +60,13 @@ pub enum EntryError {
         "what this node wrote down about itself does not read ({0}): restore the data folder, or join anew"
     )]
     Identity(#[from] WireError),
+    #[error(
+        "the log (raft/) is missing in {folder}, which held {}: it must not begin anew under that name, with nothing of what it has voted \
+         for. To repair it from the other nodes, start it with --join and a token of theirs (`cluster token create`); if there \
+         are none, restore a backup into an empty folder (`cluster restore`)",
+        .node.map_or_else(|| "a member of a cluster".to_owned(), |node| format!("node {node}"))
+    )]
+    LogMissing { folder: PathBuf, node: Option<NodeId> },
     #[error(
         "{0} belongs to a member of another cluster than the one that the token is for: start it without --join, or join \
          with an empty --data-dir"
@@ -120,14 +131,12 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
     // First, so that a port which is taken leaves no new folder behind.
     let socket = transport::listen(place.quic)?;
     let folder = DataFolder::lock(place.data_dir)?;
-    let (disk, kept, former) = match open_disk(&folder) {
-        Ok((disk, kept)) => (disk, kept, None),
-        Err(error) if is_damage(&error) && token.is_some() => {
-            let former = leave_damaged(&folder)?;
-            let (disk, kept) = open_disk(&folder)?;
-            (disk, kept, former)
+    let (disk, kept) = match (open_disk(&folder), token) {
+        (Err(error), Some(token)) if is_damage(&error) => {
+            leave_damaged(&folder, token)?;
+            (Disk::make(folder.path())?, None)
         }
-        Err(error) => return Err(error),
+        (opened, _) => opened?,
     };
     let seat = Seat { folder, disk, socket };
     match (kept, token) {
@@ -140,12 +149,12 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
             come_back(place, seat, kept).await
         }
         (Some(kept), None) => come_back(place, seat, kept).await,
+        // A repair that was begun and has not found its cluster: another one is not what was asked for.
+        (None, None) if seat.folder.is_to_join_anew() => Err(log_missing(&seat.folder)),
         (None, None) => found(place, seat).await,
         (None, Some(token)) => {
             let entry = join(place, seat, token).await?;
-            if let Some(former) = former {
-                take_the_place_of(former, &entry.state).await;
-            }
+            take_the_place(&entry, token).await?;
             Ok(entry)
         }
     }
@@ -161,33 +170,56 @@ fn is_of_own_cluster(folder: &DataFolder, token: &JoinToken) -> bool {
 fn is_damage(error: &EntryError) -> bool {
     matches!(
         error,
-        EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_)
+        EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_) | EntryError::LogMissing { .. }
     )
 }
 
-/// Gives who the node was, where its certificate still says so.
-fn leave_damaged(folder: &DataFolder) -> Result<Option<NodeId>, EntryError> {
-    let former = Identity::load(&folder.key(), &folder.chain());
-    let former = former.ok().and_then(|identity| identity.node());
+fn leave_damaged(folder: &DataFolder, token: &JoinToken) -> Result<(), EntryError> {
+    // In another cluster the number is somebody else's.
+    let former = certified(folder).filter(|_| is_of_own_cluster(folder, token));
+    folder.remember_former(former, &token.authority)?;
     let aside = folder.set_aside(clock::unix_secs())?;
     tracing::warn!(aside = %aside.display(), "the damaged log was moved aside; this node joins as a new member");
-    Ok(former)
+    Ok(())
 }
 
-async fn take_the_place_of(former: NodeId, state: &NodeState) {
-    let remove = ClusterCommand::RemoveMember(Box::new(MemberIs { node: former }));
-    match state.commit(remove).await {
-        Ok(_) => tracing::info!(%former, "this node has taken the place of the one it was"),
-        Err(error) => tracing::warn!(%former, %error, "remove it yourself: `cluster node rm`"),
+/// Who the node is, where its certificate still says so.
+fn certified(folder: &DataFolder) -> Option<NodeId> {
+    let identity = Identity::load(&folder.key(), &folder.chain());
+    identity.ok().and_then(|identity| identity.node())
+}
+
+/// Of the one that this node was before it was repaired, if it was one.
+async fn take_the_place(entry: &Entry, token: &JoinToken) -> Result<(), EntryError> {
+    let former = entry.folder.former();
+    let former = former.filter(|(_, authority)| *authority == hex::encode(&token.authority));
+    if let Some((former, _)) = former {
+        let remove = ClusterCommand::RemoveMember(Box::new(MemberIs { node: former }));
+        match entry.state.commit(remove).await {
+            Ok(_) => tracing::info!(%former, "this node has taken the place of the one it was"),
+            Err(error) => tracing::warn!(%former, %error, "remove it yourself: `cluster node rm`"),
+        }
     }
+    Ok(entry.folder.forget_former()?)
 }
 
 /// Without an identity: this folder has never held a member.
 fn open_disk(folder: &DataFolder) -> Result<(Disk, Option<NodeIdentity>), EntryError> {
-    let disk = Disk::open(folder.path())?;
+    let disk = match Memory::of(folder.path()) {
+        Memory::New => Disk::make(folder.path())?,
+        Memory::Kept => Disk::open(folder.path())?,
+        Memory::Lost => return Err(log_missing(folder)),
+    };
     let identity = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
     let identity = identity.transpose()?;
     Ok((disk, identity))
+}
+
+pub(super) fn log_missing(folder: &DataFolder) -> EntryError {
+    EntryError::LogMissing {
+        folder: folder.path().to_owned(),
+        node: certified(folder).or_else(|| folder.former().map(|(node, _)| node)),
+    }
 }
 
 async fn come_back(place: &Place<'_>, seat: Seat, kept: NodeIdentity) -> Result<Entry, EntryError> {

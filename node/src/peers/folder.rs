@@ -8,13 +8,15 @@
 //! identity/authorities-as-of  up to where in the log, in changes, that was read
 //! identity/joined-with     the hash of the authority that its token was for, which may have been replaced since
 //! authority/               the authority's certificate and key, on nodes that may vote
-//! authority/second/        the same of another one, while one takes over from the other
+//! authority/second/        the same of another one, while one takes over from the other; then one of the two stays
 //! raft/                    log, vote and snapshot
 //! epochs                   where the epochs of its next run may begin
+//! former                   who it was, while it is being repaired: it is to join as a new node, and may not found a cluster
 //! before-<time>/           what the node was before it was repaired or recovered
 //! ```
 
 use crate::hex;
+use proto::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io;
@@ -27,6 +29,36 @@ pub enum FolderError {
     Locked(PathBuf),
     #[error("{path}: {error}: check that the place exists and is yours, or choose another with --data-dir")]
     Io { path: PathBuf, error: io::Error },
+}
+
+pub(super) const FORMER: &str = "former";
+
+/// What a data folder has of the log of a node that ran on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// No node has run here.
+    New,
+    /// There is one; whether it is whole is seen when it is opened.
+    Kept,
+    /// A node has run here, and its log is gone. It must not begin anew under its old name: it has voted.
+    Lost,
+}
+
+impl Memory {
+    /// A node makes `raft/` before any of the other traces, so that without it they are of one that had it.
+    pub fn of(data_dir: &Path) -> Memory {
+        let traces = ["key.pem", "chain.pem", "authorities.pem", "joined-with"];
+        let mut traces = traces.iter().map(|name| data_dir.join("identity").join(name));
+        if data_dir.join("raft").exists() {
+            Memory::Kept
+        } else if traces.any(|path| path.exists())
+            || ["epochs", FORMER].iter().any(|name| data_dir.join(name).exists())
+        {
+            Memory::Lost
+        } else {
+            Memory::New
+        }
+    }
 }
 
 /// Where an authority lies. While one takes over from the other there are two.
@@ -149,14 +181,51 @@ impl DataFolder {
         self.path.join("epochs")
     }
 
+    /// From now on this node is to join as a new one, in the place of `node` of the cluster of this authority.
+    pub fn remember_former(&self, node: Option<NodeId>, authority: &[u8; 32]) -> Result<(), FolderError> {
+        let path = self.path.join(FORMER);
+        if node.is_none() && path.exists() {
+            // From a repair that was interrupted, which still knew it.
+            return Ok(());
+        }
+        let line = node.map(|node| format!("{} {}", node.0, hex::encode(authority)));
+        fs::write(&path, line.unwrap_or_default()).map_err(|error| FolderError::Io { path, error })
+    }
+
+    /// Whether a repair has begun, and not come to its end.
+    pub fn is_to_join_anew(&self) -> bool {
+        self.path.join(FORMER).exists()
+    }
+
+    /// Who this node was, and the hash of its cluster's authority in hexadecimal digits, while it is being repaired.
+    pub fn former(&self) -> Option<(NodeId, String)> {
+        let kept = fs::read_to_string(self.path.join(FORMER)).ok()?;
+        let (node, authority) = kept.split_once(' ')?;
+        Some((NodeId(node.parse().ok()?), authority.to_owned()))
+    }
+
+    /// It has joined.
+    pub fn forget_former(&self) -> Result<(), FolderError> {
+        let path = self.path.join(FORMER);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FolderError::Io { path, error }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Moves what this node was out of the way, so that it can become a new one: whoever loses his memory must not go on
-    /// under his old name. Gives where it is now.
+    /// under his old name. What is missing is missing there too. Gives where it is now.
     pub fn set_aside(&self, at_secs: u64) -> Result<PathBuf, FolderError> {
         let aside = self.path.join(format!("before-{at_secs}"));
         make_private(&aside)?;
         for name in ["raft", "identity"] {
             let from = self.path.join(name);
-            fs::rename(&from, aside.join(name)).map_err(|error| FolderError::Io { path: from, error })?;
+            match fs::rename(&from, aside.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(FolderError::Io { path: from, error });
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         make_private(&self.path.join("identity"))?;
         Ok(aside)

@@ -4,8 +4,8 @@
 //! to the old cluster is refused: two halves that both believe to be the cluster cannot meet.
 
 use super::custody::Custody;
-use super::entry::{EntryError, FEATURE_LEVEL, own_key};
-use super::folder::{DataFolder, FolderError};
+use super::entry::{EntryError, FEATURE_LEVEL, log_missing, own_key};
+use super::folder::{DataFolder, FolderError, Memory};
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{OpenError, WrittenState};
@@ -59,8 +59,9 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
         path: file.to_owned(),
         error,
     })?;
-    if data_dir.join("raft").exists() {
-        return Err(ReseedError::NotEmpty(data_dir.to_owned()));
+    match Memory::of(data_dir) {
+        Memory::New => {}
+        Memory::Kept | Memory::Lost => return Err(ReseedError::NotEmpty(data_dir.to_owned())),
     }
     let folder = DataFolder::lock(data_dir)?;
     // Where the old log stood does not matter: nobody who has it can meet the new one.
@@ -70,10 +71,14 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
 /// lost.
 pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
-    if !data_dir.join("raft").exists() {
+    let memory = Memory::of(data_dir);
+    if memory == Memory::New {
         return Err(ReseedError::Empty(data_dir.to_owned()));
     }
     let folder = DataFolder::lock(data_dir)?;
+    if memory == Memory::Lost {
+        return Err(log_missing(&folder).into());
+    }
     let written = WrittenState::read(Disk::open(folder.path())?)?;
     if !written.state.is_founded() {
         return Err(ReseedError::Empty(data_dir.to_owned()));
@@ -104,7 +109,7 @@ fn seed(
         level: FEATURE_LEVEL,
         at_secs: now_secs,
     });
-    let mut disk = Disk::open(folder.path())?;
+    let mut disk = Disk::make(folder.path())?;
     disk.commit(&first_step(node, &state))?;
     Ok(Reseeded {
         node,

@@ -235,7 +235,7 @@ impl<L: Links> Member<L> {
         let committed = loop {
             let leader = match self.leader_by(deadline).await {
                 Ok(Some(leader)) => leader,
-                Ok(None) => return Err(doubt.map_or(CommitError::NoLeader, CommitError::Unknown)),
+                Ok(None) => return Err(self.unheard(doubt)),
                 // What was asked before may count all the same.
                 Err(error) => return Err(doubt.map_or(error, CommitError::Unknown)),
             };
@@ -363,7 +363,7 @@ impl<L: Links> Member<L> {
         let deadline = Instant::now() + AGREEMENT_MAX;
         let index = loop {
             let Some(leader) = self.leader_by(deadline).await? else {
-                return Err(CommitError::NoLeader);
+                return Err(self.unheard(None));
             };
             let asked = async {
                 match leader == self.id {
@@ -380,7 +380,24 @@ impl<L: Links> Member<L> {
         };
         match timeout_at(deadline, self.applied.wait_for(index)).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(CommitError::NoLeader),
+            Err(_) => Err(self.unheard(None)),
+        }
+    }
+
+    /// Why nothing came of it in time. What keeps this node from writing also keeps from it what the others agree on, and is
+    /// what its people can mend.
+    fn unheard(&self, doubt: Option<String>) -> CommitError {
+        match (doubt, self.trouble()) {
+            (Some(doubt), trouble) => CommitError::Unknown(trouble.unwrap_or(doubt)),
+            (None, Some(trouble)) => CommitError::Away(trouble),
+            (None, None) => CommitError::NoLeader,
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { trouble, .. } => trouble.words(),
+            Run::Away(reason) | Run::Quarantined(reason) => Some(reason.clone()),
         }
     }
 

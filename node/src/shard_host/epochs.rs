@@ -90,6 +90,16 @@ fn parse(text: &str) -> io::Result<BTreeMap<ReplicaId, u64>> {
 
 /// After a crash the old content is there, or the new one.
 fn write(path: &Path, next: &BTreeMap<ReplicaId, u64>) -> io::Result<()> {
+    write_durably(path, next).map_err(|error| {
+        let what = format!(
+            "{}: {error}: see that there is space and that it can be written, then start the node again",
+            path.display()
+        );
+        io::Error::new(error.kind(), what)
+    })
+}
+
+fn write_durably(path: &Path, next: &BTreeMap<ReplicaId, u64>) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
     for (replica, next) in next {
@@ -163,6 +173,17 @@ mod tests {
         epochs.begin_beyond(REPLICA, Epoch(EPOCHS_OF_A_RUN));
         let first = epochs.first_of(REPLICA, Epoch(EPOCHS_OF_A_RUN)).unwrap();
         assert_eq!(first, Epoch(2 * EPOCHS_OF_A_RUN));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let path = path().join("no-such-folder/epochs");
+        let epochs = Epochs::open(path.clone()).unwrap();
+        let error = epochs.first_of(REPLICA, Epoch(1)).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&path.display().to_string()) && error.contains("space"),
+            "{error}"
+        );
     }
 
     #[test]

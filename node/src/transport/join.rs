@@ -18,6 +18,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 pub async fn join(token: &JoinToken, request: &JoinRequest) -> Result<Welcome, JoinError> {
     let mut failures = Vec::new();
     for address in &token.addresses {
+        tracing::info!(%address, "asking to be let in; the cluster has to agree");
         match connect(token, *address).await {
             Ok(line) => {
                 let answer = tokio::time::timeout(ANSWER_MAX, line.ask(request)).await;
@@ -100,7 +101,8 @@ fn in_words(error: &quinn::ConnectionError) -> String {
     let text = error.to_string();
     match text.contains("UnknownIssuer") || text.contains("unknown_ca") {
         true => {
-            "it does not belong to the cluster that the token is for: somebody else may be listening there"
+            "it does not belong to the cluster that the token is for: the token may be older than a change of authority \
+             (`cluster authority rotate`; then make another one), or somebody else may be listening there"
                 .to_owned()
         }
         false => text,

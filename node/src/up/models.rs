@@ -8,7 +8,8 @@ use crate::peers::entry::Entry;
 use crate::shard_host::prepare::PrepareError;
 use crate::store::spec::NamedSpec;
 use crate::store::{Store, Use};
-use coordinator::cluster_state::FOUNDER;
+use coordinator::cluster_state::{ClusterState, FOUNDER};
+use proto::NodeId;
 use std::cell::RefCell;
 
 /// What a node is to serve.
@@ -21,12 +22,20 @@ pub enum Models {
 
 /// A node that was told nothing shares the load of its cluster.
 pub fn of_node(config: &Config, entry: &Entry) -> Models {
-    let applied = entry.state.applied();
-    // The founder, or the only node of a cluster that was restored: there is nothing to share.
-    let begins = entry.state.node() == FOUNDER || applied.members().count() == 1;
+    let begins = begins(&entry.state.applied(), entry.state.node());
     if config.models.origin != Origin::Default || begins {
         return Models::Asked(config.models.value.clone());
     }
+    Models::Shared(shared(&entry.state.applied()))
+}
+
+/// The founder, or a node that is left alone: there is nothing to share. The only node of a cluster that was restored or
+/// recovered shares what that served.
+fn begins(applied: &ClusterState, own: NodeId) -> bool {
+    own == FOUNDER || applied.members().count() == 1 && applied.models().next().is_none()
+}
+
+fn shared(applied: &ClusterState) -> Vec<SharedModel> {
     // What is deployed goes where the cluster says.
     let chosen = applied
         .models()
@@ -38,7 +47,7 @@ pub fn of_node(config: &Config, entry: &Entry) -> Models {
             bytes: model.bytes,
         })
     });
-    Models::Shared(shared.collect())
+    shared.collect()
 }
 
 /// Files of the models of which the cluster has placed a stage on this node, by digest.
@@ -119,4 +128,80 @@ fn is_the_same(model: &PreparedModel, shared: &[SharedModel]) -> bool {
         );
     }
     is_the_same
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coordinator::cluster_state::Sole;
+    use proto::cluster::{ClusterCommand, Founding, ModelRecord, NodeModels, Proposal};
+
+    fn apply(state: &mut ClusterState, index: u64, command: ClusterCommand) {
+        let id = u128::from(index);
+        let outcome = state.apply(index, &Proposal { id, command });
+        outcome.expect("it is accepted");
+    }
+
+    fn founded() -> ClusterState {
+        let mut state = ClusterState::default();
+        let founding = Founding {
+            cluster: 1,
+            spki: [1; 32],
+            quic: String::new(),
+            http: String::new(),
+            level: 1,
+            at_secs: 0,
+            authority: vec![1],
+            salt: [0; 32],
+        };
+        apply(&mut state, 1, ClusterCommand::Found(Box::new(founding)));
+        state
+    }
+
+    fn serve(name: &str, digest: u8) -> ClusterCommand {
+        let model = ModelRecord {
+            name: name.to_owned(),
+            spec: "smollm2-135m".to_owned(),
+            digest: [digest; 32],
+            bytes: 1,
+            added_at_secs: 0,
+        };
+        ClusterCommand::ServeModels(Box::new(NodeModels {
+            node: FOUNDER,
+            models: vec![model],
+        }))
+    }
+
+    fn reborn(state: ClusterState) -> (ClusterState, NodeId) {
+        let node = state.id_above(2);
+        let sole = Sole {
+            node,
+            spki: [2; 32],
+            authority: vec![2],
+            level: 1,
+            at_secs: 0,
+        };
+        (state.reborn(&sole), node)
+    }
+
+    #[test]
+    fn what_a_lost_cluster_served_is_served_by_the_node_that_is_left() {
+        let mut state = founded();
+        apply(&mut state, 2, serve("own", 7));
+        assert!(begins(&state, FOUNDER));
+        let (state, node) = reborn(state);
+        assert!(!begins(&state, node));
+        let shared = shared(&state);
+        let names: Vec<_> = shared
+            .iter()
+            .map(|model| (model.named.name.as_str(), model.digest))
+            .collect();
+        assert_eq!(names, [("own", [7; 32])]);
+    }
+
+    #[test]
+    fn where_nothing_was_served_the_default_is() {
+        let (state, node) = reborn(founded());
+        assert!(begins(&state, node));
+    }
 }

@@ -59,7 +59,8 @@ const OTHERS_MAX: Duration = Duration::from_secs(10);
 
 const REMOVED: &str = "this node has been removed from its cluster; to let it in again, start it with an empty --data-dir and \
                        a new token";
-const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// More than one look of `directory::removed`: whoever waits for the same began to look at another moment.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);

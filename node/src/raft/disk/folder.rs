@@ -14,24 +14,38 @@ const LOG: &str = "log.redb";
 const WITNESS: &str = "witness";
 
 impl Disk {
-    /// Opens the store in a node's data folder, or makes one if there is none. Verifies everything that is there.
-    pub fn open(folder: &Path) -> Result<Disk, DiskError> {
-        let place = folder.join(STORE).display().to_string();
+    /// Makes an empty store in a data folder on which no node has run, and opens it. Where there is one, it fails and leaves it
+    /// as it is.
+    pub fn make(folder: &Path) -> Result<Disk, DiskError> {
+        let place = place(folder);
         let lock = lock(folder, &place)?;
-        let store = folder.join(STORE);
-        let exists = store.try_exists().map_err(|error| Fault::Io(error).at(&place))?;
-        if !exists {
-            create(folder, &place)?;
-        }
-        let open = |name: &str| match PlainFile::open(&store.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Fault::corrupt(format!("{name} is missing")).at(&place))
-            }
-            opened => opened.map_err(|error| Fault::Io(error).at(&place)),
-        };
-        let (log, witness) = (open(LOG)?, open(WITNESS)?);
-        Disk::open_files(Files::new(place, log, witness), Some(lock))
+        create(folder, &place)?;
+        open(folder, place, lock)
     }
+
+    /// Opens the store in a node's data folder, and verifies everything that is there. One that is missing is damage: it never
+    /// was empty.
+    pub fn open(folder: &Path) -> Result<Disk, DiskError> {
+        let place = place(folder);
+        let lock = lock(folder, &place)?;
+        open(folder, place, lock)
+    }
+}
+
+fn place(folder: &Path) -> String {
+    folder.join(STORE).display().to_string()
+}
+
+fn open(folder: &Path, place: String, lock: File) -> Result<Disk, DiskError> {
+    let store = folder.join(STORE);
+    let open = |name: &str| match PlainFile::open(&store.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Fault::corrupt(format!("{name} is missing")).at(&place))
+        }
+        opened => opened.map_err(|error| Fault::Io(error).at(&place)),
+    };
+    let (log, witness) = (open(LOG)?, open(WITNESS)?);
+    Disk::open_files(Files::new(place, log, witness), Some(lock))
 }
 
 fn lock(folder: &Path, place: &str) -> Result<File, DiskError> {

@@ -10,7 +10,8 @@
 //!
 //! A step (`Disk::commit`) is atomic and durable when it returns. Whatever was acknowledged reads back as it was
 //! written, or opening and reading say `Corrupt`; loss and change are never silent, and what is missing is never taken
-//! for empty. The only folder that counts as new is one without `raft/`, which appears whole, by a rename.
+//! for empty. `Disk::open` never makes a store: who does (`Disk::make`) knows that no node has run on the folder
+//! (`peers::folder`). `raft/` appears whole, by a rename.
 //!
 //! # Why a witness
 //!

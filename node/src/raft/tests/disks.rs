@@ -57,6 +57,12 @@ async fn a_full_disk_on_a_follower_stops_nobody() {
         sleep(Duration::from_millis(200)).await;
     }
     assert!(cluster.member(follower).view().trouble.is_some());
+    // Who asks there hears what to mend, and not that there is no leader.
+    let unheard = cluster.member(follower).linearize().await;
+    assert!(
+        matches!(&unheard, Err(CommitError::Away(reason)) if reason.contains("no space") && reason.contains("free some")),
+        "{unheard:?}"
+    );
     cluster.drives[&follower].free();
     cluster.settle(3).await;
     assert_eq!(cluster.wait_for_leader().await, leader, "it had no reason to go");
@@ -76,7 +82,10 @@ async fn a_full_disk_on_the_only_node_makes_changes_wait() {
     assert!(waited.outcome.is_ok());
     cluster.drives[&FOUNDER].fill();
     let unknown = cluster.add_tenant(FOUNDER, "is not known").await;
-    assert!(matches!(unknown, Err(CommitError::Unknown(_))), "{unknown:?}");
+    assert!(
+        matches!(&unknown, Err(CommitError::Unknown(reason)) if reason.contains("no space")),
+        "{unknown:?}"
+    );
     cluster.drives[&FOUNDER].free();
     sleep(Duration::from_secs(1)).await;
     cluster.add_tenant(FOUNDER, "after").await.unwrap().unwrap();

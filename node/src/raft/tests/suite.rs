@@ -153,7 +153,7 @@ impl Drop for Folder {
 impl StoreBuilder<TypeConfig, Filled, StateMachine, Folder> for InFolders {
     async fn build(&self) -> Result<(Folder, Filled, StateMachine), StorageError> {
         let folder = Folder::new();
-        let (store, machine) = stores(Disk::open(folder.path()).unwrap());
+        let (store, machine) = stores(Disk::make(folder.path()).unwrap());
         Ok((folder, store, machine))
     }
 }

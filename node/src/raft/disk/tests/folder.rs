@@ -15,7 +15,7 @@ impl Folder {
     /// With a store of one vote.
     fn with_a_vote(name: &str) -> Folder {
         let folder = Folder::new(name);
-        let mut disk = Disk::open(&folder.0).unwrap();
+        let mut disk = Disk::make(&folder.0).unwrap();
         disk.commit(&[Change::Vote(b"vote".to_vec())]).unwrap();
         folder
     }
@@ -67,12 +67,29 @@ fn a_missing_or_empty_file_is_never_a_new_store() {
 }
 
 #[test]
+fn a_missing_store_is_never_a_new_one() {
+    let folder = Folder::with_a_vote("gone");
+    std::fs::remove_dir_all(folder.0.join("raft")).unwrap();
+    let gone = Disk::open(&folder.0).err();
+    assert!(matches!(gone, Some(DiskError::Corrupt { .. })), "{gone:?}");
+    assert!(!folder.0.join("raft").exists());
+}
+
+#[test]
+fn none_is_made_where_there_is_one() {
+    let folder = Folder::with_a_vote("twice");
+    let second = Disk::make(&folder.0).err();
+    assert!(matches!(second, Some(DiskError::Io { .. })), "{second:?}");
+    assert_eq!(Disk::open(&folder.0).unwrap().vote(), Some(&b"vote"[..]));
+}
+
+#[test]
 fn a_store_that_was_not_finished_is_made_anew() {
     let folder = Folder::new("unfinished");
     let unfinished = folder.0.join("raft.new");
     std::fs::create_dir(&unfinished).unwrap();
     std::fs::write(unfinished.join("log.redb"), b"half").unwrap();
-    let disk = Disk::open(&folder.0).unwrap();
+    let disk = Disk::make(&folder.0).unwrap();
     assert_eq!(disk.vote(), None);
     assert!(!unfinished.exists());
 }

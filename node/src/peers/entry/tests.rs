@@ -1,0 +1,188 @@
+use super::super::folder::FORMER;
+use super::*;
+use crate::trust::spki_of;
+use proto::cluster::{Role, TokenRecord};
+use std::fs;
+
+/// With its data folder, which goes with it.
+struct Node {
+    data_dir: PathBuf,
+    entry: Option<Entry>,
+}
+
+impl Node {
+    fn off(name: &str) -> Node {
+        let data_dir = std::env::temp_dir().join(format!("cluster-entry-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&data_dir);
+        Node {
+            data_dir,
+            entry: None,
+        }
+    }
+
+    async fn founded(name: &str) -> Node {
+        let mut node = Node::off(name);
+        node.start(None).await.unwrap();
+        node
+    }
+
+    async fn start(&mut self, token: Option<&JoinToken>) -> Result<NodeId, EntryError> {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let place = Place {
+            data_dir: &self.data_dir,
+            quic: anywhere,
+            http_scheme: "http",
+            http: anywhere,
+        };
+        let entry = enter(&place, token).await?;
+        let node = entry.state.node();
+        self.entry = Some(entry);
+        Ok(node)
+    }
+
+    async fn refused(&mut self, token: Option<&JoinToken>) -> String {
+        self.start(token).await.expect_err("it is refused").to_string()
+    }
+
+    /// Until another run may begin on the folder.
+    async fn stop(&mut self) {
+        let entry = self.entry.take().expect("it runs");
+        entry.state.member.stop().await;
+        entry.peers.close().await;
+        drop(entry);
+        // Tasks that hold a part of the node end one after the other.
+        loop {
+            let lock = DataFolder::lock(&self.data_dir);
+            match lock.map(|_lock| Disk::open(&self.data_dir).is_ok()) {
+                Ok(true) => return,
+                Ok(false) | Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    fn running(&self) -> &Entry {
+        self.entry.as_ref().expect("it runs")
+    }
+
+    async fn token(&self) -> JoinToken {
+        let entry = self.running();
+        let authority = spki_of(&entry.state.applied().authorities()[0]).unwrap();
+        let address = entry.peers.local_address().unwrap();
+        let token = JoinToken::draw(Role::Worker, authority, vec![address]).unwrap();
+        let record = TokenRecord {
+            token: hex::encode(&token.id),
+            secret_hash: token.secret_hash(),
+            role: Role::Worker,
+            expires_at_secs: clock::unix_secs() + 3600,
+        };
+        let added = entry.state.commit(ClusterCommand::AddToken(Box::new(record)));
+        added.await.unwrap();
+        token
+    }
+
+    fn members(&self) -> Vec<NodeId> {
+        let state = self.running().state.applied();
+        state.members().map(|member| member.node).collect()
+    }
+
+    fn lose(&self, name: &str) {
+        fs::remove_dir_all(self.data_dir.join(name)).unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+#[tokio::test]
+async fn a_founder_that_has_lost_its_log_founds_no_second_cluster() {
+    let mut node = Node::founded("alone").await;
+    node.stop().await;
+    node.lose("raft");
+    let told = node.refused(None).await;
+    assert!(
+        told.contains("raft/") && told.contains("held node 1") && told.contains("--join"),
+        "{told}"
+    );
+    assert!(!node.data_dir.join("raft").exists(), "nothing was made anew");
+    // Also where nothing says any more who it was.
+    node.lose("identity");
+    fs::write(node.data_dir.join("epochs"), "").unwrap();
+    let told = node.refused(None).await;
+    assert!(told.contains("held a member of a cluster"), "{told}");
+}
+
+#[tokio::test]
+async fn a_member_that_has_lost_its_log_joins_as_another_one() {
+    let founder = Node::founded("founder").await;
+    let mut node = Node::off("wiped");
+    let before = node.start(Some(&founder.token().await)).await.unwrap();
+    node.stop().await;
+    node.lose("raft");
+    let token = founder.token().await;
+    let after = node.start(Some(&token)).await.unwrap();
+    assert!(after > before, "{after} after {before}");
+    assert_eq!(founder.members(), [FOUNDER, after]);
+    assert!(!node.data_dir.join(FORMER).exists(), "it is repaired");
+    let told = Node::off("late").refused(Some(&token)).await;
+    assert!(
+        told.contains("joining the cluster"),
+        "the token is used up: {told}"
+    );
+    // It has a log now, and goes on with it.
+    node.stop().await;
+    assert_eq!(node.start(None).await.unwrap(), after);
+}
+
+#[tokio::test]
+async fn a_repair_goes_on_after_a_token_that_was_refused() {
+    let founder = Node::founded("repairing").await;
+    let mut node = Node::off("repaired");
+    let before = node.start(Some(&founder.token().await)).await.unwrap();
+    node.stop().await;
+    node.lose("raft");
+    let token = founder.token().await;
+    let mut wrong = token.clone();
+    wrong.secret[0] ^= 1;
+    node.refused(Some(&wrong)).await;
+    let told = node.refused(None).await;
+    assert!(told.contains(&format!("held node {before}")), "{told}");
+    let after = node.start(Some(&token)).await.unwrap();
+    assert_eq!(founder.members(), [FOUNDER, after]);
+}
+
+#[tokio::test]
+async fn in_another_cluster_nobody_is_replaced() {
+    let other = Node::founded("other").await;
+    let mut node = Node::founded("moved").await;
+    let (own, foreign) = (node.token().await, other.token().await);
+    node.stop().await;
+    node.lose("raft");
+    // Both clusters have a node 1.
+    let as_it_was = |folder: &DataFolder, token| {
+        leave_damaged(folder, token).unwrap();
+        assert!(folder.is_to_join_anew() && !folder.chain().exists());
+        let identity = folder.path().join("identity");
+        fs::remove_dir(&identity).unwrap();
+        fs::rename(set_aside(folder.path()).join("identity"), identity).unwrap();
+        fs::remove_dir(set_aside(folder.path())).unwrap();
+        folder.former()
+    };
+    let folder = DataFolder::lock(&node.data_dir).unwrap();
+    assert_eq!(as_it_was(&folder, &foreign), None);
+    let former = (FOUNDER, hex::encode(&own.authority));
+    assert_eq!(as_it_was(&folder, &own), Some(former));
+    drop(folder);
+    let joined = node.start(Some(&foreign)).await.unwrap();
+    assert_eq!(other.members(), [FOUNDER, joined]);
+}
+
+/// The only place where a node's former self is kept.
+fn set_aside(data_dir: &Path) -> PathBuf {
+    let mut found = fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap().path());
+    found
+        .find(|path| path.to_string_lossy().contains("/before-"))
+        .expect("it was set aside")
+}
