@@ -144,18 +144,36 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
 }
 
 fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
+    match format {
+        WeightFormat::Bf16 => {
+            pack_blocks::<2>(format, places, lane, row, group, |piece| {
+                weight_bf16(u16::from_le_bytes(piece)).to_le_bytes()
+            });
+        }
+        WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),
+        WeightFormat::F32 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
+            pack_blocks::<4>(format, places, lane, row, group, |piece| piece);
+        }
+    }
+}
+
+/// `PIECE` bytes at a time: what is known when this is compiled is moved without asking how much it is.
+fn pack_blocks<const PIECE: usize>(
+    format: WeightFormat,
+    places: Places,
+    lane: usize,
+    row: &[u8],
+    group: &mut [u8],
+    packed: impl Fn([u8; PIECE]) -> [u8; PIECE],
+) {
+    assert_eq!(PIECE, places.piece_bytes, "the pieces of {format:?}");
     for (index, block) in row.chunks_exact(format.block_bytes()).enumerate() {
         let (halves, body) = block.split_at(places.halves * 2);
-        for (half, bytes) in halves.chunks_exact(2).enumerate() {
+        for (half, bytes) in halves.as_chunks::<2>().0.iter().enumerate() {
             group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
         }
-        for (piece, bytes) in body.chunks_exact(places.piece_bytes).enumerate() {
-            let packed = &mut group[places.piece(index, piece, lane)..][..places.piece_bytes];
-            packed.copy_from_slice(bytes);
-            if format == WeightFormat::Bf16 {
-                let weight = weight_bf16(u16::from_le_bytes([packed[0], packed[1]]));
-                packed.copy_from_slice(&weight.to_le_bytes());
-            }
+        for (piece, bytes) in body.as_chunks::<PIECE>().0.iter().enumerate() {
+            group[places.piece(index, piece, lane)..][..PIECE].copy_from_slice(&packed(*bytes));
         }
     }
 }
