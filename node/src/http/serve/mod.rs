@@ -38,7 +38,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use watched::{Paced, Watch, Watched, lock};
 
@@ -46,6 +46,9 @@ use watched::{Paced, Watch, Watched, lock};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel keeps of an answer that is not read: enough for any line, and it bounds what slow readers cost.
 const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// Who has connected and not asked yet when the node ends has so long to ask, and hears that it ends. To close at once would look
+/// to him like an answer that was lost.
+const LATECOMER_MAX: Duration = Duration::from_millis(300);
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves until `shutdown` completes; then takes no new connections, lets running requests finish for
@@ -78,11 +81,25 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
-    // Every connection hears of it and closes after the request it is on.
+    for (stream, address) in at_the_door(listener)? {
+        hall.receive(stream, address);
+    }
+    // Every connection hears of it and closes after the request it is on, or the one that it has come for.
     drop(ending);
     hall.drain(drain_max).await;
     Ok(())
+}
+
+/// Those who have connected and were not let in yet. They must be, before the listener goes: the kernel would reset them.
+fn at_the_door(listener: TcpListener) -> io::Result<Vec<(TcpStream, IpAddr)>> {
+    // The runtime may not have heard of all of them; the socket itself has.
+    let listener = listener.into_std()?;
+    let mut waiting = Vec::new();
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        waiting.push((TcpStream::from_std(stream)?, peer.ip()));
+    }
+    Ok(waiting)
 }
 
 async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
@@ -91,7 +108,7 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, IpAddr)> {
             Ok((stream, peer)) => return Ok((stream, peer.ip())),
             Err(error) if is_passing(&error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
             Err(error) => return Err(error),
         }
@@ -216,14 +233,19 @@ impl Drop for Seated {
 }
 
 impl Server {
-    async fn serve(mut self, stream: TcpStream, seat: SeatId) -> SeatId {
+    async fn serve(self, stream: TcpStream, seat: SeatId) -> SeatId {
         let _seated = Seated {
             seat,
             seats: self.seats.clone(),
         };
+        let mut ends = self.ends.clone();
+        let last_call = async {
+            let _ending = ends.changed().await;
+            sleep(LATECOMER_MAX).await;
+        };
         let spoke = tokio::select! {
             spoke = timeout(self.limits.idle_wait_max, stream.readable()) => matches!(spoke, Ok(Ok(()))),
-            _ending = self.ends.changed() => false,
+            () = last_call => false,
         };
         if spoke {
             // Boxed, so that a silent connection does not pay for what a speaking one needs.
@@ -262,9 +284,13 @@ impl Server {
             .max_buf_size(self.limits.header_bytes_max)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = Paced::new(connection, watch.clone());
+        let last_call = async {
+            let _ending = self.ends.changed().await;
+            let _ = timeout(LATECOMER_MAX, watch.first_request()).await;
+        };
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            _ending = self.ends.changed() => {
+            () = last_call => {
                 connection.connection().graceful_shutdown();
                 (&mut connection).await
             }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep_until};
 
 /// What the parts of one connection share. They run in one task, so the lock is never waited for.
@@ -17,6 +18,7 @@ pub struct Watch {
     pace: Mutex<Pace>,
     /// What the last request's body left to read, which decides how the connection closes.
     remainder: Mutex<Remainder>,
+    first_request: Notify,
     limits: Arc<Limits>,
     seats: Arc<Mutex<Seats>>,
     seat: SeatId,
@@ -28,6 +30,7 @@ impl Watch {
         Arc::new(Watch {
             pace: Mutex::new(Pace::idle(Instant::now())),
             remainder: Mutex::new(Remainder::Read),
+            first_request: Notify::new(),
             limits,
             seats,
             seat,
@@ -39,8 +42,14 @@ impl Watch {
         let seated = lock(&self.seats).begin(self.seat);
         seated.then(|| {
             self.pace().serve();
+            self.first_request.notify_one();
             Serving(self.clone())
         })
+    }
+
+    /// Until a request has begun; at once where one has. To be waited for once.
+    pub async fn first_request(&self) {
+        self.first_request.notified().await;
     }
 
     /// The request has been answered, with this left of its body.

@@ -350,6 +350,30 @@ async fn a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
+async fn who_stands_at_the_door_when_the_node_ends_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(HEALTH).await.unwrap();
+        clients.push(client);
+    }
+    // One that has not asked yet.
+    let mut late = TcpStream::connect(address).await.unwrap();
+    let limits = Limits::default();
+    let routes = router(FakeGateway::new(hello), limits.clone());
+    let serving = serve(listener, Transport::Plain, routes, limits, std::future::ready(()));
+    let serving = tokio::spawn(serving);
+    for client in clients {
+        assert!(all(client).await.starts_with("HTTP/1.1 200"));
+    }
+    late.write_all(HEALTH).await.unwrap();
+    assert!(all(late).await.starts_with("HTTP/1.1 200"));
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn the_end_of_the_node_lets_idle_connections_go_and_cuts_off_what_outlasts_the_drain() {
     let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0)]));
     let limits = Limits {
