@@ -2,7 +2,7 @@
 
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, weight_bf16};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
 use crate::{OpsError, PackedBytes, WeightFormat};
 use std::ops::Deref;
 
@@ -18,7 +18,7 @@ pub const GROUP: usize = 16;
 /// A group is contiguous and starts on a cache line; rows missing in the last group are zero. Within a group:
 ///
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
-/// * `Bf16`: `[k / 2][row][k mod 2]`, as [`crate::scalar::weight_bf16`] has them, with zeros up to a multiple of 32 inputs;
+/// * `Bf16`: `[k / 2][row][k mod 2]`, as [`crate::scalar::factor_bf16`] has them, with zeros up to a multiple of 32 inputs;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
@@ -135,8 +135,11 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
         .ok_or(OpsError::WrongBlock { format, inputs })?;
     let row_bytes = match format {
         WeightFormat::Bf16 => row_bytes.checked_next_multiple_of(BLOCK * 2),
-        WeightFormat::F32 | WeightFormat::F16 => Some(row_bytes),
-        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => Some(row_bytes),
+        WeightFormat::F32
+        | WeightFormat::F16
+        | WeightFormat::Q8_0
+        | WeightFormat::Q4_0
+        | WeightFormat::Q4_1 => Some(row_bytes),
     };
     Ok(row_bytes
         .and_then(|bytes| bytes.checked_mul(GROUP))
@@ -147,7 +150,7 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
     match format {
         WeightFormat::Bf16 => {
             pack_blocks::<2>(format, places, lane, row, group, |piece| {
-                weight_bf16(u16::from_le_bytes(piece)).to_le_bytes()
+                factor_bf16(bf16_to_f32(u16::from_le_bytes(piece))).to_le_bytes()
             });
         }
         WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),

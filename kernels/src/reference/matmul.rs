@@ -2,7 +2,7 @@
 
 use crate::format::matrix_bytes;
 use crate::reference::quant::{Block, quantise};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16, weight_bf16};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
 use crate::tensor::Tensor;
 use crate::{InputPrecision, OpsError, WeightFormat};
 
@@ -160,7 +160,8 @@ impl StoredBlock<'_> {
             }
             WeightFormat::F16 => self.half(0),
             WeightFormat::Bf16 => {
-                bf16_to_f32(weight_bf16(u16::from_le_bytes([self.bytes[0], self.bytes[1]])))
+                let stored = bf16_to_f32(u16::from_le_bytes([self.bytes[0], self.bytes[1]]));
+                bf16_to_f32(factor_bf16(stored))
             }
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => panic!("not a float format"),
         }

@@ -42,8 +42,9 @@ fn member(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::founded;
     use coordinator::cluster_state::{Applied, FOUNDER};
-    use proto::cluster::{ClusterCommand, Founding, MemberIs, NewMember, Proposal, TokenRecord};
+    use proto::cluster::{ClusterCommand, MemberIs, NewMember, Proposal, TokenRecord};
 
     const LEADER: NodeId = NodeId(6);
     const OWN: NodeId = NodeId(9);
@@ -51,22 +52,6 @@ mod tests {
     fn apply(state: &mut ClusterState, index: u64, command: ClusterCommand) -> Applied {
         let id = u128::from(index);
         state.apply(index, &Proposal { id, command }).unwrap()
-    }
-
-    fn founded() -> ClusterState {
-        let mut state = ClusterState::default();
-        let founding = Founding {
-            cluster: 1,
-            spki: [1; 32],
-            quic: String::new(),
-            http: String::new(),
-            level: 1,
-            at_secs: 0,
-            authority: Vec::new(),
-            salt: [1; 32],
-        };
-        apply(&mut state, 1, ClusterCommand::Found(Box::new(founding)));
-        state
     }
 
     /// At the index that becomes its id.

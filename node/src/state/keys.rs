@@ -124,25 +124,15 @@ fn hash(secret: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::cluster::{Founding, Proposal};
+    use crate::state::founded;
+    use proto::cluster::Proposal;
 
     fn apply(state: &mut ClusterState, id: u128, command: ClusterCommand) {
         state.apply(1, &Proposal { id, command }).unwrap();
     }
 
     fn with_key() -> (ClusterState, String) {
-        let mut state = ClusterState::default();
-        let founding = Founding {
-            cluster: 1,
-            spki: [0; 32],
-            quic: String::new(),
-            http: String::new(),
-            level: 1,
-            at_secs: 0,
-            authority: Vec::new(),
-            salt: [1; 32],
-        };
-        apply(&mut state, 1, ClusterCommand::Found(Box::new(founding)));
+        let mut state = founded();
         let key = NewKey::draw(DEFAULT_TENANT, Some("laptop"));
         apply(&mut state, 2, ClusterCommand::AddKey(Box::new(key.record)));
         (state, key.text)

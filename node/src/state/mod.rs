@@ -1,7 +1,12 @@
 //! What the cluster has agreed on, as this node sees it, and the way to change it.
 
+#[cfg(test)]
+mod founded;
 pub mod keys;
 pub mod tenants;
+
+#[cfg(test)]
+pub use founded::founded;
 
 use crate::peers::PeerLinks;
 use crate::raft::{AppliedState, CommitError, Member, propose};

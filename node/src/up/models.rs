@@ -133,29 +133,14 @@ fn is_the_same(model: &PreparedModel, shared: &[SharedModel]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::founded;
     use coordinator::cluster_state::Sole;
-    use proto::cluster::{ClusterCommand, Founding, ModelRecord, NodeModels, Proposal};
+    use proto::cluster::{ClusterCommand, ModelRecord, NodeModels, Proposal};
 
     fn apply(state: &mut ClusterState, index: u64, command: ClusterCommand) {
         let id = u128::from(index);
         let outcome = state.apply(index, &Proposal { id, command });
         outcome.expect("it is accepted");
-    }
-
-    fn founded() -> ClusterState {
-        let mut state = ClusterState::default();
-        let founding = Founding {
-            cluster: 1,
-            spki: [1; 32],
-            quic: String::new(),
-            http: String::new(),
-            level: 1,
-            at_secs: 0,
-            authority: vec![1],
-            salt: [0; 32],
-        };
-        apply(&mut state, 1, ClusterCommand::Found(Box::new(founding)));
-        state
     }
 
     fn serve(name: &str, digest: u8) -> ClusterCommand {

@@ -54,8 +54,11 @@ impl Multiplier<'_> {
         }
         let panel_rows_max = weights.iter().map(|matrix| match matrix.format {
             WeightFormat::Bf16 => (self.table.pair_panel_rows)(x.columns()),
-            WeightFormat::F32 | WeightFormat::F16 => panel_rows(x.columns()),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => panel_rows(x.columns()),
+            WeightFormat::F32
+            | WeightFormat::F16
+            | WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q4_1 => panel_rows(x.columns()),
         });
         let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
         let plan = Plan::new(weights, x.rows(), panel_rows_max, self.team.threads());

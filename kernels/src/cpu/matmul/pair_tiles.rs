@@ -149,7 +149,7 @@ unsafe fn multiply_slab<U: PairUnit>(unit: &mut U, task: &Task<'_>, groups: Rang
 }
 
 /// # Safety
-/// As [`multiply`]; the sums of earlier blocks were put.
+/// As [`multiply`]; the sums of earlier blocks are in the outputs.
 #[inline(always)]
 unsafe fn multiply_place<U: PairUnit, const TILES: usize>(
     unit: &mut U,
@@ -163,13 +163,22 @@ unsafe fn multiply_place<U: PairUnit, const TILES: usize>(
     let block_words = slab.tile_rows * PAIRS;
     let x: [*const u32; TILES] =
         std::array::from_fn(|tile| task.x.tile(row + tile * slab.tile_rows).as_ptr());
+    let outputs = task.weights.outputs;
     let mut sums = MaybeUninit::<PlaceSums>::uninit();
     // SAFETY: blocks are within the tiles and groups, whose lengths were checked; of the sums only what was stored is read.
     unsafe {
         match pair.blocks.start {
             0 => unit.clear(),
             _ => {
-                fetch::<U>(task, pair, rows.clone(), slab.tile_rows, sums.as_mut_ptr());
+                for_each_vector::<U>(
+                    pair,
+                    rows.clone(),
+                    slab.tile_rows,
+                    sums.as_mut_ptr(),
+                    |row, output, at| {
+                        task.out.load::<U::Lanes>(row, output, outputs).store(at);
+                    },
+                );
                 unit.load::<TILES>(sums.as_ptr());
             }
         }
@@ -189,7 +198,15 @@ unsafe fn multiply_place<U: PairUnit, const TILES: usize>(
             unit.multiply::<TILES>(x, weights);
         }
         unit.store::<TILES>(sums.as_mut_ptr());
-        put::<U>(task, pair, rows, slab.tile_rows, sums.as_mut_ptr());
+        for_each_vector::<U>(
+            pair,
+            rows,
+            slab.tile_rows,
+            sums.as_mut_ptr(),
+            |row, output, at| {
+                task.out.store(U::Lanes::load(at), row, output, outputs);
+            },
+        );
     }
 }
 
@@ -228,46 +245,6 @@ unsafe fn for_each_vector<U: PairUnit>(
                 each(row, group * GROUP + lane, at);
             }
         }
-    }
-}
-
-/// # Safety
-/// As [`multiply`], and the sums of the rows were stored.
-#[inline(always)]
-unsafe fn put<U: PairUnit>(
-    task: &Task<'_>,
-    pair: &Pair,
-    rows: Range<usize>,
-    tile_rows: usize,
-    sums: *mut PlaceSums,
-) {
-    let outputs = task.weights.outputs;
-    // SAFETY: passed on to the caller.
-    unsafe {
-        for_each_vector::<U>(pair, rows, tile_rows, sums, |row, output, at| {
-            task.out.store(U::Lanes::load(at), row, output, outputs);
-        });
-    }
-}
-
-/// Takes up the sums that were put.
-///
-/// # Safety
-/// As [`multiply`], and there is room for the sums of the rows.
-#[inline(always)]
-unsafe fn fetch<U: PairUnit>(
-    task: &Task<'_>,
-    pair: &Pair,
-    rows: Range<usize>,
-    tile_rows: usize,
-    sums: *mut PlaceSums,
-) {
-    let outputs = task.weights.outputs;
-    // SAFETY: passed on to the caller.
-    unsafe {
-        for_each_vector::<U>(pair, rows, tile_rows, sums, |row, output, at| {
-            task.out.load::<U::Lanes>(row, output, outputs).store(at);
-        });
     }
 }
 
