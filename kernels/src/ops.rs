@@ -9,8 +9,8 @@
 //!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (exceptions: [`crate::scalar::activation_scale`]).
 //!   Per block the dot product of integers is exact. Then, blocks in ascending order, in f32 with fused multiply-adds:
 //!   `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 after it `acc = fma(m, d · float(Σq), acc)`; for Q4_0 the
-//!   integers are `(nibble − 8)`. `acc` starts at +0. With [`InputPrecision::TwoTerms`] the remainder
-//!   `fma(−d, q, x)` is quantised by the same rule, and each block adds both terms, the coarse one first.
+//!   integers are `(nibble − 8)`. `acc` starts at +0. With [`InputPrecision::TwoTerms`] it is
+//!   `q = round_ties_even(x · (1 / d) · 8)`, and `d / 8` in place of `d`.
 //! * **matmul, F32 and F16 weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
 //! * **matmul, Bf16 weights**: inputs rounded to bf16; per block of 32 inputs the even ones' `e = fma(x[k], w[k], e)` and the odd
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
@@ -144,7 +144,7 @@ pub enum OpsError {
 pub enum InputPrecision {
     /// int8 in blocks of 32.
     OneTerm,
-    /// int8, and int8 for what that left over: about 15 bits, for twice the arithmetic.
+    /// In eighths of that step: int8, and int8 for what that left over. About 11 bits, for up to twice the arithmetic.
     TwoTerms,
 }
 

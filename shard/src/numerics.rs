@@ -4,8 +4,9 @@ use kernels::{KvFormat, WeightFormat};
 
 /// Changes whenever the arithmetic of kernels, decoder or sampler changes a bit.
 const NUMERICS_VERSION: u64 = 1;
-/// The same for products with bf16 weights alone, so that what others compute keeps its prefixes and streams.
+/// The same for products with weights of one kind alone, so that what others compute keeps its prefixes and streams.
 const BF16_VERSION: u64 = 2;
+const QUANTISED_VERSION: u64 = 3;
 
 /// Replicas of one model file with the same fingerprint give the same tokens, bit for bit. Neither ranks nor threads,
 /// neither the CPU's level nor the size of a block matter.
@@ -33,16 +34,27 @@ pub fn numerics_fingerprint(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
         .iter()
         .chain(&rope.factors)
         .map(|float| u64::from(float.to_bits()));
-    let has_bf16 = gguf
-        .tensors()
-        .any(|tensor| matches!(tensor.format(), Ok(WeightFormat::Bf16)));
-    let bf16 = has_bf16.then_some(BF16_VERSION);
+    let has = |version: u64| {
+        let mut formats = gguf.tensors().filter_map(|tensor| tensor.format().ok());
+        formats
+            .any(|format| version_of(format) == Some(version))
+            .then_some(version)
+    };
     fnv1a(
         std::iter::once(NUMERICS_VERSION)
             .chain(words)
             .chain(float_words)
-            .chain(bf16),
+            .chain(has(BF16_VERSION))
+            .chain(has(QUANTISED_VERSION)),
     )
+}
+
+fn version_of(format: WeightFormat) -> Option<u64> {
+    match format {
+        WeightFormat::F32 | WeightFormat::F16 => None,
+        WeightFormat::Bf16 => Some(BF16_VERSION),
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => Some(QUANTISED_VERSION),
+    }
 }
 
 fn fnv1a(words: impl Iterator<Item = u64>) -> u64 {

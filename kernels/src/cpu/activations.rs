@@ -4,16 +4,18 @@ use std::ops::Range;
 
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
-use crate::scalar::{BLOCK, activation_scale, magnitude_max, to_int8};
+use crate::scalar::{BLOCK, FINE_STEPS, activation_scale, magnitude_max, to_int8, to_two_terms};
 use crate::{InputPrecision, OpsError};
 
 /// Rows that a kernel takes together.
 pub const TILE: usize = 16;
 
-/// Rows in tiles of [`TILE`] (the last may have fewer), each tile contiguous: `[tile][block][row][term]`.
+/// Rows in tiles of [`TILE`] (the last may have fewer), each tile contiguous: `[tile][block][row]`.
 pub struct Activations {
     shape: Shape,
+    /// 32 of each term: of two terms all coarse ones of a block come before the fine ones.
     q: Memory<i8>,
+    /// The step that the last term counts, as `Σq` below does.
     d: Memory<f32>,
     /// `d · Σq`
     offset: Memory<f32>,
@@ -24,7 +26,7 @@ pub struct Activations {
 /// Of a row of so many inputs, as it is kept.
 pub fn row_bytes(inputs: usize, precision: InputPrecision) -> usize {
     let (scales, origin) = (2 * size_of::<f32>(), size_of::<i32>());
-    (inputs + inputs / BLOCK * (scales + origin)) * precision.terms()
+    inputs * precision.terms() + inputs / BLOCK * (scales + origin)
 }
 
 impl Activations {
@@ -55,9 +57,11 @@ impl Activations {
             blocks: inputs / BLOCK,
             precision,
         };
-        let blocks = rows * self.shape.blocks * precision.terms();
+        let blocks = rows * self.shape.blocks;
+        if blocks * self.shape.block_bytes() > self.q.len() {
+            self.q = Memory::zeroed(blocks * self.shape.block_bytes())?;
+        }
         if blocks > self.d.len() {
-            self.q = Memory::zeroed(blocks * BLOCK)?;
             (self.d, self.offset) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
             self.origin = Memory::zeroed(blocks)?;
         }
@@ -83,14 +87,14 @@ impl Activations {
     pub fn tile(&self, rows: Range<usize>) -> Tile<'_> {
         let shape = self.shape;
         let start = shape.index(rows.start, 0);
-        let blocks = start..start + shape.rows_in_tile(rows.start) * shape.blocks * shape.precision.terms();
+        let blocks = start..start + shape.rows_in_tile(rows.start) * shape.blocks;
         assert!(
             rows.len() == shape.rows_in_tile(rows.start),
             "rows {rows:?} are no tile"
         );
         Tile {
             rows: rows.len(),
-            q: &self.q[blocks.start * BLOCK..blocks.end * BLOCK],
+            q: &self.q[blocks.start * shape.block_bytes()..blocks.end * shape.block_bytes()],
             d: &self.d[blocks.clone()],
             offset: &self.offset[blocks.clone()],
             origin: &self.origin[blocks],
@@ -98,10 +102,11 @@ impl Activations {
     }
 }
 
-/// One tile: each slice is `[block][row][term]`.
+/// One tile: each slice is `[block][row]`.
 #[derive(Clone, Copy)]
 pub struct Tile<'a> {
     pub rows: usize,
+    /// `[block][row][term]` of 32 each.
     pub q: &'a [i8],
     pub d: &'a [f32],
     pub offset: &'a [f32],
@@ -121,11 +126,16 @@ impl Shape {
         (self.rows - row / TILE * TILE).min(TILE)
     }
 
-    /// Of the first term of a row's block among all terms.
+    /// Of a row's block among all blocks.
     #[inline(always)]
     fn index(self, row: usize, block: usize) -> usize {
-        (row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE)
-            * self.precision.terms()
+        row / TILE * TILE * self.blocks + block * self.rows_in_tile(row) + row % TILE
+    }
+
+    /// Of `q`.
+    #[inline(always)]
+    fn block_bytes(self) -> usize {
+        BLOCK * self.precision.terms()
     }
 }
 
@@ -145,31 +155,31 @@ pub struct Writer<'a> {
 /// No other thread may be quantising the same row; the CPU must have what the function is compiled for.
 #[inline(always)]
 pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
+    let shape = writer.shape;
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let first = writer.shape.index(row, block);
-        let mut rest = *x;
-        let last = first + writer.shape.precision.terms() - 1;
-        for index in first..=last {
-            // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
-            let (q, d, offset, origin) = unsafe {
-                (
-                    &mut writer.q.part(index * BLOCK, BLOCK).as_chunks_mut::<BLOCK>().0[0],
-                    &mut writer.d.part(index, 1)[0],
-                    &mut writer.offset.part(index, 1)[0],
-                    &mut writer.origin.part(index, 1)[0],
-                )
-            };
-            let (scale, inverse) = activation_scale(magnitude_max(&rest));
-            let sum = round_into(&rest, inverse, q);
-            *d = scale;
-            *offset = scale * sum as f32;
-            *origin = -8 * sum;
-            if index < last {
-                for (rest, q) in rest.iter_mut().zip(q) {
-                    *rest = (-scale).mul_add(f32::from(*q), *rest);
-                }
+        let index = shape.index(row, block);
+        // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
+        let (q, d, offset, origin) = unsafe {
+            (
+                writer.q.part(index * shape.block_bytes(), shape.block_bytes()),
+                &mut writer.d.part(index, 1)[0],
+                &mut writer.offset.part(index, 1)[0],
+                &mut writer.origin.part(index, 1)[0],
+            )
+        };
+        let (coarse, fine) = q.split_at_mut(BLOCK);
+        let coarse = &mut coarse.as_chunks_mut::<BLOCK>().0[0];
+        let (scale, inverse) = activation_scale(magnitude_max(x));
+        let (step, sum) = match shape.precision {
+            InputPrecision::OneTerm => (scale, round_into(x, inverse, coarse)),
+            InputPrecision::TwoTerms => {
+                let fine = &mut fine.as_chunks_mut::<BLOCK>().0[0];
+                (scale / FINE_STEPS as f32, split_into(x, inverse, coarse, fine))
             }
-        }
+        };
+        *d = step;
+        *offset = step * sum as f32;
+        *origin = -8 * sum;
     }
 }
 
@@ -179,5 +189,19 @@ fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> i32 {
     for (x, q) in x.iter().zip(q.iter_mut()) {
         *q = to_int8(*x, inverse);
     }
+    sum(q)
+}
+
+/// The same in two terms; returns the sum in steps of the fine one.
+#[inline(always)]
+fn split_into(x: &[f32; BLOCK], inverse: f32, coarse: &mut [i8; BLOCK], fine: &mut [i8; BLOCK]) -> i32 {
+    for ((x, coarse), fine) in x.iter().zip(coarse.iter_mut()).zip(fine.iter_mut()) {
+        (*coarse, *fine) = to_two_terms(*x, inverse);
+    }
+    FINE_STEPS * sum(coarse) + sum(fine)
+}
+
+#[inline(always)]
+fn sum(q: &[i8; BLOCK]) -> i32 {
     q.iter().map(|q| i32::from(*q)).sum()
 }

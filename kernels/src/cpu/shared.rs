@@ -24,6 +24,12 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
+    /// Where value `index` is, or would be.
+    #[inline(always)]
+    pub fn address(&self, index: usize) -> *const T {
+        self.first.wrapping_add(index)
+    }
+
     /// # Safety
     /// No two parts that overlap may be in use at a time.
     ///

@@ -119,13 +119,11 @@ impl Matrix {
         acc
     }
 
-    /// `x` has one or more terms for each block of weights.
     fn dot_blocks(&self, output: usize, x: &[Block]) -> f32 {
-        let terms = x.len() * BLOCK / self.inputs;
         let mut acc = 0.0f32;
         for (index, x) in x.iter().enumerate() {
-            let w = self.block(output, index / terms);
-            let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * i32::from(x.q[k])).sum();
+            let w = self.block(output, index);
+            let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * x.q[k]).sum();
             acc = (dot as f32).mul_add(w.scale() * x.d, acc);
             if self.format == WeightFormat::Q4_1 {
                 acc = w.minimum().mul_add(x.d * x.sum() as f32, acc);

@@ -7,11 +7,12 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
+use crate::cpu::activations::TILE;
 use crate::cpu::isa::avx512::Zmm;
-use crate::cpu::matmul::pair_tiles::{GROUPS, PairUnit, PlaceSums, Sums};
-use crate::cpu::matmul::tiled::{Dots, TileUnit, Weights};
+use crate::cpu::matmul::pair_tiles::{PairUnit, PlaceSums, Sums};
+use crate::cpu::matmul::tiled::{Depth, Dots, GROUPS, TileUnit, Weights};
 use crate::cpu::rounded::PAIRS;
-use crate::scalar::bf16_to_f32;
+use crate::scalar::{BLOCK, FINE_BITS, bf16_to_f32};
 
 /// The tile unit of the current thread, configured for as long as this lives.
 pub struct Amx {
@@ -19,9 +20,11 @@ pub struct Amx {
     _not_send: PhantomData<*const ()>,
 }
 
-/// tmm0, tmm1: products, 16 rows of 16 numbers of 32 bits; tmm2: weights, 8 rows of 16 times 4; tmm3, tmm4: activations,
-/// 16 rows of 32.
-static CONFIGURATION: Configuration = Configuration::new(&[(16, 64), (16, 64), (8, 64), (16, 32), (16, 32)]);
+/// tmm0, tmm1: the products of each group, 16 rows of 16 numbers of 32 bits; tmm2, tmm3: its weights, 8 rows of 16 times 4;
+/// tmm4: activations, 16 rows of 32.
+static DEPTH_ONE: Configuration = Configuration::new(&[(16, 64), (16, 64), (8, 64), (8, 64), (16, 32)]);
+/// The same for twice the weights and activations.
+static DEPTH_TWO: Configuration = Configuration::new(&[(16, 64), (16, 64), (16, 64), (16, 64), (16, 64)]);
 
 /// What `ldtilecfg` reads, of palette 1.
 #[repr(C, align(64))]
@@ -56,10 +59,14 @@ impl TileUnit for Amx {
     type Lanes = Zmm;
 
     #[inline(always)]
-    unsafe fn take() -> Amx {
+    unsafe fn take(depth: Depth) -> Amx {
+        let configuration = match depth {
+            Depth::One => &DEPTH_ONE,
+            Depth::Two => &DEPTH_TWO,
+        };
         // SAFETY: the caller promises AMX; the configuration is valid for palette 1.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly));
+            asm!("ldtilecfg [{}]", in(reg) configuration, options(nostack, readonly));
         }
         Amx {
             _not_send: PhantomData,
@@ -67,50 +74,72 @@ impl TileUnit for Amx {
     }
 
     #[inline(always)]
-    unsafe fn multiply<const TILES: usize>(
-        &self,
-        weights: *const Weights,
-        q: *const i8,
-        dots: *mut [Dots; TILES],
-    ) {
-        const { assert!(TILES == 1 || TILES == 2) };
-        // SAFETY: a unit exists, so the CPU has AMX and is configured; the caller promises weights, activations and room.
-        // The compiler itself never touches tiles, so they stay configured.
+    unsafe fn begin(&mut self, q: *const i8, row_bytes: usize, weights: [*const Weights; GROUPS]) {
+        // SAFETY: a unit exists, so the CPU has AMX and is configured; the caller promises activations and weights. The
+        // compiler itself never touches tiles.
         unsafe {
-            match TILES {
-                1 => asm!(
-                    "tileloadd tmm2, [{weights} + {row}]",
-                    "tileloadd tmm3, [{q} + {half}]",
-                    "tilezero tmm0",
-                    "tdpbssd tmm0, tmm3, tmm2",
-                    "tilestored [{dots} + {row}], tmm0",
-                    weights = in(reg) weights,
-                    q = in(reg) q,
-                    dots = in(reg) dots,
-                    row = in(reg) 64usize,
-                    half = in(reg) 32usize,
-                    out("tmm0") _, out("tmm2") _, out("tmm3") _,
-                    options(nostack),
-                ),
-                _ => asm!(
-                    "tileloadd tmm2, [{weights} + {row}]",
-                    "tileloadd tmm3, [{q} + {half}]",
-                    "tilezero tmm0",
-                    "tdpbssd tmm0, tmm3, tmm2",
-                    "tileloadd tmm4, [{q} + {half} + 512]",
-                    "tilezero tmm1",
-                    "tdpbssd tmm1, tmm4, tmm2",
-                    "tilestored [{dots} + {row}], tmm0",
-                    "tilestored [{dots} + {row} + 1024], tmm1",
-                    weights = in(reg) weights,
-                    q = in(reg) q,
-                    dots = in(reg) dots,
-                    row = in(reg) 64usize,
-                    half = in(reg) 32usize,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _,
-                    options(nostack),
-                ),
-            }
+            asm!(
+                "tileloadd tmm4, [{q} + {row_bytes}]",
+                "tileloadd tmm2, [{first} + {line}]",
+                "tilezero tmm0",
+                "tdpbssd tmm0, tmm4, tmm2",
+                "tileloadd tmm3, [{second} + {line}]",
+                "tilezero tmm1",
+                "tdpbssd tmm1, tmm4, tmm3",
+                q = in(reg) q,
+                row_bytes = in(reg) row_bytes,
+                first = in(reg) weights[0],
+                second = in(reg) weights[1],
+                line = in(reg) 64usize,
+                options(nostack, readonly),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn go_on(
+        &mut self,
+        q: *const i8,
+        row_bytes: usize,
+        weights: [*const Weights; GROUPS],
+        last: [*mut Dots; GROUPS],
+    ) {
+        // SAFETY: as in `begin`; the caller promises room too.
+        unsafe {
+            asm!(
+                "tileloadd tmm4, [{q} + {row_bytes}]",
+                "tileloadd tmm2, [{first} + {line}]",
+                "tilestored [{first_dots} + {line}], tmm0",
+                "tilezero tmm0",
+                "tdpbssd tmm0, tmm4, tmm2",
+                "tileloadd tmm3, [{second} + {line}]",
+                "tilestored [{second_dots} + {line}], tmm1",
+                "tilezero tmm1",
+                "tdpbssd tmm1, tmm4, tmm3",
+                q = in(reg) q,
+                row_bytes = in(reg) row_bytes,
+                first = in(reg) weights[0],
+                second = in(reg) weights[1],
+                first_dots = in(reg) last[0],
+                second_dots = in(reg) last[1],
+                line = in(reg) 64usize,
+                options(nostack),
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end(&mut self, last: [*mut Dots; GROUPS]) {
+        // SAFETY: as in `go_on`.
+        unsafe {
+            asm!(
+                "tilestored [{first_dots} + {line}], tmm0",
+                "tilestored [{second_dots} + {line}], tmm1",
+                first_dots = in(reg) last[0],
+                second_dots = in(reg) last[1],
+                line = in(reg) 64usize,
+                options(nostack),
+            );
         }
     }
 
@@ -118,6 +147,16 @@ impl TileUnit for Amx {
     unsafe fn load(dots: *const [i32; 16]) -> Zmm {
         // SAFETY: the caller promises AVX-512 and 16 readable numbers.
         Zmm(unsafe { _mm512_cvtepi32_ps(_mm512_loadu_si512(dots.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_terms(coarse: *const [i32; 16], fine: *const [i32; 16]) -> Zmm {
+        // SAFETY: the caller promises AVX-512 and 16 readable numbers of each.
+        unsafe {
+            let coarse = _mm512_slli_epi32::<FINE_BITS>(_mm512_loadu_si512(coarse.cast()));
+            let dots = _mm512_add_epi32(coarse, _mm512_loadu_si512(fine.cast()));
+            Zmm(_mm512_cvtepi32_ps(dots))
+        }
     }
 }
 
@@ -305,21 +344,56 @@ fn is_granted() -> bool {
 /// # Safety
 /// The CPU must have AMX, and the kernel have granted it.
 unsafe fn multiplies_right() -> bool {
-    const TERMS: usize = 32;
-    let mut weights = Box::new(Weights([0; 512]));
-    let mut q = [0i8; TERMS * 32];
-    // All bytes that weights can be, twice, and all that activations can; 37 and 73 have no divisor in common with 256 and 255.
-    for (i, byte) in weights.0.iter_mut().enumerate() {
-        *byte = (i * 37) as u8 as i8;
+    // SAFETY: passed on to the caller.
+    [Depth::One, Depth::Two]
+        .into_iter()
+        .all(|depth| unsafe { multiplies_right_at(depth) })
+}
+
+/// # Safety
+/// As [`multiplies_right`].
+unsafe fn multiplies_right_at(depth: Depth) -> bool {
+    let (blocks, row_bytes) = (depth.blocks(), depth.blocks() * BLOCK);
+    let mut weights = Box::new([Weights([0; 512]); 2 * 2 * GROUPS]);
+    let mut q = [0i8; 2 * TILE * 2 * BLOCK];
+    // All bytes that weights can be, many times, and all that activations can; 37 and 73 have no divisor in common with 256 and
+    // 255.
+    for (i, byte) in weights.iter_mut().flat_map(|weights| &mut weights.0).enumerate() {
+        *byte = (i * 37 + i / 512) as u8 as i8;
     }
     for (i, byte) in q.iter_mut().enumerate() {
         *byte = (((i * 73) % 255) as i16 - 127) as i8;
     }
-    let mut dots = Box::new([Dots([[0; 16]; 16]); 2]);
-    // SAFETY: the caller's promise; two tiles of 16 terms.
-    unsafe { Amx::take().multiply(&raw const *weights, q.as_ptr(), &raw mut *dots) };
-    (0..TERMS).all(|term| {
-        (0..16).all(|lane| dots[term / 16].0[term % 16][lane] == weights.dot(&q[term * 32..], lane))
+    let turn = |turn: usize| {
+        let q = &q[turn * TILE * row_bytes..][..TILE * row_bytes];
+        (
+            q,
+            [0, 1].map(|group| &weights[(turn * GROUPS + group) * blocks..][..blocks]),
+        )
+    };
+    let mut dots = Box::new([[Dots([[0; 16]; TILE]); GROUPS]; 2]);
+    let to = dots
+        .each_mut()
+        .map(|dots| dots.each_mut().map(|dots| &raw mut *dots));
+    // SAFETY: the caller's promise; two turns of rows, weights and dots.
+    unsafe {
+        let mut unit = Amx::take(depth);
+        let [first, second] =
+            [0, 1].map(|of| (turn(of).0.as_ptr(), turn(of).1.map(|weights| weights.as_ptr())));
+        unit.begin(first.0, row_bytes, first.1);
+        unit.go_on(second.0, row_bytes, second.1, to[0]);
+        unit.end(to[1]);
+    }
+    let dot = |q: &[i8], weights: &[Weights], lane: usize| {
+        let of_block = weights.iter().zip(q.chunks_exact(BLOCK));
+        of_block.map(|(weights, q)| weights.dot(q, lane)).sum::<i32>()
+    };
+    dots.iter().enumerate().all(|(of, dots)| {
+        let (q, weights) = turn(of);
+        dots.iter().zip(weights).all(|(dots, weights)| {
+            let mut rows = dots.0.iter().zip(q.chunks_exact(row_bytes));
+            rows.all(|(dots, q)| (0..16).all(|lane| dots[lane] == dot(q, weights, lane)))
+        })
     })
 }
 

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::ROUND;
+use crate::scalar::{BLOCK, FINE_STEPS, ROUND};
 
 #[derive(Clone, Copy)]
 pub struct Ymm(pub __m256);
@@ -178,19 +178,24 @@ impl BlockDot for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize>(from: &*const u8, q: *const i8, _origin: *const i32) -> [Ymm; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        from: &*const u8,
+        q: *const i8,
+        _origin: *const i32,
+    ) -> [Ymm; N] {
         // SAFETY: the caller promises AVX2, the activations and a block, of which these are 8 rows.
         unsafe {
-            let ones = _mm256_set1_epi16(1);
             let mut dots = [_mm256_setzero_si256(); N];
             for j in 0..8 {
                 let w = _mm256_loadu_si256(from.add(64 * j).cast());
                 let magnitude = _mm256_abs_epi8(w);
                 for (i, dot) in dots.iter_mut().enumerate() {
-                    let a = _mm256_sign_epi8(four(q.add(32 * i), j), w);
-                    // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
-                    let pairs = _mm256_maddubs_epi16(magnitude, a);
-                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+                    let pairs = std::array::from_fn::<_, TERMS, _>(|term| {
+                        let a = _mm256_sign_epi8(four(q.add((i * TERMS + term) * BLOCK), j), w);
+                        // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                        _mm256_maddubs_epi16(magnitude, a)
+                    });
+                    *dot = _mm256_add_epi32(*dot, add_terms(pairs));
                 }
             }
             dots.map(|dot| Ymm(_mm256_cvtepi32_ps(dot)))
@@ -222,25 +227,50 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Ymm; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        origin: *const i32,
+    ) -> [Ymm; N] {
         // SAFETY: the caller promises AVX2 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let mut pairs = [_mm256_setzero_si256(); N];
+            let mut pairs = [[_mm256_setzero_si256(); TERMS]; N];
             for (j, w) in block.iter().enumerate() {
-                for (i, pairs) in pairs.iter_mut().enumerate() {
-                    let products = _mm256_maddubs_epi16(*w, four(q.add(32 * i), j));
-                    *pairs = _mm256_add_epi16(*pairs, products);
+                for (i, terms) in pairs.iter_mut().enumerate() {
+                    for (term, pairs) in terms.iter_mut().enumerate() {
+                        let products = _mm256_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
+                        *pairs = _mm256_add_epi16(*pairs, products);
+                    }
                 }
             }
             std::array::from_fn(|i| {
-                let dot = _mm256_madd_epi16(pairs[i], _mm256_set1_epi16(1));
+                let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
                     0 => dot,
                     _ => _mm256_add_epi32(dot, _mm256_set1_epi32(*origin.add(i))),
                 };
                 Ymm(_mm256_cvtepi32_ps(dot))
             })
+        }
+    }
+}
+
+/// Sums of pairs, of the coarse term and the fine one where there are two, as sums of fours in steps of the last.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn add_terms<const TERMS: usize>(pairs: [__m256i; TERMS]) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let last = _mm256_madd_epi16(pairs[TERMS - 1], _mm256_set1_epi16(1));
+        match TERMS {
+            1 => last,
+            _ => {
+                let coarse = _mm256_madd_epi16(pairs[0], _mm256_set1_epi16(FINE_STEPS as i16));
+                _mm256_add_epi32(coarse, last)
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::ROUND;
+use crate::scalar::{BLOCK, FINE_STEPS, ROUND};
 
 #[derive(Clone, Copy)]
 pub struct Zmm(pub __m512);
@@ -162,18 +162,23 @@ impl BlockDot for Q8 {
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, _origin: *const i32) -> [Zmm; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        _origin: *const i32,
+    ) -> [Zmm; N] {
         // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
-            let ones = _mm512_set1_epi16(1);
             let mut dots = [_mm512_setzero_si512(); N];
             for (j, (magnitude, negative)) in block.iter().enumerate() {
                 for (i, dot) in dots.iter_mut().enumerate() {
-                    let a = four(q.add(32 * i), j);
-                    let a = _mm512_mask_sub_epi8(a, *negative, _mm512_setzero_si512(), a);
-                    // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
-                    let pairs = _mm512_maddubs_epi16(*magnitude, a);
-                    *dot = _mm512_add_epi32(*dot, _mm512_madd_epi16(pairs, ones));
+                    let pairs = std::array::from_fn::<_, TERMS, _>(|term| {
+                        let a = four(q.add((i * TERMS + term) * BLOCK), j);
+                        let a = _mm512_mask_sub_epi8(a, *negative, _mm512_setzero_si512(), a);
+                        // At most 2 · 128 · 127 in magnitude, which fits 16 bits.
+                        _mm512_maddubs_epi16(*magnitude, a)
+                    });
+                    *dot = _mm512_add_epi32(*dot, add_terms(pairs));
                 }
             }
             dots.map(|dot| Zmm(_mm512_cvtepi32_ps(dot)))
@@ -196,19 +201,25 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(always)]
-    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32) -> [Zmm; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        origin: *const i32,
+    ) -> [Zmm; N] {
         // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let mut pairs = [_mm512_setzero_si512(); N];
+            let mut pairs = [[_mm512_setzero_si512(); TERMS]; N];
             for (j, w) in block.iter().enumerate() {
-                for (i, pairs) in pairs.iter_mut().enumerate() {
-                    let products = _mm512_maddubs_epi16(*w, four(q.add(32 * i), j));
-                    *pairs = _mm512_add_epi16(*pairs, products);
+                for (i, terms) in pairs.iter_mut().enumerate() {
+                    for (term, pairs) in terms.iter_mut().enumerate() {
+                        let products = _mm512_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
+                        *pairs = _mm512_add_epi16(*pairs, products);
+                    }
                 }
             }
             std::array::from_fn(|i| {
-                let dot = _mm512_madd_epi16(pairs[i], _mm512_set1_epi16(1));
+                let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
                     0 => dot,
                     _ => _mm512_add_epi32(dot, _mm512_set1_epi32(*origin.add(i))),
@@ -235,6 +246,25 @@ pub unsafe fn load_nibbles(from: *const u8) -> [__m512i; 8] {
             block[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), half);
         }
         block
+    }
+}
+
+/// Sums of pairs, of the coarse term and the fine one where there are two, as sums of fours in steps of the last.
+///
+/// # Safety
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn add_terms<const TERMS: usize>(pairs: [__m512i; TERMS]) -> __m512i {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        let last = _mm512_madd_epi16(pairs[TERMS - 1], _mm512_set1_epi16(1));
+        match TERMS {
+            1 => last,
+            _ => {
+                let coarse = _mm512_madd_epi16(pairs[0], _mm512_set1_epi16(FINE_STEPS as i16));
+                _mm512_add_epi32(coarse, last)
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::{ROUND, f16_to_f32};
+use crate::scalar::{BLOCK, FINE_STEPS, ROUND, f16_to_f32};
 
 #[derive(Clone, Copy)]
 pub struct Scalar([f32; 16]);
@@ -124,12 +124,16 @@ impl BlockDot for Q8 {
     }
 
     #[inline(never)]
-    unsafe fn dots<const N: usize>(block: &*const u8, q: *const i8, _origin: *const i32) -> [Scalar; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &*const u8,
+        q: *const i8,
+        _origin: *const i32,
+    ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 512 bytes and the activations.
         std::array::from_fn(|i| unsafe {
             let mut dots = [0i32; 16];
             for k in 0..32 {
-                let q = i32::from(*q.add(32 * i + k));
+                let q = activation::<TERMS>(q, i, k);
                 for (lane, dot) in dots.iter_mut().enumerate() {
                     *dot += i32::from(*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8) * q;
                 }
@@ -153,18 +157,38 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 
     #[inline(never)]
-    unsafe fn dots<const N: usize>(block: &*const u8, q: *const i8, origin: *const i32) -> [Scalar; N] {
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &*const u8,
+        q: *const i8,
+        origin: *const i32,
+    ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 256 bytes, the activations and their sums.
         std::array::from_fn(|i| unsafe {
             let mut dots = [*origin.add(i) * (ZERO / 8); 16];
             for k in 0..16 {
-                let (low, high) = (*q.add(32 * i + k), *q.add(32 * i + k + 16));
+                let (low, high) = (activation::<TERMS>(q, i, k), activation::<TERMS>(q, i, k + 16));
                 for (lane, dot) in dots.iter_mut().enumerate() {
                     let w = *block.add(k / 4 * 64 + lane * 4 + k % 4);
-                    *dot += i32::from(w & 15) * i32::from(low) + i32::from(w >> 4) * i32::from(high);
+                    *dot += i32::from(w & 15) * low + i32::from(w >> 4) * high;
                 }
             }
             Scalar(dots.map(|dot| dot as f32))
         })
+    }
+}
+
+/// Activation `k` of block `block`, in steps of the last term.
+///
+/// # Safety
+/// `q` points to more blocks than `block`, each of 32 in `TERMS` terms.
+#[inline(always)]
+unsafe fn activation<const TERMS: usize>(q: *const i8, block: usize, k: usize) -> i32 {
+    // SAFETY: the caller promises them.
+    unsafe {
+        let first = q.add(block * TERMS * BLOCK + k);
+        match TERMS {
+            1 => i32::from(*first),
+            _ => FINE_STEPS * i32::from(*first) + i32::from(*first.add(BLOCK)),
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use crate::cpu::activations::{Activations, TILE};
 use crate::cpu::lanes::Lanes;
+use crate::cpu::prefetch;
 use crate::cpu::rounded::Rounded;
 use crate::cpu::shared::Shared;
 use crate::cpu::table::Table;
@@ -247,6 +248,13 @@ impl<'a> Out<'a> {
             );
             L::load_part(from.as_ptr(), count)
         }
+    }
+
+    /// Starts fetching the place of two vectors of outputs.
+    #[inline(always)]
+    pub fn prefetch(&self, row: usize, output: usize) {
+        let place = row * self.columns + self.first_column + output;
+        prefetch::near(self.values.address(place).cast(), 2 * prefetch::LINE);
     }
 
     /// Stores the lanes that are outputs, of which the matrix has `outputs`.

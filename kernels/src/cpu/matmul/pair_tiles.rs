@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::pairs::{BLOCK_BYTES, Task};
+use crate::cpu::matmul::tiled::GROUPS;
 use crate::cpu::prefetch;
 use crate::cpu::rounded::PAIRS;
 use crate::cpu::weights::GROUP;
@@ -15,9 +16,6 @@ use crate::cpu::weights::GROUP;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Sums(pub [[f32; GROUP]; TILE]);
-
-/// Groups that are multiplied together: each tile of rows is then loaded half as often.
-pub const GROUPS: usize = 2;
 
 /// Rows that go past weights together: 2,048 of their inputs fill half of the second cache.
 pub const SLAB_ROWS: usize = 256;

@@ -22,14 +22,17 @@ pub trait BlockDot {
     /// The CPU must have the instructions, and `from` point to a packed block (or its second 8 rows, 32 bytes later).
     unsafe fn load(from: *const u8) -> Self::Block;
 
-    /// The integer dot products of each lane's weights with `N` times 32 activations; `origin` points to −8 times the sum
-    /// of each 32. They advance together: one after the other their sums would wait for each other.
+    /// The integer dot products of each lane's weights with `N` times 32 activations in `TERMS` (1 or 2) terms; `origin` points
+    /// to −8 times the sum of each 32. They advance together: one after the other their sums would wait for each other.
     ///
     /// # Safety
-    /// The CPU must have the instructions, `q` point to `32 · N` values and `origin` to `N`, and what `block` was loaded
-    /// from be still there.
-    unsafe fn dots<const N: usize>(block: &Self::Block, q: *const i8, origin: *const i32)
-    -> [Self::Lanes; N];
+    /// The CPU must have the instructions, `q` point to `32 · TERMS · N` values and `origin` to `N`, and what `block` was
+    /// loaded from be still there.
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        origin: *const i32,
+    ) -> [Self::Lanes; N];
 }
 
 /// One matrix, and where its products go.
@@ -71,7 +74,7 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
             let tile = task.x.tile(row..rows.end.min(row + TILE));
             assert_eq!(
                 tile.d.len(),
-                group.blocks * tile.rows * TERMS,
+                group.blocks * tile.rows,
                 "activations of these inputs"
             );
             // SAFETY: passed on to the caller; the tile has all blocks of the group.
@@ -110,7 +113,7 @@ unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, co
                 let weights = group.block::<D>(block, part * D::Lanes::COUNT);
                 let inputs = Inputs::<TERMS>::new(tile, block);
                 if ROWS_MAX == 1 {
-                    weights.accumulate(inputs, acc);
+                    weights.accumulate(inputs, std::array::from_mut(&mut acc[0]));
                     continue;
                 }
                 let (fours, rest) = acc[..tile.rows].as_chunks_mut::<ROWS_AT_A_TIME>();
@@ -158,16 +161,11 @@ impl<const TERMS: usize> Inputs<TERMS> {
 
     #[inline(always)]
     fn at_row(self, row: usize) -> Self {
-        self.at_term(row * TERMS)
-    }
-
-    #[inline(always)]
-    fn at_term(self, term: usize) -> Self {
         Inputs {
-            q: self.q.wrapping_add(term * BLOCK),
-            d: self.d.wrapping_add(term),
-            offset: self.offset.wrapping_add(term),
-            origin: self.origin.wrapping_add(term),
+            q: self.q.wrapping_add(row * TERMS * BLOCK),
+            d: self.d.wrapping_add(row),
+            offset: self.offset.wrapping_add(row),
+            origin: self.origin.wrapping_add(row),
         }
     }
 }
@@ -266,37 +264,36 @@ impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
         inputs: Inputs<TERMS>,
         acc: &mut [D::Lanes; ROWS],
     ) {
-        let terms = ROWS * TERMS;
-        let (fours, twos) = (terms / 4 * 4, terms / 2 * 2);
+        const { assert!(ROWS == 1 || ROWS == ROWS_AT_A_TIME) };
         // SAFETY: passed on to the caller.
         unsafe {
-            for first in (0..fours).step_by(4) {
-                self.accumulate_terms::<TERMS, ROWS, 4>(inputs, first, acc);
-            }
-            for first in (fours..twos).step_by(2) {
-                self.accumulate_terms::<TERMS, ROWS, 2>(inputs, first, acc);
-            }
-            for first in twos..terms {
-                self.accumulate_terms::<TERMS, ROWS, 1>(inputs, first, acc);
+            match (ROWS, TERMS) {
+                (1, _) => self.accumulate_rows::<TERMS, ROWS, 1>(inputs, 0, acc),
+                (_, 1) => self.accumulate_rows::<TERMS, ROWS, 4>(inputs, 0, acc),
+                // As many sums as of four rows with one term.
+                _ => {
+                    self.accumulate_rows::<TERMS, ROWS, 2>(inputs, 0, acc);
+                    self.accumulate_rows::<TERMS, ROWS, 2>(inputs, 2, acc);
+                }
             }
         }
     }
 
     /// # Safety
-    /// `inputs` has `N` terms from the first on.
+    /// `inputs` has `N` rows from the first on.
     #[inline(always)]
-    unsafe fn accumulate_terms<const TERMS: usize, const ROWS: usize, const N: usize>(
+    unsafe fn accumulate_rows<const TERMS: usize, const ROWS: usize, const N: usize>(
         &self,
         inputs: Inputs<TERMS>,
         first: usize,
         acc: &mut [D::Lanes; ROWS],
     ) {
-        let inputs = inputs.at_term(first);
+        let inputs = inputs.at_row(first);
         // SAFETY: the caller's promise; a block exists, so the CPU has the instructions.
         unsafe {
-            let dots = D::dots::<N>(&self.weights, inputs.q, inputs.origin);
+            let dots = D::dots::<TERMS, N>(&self.weights, inputs.q, inputs.origin);
             for (i, dot) in dots.into_iter().enumerate() {
-                let acc = &mut acc[(first + i) / TERMS];
+                let acc = &mut acc[first + i];
                 *acc = dot.fma(self.scale.mul(D::Lanes::splat(*inputs.d.add(i))), *acc);
                 if HALVES == 2 {
                     *acc = self.minimum.fma(D::Lanes::splat(*inputs.offset.add(i)), *acc);

@@ -1,4 +1,4 @@
-//! Products of many rows, on a unit that multiplies a tile of 16 terms at a time. The same numbers in the same order as in
+//! Products of many rows, on a unit that multiplies a tile of 16 of them at a time. The same numbers in the same order as in
 //! [`quantised`]: what is exact is the integer product, wherever it is made.
 
 use std::mem::MaybeUninit;
@@ -8,20 +8,20 @@ use crate::InputPrecision;
 use crate::cpu::activations::{TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::{self, BlockDot, Group, Task};
-use crate::scalar::BLOCK;
+use crate::scalar::{BLOCK, FINE_STEPS};
 
 /// A block of 16 rows of weights, as tile units want it: `[k / 4][row][k mod 4]`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Weights(pub [i8; BLOCK * 16]);
 
-/// The integer products of 16 terms with 16 rows of weights: `[term][row]`.
+/// The integer products of 16 rows of activations with 16 rows of weights.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Dots(pub [[i32; 16]; TERMS_MAX]);
+pub struct Dots(pub [[i32; 16]; TILE]);
 
-/// Rows of a tile of activations.
-const TERMS_MAX: usize = 16;
+/// Groups that are multiplied together: each tile of rows is then loaded half as often.
+pub const GROUPS: usize = 2;
 
 /// What multiplies.
 pub trait TileUnit {
@@ -30,36 +30,88 @@ pub trait TileUnit {
 
     /// # Safety
     /// The CPU must have the unit, the kernel have granted it, and this thread not hold it already.
-    unsafe fn take() -> Self;
+    unsafe fn take(depth: Depth) -> Self;
 
-    /// `TILES` (1 or 2) times 16 terms.
+    /// Begins the products of 16 rows of activations, `row_bytes` apart, with 16 of weights of each group.
     ///
     /// # Safety
-    /// `q` points to `TILES · 16` terms of 32 activations; weights and dots are there.
-    unsafe fn multiply<const TILES: usize>(
-        &self,
-        weights: *const Weights,
+    /// Both are there, as deep as the unit was taken for.
+    unsafe fn begin(&mut self, q: *const i8, row_bytes: usize, weights: [*const Weights; GROUPS]);
+
+    /// Stores what was begun last, and begins the next: storing waits for multiplying, so it is put off.
+    ///
+    /// # Safety
+    /// As [`TileUnit::begin`], which was called before, and there is room.
+    unsafe fn go_on(
+        &mut self,
         q: *const i8,
-        dots: *mut [Dots; TILES],
+        row_bytes: usize,
+        weights: [*const Weights; GROUPS],
+        last: [*mut Dots; GROUPS],
     );
+
+    /// Stores what was begun last.
+    ///
+    /// # Safety
+    /// Something was, and there is room.
+    unsafe fn end(&mut self, last: [*mut Dots; GROUPS]);
 
     /// As floats, which they all fit.
     ///
     /// # Safety
     /// The CPU must have the instructions of the lanes.
     unsafe fn load(dots: *const [i32; 16]) -> Self::Lanes;
+
+    /// Those of two terms, added in steps of the fine one.
+    ///
+    /// # Safety
+    /// As [`TileUnit::load`].
+    unsafe fn load_terms(coarse: *const [i32; 16], fine: *const [i32; 16]) -> Self::Lanes;
+}
+
+/// How many products make a dot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Of a block: 32.
+    One,
+    /// Of both terms of a block, each with weights of its own: 64.
+    Two,
+}
+
+impl Depth {
+    pub const fn blocks(self) -> usize {
+        match self {
+            Depth::One => 1,
+            Depth::Two => 2,
+        }
+    }
 }
 
 /// How blocks of a weight format become what the unit multiplies.
 pub trait TileFormat {
     /// Of a packed block of 16 rows.
     const BYTES: usize;
+    /// How inputs in two terms meet them.
+    const TWO_TERMS: TwoTerms;
 
-    /// `count` blocks from `packed` on, as the unit wants them: where they lie, or in `room`.
+    /// `count` blocks from `packed` on, as the unit wants them: where they lie, or in `room`. For [`TwoTerms::InOneProduct`]
+    /// each is there [`FINE_STEPS`] times first.
     ///
     /// # Safety
-    /// So many packed blocks are there, and room for as many.
-    unsafe fn spread(packed: *const u8, count: usize, room: *mut Weights) -> *const Weights;
+    /// So many packed blocks are there, and room for as many, twice if need be.
+    unsafe fn spread<const TERMS: usize>(
+        packed: *const u8,
+        count: usize,
+        room: *mut Weights,
+    ) -> *const Weights;
+}
+
+/// How weights meet inputs in two terms.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TwoTerms {
+    /// Weights that are so small that [`FINE_STEPS`] times as much fits a byte.
+    InOneProduct,
+    Apart,
 }
 
 /// Blocks of Q8_0 lie as the unit wants them.
@@ -67,9 +119,10 @@ pub struct Bytes;
 
 impl TileFormat for Bytes {
     const BYTES: usize = size_of::<Weights>();
+    const TWO_TERMS: TwoTerms = TwoTerms::Apart;
 
     #[inline(always)]
-    unsafe fn spread(packed: *const u8, _: usize, _: *mut Weights) -> *const Weights {
+    unsafe fn spread<const TERMS: usize>(packed: *const u8, _: usize, _: *mut Weights) -> *const Weights {
         packed.cast()
     }
 }
@@ -79,9 +132,14 @@ pub struct Nibbles<const ZERO: i8>;
 
 impl<const ZERO: i8> TileFormat for Nibbles<ZERO> {
     const BYTES: usize = size_of::<Weights>() / 2;
+    const TWO_TERMS: TwoTerms = TwoTerms::InOneProduct;
 
     #[inline(always)]
-    unsafe fn spread(packed: *const u8, count: usize, room: *mut Weights) -> *const Weights {
+    unsafe fn spread<const TERMS: usize>(
+        packed: *const u8,
+        count: usize,
+        room: *mut Weights,
+    ) -> *const Weights {
         const LINE: usize = 64;
         for line in 0..count * Self::BYTES / LINE {
             let (block, piece) = (line * LINE / Self::BYTES, line % (Self::BYTES / LINE));
@@ -89,22 +147,58 @@ impl<const ZERO: i8> TileFormat for Nibbles<ZERO> {
             // lines of a block of bytes.
             unsafe {
                 let from = &*packed.add(line * LINE).cast::<[u8; LINE]>();
-                let low = room.add(block).cast::<[i8; LINE]>().add(piece);
-                low.write(from.map(|byte| (byte & 15) as i8 - ZERO));
-                low.add(Self::BYTES / LINE)
-                    .write(from.map(|byte| (byte >> 4) as i8 - ZERO));
+                let (low, high) = (
+                    from.map(|byte| (byte & 15) as i8 - ZERO),
+                    from.map(|byte| (byte >> 4) as i8 - ZERO),
+                );
+                let last = room
+                    .add(block * TERMS + TERMS - 1)
+                    .cast::<[i8; LINE]>()
+                    .add(piece);
+                last.write(low);
+                last.add(Self::BYTES / LINE).write(high);
+                if TERMS == 2 {
+                    let first = room.add(block * TERMS).cast::<[i8; LINE]>().add(piece);
+                    first.write(low.map(|weight| weight * FINE_STEPS as i8));
+                    first
+                        .add(Self::BYTES / LINE)
+                        .write(high.map(|weight| weight * FINE_STEPS as i8));
+                }
             }
         }
         room
     }
 }
 
-/// Blocks of a group that are spread at a time, and stay in the nearest cache for all tiles of a slab: a unit that has to wait
-/// for what was written just now loses more than it gains.
-const CHUNK_BLOCKS: usize = 16;
+impl TwoTerms {
+    /// As deep as products of `terms` are.
+    const fn depth(self, terms: usize) -> Depth {
+        match (self, terms) {
+            (TwoTerms::InOneProduct, 2) => Depth::Two,
+            _ => Depth::One,
+        }
+    }
+
+    /// Products that a block of `terms` takes.
+    const fn products(self, terms: usize) -> usize {
+        terms / self.depth(terms).blocks()
+    }
+}
+
+/// Of a tile with a group, stored one after the other before all are scaled: while tiles are multiplied, half of what multiplies
+/// vectors stands still. More of them, and the weights beside them, would not stay in the nearest cache.
+const CHUNK_PRODUCTS: usize = 8;
+
+/// Blocks of a group that are spread at a time, for all tiles of a slab.
+const CHUNK_BLOCKS_MAX: usize = CHUNK_PRODUCTS;
 
 /// Tiles whose sums are kept from one chunk of blocks to the next.
 const SLAB_TILES: usize = 16;
+
+type SpreadRoom<const TERMS: usize> = [MaybeUninit<[Weights; TERMS]>; CHUNK_BLOCKS_MAX];
+
+/// The products of a chunk, block by block, of both terms of each if they are multiplied apart.
+type ChunkDots = [MaybeUninit<Dots>; CHUNK_PRODUCTS];
 
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows. Tiles of fewer than 16 rows
 /// are left to `D`. `HALVES` is 1 for formats with a scale, 2 for those with a minimum too.
@@ -125,11 +219,10 @@ pub unsafe fn multiply<U, F, D, const HALVES: usize>(
     // SAFETY: passed on to the caller.
     unsafe {
         if !full.is_empty() {
-            let unit = U::take();
             let (groups, full) = (groups.clone(), full.clone());
             match task.x.precision() {
-                InputPrecision::OneTerm => multiply_terms::<U, F, HALVES, 1>(&unit, task, groups, full),
-                InputPrecision::TwoTerms => multiply_terms::<U, F, HALVES, 2>(&unit, task, groups, full),
+                InputPrecision::OneTerm => multiply_terms::<U, F, HALVES, 1>(task, groups, full),
+                InputPrecision::TwoTerms => multiply_terms::<U, F, HALVES, 2>(task, groups, full),
             }
         }
         if full.end < rows.end {
@@ -140,58 +233,113 @@ pub unsafe fn multiply<U, F, D, const HALVES: usize>(
 
 #[inline(always)]
 unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
-    unit: &U,
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
-    for group in groups {
-        let group = Group::<HALVES>::new(task.weights, group, F::BYTES);
+    // SAFETY: passed on to the caller.
+    let mut unit = unsafe { U::take(F::TWO_TERMS.depth(TERMS)) };
+    for first in groups.clone().step_by(GROUPS) {
+        // A group without a neighbour is its own.
+        let pair = [first, (first + 1).min(groups.end - 1)]
+            .map(|group| Group::<HALVES>::new(task.weights, group, F::BYTES));
         for first in rows.clone().step_by(SLAB_TILES * TILE) {
             let slab = first..rows.end.min(first + SLAB_TILES * TILE);
             // SAFETY: passed on to the caller.
-            unsafe { multiply_slab::<U, F, HALVES, TERMS>(unit, &group, task, slab) };
+            unsafe { multiply_slab::<U, F, HALVES, TERMS>(&mut unit, &pair, task, slab) };
         }
     }
 }
 
 /// # Safety
-/// As [`multiply`]; `rows` are whole tiles, and no more than of a slab.
+/// As [`multiply`]; the unit is as deep as the format wants it; `rows` are whole tiles, and no more than of a slab.
 #[inline(always)]
 unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
-    unit: &U,
-    group: &Group<HALVES>,
+    unit: &mut U,
+    groups: &[Group<HALVES>; GROUPS],
     task: &Task<'_>,
     rows: Range<usize>,
 ) {
-    let mut room = [const { MaybeUninit::<Weights>::uninit() }; CHUNK_BLOCKS];
+    let mut room: [SpreadRoom<TERMS>; GROUPS] =
+        [const { [const { MaybeUninit::uninit() }; CHUNK_BLOCKS_MAX] }; GROUPS];
+    let mut dots: [ChunkDots; GROUPS] = [const { [const { MaybeUninit::uninit() }; CHUNK_PRODUCTS] }; GROUPS];
+    let all = groups[0].blocks;
+    let chunk = CHUNK_PRODUCTS / F::TWO_TERMS.products(TERMS);
     // SAFETY: the caller promises the unit; blocks and rows are within the matrix.
     unsafe {
         // Of few tiles, clearing the rest would take as long as some blocks.
-        let mut sums = [const { MaybeUninit::<[U::Lanes; TILE]>::uninit() }; SLAB_TILES];
-        let sums: &mut [[U::Lanes; TILE]] = {
+        let mut sums = [const { MaybeUninit::<[[U::Lanes; TILE]; GROUPS]>::uninit() }; SLAB_TILES];
+        let sums: &mut [[[U::Lanes; TILE]; GROUPS]] = {
             let used = &mut sums[..rows.len() / TILE];
             for sums in used.iter_mut() {
-                sums.write([U::Lanes::splat(0.0); TILE]);
+                sums.write([[U::Lanes::splat(0.0); TILE]; GROUPS]);
             }
             used.assume_init_mut()
         };
-        for first in (0..group.blocks).step_by(CHUNK_BLOCKS) {
-            let blocks = first..group.blocks.min(first + CHUNK_BLOCKS);
-            let packed = group.quants(first, F::BYTES);
-            let weights = F::spread(packed, blocks.len(), room.as_mut_ptr().cast());
+        // No blocks have sums too.
+        for first in (0..all.max(1)).step_by(chunk) {
+            let blocks = first..all.min(first + chunk);
+            let weights = spread::<F, HALVES, TERMS>(groups, blocks.clone(), &mut room);
+            let is_last = blocks.end == all;
             for (sums, row) in sums.iter_mut().zip(rows.clone().step_by(TILE)) {
+                if is_last {
+                    // Rows lie pages apart: each place is a page of its own, which stores would wait for one by one.
+                    for r in row..row + TILE {
+                        task.out.prefetch(r, groups[0].first_output);
+                    }
+                }
                 let tile = task.x.tile(row..row + TILE);
-                assert_eq!(
-                    tile.d.len(),
-                    group.blocks * TILE * TERMS,
-                    "activations of these inputs"
-                );
-                multiply_tile::<U, F, HALVES, TERMS>(unit, group, weights, &tile, blocks.clone(), sums);
+                assert_eq!(tile.d.len(), all * TILE, "activations of these inputs");
+                let q = &tile.q[first * TILE * TERMS * BLOCK..];
+                multiply_tile::<U, F, TERMS>(unit, q, blocks.len(), weights, &mut dots);
+                for ((sums, group), dots) in sums.iter_mut().zip(groups).zip(&dots) {
+                    scale::<U, F, HALVES, TERMS>(group, &tile, blocks.clone(), dots, sums);
+                }
+                if is_last {
+                    store(task, groups, sums, row);
+                }
             }
         }
-        for (sums, row) in sums.iter().zip(rows.step_by(TILE)) {
-            for (r, sum) in sums.iter().enumerate() {
+    }
+}
+
+/// A chunk of each group's weights as the unit wants them; the next one is asked for.
+///
+/// # Safety
+/// The groups have the blocks, which are at most a chunk, in the format.
+#[inline(always)]
+unsafe fn spread<F: TileFormat, const HALVES: usize, const TERMS: usize>(
+    groups: &[Group<HALVES>; GROUPS],
+    blocks: Range<usize>,
+    room: &mut [SpreadRoom<TERMS>; GROUPS],
+) -> [*const Weights; GROUPS] {
+    let mut weights = [std::ptr::null(); GROUPS];
+    for ((weights, group), room) in weights.iter_mut().zip(groups).zip(room) {
+        for block in blocks.clone() {
+            group.prefetch(block, F::BYTES, blocks.len() * F::BYTES);
+        }
+        // SAFETY: passed on to the caller.
+        *weights = unsafe {
+            let packed = group.quants(blocks.start, F::BYTES);
+            F::spread::<TERMS>(packed, blocks.len(), room.as_mut_ptr().cast())
+        };
+    }
+    weights
+}
+
+/// # Safety
+/// No other thread may write these outputs.
+#[inline(always)]
+unsafe fn store<L: Lanes, const HALVES: usize>(
+    task: &Task<'_>,
+    groups: &[Group<HALVES>; GROUPS],
+    sums: &[[L; TILE]; GROUPS],
+    row: usize,
+) {
+    for (sums, group) in sums.iter().zip(groups) {
+        for (r, sum) in sums.iter().enumerate() {
+            // SAFETY: passed on to the caller.
+            unsafe {
                 task.out
                     .store(*sum, row + r, group.first_output, task.weights.outputs);
             }
@@ -199,72 +347,77 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
     }
 }
 
-/// The unit works on the next block while this one's products are scaled.
+/// The products of `blocks` blocks from `q` on with as many of each group.
 ///
 /// # Safety
-/// As [`multiply`]; the tile has 16 rows and all blocks of the group, in `TERMS`; `weights` points to those of `blocks`.
+/// As [`multiply_slab`]; `q` and `weights` have the blocks, which are at most a chunk.
 #[inline(always)]
-unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
-    unit: &U,
-    group: &Group<HALVES>,
-    weights: *const Weights,
-    tile: &Tile<'_>,
-    blocks: Range<usize>,
-    sums: &mut [U::Lanes; TILE],
+unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const TERMS: usize>(
+    unit: &mut U,
+    q: &[i8],
+    blocks: usize,
+    weights: [*const Weights; GROUPS],
+    dots: &mut [ChunkDots; GROUPS],
 ) {
-    // Written before it is read, block by block: filling it first would take as long as scaling a block.
-    let mut dots = [const { MaybeUninit::<[Dots; TERMS]>::uninit() }; 2];
-    // SAFETY: the caller promises the unit; blocks and rows are within the matrix and the tile; the products of a block
-    // are written one turn before they are scaled.
+    let depth = F::TWO_TERMS.depth(TERMS).blocks();
+    let products = F::TWO_TERMS.products(TERMS);
+    let row_bytes = TERMS * BLOCK;
+    let mut room = |turn: usize| dots.each_mut().map(|dots| dots[turn].as_mut_ptr());
+    // SAFETY: passed on to the caller.
     unsafe {
-        let mut acc = *sums;
-        for turn in 0..=blocks.len() {
-            if turn < blocks.len() {
-                // Of the next chunk.
-                group.prefetch(blocks.start + turn, F::BYTES, CHUNK_BLOCKS * F::BYTES);
-                let q = tile.q.as_ptr().add((blocks.start + turn) * TILE * TERMS * BLOCK);
-                unit.multiply(weights.add(turn), q, dots[turn % 2].as_mut_ptr());
-            }
-            if let Some(last) = turn.checked_sub(1) {
-                let dots = dots[last % 2].as_ptr().cast();
-                scale::<U, HALVES, TERMS>(group, tile, blocks.start + last, dots, &mut acc);
+        for turn in 0..blocks * products {
+            let (block, term) = (turn / products, turn % products);
+            let q = q.as_ptr().add(block * TILE * row_bytes + term * BLOCK);
+            let weights = weights.map(|weights| weights.add(block * depth));
+            match turn.checked_sub(1) {
+                None => unit.begin(q, row_bytes, weights),
+                Some(last) => unit.go_on(q, row_bytes, weights, room(last)),
             }
         }
-        *sums = acc;
+        if let Some(last) = (blocks * products).checked_sub(1) {
+            unit.end(room(last));
+        }
     }
 }
 
-/// Adds a block's products to the sums of each row, term by term.
+/// Adds the products of a chunk to the sums of each row, block by block.
 ///
 /// # Safety
-/// The CPU must have the instructions of `U`; the tile has the block, and `dots` points to a product of each term.
+/// The CPU must have the instructions of `U`; the tile has the blocks, and `dots` their products.
 #[inline(always)]
-unsafe fn scale<U: TileUnit, const HALVES: usize, const TERMS: usize>(
+unsafe fn scale<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
     group: &Group<HALVES>,
     tile: &Tile<'_>,
-    block: usize,
-    dots: *const [i32; 16],
-    acc: &mut [U::Lanes; TILE],
+    blocks: Range<usize>,
+    dots: &ChunkDots,
+    sums: &mut [U::Lanes; TILE],
 ) {
-    let terms = block * TILE * TERMS..(block + 1) * TILE * TERMS;
-    let (d, offset) = (&tile.d[terms.clone()], &tile.offset[terms]);
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let (scale, minimum) = group.scales::<U::Lanes>(block, 0);
-        for (r, acc) in acc.iter_mut().enumerate() {
-            for term in r * TERMS..(r + 1) * TERMS {
-                let dot = U::load(dots.add(term));
-                *acc = dot.fma(scale.mul(U::Lanes::splat(d[term])), *acc);
+    let products = F::TWO_TERMS.products(TERMS);
+    let mut acc = *sums;
+    for (block, dots) in blocks.zip(dots.chunks_exact(products)) {
+        let rows = block * TILE..(block + 1) * TILE;
+        let (d, offset) = (&tile.d[rows.clone()], &tile.offset[rows]);
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let (scale, minimum) = group.scales::<U::Lanes>(block, 0);
+            let of_row = |term: usize, row: usize| dots[term].as_ptr().cast::<[i32; 16]>().add(row);
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let dot = match (TERMS, F::TWO_TERMS) {
+                    (2, TwoTerms::Apart) => U::load_terms(of_row(0, r), of_row(1, r)),
+                    _ => U::load(of_row(0, r)),
+                };
+                *acc = dot.fma(scale.mul(U::Lanes::splat(d[r])), *acc);
                 if HALVES == 2 {
-                    *acc = minimum.fma(U::Lanes::splat(offset[term]), *acc);
+                    *acc = minimum.fma(U::Lanes::splat(offset[r]), *acc);
                 }
             }
         }
     }
+    *sums = acc;
 }
 
 impl Weights {
-    /// One term's product with one row, for whoever doubts a unit.
+    /// A product of 32 activations with one row, for whoever doubts a unit.
     pub fn dot(&self, q: &[i8], lane: usize) -> i32 {
         let weight = |k: usize| i32::from(self.0[k / 4 * 64 + lane * 4 + k % 4]);
         (0..BLOCK).map(|k| weight(k) * i32::from(q[k])).sum()
@@ -282,28 +435,55 @@ mod tests {
     use crate::tensor::Tensor;
 
     /// A tile unit in plain loops.
-    struct Loops;
+    struct Loops {
+        depth: Depth,
+        begun: [Dots; GROUPS],
+    }
 
     impl TileUnit for Loops {
         type Lanes = scalar::Scalar;
 
-        unsafe fn take() -> Loops {
-            Loops
+        unsafe fn take(depth: Depth) -> Loops {
+            Loops {
+                depth,
+                begun: [Dots([[0; 16]; TILE]); GROUPS],
+            }
         }
 
-        unsafe fn multiply<const TILES: usize>(
-            &self,
-            weights: *const Weights,
-            q: *const i8,
-            dots: *mut [Dots; TILES],
-        ) {
-            // SAFETY: the caller promises all three.
-            unsafe {
-                let q = std::slice::from_raw_parts(q, TILES * TERMS_MAX * BLOCK);
-                for (term, q) in q.chunks_exact(BLOCK).enumerate() {
-                    let products = std::array::from_fn(|lane| (*weights).dot(q, lane));
-                    dots.cast::<[i32; 16]>().add(term).write(products);
+        unsafe fn begin(&mut self, q: *const i8, row_bytes: usize, weights: [*const Weights; GROUPS]) {
+            let blocks = self.depth.blocks();
+            for (dots, weights) in self.begun.iter_mut().zip(weights) {
+                // SAFETY: the caller promises rows and weights of this depth.
+                let weights = unsafe { std::slice::from_raw_parts(weights, blocks) };
+                for (r, dots) in dots.0.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    let q = unsafe { std::slice::from_raw_parts(q.add(r * row_bytes), blocks * BLOCK) };
+                    *dots = std::array::from_fn(|lane| {
+                        let of_block = weights.iter().zip(q.chunks_exact(BLOCK));
+                        of_block.map(|(weights, q)| weights.dot(q, lane)).sum()
+                    });
                 }
+            }
+        }
+
+        unsafe fn go_on(
+            &mut self,
+            q: *const i8,
+            row_bytes: usize,
+            weights: [*const Weights; GROUPS],
+            last: [*mut Dots; GROUPS],
+        ) {
+            // SAFETY: passed on to the caller.
+            unsafe {
+                self.end(last);
+                self.begin(q, row_bytes, weights);
+            }
+        }
+
+        unsafe fn end(&mut self, last: [*mut Dots; GROUPS]) {
+            for (to, dots) in last.into_iter().zip(self.begun) {
+                // SAFETY: the caller promises room.
+                unsafe { to.write(dots) }
             }
         }
 
@@ -312,6 +492,14 @@ mod tests {
             let dots = unsafe { *dots }.map(|dot| dot as f32);
             // SAFETY: scalar lanes need nothing; 16 values.
             unsafe { scalar::Scalar::load(dots.as_ptr()) }
+        }
+
+        unsafe fn load_terms(coarse: *const [i32; 16], fine: *const [i32; 16]) -> scalar::Scalar {
+            // SAFETY: the caller promises 16 numbers of each.
+            let (coarse, fine) = unsafe { (*coarse, *fine) };
+            let dots: [i32; 16] = std::array::from_fn(|lane| FINE_STEPS * coarse[lane] + fine[lane]);
+            // SAFETY: they are 16.
+            unsafe { Loops::load(&dots) }
         }
     }
 
@@ -345,7 +533,7 @@ mod tests {
         let single: Kernel = quantised::multiply::<D, HALVES>;
         let tiled: Kernel = multiply::<Loops, F, D, HALVES>;
         // Also more blocks than are spread at a time.
-        for (outputs, inputs) in [(1, 32), (16, 64), (37, 160), (20, 32 * 35)] {
+        for (outputs, inputs) in [(1, 0), (1, 32), (16, 64), (37, 160), (20, 32 * 35)] {
             let bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)
                 // Scales and minima stay finite: no byte is one of a great exponent.
                 .map(|i| ((i * 89 + i / 7) % 256) as u8 & 0xbf)
