@@ -155,30 +155,52 @@ pub struct Writer<'a> {
 /// No other thread may be quantising the same row; the CPU must have what the function is compiled for.
 #[inline(always)]
 pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
-    let shape = writer.shape;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match writer.shape.precision {
+            InputPrecision::OneTerm => quantise_terms::<1>(writer, row, x, |x, inverse, [coarse]| {
+                round_into(x, inverse, coarse)
+            }),
+            InputPrecision::TwoTerms => quantise_terms::<2>(writer, row, x, |x, inverse, [coarse, fine]| {
+                split_into(x, inverse, coarse, fine)
+            }),
+        }
+    }
+}
+
+/// `round` fills the terms of a block and returns their sum, in steps of the last.
+///
+/// # Safety
+/// As [`quantise_row`]; rows have `TERMS`.
+#[inline(always)]
+unsafe fn quantise_terms<const TERMS: usize>(
+    writer: &Writer<'_>,
+    row: usize,
+    x: &[f32],
+    round: impl Fn(&[f32; BLOCK], f32, &mut [[i8; BLOCK]; TERMS]) -> i32,
+) {
+    let steps = match TERMS {
+        1 => 1.0,
+        _ => FINE_STEPS as f32,
+    };
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let index = shape.index(row, block);
+        let index = writer.shape.index(row, block);
         // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
         let (q, d, offset, origin) = unsafe {
             (
-                writer.q.part(index * shape.block_bytes(), shape.block_bytes()),
+                writer.q.part(index * BLOCK * TERMS, BLOCK * TERMS),
                 &mut writer.d.part(index, 1)[0],
                 &mut writer.offset.part(index, 1)[0],
                 &mut writer.origin.part(index, 1)[0],
             )
         };
-        let (coarse, fine) = q.split_at_mut(BLOCK);
-        let coarse = &mut coarse.as_chunks_mut::<BLOCK>().0[0];
-        let (scale, inverse) = activation_scale(magnitude_max(x));
-        let (step, sum) = match shape.precision {
-            InputPrecision::OneTerm => (scale, round_into(x, inverse, coarse)),
-            InputPrecision::TwoTerms => {
-                let fine = &mut fine.as_chunks_mut::<BLOCK>().0[0];
-                (scale / FINE_STEPS as f32, split_into(x, inverse, coarse, fine))
-            }
-        };
-        *d = step;
-        *offset = step * sum as f32;
+        // A copy, which nothing that is written can be part of: so loops become vectors.
+        let x = *x;
+        let (scale, inverse) = activation_scale(magnitude_max(&x));
+        let terms = &mut q.as_chunks_mut::<BLOCK>().0.as_chunks_mut::<TERMS>().0[0];
+        let sum = round(&x, inverse, terms);
+        *d = scale / steps;
+        *offset = *d * sum as f32;
         *origin = -8 * sum;
     }
 }
