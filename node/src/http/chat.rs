@@ -103,6 +103,12 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
         let content = common.form.take();
         let form = move || offer.form(&model.text, &calls, reasoning, content);
         common.form = service.text_work.run(form).await?;
+    } else if answer.reasoning == Reasoning::Opened
+        && let Some(content) = common.form.take()
+    {
+        let model = model.clone();
+        let form = move || content.behind_reasoning(&model.text);
+        common.form = Some(service.text_work.run(form).await?);
     }
     let prompts = vec![Prompt {
         ids: prompt.ids.into(),
