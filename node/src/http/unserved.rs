@@ -69,6 +69,24 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
         "xtc_probability",
         shared.xtc_probability.map(|number| number.0),
         ADVICE,
+    )?;
+    refuse_field("tfs", shared.tfs.map(|number| number.0), ADVICE)?;
+    refuse_field("top_a", shared.top_a.map(|number| number.0), ADVICE)?;
+    refuse_other_names(shared)
+}
+
+/// What is served here under another name.
+fn refuse_other_names(shared: &Shared) -> Result<(), ApiError> {
+    refuse_field(
+        "repeat_penalty",
+        shared.repeat_penalty.map(|number| number.0),
+        "it is `repetition_penalty` here",
+    )?;
+    refuse_field("max_new_tokens", shared.max_new_tokens, "it is `max_tokens` here")?;
+    refuse_field(
+        "min_new_tokens",
+        shared.min_new_tokens.map(|number| number.0),
+        "it is `min_tokens` here",
     )
 }
 
@@ -160,11 +178,20 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.prompt_embeds,
             "prompts are text or token ids",
         ),
+        (
+            "cache_salt",
+            shared.cache_salt,
+            "no tenant finds what another one's prompts have left in the cache; give those that are to be apart keys of \
+             different tenants",
+        ),
     ];
     for (name, value, advice) in fields {
         refuse_field(name, value, advice)?;
     }
     refuse_template(shared.chat_template)?;
+    refuse_unless("truncation_side", &shared.truncation_side, |side| {
+        is_text(side, "left") || is_empty(side)
+    })?;
     refuse_unless("modalities", &shared.modalities, is_text_alone)
 }
 

@@ -161,6 +161,19 @@ macro_rules! with_shared_fields {
             mirostat: UnservedNumber<0>,
             dry_multiplier: UnservedNumber<0>,
             xtc_probability: UnservedNumber<0>,
+            tfs: UnservedNumber<1>,
+            top_a: UnservedNumber<0>,
+            /// Not supported under this name: see `repetition_penalty`.
+            repeat_penalty: UnservedNumber<1>,
+            /// Not supported under this name: see `max_tokens`.
+            max_new_tokens: Unserved,
+            /// Not supported under this name: see `min_tokens`.
+            min_new_tokens: UnservedNumber<0>,
+            /// Only `left`: of a prompt that is cut, the end is kept.
+            #[schemars(with = "Option<String>")]
+            truncation_side: Box<RawValue>,
+            /// Not supported: cached prompts are each tenant's own.
+            cache_salt: Unserved,
             /// Not supported under this name: see `structured_outputs`.
             grammar: Unserved,
             /// Not supported under this name: see `response_format`.
