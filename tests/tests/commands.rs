@@ -156,6 +156,7 @@ fn a_key_of_the_environment_is_for_servers_that_are_named() {
         );
     }
     assert_refused(&chat(&["--url", &url]), "no valid API key");
+    assert_refused(&chat(&["--url", &url]), "--key or CLUSTER_KEY");
     assert_refused(&chat(&["--key", NOBODYS_KEY]), "no valid API key");
 }
 
