@@ -98,6 +98,7 @@ impl Node {
     /// What is quick and may fail comes first, so that nothing is fetched or loaded in vain.
     async fn start(config: &Config, output: Output) -> anyhow::Result<Node> {
         let transport = front::transport(config)?;
+        models::look_for_files(&config.models.value)?;
         let exporter = config.otlp_endpoint.value.as_deref();
         let exporter = exporter.map(otlp::start).transpose()?;
         let http = front::bind(config.http.value).await?;
