@@ -108,7 +108,10 @@ fn a_model_that_does_not_exist_is_refused() {
     assert_refused(&output, &["/nowhere/model.gguf"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(errors.lines().count(), 1, "{errors}");
-    assert!(!folder.path().join("data").exists(), "a cluster was founded for it");
+    assert!(
+        !folder.path().join("data").exists(),
+        "a cluster was founded for it"
+    );
     let output = up(&folder, ANY_PORT, &["--model", "no-such-name"]);
     assert_refused(&output, &["no-such-name"]);
     let errors = String::from_utf8_lossy(&output.stderr);

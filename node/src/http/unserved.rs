@@ -8,6 +8,7 @@ pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_functions(shared)?;
     refuse_samplers(shared)?;
     refuse_forms(shared)?;
+    refuse_about_prompts(shared)?;
     refuse_others(shared)
 }
 
@@ -88,6 +89,15 @@ fn refuse_other_names(shared: &Shared) -> Result<(), ApiError> {
         shared.min_new_tokens.map(|number| number.0),
         "it is `min_tokens` here",
     )
+}
+
+fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
+    let salt = "no tenant finds what another one's prompts have left in the cache; give those that are to be apart keys of \
+        different tenants";
+    refuse_field("cache_salt", shared.cache_salt, salt)?;
+    refuse_unless("truncation_side", &shared.truncation_side, |side| {
+        is_text(side, "left") || is_empty(side)
+    })
 }
 
 /// The form of an answer in the words of other servers.
@@ -178,20 +188,11 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.prompt_embeds,
             "prompts are text or token ids",
         ),
-        (
-            "cache_salt",
-            shared.cache_salt,
-            "no tenant finds what another one's prompts have left in the cache; give those that are to be apart keys of \
-             different tenants",
-        ),
     ];
     for (name, value, advice) in fields {
         refuse_field(name, value, advice)?;
     }
     refuse_template(shared.chat_template)?;
-    refuse_unless("truncation_side", &shared.truncation_side, |side| {
-        is_text(side, "left") || is_empty(side)
-    })?;
     refuse_unless("modalities", &shared.modalities, is_text_alone)
 }
 
