@@ -86,12 +86,16 @@ const NOBODYS_KEY: &str = "sk-nobodys";
 
 /// A command for this node with this text on its standard input, and another key in its environment.
 fn ask_with_input(node: &Node, arguments: &[&str], input: &str) -> Output {
+    ask_with_input_and_stdout(node, arguments, input, Stdio::piped())
+}
+
+fn ask_with_input_and_stdout(node: &Node, arguments: &[&str], input: &str, stdout: Stdio) -> Output {
     let mut command = Command::new(cluster_binary());
     command.args(arguments).arg("--data-dir").arg(node.data_folder());
     command
         .env("CLUSTER_KEY", NOBODYS_KEY)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped());
     let mut child = command.spawn().expect("the cluster binary runs");
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
@@ -131,6 +135,10 @@ fn a_piped_chat_prints_the_answer_alone() {
     let unknown = ask_with_input(&node, &["chat", "no-such-model"], "Hello!");
     assert_refused(&unknown, "no-such-model");
     assert_refused(&ask_with_input(&node, &["chat"], "\n"), "nothing to say");
+    let hot = ask_with_input(&node, &["chat", "--temperature", "9"], "Hello!");
+    let errors = String::from_utf8_lossy(&hot.stderr);
+    assert_eq!(hot.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("temperature is a number from 0 to 2"), "{errors}");
 }
 
 #[test]
@@ -148,6 +156,7 @@ fn a_key_of_the_environment_is_for_servers_that_are_named() {
         );
     }
     assert_refused(&chat(&["--url", &url]), "no valid API key");
+    assert_refused(&chat(&["--url", &url]), "--key or CLUSTER_KEY");
     assert_refused(&chat(&["--key", NOBODYS_KEY]), "no valid API key");
 }
 
@@ -185,6 +194,12 @@ fn a_reader_that_has_seen_enough_ends_a_command_in_peace() {
             "{arguments:?}"
         );
     }
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let chat = ["chat", "--max-tokens", "8"];
+    let output = ask_with_input_and_stdout(&node, &chat, "Hello!", writer.into());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), errors.as_ref()), (Some(0), ""));
     assert!(
         config_printed_to(Stdio::from(
             std::fs::File::create("/dev/full").expect("Linux has it")

@@ -128,3 +128,42 @@ fn a_retry_runs_nothing(client: &Client) {
         assert_eq!(client.metric("cluster_generation_tokens_total"), before);
     }
 }
+
+#[test]
+fn a_stream_that_broke_off_goes_on_on_another_node() {
+    // Drawn with dice, from a seed that nobody named.
+    let body = json!({
+        "model": tests::MODEL, "prompt": STORY, "max_tokens": 12, "stream": true, "temperature": 1.5, "ignore_eos": true,
+    });
+    let ask =
+        |node: &Node, headers: &[(&str, &str)]| node.client().post_with("/v1/completions", &body, headers);
+    let whole = ask(&Node::start(), &[("idempotency-key", "k")]).text;
+    let (at, _) = whole
+        .match_indices("id: ")
+        .nth(4)
+        .expect("five events with an id");
+    let id = whole[at + 4..].lines().next().expect("an id");
+    let end = at + whole[at..].find("\n\n").expect("events end") + 2;
+    let other = Node::start();
+    let rest = ask(&other, &[("idempotency-key", "k"), ("last-event-id", id)]);
+    assert_eq!(rest.status, 200, "{}", rest.text);
+    assert_eq!(undated(&rest.text), undated(&whole[end..]));
+    let refused = ask(&other, &[("last-event-id", id)]);
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert_eq!(refused.body["error"]["param"], "Last-Event-ID");
+}
+
+/// Without the time at which it was made.
+fn undated(stream: &str) -> Vec<String> {
+    let undated = |line: &str| {
+        let Some(Ok(mut chunk)) = line
+            .strip_prefix("data: ")
+            .map(serde_json::from_str::<serde_json::Value>)
+        else {
+            return line.to_owned();
+        };
+        chunk["created"] = json!(0);
+        chunk.to_string()
+    };
+    stream.lines().map(undated).collect()
+}

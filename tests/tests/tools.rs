@@ -125,3 +125,35 @@ fn a_demanded_call_is_valid_whole_and_streamed() {
     assert!(refused.text.contains(param), "{}", refused.text);
     assert!(refused.text.contains("propertyNames"), "{}", refused.text);
 }
+
+/// The model knows no reasoning: biased to the tokens of the closing mark and hot, it stumbles upon it.
+#[test]
+fn a_form_is_of_the_content_behind_reasoning_that_the_prompt_opened() {
+    let node = Node::start();
+    let client = node.client();
+    let told = json!({"prompt": "</think>", "add_special_tokens": false});
+    let mark = client.post("/tokenize", &told).ok()["tokens"].take();
+    let mark = mark.as_array().expect("tokens").iter();
+    let bias: serde_json::Map<String, Value> = mark.map(|token| (token.to_string(), json!(100))).collect();
+    let ended = (0..20).filter(|seed| {
+        let answer = client.chat(json!({
+            "messages": [{"role": "user", "content": "A number?"}, {"role": "assistant", "content": "<think>"}],
+            "add_generation_prompt": false, "continue_final_message": true,
+            "structured_outputs": {"regex": "[0-9]{3}"},
+            "temperature": 2, "seed": seed, "max_tokens": 60, "logit_bias": bias,
+        }));
+        let choice = &answer["choices"][0];
+        let content = choice["message"]["content"].as_str().unwrap_or_default();
+        match choice["finish_reason"].as_str() {
+            Some("stop") => {
+                assert_eq!((content.len(), content.parse::<u32>().is_ok()), (3, true), "{answer}");
+                true
+            }
+            _length => {
+                assert!(content.len() <= 3, "{answer}");
+                false
+            }
+        }
+    });
+    assert!(ended.count() > 0, "no answer came to its content");
+}

@@ -29,8 +29,10 @@ pub struct Load {
     /// Requests before the measurement begins, one after another
     #[arg(long, value_name = "REQUESTS", default_value_t = 1)]
     pub warm_up: u32,
+    /// Of each request
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub prompt_tokens: u32,
+    /// Of each request; no end of the model's own makes it shorter
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub output_tokens: u32,
     /// Another seed, other prompts and other arrivals

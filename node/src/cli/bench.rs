@@ -111,8 +111,8 @@ struct BenchEngine {
     /// As for `cluster up`
     #[arg(long, value_enum, default_value_t)]
     kv_cache: KvCache,
-    /// Best instruction set to use, for comparisons; never above what the CPU has
-    #[arg(long, value_name = "LEVEL", hide = true)]
+    /// Best instruction set to use, for comparisons; never above what the CPU has [default: the best]
+    #[arg(long, value_name = "LEVEL")]
     cpu_level: Option<String>,
     /// Where models are kept [default: ~/.cache/cluster/store]
     #[arg(long, value_name = "DIR", env = "CLUSTER_STORE")]
@@ -174,8 +174,8 @@ struct BenchMachine {
     /// Compute threads [default: the CPUs this process may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Best instruction set to use, for comparisons; never above what the CPU has
-    #[arg(long, value_name = "LEVEL", hide = true)]
+    /// Best instruction set to use, for comparisons; never above what the CPU has [default: the best]
+    #[arg(long, value_name = "LEVEL")]
     cpu_level: Option<String>,
     /// Print JSON
     #[arg(long)]

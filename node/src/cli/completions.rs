@@ -13,6 +13,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Completions {
+    /// What it is for
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -190,6 +190,18 @@ mod tests {
     }
 
     #[test]
+    fn every_argument_is_described() {
+        let mut silent = Vec::new();
+        for command in visible(&Cli::command()) {
+            let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+            let undescribed = arguments.filter(|argument| argument.get_help().is_none());
+            silent
+                .extend(undescribed.map(|argument| format!("{} {}", command.get_name(), argument.get_id())));
+        }
+        assert_eq!(silent, [""; 0]);
+    }
+
+    #[test]
     fn a_typing_mistake_is_met_with_what_was_meant() {
         for (line, meant) in [
             (vec!["cluster", "stauts"], "status"),

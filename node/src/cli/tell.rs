@@ -1,7 +1,7 @@
 //! Lines on stdout, for commands.
 
 use std::fmt::Arguments;
-use std::io::{ErrorKind, Write, stderr, stdout};
+use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::process::exit;
 
 /// `println!` without its panic: a reader that has seen enough, such as `head`, ends the command, and a full disk is an
@@ -14,7 +14,17 @@ macro_rules! tell {
 pub(super) use tell;
 
 pub fn line(words: Arguments<'_>) {
-    match writeln!(stdout(), "{words}") {
+    judge(writeln!(stdout(), "{words}"));
+}
+
+/// As it is and at once, for what comes piece by piece.
+pub fn piece(text: &str) {
+    let mut out = stdout();
+    judge(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn judge(written: io::Result<()>) {
+    match written {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
         Err(error) => {

@@ -36,6 +36,7 @@ Examples:
 
 #[derive(Args, Debug)]
 struct Named {
+    /// The tenant
     name: String,
     #[command(flatten)]
     data_dir: DataDir,

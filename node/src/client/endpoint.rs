@@ -77,6 +77,10 @@ impl Endpoint {
             .with_context(|| self.address.clone())?;
         match response.status() {
             StatusCode::OK => Ok(response),
+            status @ StatusCode::UNAUTHORIZED => bail!(
+                "{status}: {}; give a key with --key or CLUSTER_KEY",
+                error_text(response).await
+            ),
             status => bail!("{status}: {}", error_text(response).await),
         }
     }

@@ -50,8 +50,26 @@ pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
 /// Errors are one line: where, and what is wrong.
 fn parse(text: &str) -> Result<FileConfig, String> {
     toml::from_str(text).map_err(|error| {
-        let before = error.span().map_or("", |span| &text[..span.start]);
-        format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text[..start].matches('\n').count() + 1;
+        match key_at(text, start) {
+            Some(key) if !error.message().contains(&format!("`{key}`")) => {
+                format!("line {line}: `{key}`: {}", error.message())
+            }
+            Some(_) | None => format!("line {line}: {}", error.message()),
+        }
+    })
+}
+
+/// The key whose value stands there; a value may go over several lines. `None`: the text is no TOML, so nobody knows.
+fn key_at(text: &str, place: usize) -> Option<&str> {
+    text.parse::<toml::Table>().ok()?;
+    let end = text[place..].find('\n').map_or(text.len(), |end| place + end);
+    let mut lines = text[..end].lines().rev();
+    lines.find_map(|line| {
+        let key = line.split_once('=')?.0.trim();
+        let is_bare = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+        (!key.is_empty() && key.chars().all(is_bare)).then_some(key)
     })
 }
 
@@ -63,5 +81,23 @@ mod tests {
     fn a_typing_mistake_is_an_error_with_its_line() {
         let error = parse("tp = 2\nthread = 3\n").unwrap_err();
         assert!(error.starts_with("line 2: unknown field `thread`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_its_key() {
+        for (text, words) in [
+            ("tp = 2\nthreads = \"x\"\n", "line 2: `threads`: invalid type"),
+            (
+                "model = [\n  \"a=b\",\n  1,\n]\n",
+                "line 3: `model`: invalid type",
+            ),
+            ("device = \"gpu\"", "line 1: `device`: unknown variant `gpu`"),
+            ("http = \"here\"", "line 1: `http`: "),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(words), "{error}");
+        }
+        let error = parse("tp = 2\nthreads\n").unwrap_err();
+        assert!(!error.contains("`tp`"), "{error}");
     }
 }

@@ -71,8 +71,8 @@ pub struct UpArgs {
     /// little [default: bf16]
     #[arg(long, value_enum, env = "CLUSTER_KV_CACHE")]
     pub kv_cache: Option<KvCache>,
-    /// Best instruction set to use, for comparisons; never above what the CPU has
-    #[arg(long, value_name = "LEVEL", env = "CLUSTER_CPU_LEVEL", hide = true)]
+    /// Best instruction set to use, for comparisons; never above what the CPU has [default: the best]
+    #[arg(long, value_name = "LEVEL", env = "CLUSTER_CPU_LEVEL")]
     pub cpu_level: Option<String>,
     /// Serve everybody, without API keys; only on a loopback address
     #[arg(

@@ -133,7 +133,7 @@ impl Service {
                 streams,
             })
             .await?;
-        let choices = choices(&job, caller.request);
+        let choices = choices(&job, caller.told_request());
         let prompt_tokens = job.prompts.iter().map(|prompt| prompt.ids.len() as u64).sum();
         let form_field = job.common.form.as_ref().map(|form| form.field);
         let envelope = Envelope::new(

@@ -12,7 +12,7 @@ use super::last_turn::LastTurn;
 use super::request::{ChatRequest, Integer, Messages, Shared};
 use super::session::Shown;
 use super::tools::Offer;
-use super::{answer, message, stream};
+use super::{answer, idempotency, message, stream};
 use crate::gateway::ServedModel;
 use crate::text::families::{Family, Reasoning};
 use crate::text::{AddSpecial, Conversation, Message};
@@ -31,9 +31,10 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service
+    let mut request: ChatRequest = service
         .read_request(&headers, body, service.limits.body_bytes_max)
         .await?;
+    request.seed_unless_given(caller.seed);
     let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }
@@ -42,6 +43,9 @@ impl Service {
     /// Runs a job and answers in the way it asks for.
     pub async fn deliver(&self, caller: Caller, job: Job) -> Result<Response, ApiError> {
         let delivery = job.common.delivery;
+        if caller.resumed.is_some() {
+            idempotency::check_resumable(&job)?;
+        }
         let session = self.admit(caller, job).await?;
         match delivery {
             Delivery::Whole => answer::whole(session).await,
@@ -103,6 +107,12 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
         let content = common.form.take();
         let form = move || offer.form(&model.text, &calls, reasoning, content);
         common.form = service.text_work.run(form).await?;
+    } else if answer.reasoning == Reasoning::Opened
+        && let Some(content) = common.form.take()
+    {
+        let model = model.clone();
+        let form = move || content.behind_reasoning(&model.text);
+        common.form = Some(service.text_work.run(form).await?);
     }
     let prompts = vec![Prompt {
         ids: prompt.ids.into(),

@@ -31,9 +31,10 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request = service
+    let mut request: CompletionRequest = service
         .read_request(&headers, body, service.limits.body_bytes_max)
         .await?;
+    request.seed_unless_given(caller.seed);
     let job = job(&service, request).await?;
     service.deliver(caller, job).await
 }

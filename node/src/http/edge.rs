@@ -22,9 +22,21 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     pub request: RequestId,
+    /// The request whose stream the answer goes on with, by whose name clients know it. Never the name by which it runs: it
+    /// comes from outside, and that other one may be running still.
+    pub resumed: Option<RequestId>,
     pub tenant: TenantId,
     pub arrived: Instant,
     pub timing: ShowTiming,
+    /// Of a request that has a key and no seed of its own: the same on every node, for the same answer.
+    pub seed: Option<u64>,
+}
+
+impl Caller {
+    /// The name in the answer.
+    pub fn told_request(&self) -> RequestId {
+        self.resumed.unwrap_or(self.request)
+    }
 }
 
 /// Whether the answer tells where its time went (`x-cluster-timing: 1`).
@@ -50,9 +62,11 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
         Ok(tenant) => {
             let caller = Caller {
                 request: id,
+                resumed: None,
                 tenant,
                 arrived: started,
                 timing: show_timing(request.headers()),
+                seed: None,
             };
             request.extensions_mut().insert(caller);
             let trace = request_span.as_ref().map(RequestSpan::trace);

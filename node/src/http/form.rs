@@ -2,8 +2,9 @@
 
 use super::error::ApiError;
 use super::request::{Choices, FormatKind, ResponseFormat, Shared, StructuredOutputs, Unserved};
-use crate::constraint::spacing;
+use crate::constraint::{bounds, schema, spacing};
 use proto::request::Grammar;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub struct Form {
@@ -31,6 +32,19 @@ impl Form {
     }
 }
 
+/// A schema that becomes a part of a grammar.
+pub fn schema_part(field: &str, text: String, parts: &mut Vec<Part>) -> Result<Value, ApiError> {
+    let grammar = Grammar::JsonSchema(text.clone());
+    let schema = bounds::check(&grammar).and_then(|()| schema::read(&text));
+    let schema =
+        schema.map_err(|error| ApiError::bad_grammar(&format!("`{field}`: {error}")).about(field))?;
+    parts.push(Part {
+        field: field.to_owned(),
+        grammar,
+    });
+    Ok(schema)
+}
+
 /// `None`: the answer is free. Whether the grammar can be followed is asked later.
 pub fn form(shared: &mut Shared) -> Result<Option<Form>, ApiError> {
     let outputs = shared.structured_outputs.take();
@@ -42,7 +56,10 @@ pub fn form(shared: &mut Shared) -> Result<Option<Form>, ApiError> {
         |field, grammar: Option<Grammar>| forms.extend(grammar.map(|grammar| Form::whole(field, grammar)));
     add("response_format", response_format(shared.response_format.take())?);
     add("structured_outputs", structured_outputs(outputs)?);
-    add("guided_json", schema("guided_json", shared.guided_json.take())?);
+    add(
+        "guided_json",
+        schema_text("guided_json", shared.guided_json.take())?,
+    );
     let regex = text("guided_regex", shared.guided_regex.take())?;
     add("guided_regex", regex.map(Grammar::Regex));
     add(
@@ -114,7 +131,7 @@ fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Gramm
         }
     }
     let grammars = [
-        schema("structured_outputs.json", outputs.json)?,
+        schema_text("structured_outputs.json", outputs.json)?,
         text("structured_outputs.regex", outputs.regex)?.map(Grammar::Regex),
         choices("structured_outputs.choice", outputs.choice)?,
         text("structured_outputs.grammar", outputs.grammar)?.map(Grammar::Lark),
@@ -134,7 +151,7 @@ fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Gramm
 }
 
 /// An object, or the text of one. An empty schema allows any JSON, which is a form too.
-fn schema(field: &str, schema: Option<Box<RawValue>>) -> Result<Option<Grammar>, ApiError> {
+fn schema_text(field: &str, schema: Option<Box<RawValue>>) -> Result<Option<Grammar>, ApiError> {
     let Some(schema) = schema else { return Ok(None) };
     let no_schema = || ApiError::invalid(field, format!("`{field}` must be a JSON schema or its text"));
     match schema.get().as_bytes().first() {

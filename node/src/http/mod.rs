@@ -30,6 +30,7 @@ mod message;
 mod models;
 mod openapi;
 mod probes;
+mod reasoned_form;
 mod request;
 mod sampling;
 mod serve;

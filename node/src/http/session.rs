@@ -58,7 +58,7 @@ impl Envelope {
             model,
             logprobs: shown.logprobs,
             extras: shown.extras,
-            request: caller.request,
+            request: caller.told_request(),
             arrived: caller.arrived,
             show_timing: caller.timing,
             created_secs,

@@ -19,6 +19,10 @@ use std::time::Duration;
 /// The head goes out at once; the body follows as the session has news. The session ends with the body, so a client
 /// that goes away cancels its request.
 pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> Response {
+    let resumable = match session.choices() {
+        1 => Some(Resumable),
+        _several => None,
+    };
     let writer = Writer {
         open: session.choices(),
         session,
@@ -36,8 +40,16 @@ pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> R
         // nginx would otherwise collect the stream before it passes it on.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    (headers, Body::from_stream(frames)).into_response()
+    let mut response = (headers, Body::from_stream(frames)).into_response();
+    if let Some(resumable) = resumable {
+        response.extensions_mut().insert(resumable);
+    }
+    response
 }
+
+/// Marks a response whose events, all of one choice, can be told from any place on.
+#[derive(Clone, Copy, Debug)]
+pub struct Resumable;
 
 struct Writer {
     session: Session,

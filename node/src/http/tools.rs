@@ -2,11 +2,11 @@
 
 use super::choice::CallsMax;
 use super::error::ApiError;
-use super::form::{Form, Part};
+use super::form::{Form, Part, schema_part};
 use super::free_json::FreeJson;
 use super::request::{RequestFunction, RequestTool, ToolChoice, Tools};
+use crate::constraint::schema;
 use crate::constraint::spacing::Spacing;
-use crate::constraint::{bounds, schema};
 use crate::text::TextModel;
 use crate::text::families::{
     AnswerRules, BesideCalls, CallCount, CallRules, CallsForm, Family, Presence, Reasoning, ReasoningFirst,
@@ -155,7 +155,7 @@ impl Offer {
                 Ok(Some(Presence::OrJson(schema::object().to_string())))
             }
             (Demand::Nothing, Some((field, Grammar::JsonSchema(text)))) => {
-                let schema = read(field, text, parts)?;
+                let schema = schema_part(field, text, parts)?;
                 Ok(Some(Presence::OrJson(schema.to_string())))
             }
             (Demand::Nothing, Some((_, Grammar::Regex(_) | Grammar::Choice(_) | Grammar::Lark(_)))) => {
@@ -175,7 +175,7 @@ impl Offer {
                 (Demand::Nothing, Strictness::AsModelWrites) => schema::object(),
                 (Demand::Nothing, Strictness::Strict) | (Demand::AnyTool | Demand::OneTool(_), _) => {
                     let text = Value::Object(tool.parameters.clone()).to_string();
-                    read(&format!("tools[{index}].function.parameters"), text, parts)?
+                    schema_part(&format!("tools[{index}].function.parameters"), text, parts)?
                 }
             };
             Spacing::OfCalls.set(&mut schema);
@@ -192,19 +192,6 @@ impl Offer {
             Demand::Nothing | Demand::AnyTool => (0..self.tools.len()).map(held).collect(),
         }
     }
-}
-
-/// A schema of a grammar that has several.
-fn read(field: &str, text: String, parts: &mut Vec<Part>) -> Result<Value, ApiError> {
-    let grammar = Grammar::JsonSchema(text.clone());
-    let schema = bounds::check(&grammar).and_then(|()| schema::read(&text));
-    let schema =
-        schema.map_err(|error| ApiError::bad_grammar(&format!("`{field}`: {error}")).about(field))?;
-    parts.push(Part {
-        field: field.to_owned(),
-        grammar,
-    });
-    Ok(schema)
 }
 
 fn check_bytes(tools: &[RequestTool]) -> Result<(), ApiError> {

@@ -8,6 +8,7 @@ pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_functions(shared)?;
     refuse_samplers(shared)?;
     refuse_forms(shared)?;
+    refuse_about_prompts(shared)?;
     refuse_others(shared)
 }
 
@@ -69,7 +70,34 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
         "xtc_probability",
         shared.xtc_probability.map(|number| number.0),
         ADVICE,
+    )?;
+    refuse_field("tfs", shared.tfs.map(|number| number.0), ADVICE)?;
+    refuse_field("top_a", shared.top_a.map(|number| number.0), ADVICE)?;
+    refuse_other_names(shared)
+}
+
+/// What is served here under another name.
+fn refuse_other_names(shared: &Shared) -> Result<(), ApiError> {
+    refuse_field(
+        "repeat_penalty",
+        shared.repeat_penalty.map(|number| number.0),
+        "it is `repetition_penalty` here",
+    )?;
+    refuse_field("max_new_tokens", shared.max_new_tokens, "it is `max_tokens` here")?;
+    refuse_field(
+        "min_new_tokens",
+        shared.min_new_tokens.map(|number| number.0),
+        "it is `min_tokens` here",
     )
+}
+
+fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
+    let salt = "no tenant finds what another one's prompts have left in the cache; give those that are to be apart keys of \
+        different tenants";
+    refuse_field("cache_salt", shared.cache_salt, salt)?;
+    refuse_unless("truncation_side", &shared.truncation_side, |side| {
+        is_text(side, "left") || is_empty(side)
+    })
 }
 
 /// The form of an answer in the words of other servers.

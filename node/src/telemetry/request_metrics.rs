@@ -105,8 +105,10 @@ static METRICS: &[Metric] = &[
     },
 ];
 
+/// Those of vLLM, and finer ones below: on a node that is idle all of a request may be over before the first of vLLM's.
 const REQUEST_SECS: &[f64] = &[
-    0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0,
+    15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
 ];
 const REQUEST_TOKENS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 20_000.0,
@@ -161,6 +163,31 @@ fn belongs(line: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_over_in_milliseconds_is_told_from_what_takes_longer() {
+        let of_requests = [
+            http::REQUEST_LATENCY,
+            http::QUEUE_TIME,
+            http::PREFILL_TIME,
+            http::DECODE_TIME,
+        ];
+        for metric in METRICS.iter().filter(|metric| of_requests.contains(&metric.name)) {
+            let Kind::Histogram(bounds) = metric.kind else {
+                panic!("{} is a histogram", metric.name)
+            };
+            assert!(bounds[0] <= 0.001, "{}", metric.name);
+            // Quantiles are guessed within a bucket, so none below a second may be three times as wide as what is below it.
+            let pairs = bounds.windows(2).take_while(|pair| pair[1] <= 1.0);
+            assert!(
+                pairs
+                    .into_iter()
+                    .all(|pair| pair[0] < pair[1] && pair[1] < 3.0 * pair[0]),
+                "{}",
+                metric.name
+            );
+        }
+    }
 
     #[test]
     fn a_family_is_shown_whole_under_its_second_name() {

@@ -10,6 +10,7 @@ use proto::NodeId;
 use serde_json::json;
 use std::io::{self, Write, stderr, stdout};
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// What stdout is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,8 @@ pub struct Ready<'a> {
     /// `http` or `https`.
     pub scheme: &'static str,
     pub http: SocketAddr,
+    /// Of HTTPS, as it was given.
+    pub certificate: Option<&'a Path>,
     /// Where one was made just now.
     pub key: Option<&'a str>,
     pub auth: Auth,
@@ -199,12 +202,19 @@ impl Ready<'_> {
             ),
         };
         body["model"] = json!(model.name);
-        let body = body.to_string().replace('\'', "'\\''");
         format!(
-            "curl {}/v1/{path}{} -H 'Content-Type: application/json' -d '{body}'",
+            "curl{} {}/v1/{path}{} -H 'Content-Type: application/json' -d {}",
+            self.believed(),
             self.url(),
-            self.authorization()
+            self.authorization(),
+            quoted(&body.to_string())
         )
+    }
+
+    /// A certificate may be one that no public authority knows.
+    fn believed(&self) -> String {
+        let path = self.certificate.map(|path| quoted(&path.to_string_lossy()));
+        path.map_or(String::new(), |path| format!(" --cacert {path}"))
     }
 
     fn authorization(&self) -> String {
@@ -216,9 +226,37 @@ impl Ready<'_> {
     }
 }
 
+/// For a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn with_https_the_curl_believes_the_nodes_certificate() {
+        let models = [ReadyModel {
+            name: "a".to_owned(),
+            talks: Talks::Chat,
+        }];
+        let words = Ready {
+            node: NodeId(1),
+            quic: "127.0.0.1:8001".parse().unwrap(),
+            scheme: "https",
+            http: "127.0.0.1:8000".parse().unwrap(),
+            certificate: Some(Path::new("my certs/node.pem")),
+            key: None,
+            auth: Auth::Open,
+            models: &models,
+        }
+        .words();
+        assert!(
+            words.contains("curl --cacert 'my certs/node.pem' https://127.0.0.1:8000/v1/"),
+            "{words}"
+        );
+    }
 
     fn ready(models: &[ReadyModel], key: Option<&'static str>, auth: Auth) -> String {
         Ready {
@@ -226,6 +264,7 @@ mod tests {
             quic: "127.0.0.1:8001".parse().unwrap(),
             scheme: "http",
             http: "127.0.0.1:8000".parse().unwrap(),
+            certificate: None,
             key,
             auth,
             models,

@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
 use crate::shard_host::prepare::PrepareError;
-use crate::store::spec::NamedSpec;
+use crate::store::error::StoreError;
+use crate::store::spec::{NamedSpec, Spec};
 use crate::store::{Store, Use};
 use coordinator::cluster_state::{ClusterState, FOUNDER};
 use proto::NodeId;
@@ -18,6 +19,20 @@ pub enum Models {
     Asked(Vec<NamedSpec>),
     /// What the cluster serves, as far as this node can have it: the same files, with their digests.
     Shared(Vec<SharedModel>),
+}
+
+/// Files of the user's own, before a cluster is founded for what is not there. Whether they hold models is seen later.
+pub fn look_for_files(models: &[NamedSpec]) -> Result<(), StoreError> {
+    let paths = models.iter().filter_map(|model| match &model.spec {
+        Spec::Path(path) => Some(path),
+        Spec::Hub { .. } | Spec::Pypi { .. } | Spec::Catalogue(_) => None,
+    });
+    for path in paths {
+        if !path.exists() {
+            return Err(StoreError::NoFile(path.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// A node that was told nothing shares the load of its cluster.

@@ -92,12 +92,15 @@ struct Node {
     in_use: Vec<Use>,
     output: Output,
     key: Option<String>,
+    /// What HTTPS is served with.
+    certificate: Option<PathBuf>,
 }
 
 impl Node {
     /// What is quick and may fail comes first, so that nothing is fetched or loaded in vain.
     async fn start(config: &Config, output: Output) -> anyhow::Result<Node> {
         let transport = front::transport(config)?;
+        models::look_for_files(&config.models.value)?;
         let exporter = config.otlp_endpoint.value.as_deref();
         let exporter = exporter.map(otlp::start).transpose()?;
         let http = front::bind(config.http.value).await?;
@@ -173,6 +176,7 @@ impl Node {
             in_use: placed_use,
             output,
             key,
+            certificate: config.tls_cert.value.clone(),
         };
         node.follow_others();
         // Before any of them takes it.
@@ -308,7 +312,7 @@ impl Node {
                 self.gateway.board.views().values().filter(|view| view.place == Where::Here).for_each(|view| tell_speed(self.output, view));
                 let node = self.entry.state.node();
                 let quic = nodes_quic(&self.entry);
-                let ready = Ready { node, quic, scheme, http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models };
+                let ready = Ready { node, quic, scheme, http: address, key: self.key.as_deref(), auth: self.gateway.auth, models: &models, certificate: self.certificate.as_deref() };
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),

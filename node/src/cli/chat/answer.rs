@@ -1,11 +1,11 @@
 //! One answer, from the server to the screen.
 
 use super::conversation::Conversation;
+use crate::cli::tell;
 use crate::client::endpoint::Endpoint;
 use crate::client::events::Events;
 use anyhow::Context;
 use serde::Deserialize;
-use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 use tokio::signal::ctrl_c;
 
@@ -84,7 +84,7 @@ pub async fn ask(endpoint: &Endpoint, conversation: &Conversation, screen: Scree
             interrupted = ctrl_c() => interrupted?,
         },
     }
-    teller.end()?;
+    teller.end();
     Ok(answer)
 }
 
@@ -101,20 +101,20 @@ impl Answer {
         let mut events = Events::of(response.into_body());
         while let Some(data) = events.next().await? {
             let chunk = serde_json::from_slice(&data).context("an event that is no part of an answer")?;
-            self.take(chunk, sent.elapsed(), teller)?;
+            self.take(chunk, sent.elapsed(), teller);
         }
         Ok(())
     }
 
-    fn take(&mut self, chunk: Chunk, elapsed: Duration, teller: &mut Teller) -> std::io::Result<()> {
+    fn take(&mut self, chunk: Chunk, elapsed: Duration, teller: &mut Teller) {
         for delta in chunk.choices.into_iter().map(|choice| choice.delta) {
             if let Some(thought) = delta.reasoning_content.filter(|text| !text.is_empty()) {
                 self.pace.token(elapsed);
-                teller.thought(&thought)?;
+                teller.thought(&thought);
             }
             if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
                 self.pace.token(elapsed);
-                teller.text(&text)?;
+                teller.text(&text);
                 self.text.push_str(&text);
             }
         }
@@ -124,7 +124,6 @@ impl Answer {
         if let Some(failure) = chunk.error {
             self.end = Err(failure.message);
         }
-        Ok(())
     }
 }
 
@@ -159,41 +158,38 @@ const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
 impl Teller {
-    fn thought(&mut self, text: &str) -> std::io::Result<()> {
+    fn thought(&mut self, text: &str) {
         if self.screen == Screen::Plain {
-            return Ok(());
+            return;
         }
         if !self.is_thinking {
             self.is_thinking = true;
-            write!(stdout(), "{DIM}")?;
+            tell::piece(DIM);
         }
-        self.write(text)
+        self.write(text);
     }
 
-    fn text(&mut self, text: &str) -> std::io::Result<()> {
-        self.stop_thinking("\n\n")?;
-        self.write(text)
+    fn text(&mut self, text: &str) {
+        self.stop_thinking("\n\n");
+        self.write(text);
     }
 
-    fn end(&mut self) -> std::io::Result<()> {
-        self.stop_thinking("")?;
-        writeln!(stdout())
+    fn end(&mut self) {
+        self.stop_thinking("");
+        tell::piece("\n");
     }
 
-    fn stop_thinking(&mut self, gap: &str) -> std::io::Result<()> {
+    fn stop_thinking(&mut self, gap: &str) {
         if std::mem::take(&mut self.is_thinking) {
-            write!(stdout(), "{PLAIN}{gap}")?;
+            tell::piece(&format!("{PLAIN}{gap}"));
         }
-        Ok(())
     }
 
-    fn write(&self, text: &str) -> std::io::Result<()> {
-        let mut out = stdout().lock();
+    fn write(&self, text: &str) {
         match self.screen {
-            Screen::Terminal => out.write_all(harmless(text).as_bytes())?,
-            Screen::Plain => out.write_all(text.as_bytes())?,
+            Screen::Terminal => tell::piece(&harmless(text)),
+            Screen::Plain => tell::piece(text),
         }
-        out.flush()
     }
 }
 

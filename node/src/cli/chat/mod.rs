@@ -15,7 +15,7 @@ use answer::{Screen, ask};
 use anyhow::bail;
 use clap::Args;
 use conversation::Conversation;
-use serde_json::{Value, json};
+use serde_json::Value;
 use setting::Setting;
 use std::io::{IsTerminal, Read, stdin, stdout};
 
@@ -38,14 +38,14 @@ pub struct Chat {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// How freely it chooses; 0 is always the likeliest token [default: the server's]
-    #[arg(long, value_name = "NUMBER")]
-    temperature: Option<f64>,
+    #[arg(long, value_name = "NUMBER", value_parser = setting("temperature"))]
+    temperature: Option<Value>,
     /// The longest answer, in tokens [default: the rest of the context]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = setting("max_tokens"))]
+    max_tokens: Option<Value>,
     /// The same seed gives the same answer
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = setting("seed"))]
+    seed: Option<Value>,
     #[command(flatten)]
     server: Server,
 }
@@ -61,8 +61,6 @@ impl Chat {
         let mut conversation = Conversation::new(model);
         conversation.system.clone_from(&self.system);
         for (name, value) in self.settings() {
-            let setting = Setting::named(name).map_err(anyhow::Error::msg)?;
-            setting.check(&value).map_err(anyhow::Error::msg)?;
             conversation.set(name, value);
         }
         if stdin().is_terminal() && stdout().is_terminal() {
@@ -81,12 +79,17 @@ impl Chat {
 
     fn settings(&self) -> Vec<(&'static str, Value)> {
         [
-            ("temperature", self.temperature.map(|value| json!(value))),
-            ("max_tokens", self.max_tokens.map(|value| json!(value))),
-            ("seed", self.seed.map(|value| json!(value))),
+            ("temperature", &self.temperature),
+            ("max_tokens", &self.max_tokens),
+            ("seed", &self.seed),
         ]
         .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
+        .filter_map(|(name, value)| Some((name, value.clone()?)))
         .collect()
     }
+}
+
+/// Of an option that is a field of the request: what no server would take is wrong usage.
+fn setting(name: &'static str) -> impl Fn(&str) -> Result<Value, String> + Clone + Send + Sync + 'static {
+    move |text| Setting::named(name)?.read(text)
 }

@@ -74,7 +74,7 @@ impl Setting {
 
     /// # Errors
     /// What the setting may be.
-    pub fn check(&self, value: &Value) -> Result<(), String> {
+    fn check(&self, value: &Value) -> Result<(), String> {
         let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
         let may_be = match self.kind {
             Kind::Number { min, max } => value.as_f64().is_some_and(|number| (min..=max).contains(&number)),

@@ -115,6 +115,13 @@ fn no_setting_is_left_out_of_what_is_printed() {
         let is_shown = shown.iter().any(|setting| setting.name == id);
         assert!(is_shown || id == "config", "{id} is missing");
     }
+    for argument in command.get_arguments() {
+        assert!(
+            !argument.is_hide_set(),
+            "{} is printed and not explained",
+            argument.get_id()
+        );
+    }
 }
 
 #[test]

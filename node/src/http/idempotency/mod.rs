@@ -6,13 +6,23 @@
 //! body is refused with 422. A refusal, an error inside a stream, a client that went away and an answer above the bound
 //! leave nothing behind: the next request with the key runs. The record is this node's own and is lost with its process.
 
+//!
+//! With `Last-Event-ID` the answer is the rest of a stream that broke off: of the answer that is kept, or of one that is made
+//! again, here or on another node. The same tokens come, because a request with a key and without a seed takes one that
+//! follows from tenant and key.
+
+mod event_id;
 mod ledger;
 mod recorder;
+mod rest;
 
 use super::Service;
+use super::admission::Job;
 use super::body;
+use super::common::Delivery;
 use super::edge::Caller;
 use super::error::ApiError;
+use super::stream::Resumable;
 use crate::clock::Clock;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -20,8 +30,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use event_id::EventId;
 use ledger::{Bounds, Digest, Ledger, Name, Room, Verdict};
-use proto::Span;
+use proto::{Span, TenantId};
 use recorder::Recorder;
 use sha2::Digest as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +57,7 @@ pub struct Answers {
 pub struct KeptAnswer {
     headers: HeaderMap,
     body: Bytes,
+    resumable: Option<Resumable>,
 }
 
 impl Answers {
@@ -94,12 +106,19 @@ pub async fn pass(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    let seen = event_id::last_event(request.headers())?;
     let Some(key) = key(request.headers())? else {
-        return Ok(next.run(request).await);
+        return match seen {
+            Some(_) => Err(event_id::needs_key()),
+            None => Ok(next.run(request).await),
+        };
     };
-    let caller = request.extensions().get::<Caller>();
-    let tenant = caller.expect("the edge names every caller").tenant;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let caller = head.extensions.get_mut::<Caller>();
+    let caller = caller.expect("the edge names every caller");
+    let tenant = caller.tenant;
+    caller.seed = Some(seed(tenant, &key));
+    caller.resumed = seen.map(|seen| seen.request);
     let bytes = body::read(
         &head.headers,
         body,
@@ -122,9 +141,12 @@ pub async fn pass(
                 is_finished: false,
             };
             let response = next.run(Request::from_parts(head, Body::from(bytes))).await;
-            Ok(recorded(claim, response))
+            Ok(unseen(recorded(claim, response), seen))
         }
-        Verdict::Answered(answer) => Ok(answer.again()),
+        Verdict::Answered(answer) => match (seen, answer.resumable) {
+            (Some(_), None) => Err(event_id::one_stream_only()),
+            (Some(_), Some(_)) | (None, _) => Ok(unseen(answer.again(), seen)),
+        },
         Verdict::Running => Err(ApiError::running()),
         Verdict::OtherRequest => Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -161,13 +183,45 @@ fn digest(path: &str, body: &[u8]) -> Digest {
     hasher.finalize().into()
 }
 
+/// A fixed function: what the dice of a request are must not depend on the node that takes it, or on its version.
+fn seed(tenant: TenantId, key: &str) -> u64 {
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(b"seed of an Idempotency-Key\0");
+    hasher.update(tenant.0.to_le_bytes());
+    hasher.update(key);
+    let digest: Digest = hasher.finalize().into();
+    let (first, _) = digest
+        .split_first_chunk()
+        .expect("a digest is longer than a seed");
+    u64::from_le_bytes(*first)
+}
+
+/// Whether an answer can be told from a place in it on.
+pub fn check_resumable(job: &Job) -> Result<(), ApiError> {
+    match (job.common.delivery, job.prompts.len(), job.common.choices) {
+        (Delivery::Stream(_), 1, 1) => Ok(()),
+        (Delivery::Stream(_) | Delivery::Whole, _, _) => Err(event_id::one_stream_only()),
+    }
+}
+
+/// Of an answer what the client has not seen; of a refusal all.
+fn unseen(response: Response, seen: Option<EventId>) -> Response {
+    match seen {
+        Some(seen) if response.status() == StatusCode::OK => {
+            response.map(|body| rest::behind(body, seen.position))
+        }
+        Some(_) | None => response,
+    }
+}
+
 /// Only an answer is kept; a refusal may be another one next time.
 fn recorded(claim: Claim, response: Response) -> Response {
     if response.status() != StatusCode::OK {
         return response;
     }
     let (head, body) = response.into_parts();
-    let recorder = Recorder::new(claim, head.headers.clone(), body);
+    let resumable = head.extensions.get::<Resumable>().copied();
+    let recorder = Recorder::new(claim, head.headers.clone(), resumable, body);
     Response::from_parts(head, Body::new(recorder))
 }
 

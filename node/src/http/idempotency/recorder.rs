@@ -2,6 +2,7 @@
 
 use super::{Claim, KeptAnswer};
 use crate::http::idempotency::ledger::Room;
+use crate::http::stream::Resumable;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ const STREAM_END: &[u8] = b"data: [DONE]\n\n";
 pub struct Recorder {
     body: Body,
     headers: HeaderMap,
+    resumable: Option<Resumable>,
     recording: Option<Recording>,
 }
 
@@ -27,10 +29,11 @@ struct Recording {
 }
 
 impl Recorder {
-    pub fn new(claim: Claim, headers: HeaderMap, body: Body) -> Recorder {
+    pub fn new(claim: Claim, headers: HeaderMap, resumable: Option<Resumable>, body: Body) -> Recorder {
         Recorder {
             body,
             headers,
+            resumable,
             recording: Some(Recording {
                 claim,
                 bytes: Vec::new(),
@@ -48,6 +51,7 @@ impl Recorder {
         {
             recording.claim.finish(KeptAnswer {
                 headers: self.headers.clone(),
+                resumable: self.resumable,
                 body: recording.bytes.into(),
             });
         }

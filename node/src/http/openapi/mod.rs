@@ -127,6 +127,11 @@ fn parameters() -> Value {
             "description": "A name for this request: a retry with the same key and body gets the answer of the first \
                 try, or 409 while that is running. The key with another body is refused with 422.",
         },
+        "Last-Event-ID": {
+            "name": "Last-Event-ID", "in": "header", "schema": {"type": "string", "pattern": "^[0-9a-fA-F]{32}:0:[0-9]+$"},
+            "description": "The `id` of the last event that was seen of a stream that broke off. With the `Idempotency-Key` and the \
+                body that began it, the answer is the rest of the stream, from any node.",
+        },
         "x-cluster-timing": {
             "name": "x-cluster-timing", "in": "header", "schema": {"enum": ["0", "1"]},
             "description": "With 1 the answer, or the last chunk of a stream that has a choice, has `timing`: where the time went, in \

@@ -40,7 +40,12 @@ pub const ERRORS_OF_ALL: &[u16] = &[400, 429, 431, 503];
 const GENERATION_ERRORS: &[u16] = &[401, 404, 408, 409, 413, 415, 422, 500];
 const TEXT_ERRORS: &[u16] = &[401, 404, 408, 413, 415];
 const NAMED: &[&str] = &["x-request-id"];
-const REPEATABLE: &[&str] = &["x-request-id", "Idempotency-Key", "x-cluster-timing"];
+const REPEATABLE: &[&str] = &[
+    "x-request-id",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "x-cluster-timing",
+];
 
 pub fn all() -> Vec<Operation> {
     [generation(), models(), text(), probes(), about()].concat()

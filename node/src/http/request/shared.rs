@@ -79,7 +79,7 @@ macro_rules! with_shared_fields {
             repetition_penalty: Number<0, 100>,
             /// Added to the logits of tokens, by token id.
             logit_bias: Biases,
-            /// The same request with the same seed gives the same answer; drawn when left out.
+            /// The same request with the same seed gives the same answer; when left out, drawn, or made of the `Idempotency-Key`.
             seed: Seed,
             /// Answers for each prompt; choice index = prompt · n + k.
             n: ChoiceCount,
@@ -161,6 +161,19 @@ macro_rules! with_shared_fields {
             mirostat: UnservedNumber<0>,
             dry_multiplier: UnservedNumber<0>,
             xtc_probability: UnservedNumber<0>,
+            tfs: UnservedNumber<1>,
+            top_a: UnservedNumber<0>,
+            /// Not supported under this name: see `repetition_penalty`.
+            repeat_penalty: UnservedNumber<1>,
+            /// Not supported under this name: see `max_tokens`.
+            max_new_tokens: Unserved,
+            /// Not supported under this name: see `min_tokens`.
+            min_new_tokens: UnservedNumber<0>,
+            /// Only `left`: of a prompt that is cut, the end is kept.
+            #[schemars(with = "Option<String>")]
+            truncation_side: Box<RawValue>,
+            /// Not supported: cached prompts are each tenant's own.
+            cache_salt: Unserved,
             /// Not supported under this name: see `structured_outputs`.
             grammar: Unserved,
             /// Not supported under this name: see `response_format`.
@@ -188,6 +201,11 @@ macro_rules! define_request {
         }
 
         impl $name {
+            /// Has the dice thrown with this seed where the client gave none.
+            pub fn seed_unless_given(&mut self, seed: Option<u64>) {
+                self.seed = self.seed.or(seed.map($crate::http::request::scalar::Seed));
+            }
+
             /// Takes the shared fields out of the request.
             pub fn take_shared(&mut self) -> $crate::http::request::Shared {
                 $crate::http::request::Shared { $($field: self.$field.take(),)* }

@@ -167,3 +167,115 @@ async fn a_key_must_be_fit_for_one() {
     assert_eq!(long.status, 400);
     assert!(long.text.contains("Idempotency-Key"));
 }
+
+/// A request that goes on with a stream.
+async fn resumed(node: &Node, key: Option<&str>, last_event: &str, body: &Value) -> Heard {
+    let mut request = Request::post("/v1/completions").header("authorization", format!("Bearer {KEY}"));
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let request = request
+        .header("last-event-id", last_event)
+        .body(Body::from(body.to_string()));
+    let (head, body) = node
+        .router
+        .clone()
+        .oneshot(request.unwrap())
+        .await
+        .unwrap()
+        .into_parts();
+    let bytes = to_bytes(body, 1 << 24).await.unwrap();
+    Heard {
+        status: head.status,
+        headers: head.headers,
+        text: String::from_utf8(bytes.to_vec()).unwrap(),
+    }
+}
+
+/// Without the time at which it was made.
+fn undated(text: &str) -> String {
+    let parts = text
+        .split("\"created\":")
+        .enumerate()
+        .map(|(index, part)| match index {
+            0 => part,
+            _after => part.trim_start_matches(|letter: char| letter.is_ascii_digit()),
+        });
+    parts.collect()
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_behind_any_of_its_events_on_its_node_and_on_another() {
+    let here = Node::new(hello);
+    let whole = here.ask("a", &fox(true)).await.text;
+    let seed = here.gateway.seen().streams[0].sampling.seed;
+    let mut events = 0;
+    for (at, _) in whole.match_indices("id: ") {
+        let id = whole[at + 4..].lines().next().unwrap();
+        let end = at + whole[at..].find("\n\n").unwrap() + 2;
+        let again = resumed(&here, Some("a"), id, &fox(true)).await;
+        assert_eq!(
+            (again.status, again.text.as_str()),
+            (StatusCode::OK, &whole[end..])
+        );
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        assert_eq!(here.runs(), 0);
+
+        let there = Node::new(hello);
+        let rest = resumed(&there, Some("a"), id, &fox(true)).await;
+        assert_eq!(rest.status, StatusCode::OK);
+        assert_eq!(undated(&rest.text), undated(&whole[end..]));
+        let ran = there.gateway.seen();
+        assert_eq!(ran.streams[0].sampling.seed, seed);
+        assert!(
+            !id.starts_with(&ran.request.to_string()),
+            "it runs by a name of its own"
+        );
+        // What is kept of it is all of it.
+        let kept = there.ask("a", &fox(true)).await;
+        assert_eq!(undated(&kept.text), undated(&whole));
+        assert_eq!(there.runs(), 0);
+        events += 1;
+    }
+    assert!(events > 1, "{whole}");
+}
+
+#[tokio::test]
+async fn a_key_decides_the_seed_of_a_request_without_one() {
+    let seed = async |key: &str, body: &Value| {
+        let node = Node::new(hello);
+        node.ask(key, body).await;
+        node.gateway.seen().streams[0].sampling.seed
+    };
+    let of_a = seed("a", &fox(false)).await;
+    // For all versions: a stream may go on where another one runs.
+    assert_eq!(of_a, 15_555_744_591_607_386_634);
+    assert_eq!(seed("a", &json!({"prompt": "dog"})).await, of_a);
+    assert_ne!(seed("b", &fox(false)).await, of_a);
+    assert_eq!(seed("a", &json!({"prompt": "fox", "seed": 7})).await, 7);
+}
+
+#[tokio::test]
+async fn what_cannot_go_on_is_refused() {
+    let node = Node::new(hello);
+    let id = |choice: u32| format!("{:032x}:{choice}:0", 5);
+    let two = json!({"prompt": "fox", "stream": true, "n": 2});
+    node.ask("two", &two).await;
+    assert_eq!(node.runs(), 1);
+    let prompts = json!({"prompt": ["fox", "dog"], "stream": true});
+    for (key, last_event, body) in [
+        (None, id(0), fox(true)),
+        (Some("a"), id(0), fox(false)),
+        (Some("a"), id(0), two.clone()),
+        (Some("two"), id(0), two),
+        (Some("a"), id(0), prompts),
+        (Some("a"), id(1), fox(true)),
+        (Some("a"), "7".to_owned(), fox(true)),
+        (Some("a"), String::new(), fox(true)),
+    ] {
+        let refused = resumed(&node, key, &last_event, &body).await;
+        assert_eq!(refused.status, 400, "{last_event} {body}: {}", refused.text);
+        assert!(refused.text.contains("Last-Event-ID"), "{}", refused.text);
+    }
+    assert_eq!(node.runs(), 1, "nothing of it ran");
+}

@@ -83,6 +83,14 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("mirostat", json!(2)),
         ("dry_multiplier", json!(0.8)),
         ("xtc_probability", json!(0.5)),
+        ("tfs", json!(0.9)),
+        ("top_a", json!(0.1)),
+        ("repeat_penalty", json!(1.1)),
+        ("max_new_tokens", json!(5)),
+        ("min_new_tokens", json!(5)),
+        ("truncation_side", json!("right")),
+        ("truncation_side", json!(1)),
+        ("cache_salt", json!("a")),
         ("grammar", json!("root ::= \"a\"")),
         ("json_schema", json!({"type": "object"})),
         ("regex", json!("a+")),
@@ -244,7 +252,8 @@ async fn values_that_ask_for_nothing_are_taken() {
         "prompt": "fox", "tools": [], "tool_choice": "none", "top_logprobs": 0, "response_format": {"type": "text"}, "suffix": "",
         "best_of": 1, "logit_bias": {}, "stop": [], "top_k": -1, "prompt_logprobs": null, "guided_json": null,
         "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
-        "json_schema": null, "prompt_embeds": null, "repetition_detection": null,
+        "json_schema": null, "prompt_embeds": null, "repetition_detection": null, "tfs": 1.0, "top_a": 0, "repeat_penalty": 1,
+        "max_new_tokens": null, "min_new_tokens": 0, "truncation_side": "left", "cache_salt": "",
     });
     assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
 }

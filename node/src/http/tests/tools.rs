@@ -328,6 +328,29 @@ async fn reasoning_goes_by_both_its_names_and_its_tokens_are_counted() {
 }
 
 #[tokio::test]
+async fn a_form_is_of_the_content_behind_reasoning_that_the_prompt_opened() {
+    let gateway = gateway(|request, model| says("Hm.\n</think>\n\n{\"a\": 1}", request, model));
+    let format = json!({"type": "json_object"});
+    for tools in [json!({"tools": null}), json!({"tool_choice": "none"})] {
+        let mut extra = json!({"response_format": format, "chat_template_kwargs": {"thinking": true}});
+        extra
+            .as_object_mut()
+            .unwrap()
+            .extend(tools.as_object().unwrap().clone());
+        let message = ask(&gateway, extra.clone()).await["choices"][0]["message"].clone();
+        assert_eq!(message["reasoning"], "Hm.");
+        assert_eq!(message["content"], "{\"a\": 1}");
+        let form = lark(&gateway).expect("it has a form");
+        assert!(form.starts_with("start: reasoned \"\\n\\n\" content"), "{form}");
+        // Where the model may reason or not, the answer is of the form from its first token.
+        extra["chat_template_kwargs"] = json!({"thinking": false});
+        ask(&gateway, extra).await;
+        let sampling = &gateway.seen().streams[0].sampling;
+        assert_eq!(sampling.grammar, Some(Grammar::JsonObject));
+    }
+}
+
+#[tokio::test]
 async fn the_template_gets_tools_and_earlier_calls_with_parsed_arguments() {
     let gateway = gateway(two_calls);
     let call = json!({"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}});

@@ -75,9 +75,9 @@ impl CallGrammar {
             Presence::Free => "free",
             Presence::OrJson(_) => "(calls | content)",
         };
-        let (closed, rule) = up_to(form, "reasoned", reasoning::CLOSING);
+        let (closed, rule) = reasoned(form.special);
         match (form.reasoning, &form.presence, (form.special)(reasoning::OPENING)) {
-            (ReasoningFirst::Opened, _, _) => vec![format!("start: {closed} \"\\n\\n\" {answer}"), rule],
+            (ReasoningFirst::Opened, _, _) => vec![start_behind(&closed, answer), rule],
             (ReasoningFirst::May, Presence::Free, Some(opening)) => {
                 vec![format!("start: (<[{opening}]> {closed})? {answer}"), rule]
             }
@@ -116,7 +116,7 @@ impl CallGrammar {
             CallCount::One => '?',
             CallCount::OneOrMore => '*',
         };
-        let (opened, rule) = up_to(form, "opened", self.syntax.opening);
+        let (opened, rule) = up_to(form.special, "opened", self.syntax.opening);
         match self.syntax.body {
             Body::Bare => vec![
                 "free: marked | PLAIN".to_string(),
@@ -143,9 +143,24 @@ impl CallGrammar {
     }
 }
 
+/// A whole grammar: reasoning that the prompt has opened comes first, then what the rule `content` in `rules` says.
+pub fn behind_reasoning(rules: &str, special: &dyn Fn(&str) -> Option<u32>) -> String {
+    let (closed, rule) = reasoned(special);
+    format!("{}\n{rule}\n{rules}\n", start_behind(&closed, "content"))
+}
+
+/// The line breaks are those that models write there; readers take them for a part of the mark.
+fn start_behind(closed: &str, answer: &str) -> String {
+    format!("start: {closed} \"\\n\\n\" {answer}")
+}
+
+fn reasoned(special: &dyn Fn(&str) -> Option<u32>) -> (String, String) {
+    up_to(special, "reasoned", reasoning::CLOSING)
+}
+
 /// Text to the end of a mark: how a rule says it, and the rule of this name that it needs.
-fn up_to(form: &CallsForm, name: &str, mark: &str) -> (String, String) {
-    match (form.special)(mark) {
+fn up_to(special: &dyn Fn(&str) -> Option<u32>, name: &str, mark: &str) -> (String, String) {
+    match special(mark) {
         Some(id) => (
             format!("{} <[{id}]>", name.to_uppercase()),
             format!("{}: /(.|\\n)*/", name.to_uppercase()),

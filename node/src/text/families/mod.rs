@@ -24,6 +24,6 @@ pub use answer_reader::{AnswerReader, AnswerRules, BesideCalls, CallRules, Reaso
 pub use described::tools_described;
 pub use detect::ToolSupport;
 pub use family::{CallReader, Ending, Family, HERMES, LLAMA, MISTRAL, marks};
-pub use grammar::{CallCount, CallsForm, Presence, ReasoningFirst};
+pub use grammar::{CallCount, CallsForm, Presence, ReasoningFirst, behind_reasoning};
 pub use pieces::{Piece, Pieces};
 pub use tool::Tool;
