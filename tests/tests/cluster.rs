@@ -253,7 +253,7 @@ fn a_backup_brings_tenants_and_keys_back() {
     let (file, data) = (file.to_str().expect("a path"), data.to_str().expect("a path"));
     fleet.says(0, &["backup", file]);
     assert!(
-        errors(&fleet.command(0, &["backup", file])).contains("exists"),
+        errors(&fleet.command(0, &["backup", file])).contains("exists already: name another file"),
         "nothing is overwritten"
     );
     let key = fleet.key().to_owned();

@@ -5,6 +5,8 @@
 //!                     state_machine ── journal ── disk
 //! member (one run of Raft, and its restarts) ── link ── other members
 //! ```
+//!
+//! Raft trusts its voters to forget nothing. `dispute` and `acknowledged` hold what members say against what is known here.
 
 pub mod disk;
 
