@@ -115,6 +115,14 @@ impl Client {
         }
     }
 
+    /// The names of all metrics with their labels, as often as they stand there.
+    pub fn series(&self) -> Vec<String> {
+        let page = self.get("/metrics").text;
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        let named = samples.filter_map(|line| line.rsplit_once(' '));
+        named.map(|(series, _)| series.to_owned()).collect()
+    }
+
     /// The value of a metric, summed over its labels; 0 when there is none.
     pub fn metric(&self, name: &str) -> f64 {
         self.labelled_metric(name, "")

@@ -253,7 +253,7 @@ fn a_backup_brings_tenants_and_keys_back() {
     let (file, data) = (file.to_str().expect("a path"), data.to_str().expect("a path"));
     fleet.says(0, &["backup", file]);
     assert!(
-        errors(&fleet.command(0, &["backup", file])).contains("exists"),
+        errors(&fleet.command(0, &["backup", file])).contains("exists already: name another file"),
         "nothing is overwritten"
     );
     let key = fleet.key().to_owned();
@@ -505,6 +505,12 @@ fn all_nodes_restart_one_by_one_and_no_request_fails() {
             .map(|asking| asking.join().expect("no request has failed"));
         served.collect::<Vec<u32>>()
     });
+    for client in &clients {
+        // A page on which one stands twice is refused as a whole.
+        let series = client.series();
+        let known: BTreeSet<&String> = series.iter().collect();
+        assert_eq!(series.len(), known.len(), "{series:#?}");
+    }
     println!("{served:?} requests were served meanwhile, none failed");
     assert!(
         served.iter().all(|served| *served > 0),

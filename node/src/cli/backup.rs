@@ -6,11 +6,11 @@ use crate::control::report::Backup as Written;
 use crate::control::{ControlRequest, client};
 use crate::hex;
 use crate::peers::reseed::{self, Reseeded};
-use anyhow::{Context, bail};
+use anyhow::{Context, Error, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -73,7 +73,15 @@ impl Backup {
             .create_new(true)
             .mode(0o600)
             .open(&self.file)
-            .with_context(place)?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    anyhow!(
+                        "{} exists already: name another file, or move that one away",
+                        place()
+                    )
+                }
+                _ => Error::new(error).context(place()),
+            })?;
         file.write_all(&bytes)
             .and_then(|()| file.sync_all())
             .with_context(place)?;

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Longer than the node takes to say that the cluster does not agree.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 
+const ENDED: &str = "it is just ending, because it was stopped or removed from its cluster: what it printed says why; ask another node, \
+                     or start it again";
+
 #[derive(thiserror::Error, Debug)]
 pub enum ControlError {
     #[error("no node runs on {0}: start one with `cluster up`, or name its folder with --data-dir")]
@@ -44,5 +47,26 @@ fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: &ControlReques
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
+    if answer.is_empty() {
+        // It hung up: a node ends when it is stopped, and when its cluster has removed it.
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, ENDED));
+    }
     Ok(serde_json::from_str(&answer)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_hangs_up_is_said_to_be_ending() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let node = std::thread::spawn(move || {
+            let mut asked = String::new();
+            BufReader::new(theirs).read_line(&mut asked)
+        });
+        let error = exchange::<()>(ours, &ControlRequest::Status).unwrap_err();
+        assert!(error.to_string().contains("it is just ending"), "{error}");
+        assert!(node.join().unwrap().unwrap() > 0);
+    }
 }

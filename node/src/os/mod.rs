@@ -5,4 +5,5 @@ pub mod death;
 pub mod files;
 pub mod map;
 pub mod memory;
+pub mod port;
 pub mod priority;

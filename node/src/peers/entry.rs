@@ -13,7 +13,7 @@ use super::{Desk, PeerLinks, directory};
 use crate::clock;
 use crate::hex;
 use crate::raft::disk::{Change, Disk, DiskError};
-use crate::raft::{AppliedState, CommitError, Member, OpenDisk, OpenError};
+use crate::raft::{self, AppliedState, CommitError, Member, OpenDisk, OpenError};
 use crate::random;
 use crate::state::{NodeState, StateError};
 use crate::transport::{self, BindError, JoinError, Peers, Settings};
@@ -107,6 +107,8 @@ pub enum How {
     Founded,
     Joined,
     Returned,
+    /// For which it had no use: it is a member already.
+    ReturnedWithToken,
 }
 
 /// What a node has taken for itself before it knows who it is. All of it is held from here on.
@@ -129,7 +131,7 @@ struct Ground {
 /// Blocks as long as it takes to be let in.
 pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry, EntryError> {
     // First, so that a port which is taken leaves no new folder behind.
-    let socket = transport::listen(place.quic)?;
+    let socket = transport::listen_soon(place.quic).await?;
     let folder = DataFolder::lock(place.data_dir)?;
     let (disk, kept) = match (open_disk(&folder), token) {
         (Err(error), Some(token)) if is_damage(&error) => {
@@ -146,7 +148,11 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
         // A token that lets into this same cluster may stay in a service's settings.
         (Some(kept), Some(token)) => {
             seat.folder.remember_joining(&token.authority)?;
-            come_back(place, seat, kept).await
+            let entry = come_back(place, seat, kept).await?;
+            Ok(Entry {
+                how: How::ReturnedWithToken,
+                ..entry
+            })
         }
         (Some(kept), None) => come_back(place, seat, kept).await,
         // A repair that was begun and has not found its cluster: another one is not what was asked for.
@@ -171,7 +177,7 @@ fn is_damage(error: &EntryError) -> bool {
     matches!(
         error,
         EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_) | EntryError::LogMissing { .. }
-    )
+    ) || matches!(error, EntryError::Open(error) if error.is_repairable())
 }
 
 fn leave_damaged(folder: &DataFolder, token: &JoinToken) -> Result<(), EntryError> {
@@ -207,7 +213,7 @@ async fn take_the_place(entry: &Entry, token: &JoinToken) -> Result<(), EntryErr
 fn open_disk(folder: &DataFolder) -> Result<(Disk, Option<NodeIdentity>), EntryError> {
     let disk = match Memory::of(folder.path()) {
         Memory::New => Disk::make(folder.path())?,
-        Memory::Kept => Disk::open(folder.path())?,
+        Memory::Kept => raft::checked(Disk::open(folder.path())?)?,
         Memory::Lost => return Err(log_missing(folder)),
     };
     let identity = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
@@ -410,7 +416,7 @@ impl Opened {
             How::Returned if node == FOUNDER => take_over(&state, &self.folder).await?,
             How::Returned if state.applied().is_founded() => {}
             // Or it was killed before it had heard anything.
-            How::Returned | How::Joined => self.hear(&state).await?,
+            How::Returned | How::ReturnedWithToken | How::Joined => self.hear(&state).await?,
         }
         tasks.spawn(attendance::keep(state.member.clone()));
         tasks.spawn(tell_where(Arc::clone(&state), reachable));

@@ -27,6 +27,12 @@ impl Kept {
         })
     }
 
+    /// Whether log and snapshot go together. Who makes a new cluster out of them may have to take them as they are.
+    pub fn check(&self) -> Result<(), OpenError> {
+        self.log
+            .check(self.snapshot.as_ref().and_then(|kept| kept.meta.last_log_id))
+    }
+
     /// By id, with the place of the log that last says so, agreed on or not.
     pub fn revoked_keys(&self) -> BTreeMap<String, u64> {
         let revoked = self.log.entries_after(0).filter_map(|entry| {
@@ -40,6 +46,13 @@ impl Kept {
         });
         revoked.collect()
     }
+}
+
+/// Gives the disk back where Raft may start from what it holds.
+pub fn checked(disk: Disk) -> Result<Disk, OpenError> {
+    let kept = Kept::read(disk)?;
+    kept.check()?;
+    Ok(kept.disk)
 }
 
 /// The state that the whole log leads to, agreed on or not.

@@ -17,6 +17,7 @@ use proto::raft::{
 use std::future::Future;
 use std::time::Duration;
 
+use super::acknowledged::{Acknowledged, Asked};
 use super::convert;
 use super::types::TypeConfig;
 
@@ -59,11 +60,15 @@ pub enum LinkError {
 }
 
 /// Makes openraft's way to each member.
-pub struct LinkFactory<L>(pub L);
+pub struct LinkFactory<L> {
+    pub links: L,
+    pub acknowledged: Acknowledged,
+}
 
 /// openraft's way to one member.
 pub struct Link<L> {
     links: L,
+    acknowledged: Acknowledged,
     to: NodeId,
 }
 
@@ -72,7 +77,8 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for LinkFactory<L> {
 
     async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Link<L> {
         Link {
-            links: self.0.clone(),
+            links: self.links.clone(),
+            acknowledged: self.acknowledged.clone(),
             to: NodeId(target),
         }
     }
@@ -114,9 +120,23 @@ impl<L: Links> RaftNetwork<TypeConfig> for Link<L> {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed<RaftError<u64>>> {
+        let asked = Asked {
+            vote: request.vote,
+            previous: request.prev_log_id,
+            last: request
+                .entries
+                .last()
+                .map(|entry| entry.log_id)
+                .or(request.prev_log_id),
+        };
         let request = RaftRequest::Append(Box::new(convert::append(&request)));
         match self.ask(request, &option).await? {
-            RaftAnswer::Append(answer) => Ok(convert::append_answer_back(&answer)),
+            RaftAnswer::Append(answer) => {
+                let answer = convert::append_answer_back(&answer);
+                let heard = self.acknowledged.hear(self.to, &asked, &answer);
+                heard.map_err(|forgotten| RPCError::Unreachable(Unreachable::new(&forgotten)))?;
+                Ok(answer)
+            }
             answer => Err(self.amiss(&answer)),
         }
     }
@@ -126,12 +146,15 @@ impl<L: Links> RaftNetwork<TypeConfig> for Link<L> {
         request: InstallSnapshotRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failed<RaftError<u64, InstallSnapshotError>>> {
+        let (own, last) = (request.vote, request.meta.last_log_id.filter(|_| request.done));
         let request = RaftRequest::Snapshot(Box::new(convert::snapshot_part(request)));
         match self.ask(request, &option).await? {
             RaftAnswer::Snapshot(answer) => match *answer {
-                SnapshotAnswer::Taken(vote) => Ok(InstallSnapshotResponse {
-                    vote: convert::vote_back(&vote),
-                }),
+                SnapshotAnswer::Taken(vote) => {
+                    let vote = convert::vote_back(&vote);
+                    self.acknowledged.note(self.to, own, last.filter(|_| vote == own));
+                    Ok(InstallSnapshotResponse { vote })
+                }
                 SnapshotAnswer::Mismatch { expected, got, name } => {
                     let segment = |offset| SnapshotSegmentId {
                         id: name.clone(),

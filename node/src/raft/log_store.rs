@@ -5,6 +5,7 @@
 
 use super::convert;
 use super::disk::{Change, Disk, DiskError};
+use super::dispute::Disputed;
 use super::journal::Journal;
 use super::state_machine::KeptSnapshot;
 use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
@@ -22,6 +23,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Cheap to copy; all copies read the same log. Raft alone writes.
@@ -29,16 +31,17 @@ use tokio::sync::watch;
 pub struct LogStore {
     known: Arc<RwLock<Known>>,
     journal: Journal,
+    disputed: Disputed,
     /// What stands for the entries that are cut off.
     kept: watch::Receiver<Option<KeptSnapshot>>,
 }
 
 #[derive(Default)]
-struct Known {
-    entries: BTreeMap<u64, Entry>,
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
+pub(super) struct Known {
+    pub entries: BTreeMap<u64, Entry>,
+    pub vote: Option<Vote>,
+    pub purged: Option<LogId>,
+    pub committed: Option<LogId>,
 }
 
 impl LogStore {
@@ -65,12 +68,29 @@ impl LogStore {
         }))
     }
 
+    /// What it holds at any time. Keeps nothing open.
+    pub fn ground(&self) -> Ground {
+        Ground(Arc::clone(&self.known))
+    }
+
     fn known(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a member of this node stands on, to be held against what others say.
+#[derive(Clone)]
+pub struct Ground(Arc<RwLock<Known>>);
+
+impl Ground {
+    /// What of it stands against what was agreed on here.
+    pub fn disputed_by(&self, append: &ours::Append) -> Option<LogId> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.disputed_by(append)
     }
 }
 
@@ -93,10 +113,23 @@ impl LogRead {
         })
     }
 
-    pub fn store(self, journal: Journal, kept: watch::Receiver<Option<KeptSnapshot>>) -> LogStore {
+    /// Whether what is in it goes together, and with a snapshot up to `snapshot`.
+    pub fn check(&self, snapshot: Option<LogId>) -> Result<(), OpenError> {
+        self.0.check(snapshot)
+    }
+
+    pub fn store(
+        mut self,
+        journal: Journal,
+        kept: watch::Receiver<Option<KeptSnapshot>>,
+        disputed: Disputed,
+    ) -> LogStore {
+        let snapshot = kept.borrow().as_ref().and_then(|kept| kept.meta.last_log_id);
+        self.0.committed = self.0.committed.max(snapshot);
         LogStore {
             known: Arc::new(RwLock::new(self.0)),
             journal,
+            disputed,
             kept,
         }
     }
@@ -108,6 +141,9 @@ pub struct Reign {
     pub term: u64,
     pub last_index: u64,
 }
+
+/// Raft reads at its beginning what is in memory already, and applies it.
+pub const BEGIN_MAX: Duration = Duration::from_secs(10);
 
 /// Why Raft cannot start from what the disk holds.
 #[derive(thiserror::Error, Debug)]
@@ -123,12 +159,28 @@ pub enum OpenError {
         #[source]
         error: WireError,
     },
-    #[error("the Raft log holds another entry at index {index}: repair this node with `cluster node repair`")]
+    #[error(
+        "the Raft log holds another entry at index {index}: this node must not vote or lead with it. To repair it from the \
+         other nodes, start it with --join and a token of theirs (`cluster token create`); if there are none, restore a backup"
+    )]
     Misplaced { index: u64 },
+    #[error(
+        "another log contradicts what this node knows to be agreed on (at index {index}): the data folder of this node or of \
+         another voter was set back to an earlier state, as with an old copy or a snapshot of the machine. This node neither \
+         votes nor leads any more, and its log is kept as it is. To go on with what the other nodes agree on, start it with \
+         --join and a token of theirs (`cluster token create`); to go on with what this one knows, stop them all and see \
+         `cluster recover`; or restore a backup"
+    )]
+    Disputed { index: u64 },
     #[error("the thread that writes the log could not be started: {0}")]
     Thread(#[from] io::Error),
     #[error("Raft refuses what the disk holds: {0}")]
     Refused(String),
+    #[error(
+        "Raft did not begin within {max} s: look after the disk, then start the node again",
+        max = BEGIN_MAX.as_secs()
+    )]
+    Stuck,
 }
 
 impl OpenError {
@@ -138,8 +190,23 @@ impl OpenError {
             OpenError::Disk(DiskError::Corrupt { .. })
             | OpenError::Unreadable { .. }
             | OpenError::Misplaced { .. }
+            | OpenError::Disputed { .. }
             | OpenError::Refused(_) => true,
-            OpenError::Disk(_) | OpenError::Thread(_) => false,
+            OpenError::Disk(_) | OpenError::Thread(_) | OpenError::Stuck => false,
+        }
+    }
+
+    /// And a new member may take its place. A log that another program wrote is to be read by that one.
+    pub fn is_repairable(&self) -> bool {
+        match self {
+            OpenError::Disk(DiskError::Corrupt { .. })
+            | OpenError::Misplaced { .. }
+            | OpenError::Disputed { .. } => true,
+            OpenError::Disk(_)
+            | OpenError::Unreadable { .. }
+            | OpenError::Refused(_)
+            | OpenError::Thread(_)
+            | OpenError::Stuck => false,
         }
     }
 }
@@ -205,7 +272,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        self.known_mut().committed = committed;
+        let mut known = self.known_mut();
+        known.committed = committed;
         if let Some(committed) = committed {
             // It only saves work at the next start: what is committed stays so whether or not this is known.
             let bytes = wire::frame(Kind::RaftLogId, 0, &convert::log_id(&committed));
@@ -241,7 +309,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
+    /// What was agreed on is cut off by nobody: a leader that lacks it was set back, or the one that counted it was.
     async fn truncate(&mut self, from: LogId) -> Result<(), StorageError> {
+        if let Some(other) = self.known().disputed_by_cut(from) {
+            self.disputed.raise(other);
+            let error = io::Error::other(OpenError::Disputed { index: from.index });
+            return Err(written(error, StorageIOError::write_logs));
+        }
         self.known_mut().entries.split_off(&from.index);
         self.journal
             .write(vec![Change::TruncateFrom(from.index)])

@@ -4,14 +4,18 @@
 //! there. A disk that holds something else than what was written starts nothing any more: the node neither votes nor
 //! leads until its place is taken by a new member (see `docs/operations.md`).
 
+use super::acknowledged::Acknowledged;
 use super::disk::{Disk, DiskError};
+use super::dispute::{Disputed, marking};
+use super::end::{End, end_of};
 use super::journal::{Journal, Trouble};
 use super::kept::Kept;
 use super::leaving::{Leave, Leaving};
 use super::link::{self, LinkError, LinkFactory, Links};
-use super::log_store::{OpenError, Reign};
+use super::log_store::{BEGIN_MAX, Ground, OpenError, Reign};
 use super::state_machine::{AppliedState, StateMachine};
 use super::types::{LogId, Raft, Runtime};
+use super::view::{MemberView, leader_of};
 use super::voting;
 use coordinator::cluster_state::{ClusterState, Rejected};
 use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
@@ -30,7 +34,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const HEARTBEAT_MILLIS: u64 = 50;
 const ELECTION_MILLIS: (u64, u64) = (200, 300);
 /// Several times the longest election.
-const UNHEARD_MILLIS_MAX: u64 = 2000;
+pub(super) const UNHEARD_MILLIS_MAX: u64 = 2000;
 const SNAPSHOT_AFTER_ENTRIES: u64 = 1000;
 const ENTRIES_KEPT: u64 = 500;
 const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
@@ -40,6 +44,9 @@ pub const AGREEMENT_MAX: Duration = Duration::from_secs(5);
 /// How long somebody else may take to vote in the place of a member that is to be removed; shorter than a command waits.
 const RELIEF_MAX: Duration = Duration::from_secs(4);
 const ASK_AGAIN: Duration = Duration::from_millis(25);
+/// So many faults of Raft itself, and it is not begun again: the next one would not be the last.
+const FAULTS_MAX: u32 = 3;
+const FAULTY: &str = "this node takes no part until it is started again; please report what its log says";
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -70,6 +77,8 @@ pub struct Member<L> {
     pub(super) leaving: Leaving,
     run: Arc<RwLock<Run>>,
     ended: Arc<Notify>,
+    /// In this life of the node.
+    disputed: Disputed,
 }
 
 /// How Raft is at the moment.
@@ -77,6 +86,8 @@ enum Run {
     Running {
         raft: Raft,
         trouble: Trouble,
+        ground: Ground,
+        acknowledged: Acknowledged,
         /// That it came back to. openraft restores a leader that starts again, but not what it knew to be committed.
         reign: Option<Reign>,
     },
@@ -84,19 +95,6 @@ enum Run {
     Away(String),
     /// Nothing will be tried.
     Quarantined(String),
-}
-
-/// For status and metrics.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MemberView {
-    pub leader: Option<NodeId>,
-    pub term: u64,
-    pub last_index: u64,
-    pub applied_index: u64,
-    pub voters: Vec<NodeId>,
-    pub learners: Vec<NodeId>,
-    /// What keeps this node from taking part, or from writing.
-    pub trouble: Option<String>,
 }
 
 impl<L: Links> Member<L> {
@@ -114,6 +112,7 @@ impl<L: Links> Member<L> {
             leaving: Leaving::default(),
             run: Arc::new(RwLock::new(Run::Away("it is starting".to_owned()))),
             ended: Arc::new(Notify::new()),
+            disputed: Disputed::default(),
         };
         member.begin(&open).await?;
         let supervised = Runtime::spawn(member.clone().supervise(open));
@@ -126,40 +125,63 @@ impl<L: Links> Member<L> {
         let kept = read
             .await
             .unwrap_or_else(|panic| Err(OpenError::Refused(panic.to_string())))?;
+        kept.check()?;
         self.applied.doubt(kept.revoked_keys());
         let journal = Journal::start(kept.disk)?;
         let trouble = journal.trouble().clone();
         let reign = kept.log.reign(self.id);
         let machine = StateMachine::start(self.applied.clone(), kept.snapshot, journal.clone());
-        let links = LinkFactory(self.links.clone());
-        let raft = Raft::new(
-            self.id.0,
-            Arc::new(config()),
-            links,
-            kept.log.store(journal, machine.kept()),
-            machine,
-        )
-        .await;
+        let acknowledged = Acknowledged::default();
+        let links = LinkFactory {
+            links: self.links.clone(),
+            acknowledged: acknowledged.clone(),
+        };
+        let log = kept.log.store(journal, machine.kept(), self.disputed.clone());
+        let ground = log.ground();
+        let raft = Raft::new(self.id.0, Arc::new(config()), links, log, machine);
+        // It would wait for ever for what it takes to be on its way.
+        let raft = timeout(BEGIN_MAX, raft).await.map_err(|_| OpenError::Stuck)?;
         let raft = raft.map_err(|error| OpenError::Refused(error.to_string()))?;
-        self.set(Run::Running { raft, trouble, reign });
+        self.set(Run::Running {
+            raft,
+            trouble,
+            ground,
+            acknowledged,
+            reign,
+        });
         Ok(())
     }
 
     async fn supervise(self, open: OpenDisk) {
+        let mut faults = 0;
         while let Ok(raft) = self.raft() {
             let voting = Runtime::spawn(voting::keep(self.clone()));
-            let reason = tokio::select! {
-                reason = end_of(&raft) => Some(reason),
+            let end = tokio::select! {
+                end = end_of(&raft) => Some(end),
+                () = self.disputed.raised() => Some(End::Disputed),
                 () = self.ended.notified() => None,
             };
             voting.abort();
-            let Some(reason) = reason else {
+            let Some(end) = end else {
                 let _ = raft.shutdown().await;
                 return;
             };
+            faults += u32::from(end == End::Fault);
+            let reason = end.to_string();
             tracing::error!(reason, "Raft ended on this node; its disk is read anew");
+            if faults == FAULTS_MAX {
+                self.set(Run::Quarantined(format!(
+                    "{reason}, for the {faults}th time: {FAULTY}"
+                )));
+                return;
+            }
             self.set(Run::Away(reason));
+            let _ = timeout(RESTART_AFTER, raft.shutdown()).await;
             drop(raft);
+            let open = match self.disputed.seen() {
+                Some(other) => marking(&open, other),
+                None => Arc::clone(&open),
+            };
             self.begin_again(&open).await;
         }
     }
@@ -199,6 +221,13 @@ impl<L: Links> Member<L> {
         }
     }
 
+    fn ground(&self) -> Option<Ground> {
+        match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running { ground, .. } => Some(ground.clone()),
+            Run::Away(_) | Run::Quarantined(_) => None,
+        }
+    }
+
     /// Makes this node a cluster of one. Does nothing where it has been one before.
     pub async fn found(&self) -> Result<(), CommitError> {
         let raft = self.raft()?;
@@ -215,6 +244,14 @@ impl<L: Links> Member<L> {
 
     /// What this member says to a message of another one.
     pub async fn answer(&self, request: RaftRequest) -> RaftAnswer {
+        if let RaftRequest::Append(append) = &request
+            && let Some(other) = self.ground().and_then(|ground| ground.disputed_by(append))
+        {
+            self.disputed.raise(other);
+        }
+        if self.disputed.seen().is_some() {
+            return RaftAnswer::Away(Box::new(away(End::Disputed.to_string())));
+        }
         match self.raft() {
             Ok(raft) => link::answer(&raft, request).await,
             Err(error) => RaftAnswer::Away(Box::new(away(error.to_string()))),
@@ -472,12 +509,19 @@ impl<L: Links> Member<L> {
 
     /// As of now.
     pub fn view(&self) -> MemberView {
-        let (raft, trouble) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
-            Run::Running { raft, trouble, .. } => (raft.clone(), trouble.words()),
+        let (raft, trouble, acknowledged) = match &*self.run.read().unwrap_or_else(PoisonError::into_inner) {
+            Run::Running {
+                raft,
+                trouble,
+                acknowledged,
+                ..
+            } => (raft.clone(), trouble.words(), acknowledged.clone()),
             Run::Away(reason) | Run::Quarantined(reason) => return MemberView::away(reason.clone()),
         };
         let metrics = raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
+        let forgotten = acknowledged.forgotten(|vote| *vote == metrics.vote && self.leads(&metrics));
+        let trouble = trouble.or(forgotten.map(|forgotten| forgotten.to_string()));
         MemberView {
             leader: leader_of(&metrics).filter(|leader| self.is_heard(*leader)),
             term: metrics.current_term,
@@ -519,45 +563,10 @@ fn missed(read: Option<LogId>, reign: Option<Reign>) -> u64 {
     same.map_or(0, |reign| reign.last_index)
 }
 
-/// A leader that its voters have not answered for a while, or not at all since it started again, leads nobody.
-fn leader_of(metrics: &RaftMetrics<u64, EmptyNode>) -> Option<NodeId> {
-    let is_alone = metrics.membership_config.voter_ids().count() == 1;
-    let is_stale = metrics
-        .millis_since_quorum_ack
-        .is_none_or(|millis| millis > UNHEARD_MILLIS_MAX);
-    match metrics.current_leader {
-        Some(leader) if leader == metrics.id && is_stale && !is_alone => None,
-        leader => leader.map(NodeId),
-    }
-}
-
-async fn end_of(raft: &Raft) -> String {
-    let mut metrics = raft.metrics();
-    let ended = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-    match ended.as_deref().map(|metrics| &metrics.running_state) {
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(())) | Err(_) => "it was dropped".to_owned(),
-    }
-}
-
 enum Asked<T> {
     Answered(T),
     Unreachable,
     Lost(String),
-}
-
-impl MemberView {
-    fn away(reason: String) -> MemberView {
-        MemberView {
-            leader: None,
-            term: 0,
-            last_index: 0,
-            applied_index: 0,
-            voters: Vec::new(),
-            learners: Vec::new(),
-            trouble: Some(reason),
-        }
-    }
 }
 
 fn config() -> Config {

@@ -34,7 +34,7 @@ pub fn page(state: &NodeState) -> String {
         ("raft_voters", "How many nodes vote.", view.voters.len() as f64),
         (
             "raft_in_trouble",
-            "1 while this node cannot write its log or takes no part.",
+            "1 while this node cannot write its log, takes no part, or leads a node that was set back.",
             f64::from(u8::from(view.trouble.is_some())),
         ),
     ];
@@ -82,8 +82,30 @@ static LINK_METRICS: [LinkMetric; 4] = [
     },
 ];
 
+/// Of several connections between the same two ends one is made: after a restart there may be one that was dialled and some
+/// that were accepted. The newest is the one in use, and says how long the way is.
+fn merged(links: &[LinkView]) -> Vec<LinkView> {
+    let mut merged: Vec<LinkView> = Vec::new();
+    for link in links {
+        let same = |known: &&mut LinkView| {
+            (known.node, known.class, known.address) == (link.node, link.class, link.address)
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => {
+                known.round_trip = link.round_trip;
+                known.sent_bytes += link.sent_bytes;
+                known.received_bytes += link.received_bytes;
+                known.lost_packets += link.lost_packets;
+            }
+            None => merged.push(link.clone()),
+        }
+    }
+    merged
+}
+
 fn links(links: &[LinkView]) -> String {
     let mut page = String::new();
+    let links = merged(links);
     // A family without samples is of no use to anybody.
     if links.is_empty() {
         return page;
@@ -95,7 +117,7 @@ fn links(links: &[LinkView]) -> String {
             "# HELP cluster_{name} {}\n# TYPE cluster_{name} {}\n",
             metric.help, metric.kind
         );
-        for link in links {
+        for link in &links {
             let (class, address) = (link.class.name(), link.address);
             let value = (metric.value)(link);
             let _ = writeln!(
@@ -106,4 +128,51 @@ fn links(links: &[LinkView]) -> String {
         }
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Class, Side};
+    use proto::NodeId;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    fn link(node: u64, side: Side, bytes: u64) -> LinkView {
+        LinkView {
+            node: NodeId(node),
+            class: Class::Control,
+            side,
+            address: "10.0.0.1:8001".parse().unwrap(),
+            round_trip: Duration::from_millis(bytes),
+            age: Duration::ZERO,
+            sent_bytes: bytes,
+            received_bytes: 2 * bytes,
+            lost_packets: 1,
+            sent_packets: 1,
+            packet_bytes: 1452,
+        }
+    }
+
+    #[test]
+    fn several_connections_to_one_node_are_one_series() {
+        let both = [
+            link(7, Side::Opener, 100),
+            link(7, Side::Acceptor, 20),
+            link(9, Side::Acceptor, 3),
+        ];
+        let page = links(&both);
+        let series = page.lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<&str> = series.map(|line| line.rsplit_once(' ').unwrap().0).collect();
+        assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "{page}");
+        let ends = "{node=\"7\",class=\"control\",address=\"10.0.0.1:8001\"}";
+        for line in [
+            format!("cluster_link_sent_bytes_total{ends} 120"),
+            format!("cluster_link_received_bytes_total{ends} 240"),
+            format!("cluster_link_lost_packets_total{ends} 2"),
+            format!("cluster_link_round_trip_seconds{ends} 0.02"),
+        ] {
+            assert!(page.contains(&line), "{line} in {page}");
+        }
+    }
 }

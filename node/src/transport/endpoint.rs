@@ -11,6 +11,7 @@ use super::reset_key::{RandomIds, ResetKey};
 use super::service::{Membership, Service};
 use super::{question, serve, socket, tls, tuning};
 use crate::clock;
+use crate::os::port;
 use crate::trust::{Bundle, Identity, PeerIdentity};
 use proto::NodeId;
 use proto::join::{JoinAnswer, Refused, RenewAnswer};
@@ -94,6 +95,13 @@ pub fn listen(address: SocketAddr) -> Result<UdpSocket, BindError> {
         address: address.to_string(),
         reason: error.to_string(),
     })
+}
+
+/// As [`listen`], of a port that may become free in a moment.
+pub async fn listen_soon(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bound = port::once_free(async || UdpSocket::bind(address)).await;
+    // Who still finds it taken says so.
+    bound.or_else(|_| listen(address))
 }
 
 /// Serves the port until [`Peers::close`]. Within a tokio runtime.

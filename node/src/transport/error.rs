@@ -65,11 +65,38 @@ pub enum JoinError {
     Broken { address: SocketAddr, reason: String },
 }
 
+/// A reason that several have is told once.
 fn listed(failures: &[(SocketAddr, String)]) -> String {
-    failures
-        .iter()
-        .map(|(address, reason)| format!("\n  {address}: {reason}"))
+    let mut told: Vec<(String, &str)> = Vec::new();
+    for (address, reason) in failures {
+        match told.iter_mut().find(|(_, known)| known == reason) {
+            Some((addresses, _)) => addresses.push_str(&format!(", {address}")),
+            None => told.push((address.to_string(), reason)),
+        }
+    }
+    let lines = told.iter();
+    lines
+        .map(|(addresses, reason)| format!("\n  {addresses}: {reason}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_several_addresses_have_is_told_once() {
+        let failure = |port, reason: &str| (SocketAddr::from(([10, 0, 0, 1], port)), reason.to_owned());
+        let failures = vec![
+            failure(1, "no answer"),
+            failure(2, "not here"),
+            failure(3, "no answer"),
+        ];
+        assert_eq!(
+            JoinError::NobodyAnswered(failures).to_string(),
+            "no node of the cluster could be asked:\n  10.0.0.1:1, 10.0.0.1:3: no answer\n  10.0.0.1:2: not here"
+        );
+    }
 }
 
 /// Why a connection is closed; the other side is told the number and the words.

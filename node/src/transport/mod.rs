@@ -25,7 +25,7 @@ mod serve;
 mod socket;
 mod tls;
 
-pub use endpoint::{Settings, bind, listen};
+pub use endpoint::{Settings, bind, listen, listen_soon};
 pub use error::{BindError, CloseCode, JoinError, LinkError, PeerError};
 pub use frames::{Frame, FrameReceiver, FrameSender};
 pub use join::join;

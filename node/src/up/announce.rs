@@ -93,6 +93,10 @@ pub fn entry_line(entry: &Entry) -> String {
         ),
         How::Joined => format!("cluster  joined as node {node} (QUIC {quic}), {members} node(s) now"),
         How::Returned => format!("cluster  node {node} of {members} (QUIC {quic})"),
+        How::ReturnedWithToken => format!(
+            "cluster  node {node} of {members} (QUIC {quic}); it is a member already, and the token was not used: if its \
+             cluster was recovered or restored elsewhere, let it join with an empty --data-dir"
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::config::high::CONNECTIONS_PER_ADDRESS_MAX;
 use crate::http::{Limits, MetricsAccess, SeatsMax, Transport};
-use crate::os::files;
+use crate::os::{files, port};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 const FILES_KEPT: u64 = 256;
 
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+    port::once_free(async || TcpListener::bind(address).await)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => {

@@ -137,6 +137,39 @@ async fn a_member_that_has_lost_its_log_joins_as_another_one() {
 }
 
 #[tokio::test]
+async fn a_member_has_no_use_for_another_token_and_says_so() {
+    let founder = Node::founded("letting").await;
+    let mut node = Node::off("settled");
+    let before = node.start(Some(&founder.token().await)).await.unwrap();
+    assert_eq!(node.running().how, How::Joined);
+    node.stop().await;
+    let token = founder.token().await;
+    assert_eq!(node.start(Some(&token)).await.unwrap(), before);
+    assert_eq!(node.running().how, How::ReturnedWithToken);
+    let another = Node::off("another").start(Some(&token)).await;
+    assert!(another.unwrap() > before, "it is still good");
+}
+
+#[tokio::test]
+async fn a_log_that_others_contradict_starts_nothing_until_a_token_repairs_it() {
+    let founder = Node::founded("right").await;
+    let mut node = Node::off("contradicted");
+    let before = node.start(Some(&founder.token().await)).await.unwrap();
+    node.stop().await;
+    let other = proto::raft::LogId {
+        term: 1_000,
+        leader: FOUNDER,
+        index: 1,
+    };
+    let mark = Change::Committed(wire::frame(Kind::RaftLogId, 0, &other));
+    Disk::open(&node.data_dir).unwrap().commit(&[mark]).unwrap();
+    let told = node.refused(None).await;
+    assert!(told.contains("was set back") && told.contains("--join"), "{told}");
+    let after = node.start(Some(&founder.token().await)).await.unwrap();
+    assert_eq!(founder.members(), [FOUNDER, after], "{before} is gone");
+}
+
+#[tokio::test]
 async fn a_repair_goes_on_after_a_token_that_was_refused() {
     let founder = Node::founded("repairing").await;
     let mut node = Node::off("repaired");

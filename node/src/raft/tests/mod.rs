@@ -20,6 +20,7 @@ mod network;
 mod partitions;
 mod quorum;
 mod restarts;
+mod set_back;
 mod snapshots;
 pub mod stoppable;
 mod stops;

@@ -138,3 +138,34 @@ async fn a_proposal_counts_once_however_often_it_is_made() {
     let state = cluster.state(FOUNDER);
     assert_eq!(state.tenants().filter(|tenant| tenant.name == "a").count(), 1);
 }
+
+/// What panicked once may do so again at the next message.
+#[tokio::test(start_paused = true)]
+async fn a_raft_that_panics_is_begun_again_and_not_for_ever() {
+    let mut cluster = Cluster::of(3, 6).await;
+    let leader = cluster.wait_for_leader().await;
+    let mut others = cluster.network.nodes();
+    others.retain(|node| *node != leader);
+    let victim = others[0];
+    let says = |cluster: &Cluster, words: &str| {
+        let trouble = cluster.member(victim).view().trouble;
+        trouble.is_some_and(|trouble| trouble.contains(words))
+    };
+    for _ in 0..2 {
+        panic_inside(&cluster, victim);
+        let told = || says(&cluster, "by a fault of its own");
+        cluster.until("it says what happened", told).await;
+        cluster.settle(3).await;
+    }
+    panic_inside(&cluster, victim);
+    let told = || says(&cluster, "until it is started again");
+    cluster.until("it is left alone", told).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(says(&cluster, "until it is started again"));
+    cluster.add_tenant(leader, "goes on").await.unwrap().unwrap();
+}
+
+fn panic_inside(cluster: &Cluster, node: NodeId) {
+    let raft = cluster.member(node).raft().unwrap();
+    raft.external_request(|_| panic!("a fault of a test"));
+}

@@ -3,6 +3,7 @@
 use super::drive::Drive;
 use crate::raft::AppliedState;
 use crate::raft::disk::{Change, Disk};
+use crate::raft::dispute::Disputed;
 use crate::raft::journal::Journal;
 use crate::raft::kept::Kept;
 use crate::raft::log_store::LogStore;
@@ -110,7 +111,9 @@ fn stores(disk: Disk) -> (Filled, StateMachine) {
     let machine = StateMachine::start(AppliedState::default(), kept.snapshot, journal.clone());
     let kept_now = watch::Sender::new(None);
     let filled = Filled {
-        store: kept.log.store(journal.clone(), kept_now.subscribe()),
+        store: kept
+            .log
+            .store(journal.clone(), kept_now.subscribe(), Disputed::default()),
         journal,
         kept: kept_now,
     };
