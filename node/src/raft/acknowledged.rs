@@ -62,15 +62,14 @@ impl Acknowledged {
             last,
             has_forgotten: false,
         });
-        match memory.vote == vote {
-            true => memory.last = memory.last.max(last),
-            false => {
-                *memory = Memory {
-                    vote,
-                    last,
-                    has_forgotten: false,
-                }
-            }
+        if memory.vote == vote {
+            memory.last = memory.last.max(last);
+        } else {
+            *memory = Memory {
+                vote,
+                last,
+                has_forgotten: false,
+            };
         }
     }
 
