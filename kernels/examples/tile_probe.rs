@@ -74,18 +74,19 @@ mod probe {
         println!("2 × 2 tiles of bf16: {:.0} GOP/s", operations / seconds / 1e9);
     }
 
+    /// The unit is configured, so the CPU has AVX-512 too; what is loaded and stored lies in the room.
     macro_rules! row {
         ($room:expr, $name:literal, $instruction:literal) => {
-            let alone = cycles(|| unsafe { vectors!($room, "", $instruction) });
-            let load = cycles(|| unsafe { vectors!($room, "tileloadd tmm4, [{a} + {line}]", $instruction) });
-            let store = cycles(|| unsafe {
+            let alone = cycles(|| vectors!($room, "", $instruction));
+            let load = cycles(|| vectors!($room, "tileloadd tmm4, [{a} + {line}]", $instruction));
+            let store = cycles(|| {
                 vectors!(
                     $room,
                     "tilestored [{a} + {line} + 1024], tmm0",
                     $instruction
                 )
             });
-            let product = cycles(|| unsafe { vectors!($room, "tdpbssd tmm0, tmm6, tmm7", $instruction) });
+            let product = cycles(|| vectors!($room, "tdpbssd tmm0, tmm6, tmm7", $instruction));
             println!(
                 "{:24}  {alone:5.0}  {load:16.0}  {store:12.0}  {product:14.0}",
                 $name
@@ -96,7 +97,8 @@ mod probe {
     /// Twelve registers in turn, four times.
     macro_rules! vectors {
         ($room:expr, $tile:literal, $instruction:literal) => {
-            asm!(
+            // SAFETY: `row!` says it.
+            unsafe { asm!(
                 "# {a} {line}",
                 $tile,
                 ".rept 4",
@@ -108,11 +110,10 @@ mod probe {
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
                 out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
                 options(nostack),
-            )
+            ) }
         };
     }
 
-    // SAFETY (of all rows): the unit is configured, so the CPU has AVX-512 too; what is loaded and stored lies in the room.
     fn beside(room: *mut u8) {
         row!(room, "vmulps zmm", "vmulps zmm\\n, zmm12, zmm13");
         row!(room, "vfmadd231ps zmm", "vfmadd231ps zmm\\n, zmm12, zmm13");
