@@ -1,6 +1,6 @@
 //! `cluster chat`.
 //!
-//! [`conversation`] is what is said and asked for, [`setting`] what may be asked for, [`command`] what a line that begins with `/` means, [`answer`] one
+//! [`conversation`] is what is said and asked for, [`mod@setting`] what may be asked for, [`command`] what a line that begins with `/` means, [`answer`] one
 //! answer on its way from the server to the screen, [`editor`] the line being typed, [`talk`] the loop over these.
 
 mod answer;
