@@ -272,8 +272,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let mut known = self.known_mut();
-        known.committed = committed;
+        self.known_mut().committed = committed;
         if let Some(committed) = committed {
             // It only saves work at the next start: what is committed stays so whether or not this is known.
             let bytes = wire::frame(Kind::RaftLogId, 0, &convert::log_id(&committed));
