@@ -16,6 +16,8 @@ pub mod tensor;
 
 pub use cpu::{Cpu, Level, Team};
 pub use format::{KvFormat, WeightFormat};
-pub use ops::{AttentionShape, Batch, InputPrecision, Ops, OpsError, RopePairing, RopeTable, SequenceRows};
+pub use ops::{
+    AttentionShape, Batch, HEAD_DIM_MAX, InputPrecision, Ops, OpsError, RopePairing, RopeTable, SequenceRows,
+};
 pub use packed::{Keeper, PackedBytes};
 pub use reference::Reference;

@@ -183,8 +183,13 @@ impl AttentionShape {
     }
 
     /// # Panics
-    /// When a query head has no KV head here.
+    /// When a query head has no KV head here, or heads are larger than [`HEAD_DIM_MAX`].
     pub(crate) fn assert_heads_fit(&self) {
+        assert!(
+            self.head_dim <= HEAD_DIM_MAX,
+            "heads of {} dimensions",
+            self.head_dim
+        );
         let groups = (self.first_head_in_group + self.heads).div_ceil(self.heads_per_kv);
         assert!(
             groups <= self.kv_heads,
@@ -193,6 +198,9 @@ impl AttentionShape {
         );
     }
 }
+
+/// Dimensions of a head, at most.
+pub const HEAD_DIM_MAX: usize = 512;
 
 /// Which rows of a step belong to which sequence.
 #[derive(Clone, PartialEq, Debug, Default)]

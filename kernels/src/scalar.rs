@@ -42,13 +42,19 @@ fn rounded_to_bf16(bits: u32) -> u32 {
 /// that count subnormal numbers as zero (AMX) then give the bits of those that do not.
 #[inline(always)]
 pub fn factor_bf16(value: f32) -> u16 {
+    (factor(value).to_bits() >> 16) as u16
+}
+
+/// The same as f32.
+#[inline(always)]
+pub fn factor(value: f32) -> f32 {
     let bits = value.to_bits();
     let counts = if bits & 0x7fff_ffff < FACTOR_MIN.to_bits() {
         0
     } else {
         u32::MAX
     };
-    (rounded_to_bf16(bits) & counts) as u16
+    f32::from_bits((rounded_to_bf16(bits) & counts) << 16)
 }
 
 /// 2⁻⁵⁰.
@@ -147,6 +153,7 @@ pub fn magnitude_max(x: &[f32]) -> f32 {
 }
 
 /// Adds 16 lanes pairwise: 0+8, 1+9, …; then 0+4, …; 0+2, 1+3; 0+1.
+#[inline(always)]
 pub fn add_lanes(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
         for i in 0..half {

@@ -276,6 +276,20 @@ fn a_model_is_understood() {
 }
 
 #[test]
+fn heads_that_no_kernel_has_room_for_are_refused() {
+    let tiny = TinyLlama {
+        head_dim: 544,
+        ..TinyLlama::default()
+    };
+    let error = ModelConfig::from_gguf(&Gguf::parse(&tiny.file()).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().contains("llama.attention.key_length"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("no more than 512"), "{error}");
+}
+
+#[test]
 fn a_tensor_without_a_place_is_refused() {
     let mut writer = GgufWriter::new(3);
     TinyLlama::default().write(&mut writer);

@@ -10,6 +10,8 @@ use crate::scalar;
 pub trait Lanes: Copy {
     /// Lanes per vector: 8 or 16.
     const COUNT: usize;
+    /// Vectors that the CPU's registers hold.
+    const REGISTERS: usize;
 
     /// # Safety
     /// The CPU must have the instructions of this implementation.
@@ -125,6 +127,7 @@ pub struct Pair<L>(L, L);
 
 impl<L: Lanes> Lanes for Pair<L> {
     const COUNT: usize = 2 * L::COUNT;
+    const REGISTERS: usize = L::REGISTERS / 2;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

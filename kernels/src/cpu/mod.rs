@@ -34,7 +34,7 @@ use crate::{
     AttentionShape, Batch, InputPrecision, KvFormat, Ops, OpsError, PackedBytes, RopeTable, WeightFormat,
 };
 use activations::Activations;
-use attention::{QUERIES_MAX, Unit};
+use attention::Unit;
 use matmul::Multiplier;
 use rope::Heads;
 use rounded::Rounded;
@@ -247,7 +247,7 @@ impl Ops for Cpu {
             (qkv.rows(), shape.heads * shape.head_dim),
             "heads of each row"
         );
-        self.agenda.plan(shape, batch);
+        self.agenda.plan(shape, batch, self.table.attend_at_a_time);
         let agenda = &self.agenda;
         let attend = match shape.kv {
             KvFormat::Bf16 => self.table.attend_bf16,
@@ -327,20 +327,31 @@ fn operations(shape: &AttentionShape, batch: &Batch) -> usize {
 struct Agenda {
     /// Units before each (sequence, KV head), and after the last.
     firsts: Vec<usize>,
+    /// Queries in a unit of each (sequence, KV head); the last has what is left.
+    at_a_time: Vec<usize>,
 }
 
 impl Agenda {
     /// # Panics
     /// When rows of sequences overlap or do not ascend.
-    fn plan(&mut self, shape: &AttentionShape, batch: &Batch) {
+    fn plan(
+        &mut self,
+        shape: &AttentionShape,
+        batch: &Batch,
+        at_a_time: fn(&AttentionShape, usize) -> usize,
+    ) {
         self.firsts.clear();
+        self.at_a_time.clear();
         let (mut units, mut row) = (0, 0);
         for sequence in &batch.sequences {
             assert!(sequence.first_row >= row, "rows of sequences overlap");
             row = sequence.first_row + sequence.rows;
             for kv_head in 0..shape.kv_heads {
                 self.firsts.push(units);
-                units += (sequence.rows * heads_of(shape, kv_head).len()).div_ceil(QUERIES_MAX);
+                let queries = sequence.rows * heads_of(shape, kv_head).len();
+                let at_a_time = at_a_time(shape, queries);
+                self.at_a_time.push(at_a_time);
+                units += queries.div_ceil(at_a_time);
             }
         }
         self.firsts.push(units);
@@ -354,8 +365,9 @@ impl Agenda {
         let owner = self.firsts.partition_point(|first| *first <= unit) - 1;
         let sequence = &batch.sequences[owner / shape.kv_heads];
         let heads = heads_of(shape, owner % shape.kv_heads);
-        let first = (unit - self.firsts[owner]) * QUERIES_MAX;
-        let queries = first..(first + QUERIES_MAX).min(sequence.rows * heads.len());
+        let at_a_time = self.at_a_time[owner];
+        let first = (unit - self.firsts[owner]) * at_a_time;
+        let queries = first..(first + at_a_time).min(sequence.rows * heads.len());
         Unit {
             sequence,
             kv_head: owner % shape.kv_heads,

@@ -1,10 +1,10 @@
 //! Pages of keys and values as the attention kernel reads them.
 
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, to_array};
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
-use crate::scalar::{activation_scale, f32_to_bf16, magnitude_max, to_int8};
+use crate::scalar::{BLOCK, activation_scale, factor_bf16, magnitude_max, to_int8};
 use crate::{AttentionShape, KvFormat, OpsError};
 
 /// Positions whose keys are interleaved, one per vector lane.
@@ -34,6 +34,18 @@ pub trait Form {
     /// # Safety
     /// As [`Lanes::load`], of words.
     unsafe fn load<L: Lanes>(from: *const u32, index: usize) -> L;
+
+    /// Elements `index` (even) and `index + 1` of 16 words, in bf16.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load), by 16 lanes.
+    unsafe fn pairs<L: Lanes>(from: *const u32, index: usize) -> [u32; TOKENS];
+
+    /// 32 dimensions of 16 keys, in bf16: where they are, or in `room`.
+    ///
+    /// # Safety
+    /// As [`pairs`](Self::pairs), of all words of the dimensions; there is room.
+    unsafe fn key_pairs<L: Lanes>(from: *const u32, room: *mut [u32; BLOCK / 2 * TOKENS]) -> *const u32;
 }
 
 pub struct Bf16;
@@ -53,6 +65,17 @@ impl Form for Bf16 {
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn pairs<L: Lanes>(from: *const u32, _index: usize) -> [u32; TOKENS] {
+        // SAFETY: passed on to the caller.
+        unsafe { from.cast::<[u32; TOKENS]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn key_pairs<L: Lanes>(from: *const u32, _room: *mut [u32; BLOCK / 2 * TOKENS]) -> *const u32 {
+        from
+    }
 }
 
 impl Form for Int8 {
@@ -63,6 +86,32 @@ impl Form for Int8 {
     unsafe fn load<L: Lanes>(from: *const u32, index: usize) -> L {
         // SAFETY: passed on to the caller.
         unsafe { L::load_int8(from, index) }
+    }
+
+    /// What has eight bits is in bf16 what it is.
+    #[inline(always)]
+    unsafe fn pairs<L: Lanes>(from: *const u32, index: usize) -> [u32; TOKENS] {
+        // SAFETY: passed on to the caller.
+        let (low, high) = unsafe { (Self::load::<L>(from, index), Self::load::<L>(from, index + 1)) };
+        let (low, high) = (to_array(low), to_array(high));
+        let mut words = [0; TOKENS];
+        for (word, (low, high)) in words.iter_mut().zip(low.into_iter().zip(high)) {
+            *word = low.to_bits() >> 16 | high.to_bits();
+        }
+        words
+    }
+
+    #[inline(always)]
+    unsafe fn key_pairs<L: Lanes>(from: *const u32, room: *mut [u32; BLOCK / 2 * TOKENS]) -> *const u32 {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let rows = (*room).as_chunks_mut::<TOKENS>().0;
+            for (pair, row) in rows.iter_mut().enumerate() {
+                let (word, index) = (2 * pair / Self::PER_WORD, 2 * pair % Self::PER_WORD);
+                *row = Self::pairs::<L>(from.add(word * TOKENS), index);
+            }
+        }
+        room.cast()
     }
 }
 
@@ -216,8 +265,8 @@ impl Writer<'_> {
         unsafe {
             match self.shape.format {
                 KvFormat::Bf16 => {
-                    self.put_key::<{ Bf16::PER_WORD }>(at, lane, k, |k| u32::from(f32_to_bf16(k)));
-                    self.put_value::<{ Bf16::PER_WORD }>(at, lane, v, |v| u32::from(f32_to_bf16(v)));
+                    self.put_key::<{ Bf16::PER_WORD }>(at, lane, k, |k| u32::from(factor_bf16(k)));
+                    self.put_value::<{ Bf16::PER_WORD }>(at, lane, v, |v| u32::from(factor_bf16(v)));
                 }
                 KvFormat::Int8 => {
                     let (scale, inverse) = activation_scale(magnitude_max(k));

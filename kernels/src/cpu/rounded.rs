@@ -4,7 +4,7 @@ use crate::OpsError;
 use crate::cpu::activations::TILE;
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
-use crate::scalar::{BLOCK, bf16_to_f32, factor_bf16};
+use crate::scalar::{BLOCK, factor, factor_bf16};
 
 /// Pairs of inputs per block.
 pub const PAIRS: usize = BLOCK / 2;
@@ -104,7 +104,7 @@ pub unsafe fn round_row_wide(writer: &Writer<'_>, row: usize, x: &[f32]) {
     // SAFETY: a row's words are its own, and the caller promises to be alone with it.
     let words = unsafe { writer.words.part(row * inputs, inputs) };
     for (word, x) in words.iter_mut().zip(x) {
-        *word = bf16_to_f32(factor_bf16(*x)).to_bits();
+        *word = factor(*x).to_bits();
     }
     words[x.len()..].fill(0);
 }
@@ -132,8 +132,12 @@ pub unsafe fn round_row_tiled(writer: &Writer<'_>, row: usize, x: &[f32]) {
 
 /// The even inputs are the low halves.
 #[inline(always)]
-fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
-    let halves = x.map(factor_bf16);
+pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
+    // A loop, which becomes vectors of the caller's level, as a closure given away does not.
+    let mut halves = [0; BLOCK];
+    for (half, x) in halves.iter_mut().zip(x) {
+        *half = factor_bf16(*x);
+    }
     for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks::<2>().0) {
         *word = u32::from(*low) | u32::from(*high) << 16;
     }

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::RopeTable;
 use crate::cpu::activations::{Writer, quantise_row};
 use crate::cpu::attention::{self, Unit};
 use crate::cpu::isa;
@@ -12,6 +11,7 @@ use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled}
 use crate::cpu::rope::Heads;
 use crate::cpu::rounded::{self, round_row_tiled, round_row_wide};
 use crate::cpu::{act, norm, pages, rope};
+use crate::{AttentionShape, RopeTable};
 
 type Quantised = unsafe fn(&quantised::Task<'_>, Range<usize>, Range<usize>);
 type Attend = unsafe fn(&attention::Task<'_>, &Unit<'_>);
@@ -33,6 +33,8 @@ pub struct Table {
     pub pair_panel_rows: fn(usize) -> usize,
     pub rms_norm_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub rope_row: unsafe fn(&RopeTable, usize, &mut [f32], Heads),
+    /// How many queries they take at a time, of so many that share keys.
+    pub attend_at_a_time: fn(&AttentionShape, usize) -> usize,
     pub attend_bf16: Attend,
     pub attend_int8: Attend,
     pub silu_mul_row: unsafe fn(&[f32], &mut [f32]),
@@ -84,6 +86,7 @@ macro_rules! kernels {
                 pair_panel_rows: panel_rows,
                 rms_norm_row,
                 rope_row,
+                attend_at_a_time: |_, _| attention::vectors::QUERIES_MAX,
                 attend_bf16,
                 attend_int8,
                 silu_mul_row,
@@ -109,9 +112,9 @@ macro_rules! kernels {
                     = norm::rms_norm_row::<$lanes>;
                 rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
                 attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
-                    = attention::attend::<$lanes, pages::Bf16, $tiles, $vectors>;
+                    = attention::vectors::attend::<$lanes, pages::Bf16, $tiles, $vectors>;
                 attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
-                    = attention::attend::<$lanes, pages::Int8, $tiles, $vectors>;
+                    = attention::vectors::attend::<$lanes, pages::Int8, $tiles, $vectors>;
                 silu_mul_row(x: &[f32], out: &mut [f32]) = act::silu_mul_row::<$lanes>;
                 add(x: &mut [f32], y: &[f32]) = act::add;
             }
@@ -141,7 +144,7 @@ kernels! {
 #[cfg(target_arch = "x86_64")]
 kernels! {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-    avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, pairs 4, tiles 2, vectors 4
+    avx512: lanes isa::avx512::Zmm, narrow isa::avx512::Zmm, dots avx512, rows 8, pairs 4, tiles 2, vectors 2
 }
 
 /// Block products of its own, everything else from AVX-512.
@@ -183,6 +186,9 @@ mod amx {
         multiply_q4_1,
         multiply_bf16,
         pair_panel_rows: |_| pair_tiles::SLAB_ROWS,
+        attend_at_a_time: attention::tiles::at_a_time,
+        attend_bf16,
+        attend_int8,
         ..avx512vnni::TABLE
     };
 
@@ -196,5 +202,33 @@ mod amx {
         round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_tiled;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = pair_tiles::multiply::<AmxPairs>;
+        attend_tiles_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
+            = attention::tiles::attend::<AmxPairs, pages::Bf16>;
+        attend_tiles_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
+            = attention::tiles::attend::<AmxPairs, pages::Int8>;
+    }
+
+    /// # Safety
+    /// As of its parts.
+    unsafe fn attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match attention::tiles::pay(task.shape, unit.queries.len()) {
+                true => attend_tiles_bf16(task, unit),
+                false => (avx512vnni::TABLE.attend_bf16)(task, unit),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As of its parts.
+    unsafe fn attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match attention::tiles::pay(task.shape, unit.queries.len()) {
+                true => attend_tiles_int8(task, unit),
+                false => (avx512vnni::TABLE.attend_int8)(task, unit),
+            }
+        }
     }
 }

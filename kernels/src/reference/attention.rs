@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
-use crate::scalar::{activation_scale, add_lanes, bf16_to_f32, exp, f32_to_bf16, magnitude_max};
+use crate::scalar::{BLOCK, activation_scale, add_lanes, exp, factor, magnitude_max};
 use crate::tensor::Tensor;
 use crate::{AttentionShape, Batch, KvFormat, OpsError};
 
@@ -39,23 +39,38 @@ pub fn attention(shape: &AttentionShape, batch: &Batch, qkv: &Tensor, pages: &Pa
 fn attend(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, positions: usize) -> Vec<f32> {
     let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
     let mut acc = vec![0.0f32; shape.head_dim];
+    let q: Vec<f32> = q.iter().copied().map(factor).collect();
     for step in (0..positions).step_by(STEP) {
         let step = step..positions.min(step + STEP);
-        let s: Vec<f32> = step.clone().map(|t| shape.scale * keys.dot(t, q)).collect();
+        let s: Vec<f32> = step.clone().map(|t| shape.scale * keys.dot(t, &q)).collect();
         let m_next = s.iter().fold(m, |m, s| if *s > m { *s } else { m });
         let corr = exp(m - m_next);
         let w: Vec<f32> = s.iter().map(|s| exp(s - m_next)).collect();
         l = l.mul_add(corr, sum(&w));
-        acc.iter_mut().for_each(|acc| *acc *= corr);
-        for (t, w) in step.zip(w) {
-            let (v, scale) = keys.value(t);
-            acc.iter_mut()
-                .zip(v)
-                .for_each(|(acc, v)| *acc = (w * scale).mul_add(*v, *acc));
+        let weights: Vec<_> = step
+            .clone()
+            .zip(w)
+            .map(|(t, w)| factor(w * keys.value(t).1))
+            .collect();
+        for (d, acc) in acc.iter_mut().enumerate() {
+            let values = step.clone().map(|t| keys.value(t).0[d]);
+            *acc = acc.mul_add(corr, dot(&weights, values));
         }
         m = m_next;
     }
     acc.iter().map(|acc| acc / l).collect()
+}
+
+/// As products with bf16 weights add (decision 0015): in blocks of 32 the even ones and the odd ones, and then both.
+fn dot(x: &[f32], y: impl Iterator<Item = f32>) -> f32 {
+    let products: Vec<(f32, f32)> = x.iter().copied().zip(y).collect();
+    products.chunks(BLOCK).fold(0.0, |acc, block| {
+        let of = |parity: usize| {
+            let every_other = block.iter().skip(parity).step_by(2);
+            every_other.fold(0.0f32, |sum, (x, y)| x.mul_add(*y, sum))
+        };
+        acc + (of(0) + of(1))
+    })
 }
 
 fn sum(w: &[f32]) -> f32 {
@@ -77,7 +92,7 @@ struct Keys<'a> {
 impl<'a> Keys<'a> {
     fn dot(&self, position: usize, q: &[f32]) -> f32 {
         let (k, scale) = self.pages.k.head(self.at(position));
-        q.iter().zip(k).fold(0.0, |acc, (q, k)| q.mul_add(*k, acc)) * scale
+        dot(q, k.iter().copied()) * scale
     }
 
     fn value(&self, position: usize) -> (&'a [f32], f32) {
@@ -186,7 +201,7 @@ impl Heads {
                 self.scales[at] = 1.0;
                 stored
                     .zip(values)
-                    .for_each(|(stored, value)| *stored = bf16_to_f32(f32_to_bf16(*value)));
+                    .for_each(|(stored, value)| *stored = factor(*value));
             }
             KvFormat::Int8 => {
                 let (scale, inverse) = activation_scale(magnitude_max(values));

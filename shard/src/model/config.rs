@@ -1,6 +1,6 @@
 use crate::gguf::{Gguf, GgufError, Tensor};
 use crate::stage::{Output, Stage};
-use kernels::KvFormat;
+use kernels::{HEAD_DIM_MAX, KvFormat};
 
 /// What a decoder has to know of a model, besides its weights.
 #[derive(Clone, PartialEq, Debug)]
@@ -169,6 +169,12 @@ fn read(gguf: &Gguf<'_>) -> Result<ModelConfig, ConfigError> {
         "llama.attention.head_count",
         heads,
         "no more than the embedding's length",
+    )?;
+    expect(
+        head_dim <= HEAD_DIM_MAX,
+        "llama.attention.key_length",
+        head_dim,
+        "no more than 512",
     )?;
     let value_dim = optional_size(gguf, "llama.attention.value_length")?.unwrap_or(head_dim);
     expect(

@@ -36,6 +36,7 @@ fn hidden(mut from: *const u32) -> *const u32 {
 
 impl Lanes for Ymm {
     const COUNT: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

@@ -19,6 +19,7 @@ fn mask(count: usize) -> __mmask16 {
 
 impl Lanes for Zmm {
     const COUNT: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {

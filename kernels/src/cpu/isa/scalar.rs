@@ -17,6 +17,7 @@ impl Scalar {
 // Never inlined: calls keep the kernels small here, where nothing is fast anyway.
 impl Lanes for Scalar {
     const COUNT: usize = 16;
+    const REGISTERS: usize = 1;
 
     #[inline(never)]
     unsafe fn splat(value: f32) -> Self {

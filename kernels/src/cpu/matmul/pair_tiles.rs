@@ -247,18 +247,13 @@ unsafe fn for_each_vector<U: PairUnit>(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod loops {
     use super::*;
-    use crate::WeightFormat;
     use crate::cpu::isa::scalar::Scalar;
-    use crate::cpu::matmul::{Out, pairs};
-    use crate::cpu::rounded::{Rounded, round_row_tiled, round_row_wide};
-    use crate::cpu::weights::Weights;
     use crate::scalar::bf16_to_f32;
-    use crate::tensor::Tensor;
 
     /// A unit in plain loops.
-    struct Loops {
+    pub struct Loops {
         rows: usize,
         sums: PlaceSums,
     }
@@ -322,6 +317,18 @@ mod tests {
             }
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::loops::Loops;
+    use super::*;
+    use crate::WeightFormat;
+    use crate::cpu::isa::scalar::Scalar;
+    use crate::cpu::matmul::{Out, pairs};
+    use crate::cpu::rounded::{Rounded, round_row_tiled, round_row_wide};
+    use crate::cpu::weights::Weights;
+    use crate::tensor::Tensor;
 
     type Kernel = unsafe fn(&Task<'_>, Range<usize>, Range<usize>);
     type Round = unsafe fn(&crate::cpu::rounded::Writer<'_>, usize, &[f32]);

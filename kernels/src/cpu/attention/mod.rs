@@ -1,0 +1,215 @@
+//! Attention over paged keys and values. The exact arithmetic is in [`crate::reference`].
+//!
+//! A unit of work are queries (pairs of row and head) that share a sequence and a KV head, so that each key and value is read
+//! once for all of them: few at a time by [`vectors`], many by [`tiles`] where there is a unit for them. Both give the same
+//! bits.
+
+pub mod tiles;
+pub mod vectors;
+
+use std::ops::Range;
+
+use crate::AttentionShape;
+use crate::cpu::lanes::{Lanes, exp, greatest, sum};
+use crate::cpu::pages::{Pages, TOKENS, TileAt};
+use crate::cpu::shared::Shared;
+use crate::ops::SequenceRows;
+use crate::reference::STEP;
+use crate::scalar::BLOCK;
+use crate::tensor::Tensor;
+
+/// The operands of one call.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub shape: &'a AttentionShape,
+    pub qkv: &'a Tensor,
+    pub pages: &'a Pages,
+    /// `(rows, heads · head_dim)`
+    pub out: Shared<'a, f32>,
+}
+
+/// Queries that share keys.
+#[derive(Clone)]
+pub struct Unit<'a> {
+    pub sequence: &'a SequenceRows,
+    pub kv_head: usize,
+    /// The query heads of `kv_head`.
+    pub heads: Range<usize>,
+    /// Among the sequence's rows times `heads`, row by row.
+    pub queries: Range<usize>,
+}
+
+/// What is known of each query of a unit before it is computed.
+#[derive(Clone, Copy)]
+struct Query {
+    /// That it sees, from 0.
+    positions: usize,
+    /// Where it is in `qkv`.
+    row: usize,
+    column: usize,
+    /// Its place in the output.
+    place: usize,
+}
+
+impl Query {
+    const NONE: Query = Query {
+        positions: 0,
+        row: 0,
+        column: 0,
+        place: 0,
+    };
+
+    #[inline(always)]
+    fn new(task: &Task<'_>, unit: &Unit<'_>, index: usize) -> Query {
+        let index = unit.queries.start + index;
+        let (row, head) = (
+            index / unit.heads.len(),
+            unit.heads.start + index % unit.heads.len(),
+        );
+        let AttentionShape { heads, head_dim, .. } = *task.shape;
+        Query {
+            positions: unit.sequence.start + row + 1,
+            row: unit.sequence.first_row + row,
+            column: head * head_dim,
+            place: ((unit.sequence.first_row + row) * heads + head) * head_dim,
+        }
+    }
+
+    #[inline(always)]
+    fn numbers<'a>(self, task: &Task<'a>) -> &'a [f32] {
+        &task.qkv.row(self.row)[self.column..][..task.shape.head_dim]
+    }
+
+    /// How many of the positions from `first` on it sees in one step.
+    #[inline(always)]
+    fn seen(self, first: usize) -> usize {
+        self.positions.saturating_sub(first).min(STEP)
+    }
+
+    /// # Safety
+    /// No two of one query may be in use at a time.
+    #[inline(always)]
+    unsafe fn sums<'a>(self, task: &Task<'a>) -> &'a mut [f32] {
+        // SAFETY: passed on to the caller.
+        unsafe { task.out.part(self.place, task.shape.head_dim) }
+    }
+}
+
+/// How far a query's softmax has come.
+#[derive(Clone, Copy)]
+struct Softmax {
+    m: f32,
+    l: f32,
+    /// What the sums are multiplied with in this step.
+    corr: f32,
+}
+
+impl Softmax {
+    const NOTHING: Softmax = Softmax {
+        m: f32::NEG_INFINITY,
+        l: 0.0,
+        corr: 0.0,
+    };
+
+    /// Turns the scores of a step, of which the first `seen` count, into weights; all others become 0.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], scale: f32) {
+        let (tiles, unseen) = scores.split_at_mut(seen.next_multiple_of(TOKENS));
+        let tiles = tiles.as_chunks_mut::<TOKENS>().0;
+        unseen.fill(0.0);
+        // SAFETY: the caller promises the instructions; a tile has 16 values.
+        unsafe {
+            let mut most = L::splat(self.m);
+            for (i, tile) in tiles.iter_mut().enumerate() {
+                let scores = L::load(tile.as_ptr()).mul(L::splat(scale));
+                let scores = scores.first((seen - i * TOKENS).min(TOKENS), L::splat(f32::NEG_INFINITY));
+                scores.store(tile.as_mut_ptr());
+                most = scores.max(most);
+            }
+            let m = greatest(most);
+            let mut total = L::splat(0.0);
+            for tile in tiles {
+                let weights = exp(L::load(tile.as_ptr()).sub(L::splat(m)));
+                weights.store(tile.as_mut_ptr());
+                total = total.add(weights);
+            }
+            self.corr = crate::scalar::exp(self.m - m);
+            self.l = self.l.mul_add(self.corr, sum(total));
+            self.m = m;
+        }
+    }
+}
+
+/// The keys and values of one step.
+struct Keys<'a, 'b> {
+    task: &'a Task<'b>,
+    unit: &'a Unit<'a>,
+    first: usize,
+    /// Positions that any query sees; at most [`STEP`].
+    count: usize,
+}
+
+impl<'a, 'b> Keys<'a, 'b> {
+    /// Step by step.
+    #[inline(always)]
+    fn steps(task: &'a Task<'b>, unit: &'a Unit<'a>) -> impl Iterator<Item = Keys<'a, 'b>> {
+        // Later rows see more.
+        let positions = Query::new(task, unit, unit.queries.len() - 1).positions;
+        (0..positions).step_by(STEP).map(move |first| Keys {
+            task,
+            unit,
+            first,
+            count: (positions - first).min(STEP),
+        })
+    }
+
+    /// Tiles of 16 positions.
+    #[inline(always)]
+    fn tiles(&self) -> usize {
+        self.count.div_ceil(TOKENS)
+    }
+
+    /// The `tile`-th 16 keys.
+    #[inline(always)]
+    fn keys(&self, tile: usize) -> &[u32] {
+        let pages = self.task.pages;
+        &pages.k[self.at(tile).k..][..pages.shape.k_tile()]
+    }
+
+    /// The `tile`-th 16 values.
+    #[inline(always)]
+    fn values(&self, tile: usize) -> &[u32] {
+        let pages = self.task.pages;
+        &pages.v[self.at(tile).v..][..pages.shape.v_tile()]
+    }
+
+    /// Multiplies the `tile`-th 16 numbers with the scales of their keys or values.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(&self, tile: usize, scales: &[f32], numbers: &mut [f32; TOKENS]) {
+        let scales: &[f32] = &scales[self.at(tile).scales..][..TOKENS];
+        // SAFETY: the caller promises the instructions; both have 16 numbers.
+        unsafe {
+            let scaled = L::load(numbers.as_ptr()).mul(L::load(scales.as_ptr()));
+            scaled.store(numbers.as_mut_ptr());
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, tile: usize) -> TileAt {
+        let (sequence, kv_head) = (self.unit.sequence, self.unit.kv_head);
+        let position = self.first + tile * TOKENS;
+        self.task.pages.shape.tile(sequence, position, kv_head)
+    }
+}
+
+/// Tiles of positions whose values are added up before they are added to others, as with the dimensions of a key.
+const TILES_PER_BLOCK: usize = BLOCK / TOKENS;
+
+/// Blocks of a step.
+const BLOCKS: usize = STEP / BLOCK;

@@ -1,0 +1,363 @@
+//! Attention of many queries on a unit that multiplies tiles of bf16: the same numbers in the same order as by vectors.
+
+use std::mem::MaybeUninit;
+
+use super::{BLOCKS, Keys, Query, Softmax, TILES_PER_BLOCK, Task, Unit, vectors};
+use crate::cpu::activations::TILE;
+use crate::cpu::lanes::Lanes;
+use crate::cpu::matmul::pair_tiles::{PairUnit, PlaceSums};
+use crate::cpu::pages::{Form, TOKENS};
+use crate::cpu::rounded::{PAIRS, round_pairs};
+use crate::ops::HEAD_DIM_MAX;
+use crate::reference::STEP;
+use crate::scalar::BLOCK;
+use crate::{AttentionShape, KvFormat};
+
+/// Two tiles of them go past the same keys.
+pub const QUERIES_MAX: usize = 2 * TILE;
+
+/// 32 inputs of 16 rows, or of 16 outputs: words of two.
+type Block = [u32; PAIRS * TILE];
+
+/// How many of so many queries go together.
+pub fn at_a_time(shape: &AttentionShape, queries: usize) -> usize {
+    match pay(shape, queries) {
+        true => QUERIES_MAX,
+        false => vectors::QUERIES_MAX,
+    }
+}
+
+/// Whether so many queries are computed faster than by vectors: of heads that come in whole blocks, as tiles do. Numbers of 8 bits
+/// have to be spread first, which few queries do not pay for.
+pub fn pay(shape: &AttentionShape, queries: usize) -> bool {
+    let least = match shape.kv {
+        KvFormat::Bf16 => 2,
+        KvFormat::Int8 => vectors::QUERIES_MAX + 1,
+    };
+    queries >= least && shape.head_dim.is_multiple_of(BLOCK)
+}
+
+/// Computes one unit of up to [`QUERIES_MAX`] queries.
+///
+/// # Safety
+/// As [`vectors::attend`], of heads in whole blocks; and the CPU must have the unit `U`, which this thread does not hold.
+#[inline(always)]
+pub unsafe fn attend<U: PairUnit, F: Form>(task: &Task<'_>, unit: &Unit<'_>) {
+    let queries = unit.queries.len();
+    assert!(queries <= QUERIES_MAX && task.shape.head_dim.is_multiple_of(BLOCK));
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut tiles = U::take(queries.min(TILE));
+        match queries.div_ceil(TILE) {
+            1 => attend_tiles::<U, F, 1>(&mut tiles, task, unit),
+            _ => attend_tiles::<U, F, 2>(&mut tiles, task, unit),
+        }
+    }
+}
+
+/// What a unit's queries need room for. Of a second tile that is not full the other rows are zeros.
+struct Room {
+    /// `[tile][block][row][pair]`
+    queries: [[Block; HEAD_DIM_MAX / BLOCK]; 2],
+    /// Of two tiles of positions each.
+    scores: [PlaceSums; BLOCKS],
+    /// `[tile][block][row][pair]`
+    weights: [[Block; BLOCKS]; 2],
+    /// `[block][vector]` of two vectors of a value: `[pair][dimension]`
+    values: [[Block; 2]; BLOCKS],
+    /// Two tiles: `[pair][position]`
+    keys: [Block; 2],
+    sums: PlaceSums,
+}
+
+#[inline(always)]
+unsafe fn attend_tiles<U: PairUnit, F: Form, const TILES: usize>(
+    tiles: &mut U,
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+) {
+    // What is read of it was written before.
+    let mut room = MaybeUninit::<Room>::uninit();
+    let room = room.as_mut_ptr();
+    let mut softmax = [Softmax::NOTHING; QUERIES_MAX];
+    let mut queries = [Query::NONE; QUERIES_MAX];
+    let queries = &mut queries[..unit.queries.len()];
+    for (index, query) in queries.iter_mut().enumerate() {
+        *query = Query::new(task, unit, index);
+    }
+    // SAFETY: passed on to the caller; these queries are this thread's alone.
+    unsafe {
+        if TILES == 2 {
+            (&raw mut (*room).queries[1]).write_bytes(0, 1);
+            (&raw mut (*room).weights[1]).write_bytes(0, 1);
+        }
+        round_queries(task, queries, &raw mut (*room).queries);
+        for query in queries.iter() {
+            query.sums(task).fill(0.0);
+        }
+        for keys in Keys::steps(task, unit) {
+            keys.score_blocks::<U, F, TILES>(tiles, room);
+            for (row, query) in queries.iter().enumerate() {
+                keys.weigh_row::<U, F>(row, query.seen(keys.first), &mut softmax[row], room);
+            }
+            keys.add_values::<U, F, TILES>(tiles, queries, &softmax, room);
+        }
+        for (query, softmax) in queries.iter().zip(&softmax) {
+            query.sums(task).iter_mut().for_each(|sum| *sum /= softmax.l);
+        }
+    }
+}
+
+/// # Safety
+/// There is room.
+#[inline(always)]
+unsafe fn round_queries(task: &Task<'_>, queries: &[Query], room: *mut [[Block; HEAD_DIM_MAX / BLOCK]; 2]) {
+    for (row, query) in queries.iter().enumerate() {
+        for (block, numbers) in query.numbers(task).as_chunks::<BLOCK>().0.iter().enumerate() {
+            // SAFETY: the caller's promise; a head has at most `HEAD_DIM_MAX` dimensions.
+            let block = unsafe { &mut (*room)[row / TILE][block] };
+            round_pairs(numbers, &mut block.as_chunks_mut::<PAIRS>().0[row % TILE]);
+        }
+    }
+}
+
+impl Keys<'_, '_> {
+    /// `q · k` of every position, two tiles of positions at a time.
+    ///
+    /// # Safety
+    /// This thread holds the unit; the room has the queries.
+    #[inline(always)]
+    unsafe fn score_blocks<U: PairUnit, F: Form, const TILES: usize>(&self, tiles: &mut U, room: *mut Room) {
+        for pair in 0..self.tiles().div_ceil(TILES_PER_BLOCK) {
+            let first = pair * TILES_PER_BLOCK;
+            // One without a neighbour is its own.
+            let second = (first + 1).min(self.tiles() - 1);
+            let keys = [self.keys(first).as_ptr(), self.keys(second).as_ptr()];
+            // SAFETY: the caller's promise; a tile of keys has all blocks of a head.
+            unsafe {
+                tiles.clear();
+                for block in 0..self.task.shape.head_dim / BLOCK {
+                    let x: [*const u32; TILES] =
+                        std::array::from_fn(|tile| (&raw const (*room).queries[tile][block]).cast());
+                    // Without closures: what they are given to has not the instructions.
+                    let first = keys[0].add(block * BLOCK / F::PER_WORD * TOKENS);
+                    let second = keys[1].add(block * BLOCK / F::PER_WORD * TOKENS);
+                    let keys = [
+                        F::key_pairs::<U::Lanes>(first, &raw mut (*room).keys[0]),
+                        F::key_pairs::<U::Lanes>(second, &raw mut (*room).keys[1]),
+                    ];
+                    tiles.multiply::<TILES>(x, keys);
+                }
+                tiles.store::<TILES>(&raw mut (*room).scores[pair]);
+            }
+        }
+    }
+
+    /// Makes weights in bf16 of a query's scores.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `U`; the room has the scores.
+    #[inline(always)]
+    unsafe fn weigh_row<U: PairUnit, F: Form>(
+        &self,
+        row: usize,
+        seen: usize,
+        softmax: &mut Softmax,
+        room: *mut Room,
+    ) {
+        let (tile, row) = (row / TILE, row % TILE);
+        let mut weights = [0.0; STEP];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
+            for (place, scores) in of_tiles[..self.tiles()].iter_mut().enumerate() {
+                *scores = (*room).scores[place / 2][tile][place % 2].0[row];
+                if F::SCALED {
+                    self.scale::<U::Lanes>(place, &self.task.pages.k_scales, scores);
+                }
+            }
+            softmax.weigh::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
+            if F::SCALED {
+                let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
+                for (place, weights) in of_tiles[..self.tiles()].iter_mut().enumerate() {
+                    self.scale::<U::Lanes>(place, &self.task.pages.v_scales, weights);
+                }
+            }
+            let blocks = weights.as_chunks::<BLOCK>().0;
+            for (block, weights) in blocks[..self.tiles().div_ceil(TILES_PER_BLOCK)]
+                .iter()
+                .enumerate()
+            {
+                let words = &mut (*room).weights[tile][block].as_chunks_mut::<PAIRS>().0[row];
+                round_pairs(weights, words);
+            }
+        }
+    }
+
+    /// Adds the weighted values to each query's sums, 32 dimensions at a time.
+    ///
+    /// # Safety
+    /// This thread holds the unit; the room has the weights.
+    #[inline(always)]
+    unsafe fn add_values<U: PairUnit, F: Form, const TILES: usize>(
+        &self,
+        tiles: &mut U,
+        queries: &[Query],
+        softmax: &[Softmax; QUERIES_MAX],
+        room: *mut Room,
+    ) {
+        let blocks = self.tiles().div_ceil(TILES_PER_BLOCK);
+        for first in (0..self.task.shape.head_dim).step_by(2 * TILE) {
+            // SAFETY: the caller's promise; blocks are within the step, dimensions within the head.
+            unsafe {
+                for block in 0..blocks {
+                    self.take_values::<U::Lanes, F>(block, first, &raw mut (*room).values[block]);
+                }
+                tiles.clear();
+                for block in 0..blocks {
+                    let x: [*const u32; TILES] =
+                        std::array::from_fn(|tile| (&raw const (*room).weights[tile][block]).cast());
+                    let [first, second] = &(*room).values[block];
+                    let values = [first.as_ptr(), second.as_ptr()];
+                    tiles.multiply::<TILES>(x, values);
+                }
+                tiles.store::<TILES>(&raw mut (*room).sums);
+                for (row, query) in queries.iter().enumerate() {
+                    if query.seen(self.first) == 0 {
+                        continue;
+                    }
+                    let step = &(*room).sums[row / TILE];
+                    let corr = U::Lanes::splat(softmax[row].corr);
+                    let sums = &mut query.sums(self.task)[first..][..2 * TILE];
+                    for (v, sums) in sums.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+                        let step = U::Lanes::load(step[v].0[row % TILE].as_ptr());
+                        let sum = U::Lanes::load(sums.as_ptr());
+                        sum.fma(corr, step).store(sums.as_mut_ptr());
+                    }
+                }
+            }
+        }
+    }
+
+    /// 32 dimensions of a block of positions; of those that are not there, zeros.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`; there is room.
+    #[inline(always)]
+    unsafe fn take_values<L: Lanes, F: Form>(&self, block: usize, first: usize, room: *mut [Block; 2]) {
+        let stride = self.task.pages.shape.v_stride();
+        for half in 0..TILES_PER_BLOCK {
+            let tile = block * TILES_PER_BLOCK + half;
+            let values = (tile < self.tiles()).then(|| self.values(tile).as_ptr());
+            for pair in 0..TOKENS / 2 {
+                for v in 0..2 {
+                    // SAFETY: the caller's promise; a tile has words of 16 values, `stride` of them for each position.
+                    unsafe {
+                        let to = &mut (*room)[v].as_chunks_mut::<TILE>().0[half * TOKENS / 2 + pair];
+                        *to = match values {
+                            None => [0; TILE],
+                            Some(values) => {
+                                let (word, index) = (2 * pair / F::PER_WORD, 2 * pair % F::PER_WORD);
+                                F::pairs::<L>(values.add(word * stride + first + v * TILE), index)
+                            }
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::isa::scalar::Scalar;
+    use crate::cpu::matmul::pair_tiles::loops::Loops;
+    use crate::cpu::pages::{Bf16, Int8, Pages};
+    use crate::cpu::shared::Shared;
+    use crate::ops::SequenceRows;
+    use crate::tensor::Tensor;
+
+    const HEADS: usize = 3;
+
+    type Attend = unsafe fn(&Task<'_>, &Unit<'_>);
+
+    /// The bits that `attend` gives, `at_a_time` queries in a unit, for `rows` rows of a sequence behind `start` others.
+    fn attended(
+        attend: Attend,
+        at_a_time: usize,
+        shape: &AttentionShape,
+        start: usize,
+        rows: usize,
+    ) -> Vec<u32> {
+        let positions = start + rows;
+        let sequence = SequenceRows {
+            first_row: 0,
+            rows,
+            start,
+            blocks: (0..positions.div_ceil(shape.block_tokens) as u32).rev().collect(),
+        };
+        let number = |i: usize| ((i * 7919) % 1009) as f32 * 0.004 - 2.0;
+        let numbers = |seed: usize| -> Vec<f32> { (0..shape.head_dim).map(|d| number(seed + d)).collect() };
+        let mut pages = Pages::new(shape, sequence.blocks.len()).unwrap();
+        for position in 0..positions {
+            let (k, v) = (numbers(position * 31), numbers(position * 57 + 5));
+            // SAFETY: one thread.
+            unsafe { pages.writer().put(&sequence, position, 0, &k, &v) };
+        }
+        let mut qkv = Tensor::new(rows, HEADS * shape.head_dim).unwrap();
+        qkv.set_rows(rows);
+        for (i, q) in qkv.values_mut().iter_mut().enumerate() {
+            *q = number(i * 3 + 1);
+        }
+        let mut out = Tensor::new(rows, HEADS * shape.head_dim).unwrap();
+        out.set_rows(rows);
+        let task = Task {
+            shape,
+            qkv: &qkv,
+            pages: &pages,
+            out: Shared::new(out.values_mut()),
+        };
+        for first in (0..rows * HEADS).step_by(at_a_time) {
+            let unit = Unit {
+                sequence: &sequence,
+                kv_head: 0,
+                heads: 0..HEADS,
+                queries: first..(first + at_a_time).min(rows * HEADS),
+            };
+            // SAFETY: one thread; scalar lanes need nothing.
+            unsafe { attend(&task, &unit) };
+        }
+        out.values().iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn tiles_have_the_bits_of_vectors() {
+        for kv in [KvFormat::Bf16, KvFormat::Int8] {
+            for head_dim in [32, 64, 96] {
+                let shape = AttentionShape {
+                    heads: HEADS,
+                    kv_heads: 1,
+                    heads_per_kv: HEADS,
+                    first_head_in_group: 0,
+                    head_dim,
+                    block_tokens: 16,
+                    scale: 0.1,
+                    kv,
+                };
+                let [tiles, vectors]: [Attend; 2] = match kv {
+                    KvFormat::Bf16 => [attend::<Loops, Bf16>, vectors::attend::<Scalar, Bf16, 1, 1>],
+                    KvFormat::Int8 => [attend::<Loops, Int8>, vectors::attend::<Scalar, Int8, 1, 1>],
+                };
+                // Units of one tile and of two, full or not; steps of which some rows see nothing.
+                for (start, rows) in [(0, 1), (0, 5), (15, 6), (0, 11), (120, 20), (300, 2)] {
+                    assert_eq!(
+                        attended(tiles, QUERIES_MAX, &shape, start, rows),
+                        attended(vectors, vectors::QUERIES_MAX, &shape, start, rows),
+                        "{kv:?}, {head_dim} dimensions, {rows} rows from {start}"
+                    );
+                }
+            }
+        }
+    }
+}
