@@ -5,13 +5,15 @@
 //! For one query head of one row at position `p`, over the cached positions `0 ..= p` and in f32:
 //!
 //! 1. Positions are taken in steps of [`STEP`] (`0 .. 128`, `128 .. 256`, …), whatever the page size and the chunking.
-//! 2. `s[t] = scale · Σ q[d] · K[t][d]`, the sum by fused multiply-adds from +0, `d` ascending. Where K is kept in int8, the
-//!    sum is multiplied by the position's scale first.
+//! 2. `s[t] = scale · (q · K[t])`, where `·` of two rows is as [with bf16 weights](crate::ops): both in bf16, nothing below 2⁻⁵⁰; of each
+//!    32 products the even ones added by fused multiply-adds from +0, the odd ones alike, then both, then to those before. Where K
+//!    is kept in int8, the sum is multiplied by the position's scale before `scale`.
 //! 3. `m' = max(m, max s[t])` over the step's positions up to `p`; `m` is −∞ at first.
 //! 4. `corr = exp(m − m')`; `w[t] = exp(s[t] − m')` with [`exp`](crate::scalar::exp).
 //! 5. `sum`: 16 lanes (`lane = t mod 16`), `t` ascending, then added pairwise ([`add_lanes`](crate::scalar::add_lanes)).
-//! 6. `l = fma(l, corr, sum)`; `acc[d] = acc[d] · corr`, then `acc[d] = fma(w[t], V[t][d], acc[d])`, `t` ascending. Where V is
-//!    kept in int8, `w[t]` is multiplied by the position's scale first.
+//! 6. `l = fma(l, corr, sum)`; `acc[d] = fma(acc[d], corr, w · V[..][d])`, with the product over the step's positions as in 2 and `w` in
+//!    bf16. Where V is kept in int8, `w[t]` is multiplied by the position's scale before that. Kernels may count positions behind `p`
+//!    that other rows of the call see, with a weight of 0: a difference only if what is there is not a number.
 //! 7. After the last step: `out[d] = acc[d] / l`.
 //!
 //! # Rope, exactly

@@ -72,6 +72,47 @@ fn attention_has_the_same_bits_in_company() {
 }
 
 #[test]
+fn what_is_behind_the_last_position_does_not_matter_even_if_it_is_no_number() {
+    for kv in KV_FORMATS {
+        for head_dim in [64, 20] {
+            let shape = AttentionShape { kv, head_dim, ..SMOL };
+            for mut cpu in cpus() {
+                for rows in [1, 2, 5, 9, 17, 33, 150] {
+                    let poisoned = over_poison(&mut cpu, shape, rows);
+                    assert!(poisoned.iter().all(|number| number.is_finite()));
+                    let clean = over_poison(&mut Reference, shape, rows);
+                    assert_eq!(bits(&poisoned), bits(&clean), "{} {shape:?} {rows}", cpu.level());
+                }
+            }
+        }
+    }
+}
+
+/// The output of the first rows of a sequence in blocks whose last owner left no numbers.
+fn over_poison<O: Ops>(ops: &mut O, shape: AttentionShape, rows: usize) -> Vec<f32> {
+    let scene = Attention {
+        shape,
+        chunks: Vec::new(),
+    };
+    let mut pages = ops.pages(&shape, POSITIONS_MAX * 3).unwrap();
+    let columns = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+    let mut qkv = sized(ops, 160, columns);
+    ops.write(&mut qkv, &vec![f32::NAN; 160 * columns]);
+    let batch = Batch {
+        sequences: vec![SequenceRows {
+            first_row: 0,
+            rows: 160,
+            start: 0,
+            blocks: scene.blocks(0),
+        }],
+    };
+    let k_column = shape.heads * shape.head_dim;
+    let v_column = k_column + shape.kv_heads * shape.head_dim;
+    ops.append_kv(&shape, &batch, &qkv, k_column, v_column, &mut pages);
+    scene.step(ops, &mut pages, &[(0, rows)], &mut [0; 3])
+}
+
+#[test]
 fn pages_that_no_machine_has_are_refused() {
     assert!(cpus().pop().unwrap().pages(&SMOL, usize::MAX / 4).is_err());
     assert!(Reference.pages(&SMOL, usize::MAX / 4).is_err());

@@ -182,6 +182,8 @@ impl Keys<'_, '_> {
                 for (place, weights) in of_tiles[..self.tiles()].iter_mut().enumerate() {
                     self.scale::<U::Lanes>(place, &self.task.pages.v_scales, weights);
                 }
+                // Scales behind them may be another sequence's, and no numbers.
+                weights[seen..].fill(0.0);
             }
             let blocks = weights.as_chunks::<BLOCK>().0;
             for (block, weights) in blocks[..self.tiles().div_ceil(TILES_PER_BLOCK)]
@@ -239,28 +241,35 @@ impl Keys<'_, '_> {
         }
     }
 
-    /// 32 dimensions of a block of positions; of those that are not there, zeros.
+    /// 32 dimensions of a block of positions; of those that no query sees zeros, since what is there may be of another sequence, and
+    /// no number.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`; there is room.
     #[inline(always)]
     unsafe fn take_values<L: Lanes, F: Form>(&self, block: usize, first: usize, room: *mut [Block; 2]) {
         let stride = self.task.pages.shape.v_stride();
-        for half in 0..TILES_PER_BLOCK {
-            let tile = block * TILES_PER_BLOCK + half;
-            let values = (tile < self.tiles()).then(|| self.values(tile).as_ptr());
-            for pair in 0..TOKENS / 2 {
-                for v in 0..2 {
-                    // SAFETY: the caller's promise; a tile has words of 16 values, `stride` of them for each position.
-                    unsafe {
-                        let to = &mut (*room)[v].as_chunks_mut::<TILE>().0[half * TOKENS / 2 + pair];
-                        *to = match values {
-                            None => [0; TILE],
-                            Some(values) => {
-                                let (word, index) = (2 * pair / F::PER_WORD, 2 * pair % F::PER_WORD);
-                                F::pairs::<L>(values.add(word * stride + first + v * TILE), index)
-                            }
-                        };
+        let tiles = block * TILES_PER_BLOCK..self.tiles().min((block + 1) * TILES_PER_BLOCK);
+        // SAFETY: the caller's promise; a tile has words of 16 values, `stride` of them for each position.
+        unsafe {
+            for (half, tile) in tiles.enumerate() {
+                let values = self.values(tile).as_ptr().add(first);
+                for pair in 0..TOKENS / 2 {
+                    let (word, index) = (2 * pair / F::PER_WORD, 2 * pair % F::PER_WORD);
+                    for v in 0..2 {
+                        let room = &mut (*room)[v].as_chunks_mut::<TILE>().0[half * TOKENS / 2 + pair];
+                        *room = F::pairs::<L>(values.add(word * stride + v * TILE), index);
+                    }
+                }
+            }
+            let seen = self.count - block * BLOCK;
+            if seen < BLOCK {
+                for room in &mut *room {
+                    let (pairs, unseen) = room.split_at_mut(seen.div_ceil(2) * TILE);
+                    unseen.fill(0);
+                    if !seen.is_multiple_of(2) {
+                        let last = pairs.len() - TILE;
+                        pairs[last..].iter_mut().for_each(|pair| *pair &= 0xffff);
                     }
                 }
             }

@@ -89,10 +89,10 @@ type Rounded<const QUERIES: usize> = [[f32; HEAD_DIM_MAX]; QUERIES];
 
 /// With zeros behind them, as far as a word of a key reaches.
 #[inline(always)]
-fn round<'a, const QUERIES: usize>(
+fn round<const QUERIES: usize>(
     task: &Task<'_>,
     queries: &[Query; QUERIES],
-    room: &'a mut MaybeUninit<Rounded<QUERIES>>,
+    room: &mut MaybeUninit<Rounded<QUERIES>>,
 ) -> [*const f32; QUERIES] {
     let first = room.as_mut_ptr().cast::<f32>();
     std::array::from_fn(|i| {
@@ -257,6 +257,14 @@ impl Keys<'_, '_> {
         }
     }
 
+    /// Words of a tile whose positions some query sees, and such positions of the next word. What is behind them may be of another
+    /// sequence, and no number.
+    #[inline(always)]
+    fn words_of<F: Form>(&self, tile: usize) -> (usize, usize) {
+        let positions = (self.count - tile * TOKENS).min(TOKENS);
+        (positions / F::PER_WORD, positions % F::PER_WORD)
+    }
+
     /// Of a block of positions, the weighted values of the even ones and of the odd ones.
     ///
     /// # Safety
@@ -276,12 +284,18 @@ impl Keys<'_, '_> {
             if fit::<L, F>(VECTORS * QUERIES) {
                 for tile in tiles {
                     let values = self.values(tile).as_ptr().add(vector * L::COUNT);
-                    for word in 0..TOKENS / F::PER_WORD {
+                    let (words, rest) = self.words_of::<F>(tile);
+                    for word in 0..words {
                         let (t, words) = (tile * TOKENS + word * F::PER_WORD, values.add(word * stride));
                         for index in 0..F::PER_WORD {
                             let half = &mut halves[index % 2];
                             add_position::<L, F, VECTORS, QUERIES>(words, index, weights, t + index, half);
                         }
+                    }
+                    for index in 0..rest {
+                        let (t, words) = (tile * TOKENS + words * F::PER_WORD, values.add(words * stride));
+                        let half = &mut halves[index % 2];
+                        add_position::<L, F, VECTORS, QUERIES>(words, index, weights, t + index, half);
                     }
                 }
             } else {
@@ -289,7 +303,8 @@ impl Keys<'_, '_> {
                     let mut sums = *half;
                     for tile in tiles.clone() {
                         let values = self.values(tile).as_ptr().add(vector * L::COUNT);
-                        for word in 0..TOKENS / F::PER_WORD {
+                        let (words, rest) = self.words_of::<F>(tile);
+                        for word in 0..words {
                             let (t, words) = (tile * TOKENS + word * F::PER_WORD, values.add(word * stride));
                             for index in (parity..F::PER_WORD).step_by(2) {
                                 add_position::<L, F, VECTORS, QUERIES>(
@@ -300,6 +315,17 @@ impl Keys<'_, '_> {
                                     &mut sums,
                                 );
                             }
+                        }
+                        for index in (parity..rest).step_by(2) {
+                            let (t, words) =
+                                (tile * TOKENS + words * F::PER_WORD, values.add(words * stride));
+                            add_position::<L, F, VECTORS, QUERIES>(
+                                words,
+                                index,
+                                weights,
+                                t + index,
+                                &mut sums,
+                            );
                         }
                     }
                     *half = sums;
