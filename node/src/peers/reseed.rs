@@ -6,6 +6,7 @@
 use super::custody::Custody;
 use super::entry::{EntryError, FEATURE_LEVEL, log_missing, own_key};
 use super::folder::{DataFolder, FolderError, Memory};
+use super::papers::damaged_parts;
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{OpenError, WrittenState};
@@ -83,7 +84,7 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
     if !written.state.is_founded() {
         return Err(ReseedError::Empty(data_dir.to_owned()));
     }
-    let aside = folder.set_aside(clock::unix_secs())?;
+    let aside = folder.set_aside(clock::unix_secs(), &damaged_parts(&folder))?;
     seed(&folder, written.state, written.index, Some(aside))
 }
 
