@@ -2,6 +2,7 @@
 
 use super::super::super::folder::FORMER;
 use super::*;
+use crate::peers::reseed;
 
 impl Node {
     async fn joined(name: &str, founder: &Node) -> (Node, NodeId) {
@@ -200,6 +201,16 @@ async fn a_cluster_of_one_without_its_key_is_recovered() {
         told.contains("key.pem") && told.contains("cluster recover"),
         "{told}"
     );
-    let reseeded = crate::peers::reseed::recover(&node.data_dir).unwrap();
+    let reseeded = reseed::recover(&node.data_dir).unwrap();
+    assert_eq!(reseeded.was, Some(Role::Voter));
     assert_eq!(node.start(None).await.unwrap(), reseeded.node);
+}
+
+#[tokio::test]
+async fn what_a_recovered_node_was_is_told() {
+    let founder = Node::founded("followed").await;
+    let (mut node, _) = Node::joined("following", &founder).await;
+    node.stop().await;
+    let reseeded = reseed::recover(&node.data_dir).unwrap();
+    assert_eq!(reseeded.was, Some(Role::Worker));
 }
