@@ -8,6 +8,8 @@ use crate::hex;
 use crate::peers::reseed::{self, Reseeded};
 use anyhow::{Context, Error, anyhow, bail};
 use clap::Args;
+use proto::cluster::Role;
+
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -129,10 +131,18 @@ enum Format {
 fn tell(reseeded: &Reseeded, format: Format) {
     let Reseeded {
         node,
+        was,
         tenants,
         keys,
         aside,
     } = reseeded;
+    match was {
+        Some(Role::Worker) => eprintln!(
+            "this node was a worker, which hears of changes after the voters: where the folder of a voter is left, recover that \
+             one instead"
+        ),
+        Some(Role::Voter) | None => {}
+    }
     match format {
         Format::Json => {
             tell!(

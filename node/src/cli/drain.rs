@@ -21,6 +21,7 @@ Examples:
   cluster drain 17 --resume")]
 pub struct Drain {
     /// Its number in `cluster node list`
+    #[arg(value_parser = super::node::number)]
     node: u64,
     /// Use its replicas again
     #[arg(long)]

@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the causes had to say.
-            let line = format!("{error:#}").replace('\n', " ");
+            let line = one_line(&format!("{error:#}"));
             let _ = writeln!(std::io::stderr(), "error: {line}");
             match error.downcast_ref::<ConfigError>() {
                 Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
@@ -101,6 +101,11 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join(" ")
 }
 
 fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
@@ -211,6 +216,23 @@ mod tests {
             let error = Cli::command().try_get_matches_from(line).unwrap_err();
             assert!(error.to_string().contains(meant), "{error}");
             assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn several_lines_of_a_cause_become_one() {
+        assert_eq!(
+            one_line("asked:\n  here: no\n  there: no"),
+            "asked: here: no there: no"
+        );
+    }
+
+    #[test]
+    fn what_is_no_number_of_a_node_is_told_where_numbers_are() {
+        for command in [vec!["node", "rm"], vec!["drain"]] {
+            let line = [vec!["cluster"], command, vec!["abc"]].concat();
+            let told = Cli::command().try_get_matches_from(line).unwrap_err().to_string();
+            assert!(told.contains("cluster node list"), "{told}");
         }
     }
 }

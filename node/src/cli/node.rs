@@ -46,12 +46,19 @@ struct List {
 #[command(after_help = "Example:\n  cluster node rm 17")]
 struct Remove {
     /// Its number in `cluster node list`
+    #[arg(value_parser = number)]
     node: u64,
     #[command(flatten)]
     data_dir: DataDir,
     /// Print JSON: {"removed": NODE}
     #[arg(long)]
     json: bool,
+}
+
+/// Of a node.
+pub fn number(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| "a node is a number, as in the first column of `cluster node list`".to_owned())
 }
 
 impl Node {

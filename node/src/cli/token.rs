@@ -6,6 +6,7 @@ use crate::control::report::CreatedToken;
 use crate::control::{ControlRequest, client};
 use crate::hex;
 use crate::trust::JoinToken;
+use crate::trust::token::ID_BYTES;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -75,6 +76,27 @@ fn secs(text: &str) -> Result<u64, String> {
     }
 }
 
+fn in_words(secs: u64) -> String {
+    match secs % 60 {
+        0 => format!("{} min", secs / 60),
+        _ => format!("{secs} s"),
+    }
+}
+
+/// Of a token, or of what may be its id.
+fn id_of(text: &str) -> Result<String, String> {
+    if let Ok(token) = text.parse::<JoinToken>() {
+        return Ok(hex::encode(&token.id));
+    }
+    match hex::decode::<ID_BYTES>(text) {
+        Some(id) => Ok(hex::encode(&id)),
+        None => Err(format!(
+            "it is neither a token nor the id of one, which has {} digits, as in 9f2c61d07a5b: `cluster token create` prints both",
+            2 * ID_BYTES
+        )),
+    }
+}
+
 impl Token {
     pub fn run(self) -> anyhow::Result<()> {
         match self.what {
@@ -91,8 +113,8 @@ Examples:
   cluster token revoke 9f2c61d07a5b")]
 struct Revoke {
     /// The token, or its id
-    #[arg(value_name = "TOKEN")]
-    token: String,
+    #[arg(value_name = "TOKEN", value_parser = id_of)]
+    id: String,
     #[command(flatten)]
     data_dir: DataDir,
     /// Print JSON: {"id", "revoked": true}
@@ -102,10 +124,7 @@ struct Revoke {
 
 impl Revoke {
     fn run(self) -> anyhow::Result<()> {
-        let id = match self.token.parse::<JoinToken>() {
-            Ok(token) => hex::encode(&token.id),
-            Err(_) => self.token,
-        };
+        let id = self.id;
         let request = ControlRequest::RevokeToken { id: id.clone() };
         let (): () = client::ask(&self.data_dir.folder()?, &request)?;
         match self.json {
@@ -128,10 +147,10 @@ impl Create {
         } else {
             tell!("{}", created.token);
             eprintln!(
-                "token {}, for one {}, within {} min: cluster up --join TOKEN",
+                "token {}, for one {}, within {}: cluster up --join TOKEN",
                 created.id,
                 created.role,
-                self.ttl.div_ceil(60)
+                in_words(self.ttl)
             );
         }
         Ok(())
@@ -140,7 +159,7 @@ impl Create {
 
 #[cfg(test)]
 mod tests {
-    use super::secs;
+    use super::{id_of, in_words, secs};
 
     #[test]
     fn times_are_a_number_and_a_unit_within_an_hour() {
@@ -149,6 +168,23 @@ mod tests {
         assert_eq!(secs("1h"), Ok(3600));
         for unfit in ["", "10", "2h", "0s", "m", "-1m", "99999999999999999999h"] {
             assert!(secs(unfit).is_err(), "{unfit}");
+        }
+    }
+
+    #[test]
+    fn how_long_a_token_lives_is_said_as_it_is() {
+        assert_eq!(in_words(2), "2 s");
+        assert_eq!(in_words(90), "90 s");
+        assert_eq!(in_words(3600), "60 min");
+    }
+
+    #[test]
+    fn what_is_no_token_and_no_id_is_told_what_they_are() {
+        let id = "9f2c61d07a5b";
+        assert_eq!(id_of(id), Ok(id.to_owned()));
+        for unfit in ["nonsense", "", "9f2c", "v1.voter.12"] {
+            let told = id_of(unfit).unwrap_err();
+            assert!(told.contains("neither a token nor the id"), "{unfit}: {told}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::raft::MemberView;
 use crate::state::{NodeState, StateError};
 use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
-use coordinator::cluster_state::ClusterState;
+use coordinator::cluster_state::{ClusterState, Rejected};
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, MemberIs, MemberRecord, Role, TokenIs, TokenRecord};
 use proto::wire::{self, Kind};
@@ -60,9 +60,15 @@ pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> Contr
 
 /// Whoever has it gets in no more.
 pub async fn revoke_token(state: &NodeState, id: String) -> ControlAnswer<()> {
-    let command = ClusterCommand::RevokeToken(Box::new(TokenIs { token: id }));
-    state.commit(command).await.map_err(|error| error.to_string())?;
-    Ok(())
+    let token = TokenIs { token: id.clone() };
+    match state.commit(ClusterCommand::RevokeToken(Box::new(token))).await {
+        Ok(_) => Ok(()),
+        Err(StateError::Rejected(Rejected::TokenUnfit)) => Err(format!(
+            "there is no token with the id {id}: it has let a node in (see `cluster node list`), has run out, was revoked before, or never \
+             was"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Of nodes that can let somebody in, this one first where it can.

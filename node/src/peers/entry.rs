@@ -9,9 +9,10 @@ use super::custody::Custody;
 use super::folder::{DataFolder, FolderError, Memory};
 use super::legacy::{self, LegacyError};
 use super::membership::CommittedMembership;
+use super::papers::{Papers, PapersError};
+use super::repair;
 use super::{Desk, PeerLinks, directory};
 use crate::clock;
-use crate::hex;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{self, AppliedState, CommitError, Member, OpenDisk, OpenError};
 use crate::random;
@@ -20,7 +21,7 @@ use crate::transport::{self, BindError, JoinError, Peers, Settings};
 use crate::trust::{Bundle, Identity, JoinToken, TrustError};
 use coordinator::cluster_state::{FOUNDER, Rejected};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Founding, MemberAt, MemberIs, NewTenant};
+use proto::cluster::{ClusterCommand, Founding, MemberAt, NewTenant};
 use proto::join::{JoinRequest, Joining, MemberAddress, NodeIdentity};
 use proto::wire::{self, Kind, WireError};
 use rustls::pki_types::CertificateDer;
@@ -56,6 +57,8 @@ pub enum EntryError {
     Legacy(#[from] LegacyError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Papers(#[from] PapersError),
     #[error(
         "what this node wrote down about itself does not read ({0}): restore the data folder, or join anew"
     )]
@@ -133,14 +136,25 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
     // First, so that a port which is taken leaves no new folder behind.
     let socket = transport::listen_soon(place.quic).await?;
     let folder = DataFolder::lock(place.data_dir)?;
-    let (disk, kept) = match (open_disk(&folder), token) {
-        (Err(error), Some(token)) if is_damage(&error) => {
-            leave_damaged(&folder, token)?;
+    let (disk, kept) = match (open(&folder), token) {
+        (Err(damage), Some(_)) if repair::is_for(&damage) => {
+            repair::begin(&folder, &damage)?;
             (Disk::make(folder.path())?, None)
         }
         (opened, _) => opened?,
     };
     let seat = Seat { folder, disk, socket };
+    let entry = enter_as(place, seat, kept, token).await?;
+    repair::end(&entry).await?;
+    Ok(entry)
+}
+
+async fn enter_as(
+    place: &Place<'_>,
+    seat: Seat,
+    kept: Option<Kept>,
+    token: Option<&JoinToken>,
+) -> Result<Entry, EntryError> {
     match (kept, token) {
         (Some(_), Some(token)) if !is_of_own_cluster(&seat.folder, token) => {
             Err(EntryError::MemberAlready(place.data_dir.to_owned()))
@@ -158,11 +172,7 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
         // A repair that was begun and has not found its cluster: another one is not what was asked for.
         (None, None) if seat.folder.is_to_join_anew() => Err(log_missing(&seat.folder)),
         (None, None) => found(place, seat).await,
-        (None, Some(token)) => {
-            let entry = join(place, seat, token).await?;
-            take_the_place(&entry, token).await?;
-            Ok(entry)
-        }
+        (None, Some(token)) => join(place, seat, token).await,
     }
 }
 
@@ -173,68 +183,45 @@ fn is_of_own_cluster(folder: &DataFolder, token: &JoinToken) -> bool {
         || believed.is_ok_and(|believed| believed.contains(&token.authority))
 }
 
-fn is_damage(error: &EntryError) -> bool {
-    matches!(
-        error,
-        EntryError::Disk(DiskError::Corrupt { .. }) | EntryError::Identity(_) | EntryError::LogMissing { .. }
-    ) || matches!(error, EntryError::Open(error) if error.is_repairable())
+/// A member that was here before, and all that it needs to go on.
+struct Kept {
+    identity: NodeIdentity,
+    papers: Papers,
 }
 
-fn leave_damaged(folder: &DataFolder, token: &JoinToken) -> Result<(), EntryError> {
-    // In another cluster the number is somebody else's.
-    let former = certified(folder).filter(|_| is_of_own_cluster(folder, token));
-    folder.remember_former(former, &token.authority)?;
-    let aside = folder.set_aside(clock::unix_secs())?;
-    tracing::warn!(aside = %aside.display(), "the damaged log was moved aside; this node joins as a new member");
-    Ok(())
-}
-
-/// Who the node is, where its certificate still says so.
-fn certified(folder: &DataFolder) -> Option<NodeId> {
-    let identity = Identity::load(&folder.key(), &folder.chain());
-    identity.ok().and_then(|identity| identity.node())
-}
-
-/// Of the one that this node was before it was repaired, if it was one.
-async fn take_the_place(entry: &Entry, token: &JoinToken) -> Result<(), EntryError> {
-    let former = entry.folder.former();
-    let former = former.filter(|(_, authority)| *authority == hex::encode(&token.authority));
-    if let Some((former, _)) = former {
-        let remove = ClusterCommand::RemoveMember(Box::new(MemberIs { node: former }));
-        match entry.state.commit(remove).await {
-            Ok(_) => tracing::info!(%former, "this node has taken the place of the one it was"),
-            Err(error) => tracing::warn!(%former, %error, "remove it yourself: `cluster node rm`"),
-        }
-    }
-    Ok(entry.folder.forget_former()?)
-}
-
-/// Without an identity: this folder has never held a member.
-fn open_disk(folder: &DataFolder) -> Result<(Disk, Option<NodeIdentity>), EntryError> {
+/// Without the second, this folder has never held a member.
+fn open(folder: &DataFolder) -> Result<(Disk, Option<Kept>), EntryError> {
     let disk = match Memory::of(folder.path()) {
         Memory::New => Disk::make(folder.path())?,
         Memory::Kept => raft::checked(Disk::open(folder.path())?)?,
         Memory::Lost => return Err(log_missing(folder)),
     };
     let identity = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
-    let identity = identity.transpose()?;
-    Ok((disk, identity))
+    let Some(identity): Option<NodeIdentity> = identity.transpose()? else {
+        return Ok((disk, None));
+    };
+    let papers = Papers::read(folder, identity.node)?;
+    Ok((disk, Some(Kept { identity, papers })))
 }
 
 pub(super) fn log_missing(folder: &DataFolder) -> EntryError {
     EntryError::LogMissing {
         folder: folder.path().to_owned(),
-        node: certified(folder).or_else(|| folder.former().map(|(node, _)| node)),
+        node: repair::whose(folder),
     }
 }
 
-async fn come_back(place: &Place<'_>, seat: Seat, kept: NodeIdentity) -> Result<Entry, EntryError> {
-    let folder = &seat.folder;
+async fn come_back(place: &Place<'_>, seat: Seat, kept: Kept) -> Result<Entry, EntryError> {
+    let Papers {
+        identity,
+        bundle,
+        custody,
+    } = kept.papers;
     let ground = Ground {
-        identity: Arc::new(Identity::load(&folder.key(), &folder.chain())?),
-        bundle: Arc::new(Bundle::load(&folder.authorities())?),
-        custody: Custody::load(folder)?,
-        kept,
+        identity,
+        bundle,
+        custody,
+        kept: kept.identity,
         seat,
     };
     ground.open(How::Returned)?.start(place).await

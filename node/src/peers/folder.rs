@@ -15,11 +15,11 @@
 //! before-<time>/           what the node was before it was repaired or recovered
 //! ```
 
+use super::former::Former;
 use crate::hex;
-use proto::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,22 @@ impl Memory {
             Memory::Lost
         } else {
             Memory::New
+        }
+    }
+}
+
+/// What a member leaves to the one that takes its place, unless it is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    Authority,
+    Epochs,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Authority => "authority",
+            Part::Epochs => "epochs",
         }
     }
 }
@@ -100,11 +116,16 @@ impl DataFolder {
             path: path.to_owned(),
             _lock: lock,
         };
-        make_private(&folder.path.join("identity"))?;
-        for place in AuthorityPlace::ALL {
-            make_private(&folder.path.join(place.folder()))?;
-        }
+        folder.make_folders()?;
         Ok(folder)
+    }
+
+    fn make_folders(&self) -> Result<(), FolderError> {
+        make_private(&self.path.join("identity"))?;
+        for place in AuthorityPlace::ALL {
+            make_private(&self.path.join(place.folder()))?;
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -181,15 +202,11 @@ impl DataFolder {
         self.path.join("epochs")
     }
 
-    /// From now on this node is to join as a new one, in the place of `node` of the cluster of this authority.
-    pub fn remember_former(&self, node: Option<NodeId>, authority: &[u8; 32]) -> Result<(), FolderError> {
+    /// From now on this node is to join as a new one, in the place of this one. On the disk when this returns: what else says
+    /// who it was is moved away next.
+    pub fn remember_former(&self, former: Former) -> Result<(), FolderError> {
         let path = self.path.join(FORMER);
-        if node.is_none() && path.exists() {
-            // From a repair that was interrupted, which still knew it.
-            return Ok(());
-        }
-        let line = node.map(|node| format!("{} {}", node.0, hex::encode(authority)));
-        fs::write(&path, line.unwrap_or_default()).map_err(|error| FolderError::Io { path, error })
+        write_durably(&path, &former.text()).map_err(|error| FolderError::Io { path, error })
     }
 
     /// Whether a repair has begun, and not come to its end.
@@ -197,11 +214,10 @@ impl DataFolder {
         self.path.join(FORMER).exists()
     }
 
-    /// Who this node was, and the hash of its cluster's authority in hexadecimal digits, while it is being repaired.
-    pub fn former(&self) -> Option<(NodeId, String)> {
-        let kept = fs::read_to_string(self.path.join(FORMER)).ok()?;
-        let (node, authority) = kept.split_once(' ')?;
-        Some((NodeId(node.parse().ok()?), authority.to_owned()))
+    /// Who this node was, while it is being repaired.
+    pub fn former(&self) -> Option<Former> {
+        let kept = fs::read(self.path.join(FORMER)).ok()?;
+        Some(Former::read(&String::from_utf8_lossy(&kept)))
     }
 
     /// It has joined.
@@ -214,11 +230,12 @@ impl DataFolder {
     }
 
     /// Moves what this node was out of the way, so that it can become a new one: whoever loses his memory must not go on
-    /// under his old name. What is missing is missing there too. Gives where it is now.
-    pub fn set_aside(&self, at_secs: u64) -> Result<PathBuf, FolderError> {
+    /// under his old name. What is missing is missing there too. `also`: what else is of no use. Gives where it is now.
+    pub fn set_aside(&self, at_secs: u64, also: &[Part]) -> Result<PathBuf, FolderError> {
         let aside = self.path.join(format!("before-{at_secs}"));
         make_private(&aside)?;
-        for name in ["raft", "identity"] {
+        let also = also.iter().map(|part| part.name());
+        for name in ["raft", "identity"].into_iter().chain(also) {
             let from = self.path.join(name);
             match fs::rename(&from, aside.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -227,9 +244,19 @@ impl DataFolder {
                 Ok(()) | Err(_) => {}
             }
         }
-        make_private(&self.path.join("identity"))?;
+        self.make_folders()?;
         Ok(aside)
     }
+}
+
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn make_private(path: &Path) -> Result<(), FolderError> {

@@ -7,6 +7,8 @@
 //! * [`desk`]: what others ask of this node, and the answers. [`links`]: what Raft asks of others.
 //! * [`membership`]: who is a member. [`directory`]: where they are now. [`certificates`]: kept current.
 //! * [`custody`]: who holds the authority's key, and how it gets there. [`rotation`]: a new one takes over.
+//! * [`papers`]: what has to be whole before a member starts again. [`repair`]: a new one takes its place, and [`former`] is who
+//!   that was.
 //! * [`attendance`]: says when a member is lost, and when it is back.
 //! * [`legacy`]: the log of nodes that knew no others.
 //! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
@@ -20,11 +22,14 @@ mod desk;
 pub mod directory;
 pub mod entry;
 pub mod folder;
+mod former;
 pub(crate) mod legacy;
 mod links;
 mod membership;
+pub mod papers;
 pub mod probe;
 mod remote;
+mod repair;
 pub mod reseed;
 pub mod rotation;
 mod texts;

@@ -6,13 +6,14 @@
 use super::custody::Custody;
 use super::entry::{EntryError, FEATURE_LEVEL, log_missing, own_key};
 use super::folder::{DataFolder, FolderError, Memory};
+use super::papers::damaged_parts;
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{OpenError, WrittenState};
 use crate::trust::{Bundle, TrustError};
 use coordinator::cluster_state::{ClusterState, Sole};
 use proto::NodeId;
-use proto::cluster::ClusterImage;
+use proto::cluster::{ClusterImage, Role};
 use proto::join::NodeIdentity;
 use proto::raft::{LogId, Membership, SnapshotMeta, StoredMembership, Vote, VoteStanding};
 use proto::wire::{self, Kind, WireError};
@@ -43,6 +44,8 @@ pub enum ReseedError {
 /// What has come of it.
 pub struct Reseeded {
     pub node: NodeId,
+    /// What it was in the cluster before, where it was in one. What was agreed on reaches a worker later than a voter.
+    pub was: Option<Role>,
     pub tenants: usize,
     pub keys: usize,
     /// What the folder held before.
@@ -65,7 +68,7 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
     }
     let folder = DataFolder::lock(data_dir)?;
     // Where the old log stood does not matter: nobody who has it can meet the new one.
-    seed(&folder, ClusterState::of_image(image), 0, None)
+    seed(&folder, ClusterState::of_image(image), 0)
 }
 
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
@@ -79,20 +82,25 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
     if memory == Memory::Lost {
         return Err(log_missing(&folder).into());
     }
-    let written = WrittenState::read(Disk::open(folder.path())?)?;
+    let disk = Disk::open(folder.path())?;
+    let own = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
+    let own: Option<NodeIdentity> = own.transpose().map_err(EntryError::from)?;
+    let written = WrittenState::read(disk)?;
     if !written.state.is_founded() {
         return Err(ReseedError::Empty(data_dir.to_owned()));
     }
-    let aside = folder.set_aside(clock::unix_secs())?;
-    seed(&folder, written.state, written.index, Some(aside))
+    let member = own.and_then(|own| written.state.member(own.node));
+    let was = member.map(|member| member.role);
+    let aside = folder.set_aside(clock::unix_secs(), &damaged_parts(&folder))?;
+    let reseeded = seed(&folder, written.state, written.index)?;
+    Ok(Reseeded {
+        was,
+        aside: Some(aside),
+        ..reseeded
+    })
 }
 
-fn seed(
-    folder: &DataFolder,
-    state: ClusterState,
-    index: u64,
-    aside: Option<PathBuf>,
-) -> Result<Reseeded, ReseedError> {
+fn seed(folder: &DataFolder, state: ClusterState, index: u64) -> Result<Reseeded, ReseedError> {
     let now_secs = clock::unix_secs();
     let identity = own_key(folder)?;
     let custody = Custody::load(folder)?;
@@ -113,9 +121,10 @@ fn seed(
     disk.commit(&first_step(node, &state))?;
     Ok(Reseeded {
         node,
+        was: None,
         tenants: state.tenants().count(),
         keys: state.keys().count(),
-        aside,
+        aside: None,
     })
 }
 

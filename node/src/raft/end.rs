@@ -23,3 +23,32 @@ pub async fn end_of(raft: &Raft) -> End {
         Ok(Ok(())) | Err(_) => End::Fault,
     }
 }
+
+/// `None` once the node itself is stopped. That counts before all else: Raft's own end follows from it, and is no fault then.
+pub async fn first(
+    stopped: impl Future<Output = ()>,
+    disputed: impl Future<Output = ()>,
+    raft: impl Future<Output = End>,
+) -> Option<End> {
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        () = disputed => Some(End::Disputed),
+        end = raft => Some(end),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn a_node_that_is_stopped_has_no_fault() {
+        let failed = || ready(End::Failed("raft stopped".to_owned()));
+        for _ in 0..64 {
+            assert_eq!(first(ready(()), ready(()), failed()).await, None);
+        }
+        assert_eq!(first(pending(), pending(), failed()).await, Some(failed().await));
+    }
+}

@@ -7,7 +7,7 @@
 use super::acknowledged::Acknowledged;
 use super::disk::{Disk, DiskError};
 use super::dispute::{Disputed, marking};
-use super::end::{End, end_of};
+use super::end::{End, end_of, first};
 use super::journal::{Journal, Trouble};
 use super::kept::Kept;
 use super::leaving::{Leave, Leaving};
@@ -156,11 +156,7 @@ impl<L: Links> Member<L> {
         let mut faults = 0;
         while let Ok(raft) = self.raft() {
             let voting = Runtime::spawn(voting::keep(self.clone()));
-            let end = tokio::select! {
-                end = end_of(&raft) => Some(end),
-                () = self.disputed.raised() => Some(End::Disputed),
-                () = self.ended.notified() => None,
-            };
+            let end = first(self.ended.notified(), self.disputed.raised(), end_of(&raft)).await;
             voting.abort();
             let Some(end) = end else {
                 let _ = raft.shutdown().await;

@@ -28,7 +28,8 @@ struct Run {
 }
 
 impl Epochs {
-    /// Of the run that begins now, on a file that the runs of a node leave to each other; the first finds none.
+    /// Of the run that begins now, on a file that the runs of a node leave to each other; the first finds none. One that is
+    /// there and does not say all of it (`InvalidData`) is not to be used: an epoch could come twice.
     pub fn open(path: PathBuf) -> io::Result<Epochs> {
         let next = match fs::read_to_string(&path) {
             Ok(text) => parse(&text)?,
@@ -81,8 +82,12 @@ fn parse(text: &str) -> io::Result<BTreeMap<ReplicaId, u64>> {
         let (replica, next) = line.split_once(' ')?;
         Some((ReplicaId(replica.parse().ok()?), next.parse().ok()?))
     };
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    if !text.ends_with('\n') {
+        return Err(bad("its end is missing".to_owned()));
+    }
     let lines = text.lines().map(|text| {
-        let unreadable = || io::Error::other(format!("`{text}` is no replica with an epoch"));
+        let unreadable = || bad(format!("`{text}` is no replica with an epoch"));
         line(text).ok_or_else(unreadable)
     });
     lines.collect()
@@ -192,5 +197,15 @@ mod tests {
         fs::write(&path, "3 1048576\nnonsense\n").unwrap();
         let error = Epochs::open(path).err().expect("it does not read");
         assert!(error.to_string().contains("nonsense"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_has_lost_its_end_is_not_taken_for_an_earlier_one() {
+        let path = path();
+        for rest in ["", "3 1048", "3 1048576\n4 10"] {
+            fs::write(&path, rest).unwrap();
+            let error = Epochs::open(path.clone()).err().expect("it does not read");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{rest}: {error}");
+        }
     }
 }

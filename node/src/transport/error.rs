@@ -57,6 +57,12 @@ pub enum BindError {
 pub enum JoinError {
     #[error("no node of the cluster could be asked:{}", listed(.0))]
     NobodyAnswered(Vec<(SocketAddr, String)>),
+    #[error(
+        "the cluster was asked for two minutes, and too many others ask it at once: the token is as good as before, so start \
+         this node again later:{}",
+        listed(.0)
+    )]
+    Busy(Vec<(SocketAddr, String)>),
     #[error("the cluster refuses: {0}")]
     Refused(String),
     #[error(
@@ -96,6 +102,20 @@ mod tests {
             JoinError::NobodyAnswered(failures).to_string(),
             "no node of the cluster could be asked:\n  10.0.0.1:1, 10.0.0.1:3: no answer\n  10.0.0.1:2: not here"
         );
+    }
+
+    #[test]
+    fn who_was_asked_and_is_busy_is_not_said_to_be_out_of_reach() {
+        let failures = vec![(
+            SocketAddr::from(([10, 0, 0, 1], 1)),
+            "too many ask it at once".to_owned(),
+        )];
+        let told = JoinError::Busy(failures).to_string();
+        assert!(
+            !told.contains("could be asked") && told.contains("10.0.0.1:1"),
+            "{told}"
+        );
+        assert!(told.contains("again later"), "{told}");
     }
 }
 

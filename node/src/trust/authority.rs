@@ -69,11 +69,8 @@ impl Authority {
                 reason: format!("there is no certificate in it: {error}"),
             }
         })?;
-        let key_text = pem_file::read(key)?;
-        Authority::from_parts(der, &key_text).map_err(|error| TrustError::File {
-            path: key.to_owned(),
-            reason: error.to_string(),
-        })
+        let authority = Authority::from_parts(der, &pem_file::read(key)?);
+        authority.map_err(|error| error.in_file(key))
     }
 
     /// `key` is PKCS#8 in PEM. Refused where it does not belong to the certificate.

@@ -37,7 +37,8 @@ impl Bundle {
     /// From a PEM file, as [`Bundle::store`] writes it.
     pub fn load(path: &Path) -> Result<Bundle, TrustError> {
         let text = pem_file::read(path)?;
-        Bundle::new(pem_file::parse_certificates(path, &text)?)
+        let bundle = Bundle::new(pem_file::parse_certificates(path, &text)?);
+        bundle.map_err(|error| error.in_file(path))
     }
 
     pub fn store(&self, path: &Path) -> Result<(), TrustError> {

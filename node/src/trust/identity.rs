@@ -35,17 +35,25 @@ impl Identity {
         Identity::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(key_error)?)
     }
 
-    /// From the key's file and, where there is one, the certificates'.
+    /// From the key's file and, where there is one that is not empty, the certificates'.
     pub fn load(key: &Path, certificates: &Path) -> Result<Identity, TrustError> {
-        let identity = Identity::from_key_pem(&pem_file::read(key)?).map_err(|error| TrustError::File {
-            path: key.to_owned(),
-            reason: error.to_string(),
-        })?;
-        if certificates.exists() {
-            let text = pem_file::read(certificates)?;
-            identity.set_chain(pem_file::parse_certificates(certificates, &text)?)?;
+        let identity = Identity::load_key(key)?;
+        if !certificates.exists() {
+            return Ok(identity);
+        }
+        let text = pem_file::read(certificates)?;
+        if !text.is_empty() {
+            let chain = pem_file::parse_certificates(certificates, &text)?;
+            let set = identity.set_chain(chain);
+            set.map_err(|error| error.in_file(certificates))?;
         }
         Ok(identity)
+    }
+
+    /// From its file, without a certificate.
+    pub fn load_key(key: &Path) -> Result<Identity, TrustError> {
+        let identity = Identity::from_key_pem(&pem_file::read(key)?);
+        identity.map_err(|error| error.in_file(key))
     }
 
     /// `key` is PKCS#8 in PEM.

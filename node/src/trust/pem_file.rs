@@ -12,21 +12,19 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 pub fn read(path: &Path) -> Result<String, TrustError> {
-    let length = fs::metadata(path)
-        .map_err(|error| file_error(path, &error))?
-        .len();
+    let length = fs::metadata(path).map_err(|error| file_error(path, error))?.len();
     if length > FILE_BYTES_MAX {
         return Err(TrustError::File {
             path: path.to_owned(),
             reason: format!("{length} bytes are no PEM file of a key or certificates"),
         });
     }
-    fs::read_to_string(path).map_err(|error| file_error(path, &error))
+    fs::read_to_string(path).map_err(|error| file_error(path, error))
 }
 
 /// When this returns, the file and its name are on the disk. After a crash the old content is there, or the new one.
 pub fn write(path: &Path, text: &str) -> Result<(), TrustError> {
-    write_then_rename(path, text).map_err(|error| file_error(path, &error))
+    write_then_rename(path, text).map_err(|error| file_error(path, error))
 }
 
 /// The text of a file with these certificates, in this order.
@@ -108,9 +106,13 @@ fn temporary_beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn file_error(path: &Path, error: &io::Error) -> TrustError {
-    TrustError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
+fn file_error(path: &Path, error: io::Error) -> TrustError {
+    let path = path.to_owned();
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "it is missing",
+        io::ErrorKind::InvalidData => "it is no text",
+        _ => return TrustError::Io { path, error },
+    };
+    let reason = reason.to_owned();
+    TrustError::File { path, reason }
 }

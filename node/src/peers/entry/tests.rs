@@ -1,5 +1,8 @@
+mod repairs;
+
 use super::super::folder::FORMER;
 use super::*;
+use crate::hex;
 use crate::trust::spki_of;
 use proto::cluster::{Role, TokenRecord};
 use std::fs;
@@ -184,38 +187,4 @@ async fn a_repair_goes_on_after_a_token_that_was_refused() {
     assert!(told.contains(&format!("held node {before}")), "{told}");
     let after = node.start(Some(&token)).await.unwrap();
     assert_eq!(founder.members(), [FOUNDER, after]);
-}
-
-#[tokio::test]
-async fn in_another_cluster_nobody_is_replaced() {
-    let other = Node::founded("other").await;
-    let mut node = Node::founded("moved").await;
-    let (own, foreign) = (node.token().await, other.token().await);
-    node.stop().await;
-    node.lose("raft");
-    // Both clusters have a node 1.
-    let as_it_was = |folder: &DataFolder, token| {
-        leave_damaged(folder, token).unwrap();
-        assert!(folder.is_to_join_anew() && !folder.chain().exists());
-        let identity = folder.path().join("identity");
-        fs::remove_dir(&identity).unwrap();
-        fs::rename(set_aside(folder.path()).join("identity"), identity).unwrap();
-        fs::remove_dir(set_aside(folder.path())).unwrap();
-        folder.former()
-    };
-    let folder = DataFolder::lock(&node.data_dir).unwrap();
-    assert_eq!(as_it_was(&folder, &foreign), None);
-    let former = (FOUNDER, hex::encode(&own.authority));
-    assert_eq!(as_it_was(&folder, &own), Some(former));
-    drop(folder);
-    let joined = node.start(Some(&foreign)).await.unwrap();
-    assert_eq!(other.members(), [FOUNDER, joined]);
-}
-
-/// The only place where a node's former self is kept.
-fn set_aside(data_dir: &Path) -> PathBuf {
-    let mut found = fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap().path());
-    found
-        .find(|path| path.to_string_lossy().contains("/before-"))
-        .expect("it was set aside")
 }
