@@ -148,7 +148,8 @@ impl Session {
         choices_per_prompt: u32,
         prompt_tokens: u64,
     ) -> Session {
-        let watch = RequestWatch::new(&envelope.model.name, choices.len(), prompt_tokens);
+        let prompts = choices.iter().map(|choice| choice.prompt().len() as u64);
+        let watch = RequestWatch::new(&envelope.model.name, prompts, prompt_tokens);
         let running = choices.len();
         let times = Times::new(envelope.arrived, running);
         Session {
@@ -241,6 +242,7 @@ impl Session {
         };
         if taken.is_err() {
             self.running = 0;
+            self.watch.failed();
         }
         Some(taken)
     }
@@ -325,7 +327,7 @@ impl Session {
     fn count_end(&mut self, choice: u32, fragment: &Fragment) {
         if let Some(reason) = fragment.finish {
             self.running -= 1;
-            self.watch.finished(reason, self.times.of_choice(choice));
+            self.watch.finished(choice, reason, self.times.of_choice(choice));
         }
     }
 }
