@@ -3,6 +3,7 @@
 use super::Service;
 use super::admission::{Job, OutputLength, Prompt, Truncated, keep_last};
 use super::chat::{add_special, shown};
+use super::session::ReasoningText;
 use super::choice::CallsMax;
 use super::common::Common;
 use super::dialect::Dialect;
@@ -73,7 +74,7 @@ pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Jo
         .text_work
         .run(move || prompts(&work_model, given, &rules))
         .await?;
-    let shown = shown(logprobs, &common);
+    let shown = shown(logprobs, &common, ReasoningText::Shown);
     Ok(Job {
         dialect: Dialect::Completion,
         model,

@@ -72,6 +72,9 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
         ADVICE,
     )?;
     refuse_field("tfs", shared.tfs.map(|number| number.0), ADVICE)?;
+    refuse_field("tfs_z", shared.tfs_z.map(|number| number.0), ADVICE)?;
+    let ngrams = shared.no_repeat_ngram_size.map(|number| number.0);
+    refuse_field("no_repeat_ngram_size", ngrams, ADVICE)?;
     refuse_field("top_a", shared.top_a.map(|number| number.0), ADVICE)?;
     refuse_other_names(shared)
 }
@@ -132,6 +135,16 @@ fn asks_for_function(choice: &RawValue) -> bool {
 
 fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
     let fields = [
+        (
+            "priority",
+            shared.priority.map(|number| number.0),
+            "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`",
+        ),
+        (
+            "kv_transfer_params",
+            shared.kv_transfer_params,
+            "where keys and values are kept is not for requests to say",
+        ),
         (
             "guided_whitespace_pattern",
             shared.guided_whitespace_pattern,

@@ -328,6 +328,30 @@ async fn reasoning_goes_by_both_its_names_and_its_tokens_are_counted() {
 }
 
 #[tokio::test]
+async fn reasoning_that_is_not_wanted_is_left_out_and_counted() {
+    let gateway = gateway(thinks_and_calls);
+    let body = |wanted: Value| json!({"chat_template_kwargs": {"thinking": true}, "include_reasoning": wanted});
+    let (with, without) = (
+        ask(&gateway, body(json!(true))).await,
+        ask(&gateway, body(json!(false))).await,
+    );
+    let mut expected = with["choices"][0]["message"].clone();
+    for name in ["reasoning", "reasoning_content"] {
+        expected.as_object_mut().unwrap().remove(name).expect("it is there where it is wanted");
+    }
+    expected["tool_calls"][0]["id"] = without["choices"][0]["message"]["tool_calls"][0]["id"].clone();
+    assert_eq!(without["choices"][0]["message"], expected);
+    assert_eq!(without["usage"], with["usage"]);
+
+    let chunks = stream(&gateway, body(json!(false))).await;
+    let deltas: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]).collect();
+    for name in ["reasoning", "reasoning_content"] {
+        assert!(deltas.iter().all(|delta| delta.get(name).is_none()), "{deltas:?}");
+    }
+    assert!(deltas.iter().any(|delta| delta.get("tool_calls").is_some()), "{deltas:?}");
+}
+
+#[tokio::test]
 async fn a_form_is_of_the_content_behind_reasoning_that_the_prompt_opened() {
     let gateway = gateway(|request, model| says("Hm.\n</think>\n\n{\"a\": 1}", request, model));
     let format = json!({"type": "json_object"});
