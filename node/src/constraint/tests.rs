@@ -185,6 +185,31 @@ fn what_is_not_honoured_is_refused_by_name() {
 }
 
 #[test]
+fn what_the_compiler_refuses_is_told_in_our_words_with_its_place() {
+    let unique = json!({"type": "array", "uniqueItems": true});
+    let contains = json!({"contains": {"type": "string"}, "minContains": 1});
+    let opposite = json!({"not": {"required": ["x"]}});
+    for (words, refused) in [
+        ("`uniqueItems` is not supported (at `#`)", unique.clone()),
+        (
+            "`uniqueItems` is not supported (at `#/properties/a~1b`)",
+            json!({"properties": {"uniqueItems": {"uniqueItems": false}, "a/b": unique}}),
+        ),
+        (
+            "`contains`, `minContains` are not supported (at `#/anyOf/1/items`)",
+            json!({"anyOf": [{"type": "string"}, {"type": "array", "items": contains}]}),
+        ),
+        (
+            "`not` is not supported (at `#/properties/b`)",
+            json!({"properties": {"a": opposite, "b": {"not": {"pattern": "a"}}}}),
+        ),
+    ] {
+        let message = refusal(&schema(refused));
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}
+
+#[test]
 fn what_asks_for_nothing_is_no_reason_to_refuse() {
     let items = json!({"type": "array", "uniqueItems": false, "items": {"uniqueItems": false}});
     let nested = schema(json!({"properties": {"uniqueItems": items}}));
