@@ -3,7 +3,6 @@
 use super::Service;
 use super::admission::{Job, OutputLength, Prompt, Truncated, keep_last};
 use super::chat::{add_special, shown};
-use super::session::ReasoningText;
 use super::choice::CallsMax;
 use super::common::Common;
 use super::dialect::Dialect;
@@ -12,6 +11,7 @@ use super::encode::{TokensMax, encode};
 use super::error::ApiError;
 use super::request::{self, CompletionRequest, Shared};
 use super::sampling::known_tokens;
+use super::session::ReasoningText;
 use super::unserved;
 use crate::gateway::ServedModel;
 use crate::text::families::AnswerRules;

@@ -33,7 +33,11 @@ pub fn introduce(model: &str) {
     }
     let own = [FinishReason::Stop, FinishReason::Length, FinishReason::ToolCalls];
     let others = [Unfinished::Abort, Unfinished::Error];
-    for outcome in own.map(FinishReason::name).into_iter().chain(others.map(Unfinished::name)) {
+    for outcome in own
+        .map(FinishReason::name)
+        .into_iter()
+        .chain(others.map(Unfinished::name))
+    {
         outcomes(model, outcome).increment(0);
     }
     for name in [
@@ -223,7 +227,10 @@ mod tests {
 
     #[track_caller]
     fn shows(page: &str, line: &str) {
-        assert!(page.lines().any(|found| found == line), "{line} is missing in {page}");
+        assert!(
+            page.lines().any(|found| found == line),
+            "{line} is missing in {page}"
+        );
     }
 
     fn two_choices() -> RequestWatch {
@@ -236,7 +243,10 @@ mod tests {
             let mut watch = two_choices();
             watch.token(0, Instant::now());
             watch.token(1, Instant::now());
-            shows(&handle.render(), r#"cluster_generation_tokens_total{model_name="m"} 2"#);
+            shows(
+                &handle.render(),
+                r#"cluster_generation_tokens_total{model_name="m"} 2"#,
+            );
             watch.token(0, Instant::now());
         });
         shows(&page, r#"cluster_generation_tokens_total{model_name="m"} 3"#);
@@ -259,10 +269,19 @@ mod tests {
         outcomes("length", 1);
         outcomes("abort", 1);
         outcomes("error", 2);
-        shows(&page, r#"cluster_request_latency_seconds_count{model_name="m"} 4"#);
+        shows(
+            &page,
+            r#"cluster_request_latency_seconds_count{model_name="m"} 4"#,
+        );
         shows(&page, r#"cluster_request_prompt_tokens_sum{model_name="m"} 20"#);
-        shows(&page, r#"cluster_request_generation_tokens_count{model_name="m"} 4"#);
-        shows(&page, r#"cluster_request_generation_tokens_sum{model_name="m"} 1"#);
+        shows(
+            &page,
+            r#"cluster_request_generation_tokens_count{model_name="m"} 4"#,
+        );
+        shows(
+            &page,
+            r#"cluster_request_generation_tokens_sum{model_name="m"} 1"#,
+        );
         shows(&page, r#"cluster_prompt_tokens_total{model_name="m"} 10"#);
     }
 }

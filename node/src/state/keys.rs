@@ -211,7 +211,10 @@ mod tests {
         }
         for text in [id_and("77"), id_and(""), format!("{key_id}_77")] {
             let refused = to_revoke(&text, &state).unwrap_err().to_string();
-            assert!(refused.contains(key_id) && refused.contains("not revoked"), "{refused}");
+            assert!(
+                refused.contains(key_id) && refused.contains("not revoked"),
+                "{refused}"
+            );
         }
         assert_eq!(to_revoke("ck_unknown_77", &state).unwrap(), "unknown");
     }

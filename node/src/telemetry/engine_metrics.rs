@@ -121,7 +121,13 @@ fn kv_usage(load: &Load) -> f64 {
 pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
     let mut page = String::new();
     for metric in METRICS {
-        family(&mut page, &format!("cluster_{}", metric.name), metric, views, labels);
+        family(
+            &mut page,
+            &format!("cluster_{}", metric.name),
+            metric,
+            views,
+            labels,
+        );
         if let Some(alias) = metric.alias {
             family(&mut page, alias, metric, views, alias_labels);
         }
@@ -212,7 +218,8 @@ fn family(
 /// How many tokens a step has: engines report the sum and the count, so there is no bucket but the one for all.
 fn iterations(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     let name = "vllm:iteration_tokens_total";
-    let help = "Positions computed in each step, prompts and outputs; the sum and the count alone, without buckets.";
+    let help =
+        "Positions computed in each step, prompts and outputs; the sum and the count alone, without buckets.";
     introduce(page, name, "histogram", help);
     for (replica, view) in views {
         let labels = alias_labels(*replica, view);

@@ -267,11 +267,20 @@ mod tests {
     fn an_answer_without_text_says_what_it_ended_in_and_because_of_what() {
         let finished = |reason: &str| End::Finished(reason.to_owned());
         let thought = answer("Hm", finished("length")).why_no_text().unwrap();
-        assert!(thought.contains("in its thoughts") && thought.contains("max_tokens"), "{thought}");
+        assert!(
+            thought.contains("in its thoughts") && thought.contains("max_tokens"),
+            "{thought}"
+        );
         let stopped = answer("Hm", End::BrokenOff).why_no_text().unwrap();
-        assert!(stopped.contains("in its thoughts") && stopped.contains("broken off"), "{stopped}");
+        assert!(
+            stopped.contains("in its thoughts") && stopped.contains("broken off"),
+            "{stopped}"
+        );
         let empty = answer("", finished("stop")).why_no_text().unwrap();
-        assert!(empty.contains("no text") && empty.contains("finish_reason stop"), "{empty}");
+        assert!(
+            empty.contains("no text") && empty.contains("finish_reason stop"),
+            "{empty}"
+        );
         assert_eq!(answer("Hm", End::Failed("no".to_owned())).why_no_text(), None);
         let told = Answer {
             text: "Yes.".to_owned(),

@@ -330,14 +330,19 @@ async fn reasoning_goes_by_both_its_names_and_its_tokens_are_counted() {
 #[tokio::test]
 async fn reasoning_that_is_not_wanted_is_left_out_and_counted() {
     let gateway = gateway(thinks_and_calls);
-    let body = |wanted: Value| json!({"chat_template_kwargs": {"thinking": true}, "include_reasoning": wanted});
+    let body =
+        |wanted: Value| json!({"chat_template_kwargs": {"thinking": true}, "include_reasoning": wanted});
     let (with, without) = (
         ask(&gateway, body(json!(true))).await,
         ask(&gateway, body(json!(false))).await,
     );
     let mut expected = with["choices"][0]["message"].clone();
     for name in ["reasoning", "reasoning_content"] {
-        expected.as_object_mut().unwrap().remove(name).expect("it is there where it is wanted");
+        expected
+            .as_object_mut()
+            .unwrap()
+            .remove(name)
+            .expect("it is there where it is wanted");
     }
     expected["tool_calls"][0]["id"] = without["choices"][0]["message"]["tool_calls"][0]["id"].clone();
     assert_eq!(without["choices"][0]["message"], expected);
@@ -348,7 +353,10 @@ async fn reasoning_that_is_not_wanted_is_left_out_and_counted() {
     for name in ["reasoning", "reasoning_content"] {
         assert!(deltas.iter().all(|delta| delta.get(name).is_none()), "{deltas:?}");
     }
-    assert!(deltas.iter().any(|delta| delta.get("tool_calls").is_some()), "{deltas:?}");
+    assert!(
+        deltas.iter().any(|delta| delta.get("tool_calls").is_some()),
+        "{deltas:?}"
+    );
 }
 
 #[tokio::test]
