@@ -80,3 +80,34 @@ fn below<'a>(name: &str, value: &'a Value) -> Vec<(String, &'a Value)> {
 fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::constraint::tests::{refusal, schema};
+    use serde_json::json;
+
+    #[test]
+    fn what_the_compiler_refuses_is_told_in_our_words_with_its_place() {
+        let unique = json!({"type": "array", "uniqueItems": true});
+        let contains = json!({"contains": {"type": "string"}, "minContains": 1});
+        let opposite = json!({"not": {"required": ["x"]}});
+        for (words, refused) in [
+            ("`uniqueItems` is not supported (at `#`)", unique.clone()),
+            (
+                "`uniqueItems` is not supported (at `#/properties/a~1b`)",
+                json!({"properties": {"uniqueItems": {"uniqueItems": false}, "a/b": unique}}),
+            ),
+            (
+                "`contains`, `minContains` are not supported (at `#/anyOf/1/items`)",
+                json!({"anyOf": [{"type": "string"}, {"type": "array", "items": contains}]}),
+            ),
+            (
+                "`not` is not supported (at `#/properties/b`)",
+                json!({"properties": {"a": opposite, "b": {"not": {"pattern": "a"}}}}),
+            ),
+        ] {
+            let message = refusal(&schema(refused));
+            assert!(message.contains(words), "{words}: {message}");
+        }
+    }
+}
