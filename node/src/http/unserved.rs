@@ -9,6 +9,7 @@ pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_samplers(shared)?;
     refuse_forms(shared)?;
     refuse_about_prompts(shared)?;
+    refuse_about_engines(shared)?;
     refuse_others(shared)
 }
 
@@ -103,6 +104,14 @@ fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
     })
 }
 
+/// When and where a request is computed.
+fn refuse_about_engines(shared: &Shared) -> Result<(), ApiError> {
+    let fair = "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`";
+    refuse_field("priority", shared.priority.map(|number| number.0), fair)?;
+    let place = "where keys and values are kept is not for requests to say";
+    refuse_field("kv_transfer_params", shared.kv_transfer_params, place)
+}
+
 /// The form of an answer in the words of other servers.
 fn refuse_forms(shared: &Shared) -> Result<(), ApiError> {
     let lark = "give a grammar in Lark's dialect as `structured_outputs.grammar`";
@@ -135,16 +144,6 @@ fn asks_for_function(choice: &RawValue) -> bool {
 
 fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
     let fields = [
-        (
-            "priority",
-            shared.priority.map(|number| number.0),
-            "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`",
-        ),
-        (
-            "kv_transfer_params",
-            shared.kv_transfer_params,
-            "where keys and values are kept is not for requests to say",
-        ),
         (
             "guided_whitespace_pattern",
             shared.guided_whitespace_pattern,
