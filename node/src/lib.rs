@@ -32,6 +32,7 @@ pub mod client;
 pub mod clock;
 pub mod hex;
 pub mod os;
+pub mod path;
 pub mod random;
 
 #[cfg(test)]

@@ -6,14 +6,21 @@ use tests::{Client, Node};
 
 const RUNNING: &str = "vllm:num_requests_running";
 
+const ENDS: &str = "vllm:request_success_total";
+
 /// Waits, with an end, until a metric has this value.
 fn wait_for_metric(client: &Client, name: &str, value: f64) {
+    wait_for_labelled(client, (name, ""), value);
+}
+
+/// Of those samples that have the label.
+fn wait_for_labelled(client: &Client, (name, label): (&str, &str), value: f64) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while client.metric(name) != value {
+    while client.labelled_metric(name, label) != value {
         assert!(
             Instant::now() < deadline,
-            "{name} stays at {}, not {value}",
-            client.metric(name)
+            "{name} {label} stays at {}, not {value}",
+            client.labelled_metric(name, label)
         );
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -34,6 +41,9 @@ fn closing_a_stream_frees_what_it_held() {
     wait_for_metric(&client, RUNNING, 4.0);
     drop(streams);
     wait_for_metric(&client, RUNNING, 0.0);
+    // What was broken off is an outcome too, so that there are as many of those as latencies.
+    wait_for_labelled(&client, (ENDS, "finished_reason=\"abort\""), 4.0);
+    wait_for_metric(&client, "vllm:e2e_request_latency_seconds_count", 4.0);
     let after = client.complete(json!({"prompt": "Once upon a time", "max_tokens": 4, "ignore_eos": true}));
     assert_eq!(after["usage"]["completion_tokens"], 4);
 }

@@ -6,12 +6,13 @@ use std::path::Path;
 use tests::Node;
 
 /// Names that dashboards and autoscalers made for vLLM read.
-const ALIASES: [&str; 19] = [
+const ALIASES: [&str; 20] = [
     "vllm:cache_config_info",
     "vllm:lora_requests_info",
     "vllm:e2e_request_latency_seconds",
     "vllm:generation_tokens_total",
     "vllm:inter_token_latency_seconds",
+    "vllm:iteration_tokens_total",
     "vllm:kv_cache_usage_perc",
     "vllm:num_preemptions_total",
     "vllm:num_requests_running",

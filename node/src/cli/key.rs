@@ -71,7 +71,7 @@ Examples:
   cluster key revoke 2107d8e0b459
   cluster key revoke \"$CLUSTER_KEY\"")]
 struct Revoke {
-    /// Its id, or the whole key
+    /// Its id, or the whole key, whose secret must then be its own
     #[arg(value_name = "ID|KEY")]
     key: String,
     #[command(flatten)]

@@ -62,7 +62,14 @@ impl Channel {
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<Response<Incoming>> {
         match self {
-            Channel::Plain => exchange(socket, request).await,
+            Channel::Plain => exchange(socket, request).await.map_err(|error| {
+                match error.downcast_ref().is_some_and(hyper::Error::is_parse) {
+                    true => error.context(
+                        "this is no answer in HTTP; a server of HTTPS needs an URL that begins with https://",
+                    ),
+                    false => error,
+                }
+            }),
             Channel::Tls { connector, name } => {
                 let secured = connector.connect(name.clone(), socket).await;
                 exchange(

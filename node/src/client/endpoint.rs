@@ -175,6 +175,24 @@ mod tests {
         speak_https(certificate("authority", any_length)).await;
     }
 
+    #[tokio::test]
+    async fn a_server_of_https_that_is_asked_in_plain_text_leads_to_https() {
+        let any_length = rcgen::IsCa::NoCa;
+        let (certificate, key) = certificate("asked-plainly", any_length);
+        let Transport::Tls(acceptor) = Transport::tls(&certificate, &key).unwrap() else {
+            panic!("a certificate makes it TLS")
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            assert!(acceptor.accept(socket).await.is_err());
+        });
+        let refused = parse(&url).unwrap().get("/v1/models").await.unwrap_err();
+        assert!(format!("{refused:#}").contains("https://"), "{refused:#}");
+        server.await.unwrap();
+    }
+
     async fn speak_https((certificate, key): (PathBuf, PathBuf)) {
         let Transport::Tls(acceptor) = Transport::tls(&certificate, &key).unwrap() else {
             panic!("a certificate makes it TLS")

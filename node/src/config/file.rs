@@ -4,6 +4,7 @@ use super::address;
 use super::byte_size::ByteSize;
 use super::high::ConfigError;
 use super::low::{Device, KvCache, LogFormat};
+use crate::path::in_full;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,14 +38,12 @@ pub struct FileConfig {
 }
 
 pub fn read(path: &Path) -> Result<FileConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    parse(&text).map_err(|reason| ConfigError::File {
-        path: path.to_owned(),
+    let bad = |reason| ConfigError::File {
+        path: in_full(path),
         reason,
-    })
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    parse(&text).map_err(bad)
 }
 
 /// Errors are one line: where, and what is wrong.

@@ -1,7 +1,7 @@
 //! From a grammar to a follower at its start.
 
 use super::follower::{Follower, Lost};
-use super::{ascii, bounds, end_tokens, lexeme, nesting, schema, vocabulary};
+use super::{ascii, bounds, end_tokens, lexeme, nesting, schema, unimplemented, vocabulary};
 use crate::text::Vocabulary;
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::{CGrammar, SlicedBiasComputer};
@@ -39,7 +39,7 @@ impl GrammarError {
         GrammarError(message.into())
     }
 
-    fn of_compiler(error: &anyhow::Error) -> GrammarError {
+    fn of_compiler(error: &anyhow::Error, grammar: &Grammar) -> GrammarError {
         let message = format!("{error:#}");
         // A fault inside the compiler is caught and brings a backtrace, which is for us.
         let message = match message.split_once("\n<backtrace>") {
@@ -47,7 +47,7 @@ impl GrammarError {
                 tracing::error!(panic, backtrace, "a grammar broke the compiler");
                 "the compiler cannot work with it".to_owned()
             }
-            None => message,
+            None => unimplemented::in_our_words(message, grammar),
         };
         let message = IN_OUR_WORDS
             .iter()
@@ -109,7 +109,7 @@ impl Compiler {
     pub fn compile(&self, grammar: &Grammar) -> Result<Compiled, GrammarError> {
         bounds::check(grammar)?;
         let parser = self.factory.create_parser_from_init_default(self.read(grammar)?);
-        let parser = parser.map_err(|error| GrammarError::of_compiler(&error))?;
+        let parser = parser.map_err(|error| GrammarError::of_compiler(&error, grammar))?;
         let bytes = parser.parser.lexer_stats().num_bytes + bytes(parser.parser.grammar());
         let mut start = Follower::new(Matcher::new(Ok(parser)), Arc::clone(&self.end_tokens));
         // Those who follow it find the first mask ready.
@@ -148,7 +148,7 @@ impl Compiler {
             };
             read.to_internal(Some(tokens), limits())
         }));
-        let (grammar, lexer) = read.map_err(|error| GrammarError::of_compiler(&error))?;
+        let (grammar, lexer) = read.map_err(|error| GrammarError::of_compiler(&error, grammar))?;
         nesting::check(&lexer)?;
         let tokens = self.factory.tok_env().tok_trie();
         end_tokens::check(&lexer, &self.end_tokens, tokens)?;

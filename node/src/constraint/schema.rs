@@ -81,7 +81,7 @@ fn collect_targets<'a>(value: &'a Value, targets: &mut BTreeSet<&'a str>) {
 
 /// What a keyword holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Holds {
+pub(super) enum Holds {
     /// Schemas by name.
     Named,
     /// One, or a list.
@@ -89,7 +89,7 @@ enum Holds {
     NoSchema,
 }
 
-fn holds(keyword: &str) -> Holds {
+pub(super) fn holds(keyword: &str) -> Holds {
     match keyword {
         "properties" | "patternProperties" | "$defs" | "definitions" | "dependencies"
         | "dependentSchemas" => Holds::Named,

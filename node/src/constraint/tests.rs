@@ -47,14 +47,14 @@ fn compiled(grammar: &Grammar) -> Result<Follower, GrammarError> {
     Ok(compiler().compile(grammar)?.follower())
 }
 
-fn refusal(grammar: &Grammar) -> String {
+pub fn refusal(grammar: &Grammar) -> String {
     match compiled(grammar) {
         Ok(_) => panic!("{grammar:?} was taken"),
         Err(error) => error.to_string(),
     }
 }
 
-fn schema(schema: serde_json::Value) -> Grammar {
+pub fn schema(schema: serde_json::Value) -> Grammar {
     Grammar::JsonSchema(schema.to_string())
 }
 

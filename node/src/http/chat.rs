@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::free_json::FreeJson;
 use super::last_turn::LastTurn;
 use super::request::{ChatRequest, Integer, Messages, Shared};
-use super::session::Shown;
+use super::session::{ReasoningText, Shown};
 use super::tools::Offer;
 use super::{answer, idempotency, message, stream};
 use crate::gateway::ServedModel;
@@ -74,7 +74,11 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
     let mut common = Common::new(&mut shared, &model.text)?;
     refuse_echo(&request)?;
     common.sampling.logprobs = top_logprobs(&request)?;
-    let shown = shown(common.sampling.logprobs, &common);
+    let reasoning = match request.include_reasoning.unwrap_or(true) {
+        true => ReasoningText::Shown,
+        false => ReasoningText::Hidden,
+    };
+    let shown = shown(common.sampling.logprobs, &common, reasoning);
     let output = output_length(&shared)?;
     let last_turn = LastTurn::new(request.continue_final_message, request.add_generation_prompt)?;
     let (offer, tools) = Offer::new(request.tools, request.tool_choice, request.parallel_tool_calls)?;
@@ -130,13 +134,14 @@ pub async fn job(service: &Service, mut request: ChatRequest) -> Result<Job, Api
     })
 }
 
-pub fn shown(logprobs: Option<u8>, common: &Common) -> Shown {
+pub fn shown(logprobs: Option<u8>, common: &Common, reasoning: ReasoningText) -> Shown {
     Shown {
         logprobs: match logprobs {
             Some(_) => Logprobs::Shown(common.names),
             None => Logprobs::Hidden,
         },
         extras: common.extras,
+        reasoning,
     }
 }
 

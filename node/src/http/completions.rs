@@ -11,6 +11,7 @@ use super::encode::{TokensMax, encode};
 use super::error::ApiError;
 use super::request::{self, CompletionRequest, Shared};
 use super::sampling::known_tokens;
+use super::session::ReasoningText;
 use super::unserved;
 use crate::gateway::ServedModel;
 use crate::text::families::AnswerRules;
@@ -73,7 +74,7 @@ pub async fn job(service: &Service, mut request: CompletionRequest) -> Result<Jo
         .text_work
         .run(move || prompts(&work_model, given, &rules))
         .await?;
-    let shown = shown(logprobs, &common);
+    let shown = shown(logprobs, &common, ReasoningText::Shown);
     Ok(Job {
         dialect: Dialect::Completion,
         model,

@@ -25,6 +25,14 @@ const EVENTS_AT_ONCE: usize = 64;
 pub struct Shown {
     pub logprobs: Logprobs,
     pub extras: Extras,
+    pub reasoning: ReasoningText,
+}
+
+/// What the model thinks before its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReasoningText {
+    Hidden,
+    Shown,
 }
 
 /// What all parts of an answer have in common.
@@ -34,6 +42,7 @@ pub struct Envelope {
     pub logprobs: Logprobs,
     pub extras: Extras,
     pub request: RequestId,
+    reasoning: ReasoningText,
     arrived: Instant,
     show_timing: ShowTiming,
     created_secs: u64,
@@ -58,6 +67,7 @@ impl Envelope {
             model,
             logprobs: shown.logprobs,
             extras: shown.extras,
+            reasoning: shown.reasoning,
             request: caller.told_request(),
             arrived: caller.arrived,
             show_timing: caller.timing,
@@ -80,6 +90,18 @@ impl Envelope {
             page.insert("usage".into(), usage);
         }
         Value::Object(page)
+    }
+
+    /// With what the client wants to see of the fragment.
+    fn news(&self, choice: u32, mut fragment: Fragment) -> News {
+        match self.reasoning {
+            ReasoningText::Hidden => fragment.reasoning.clear(),
+            ReasoningText::Shown => {}
+        }
+        News {
+            choice,
+            what: What::Fragment(fragment),
+        }
     }
 
     fn whole_choice(&self, index: u32, choice: &WholeChoice) -> Value {
@@ -148,7 +170,8 @@ impl Session {
         choices_per_prompt: u32,
         prompt_tokens: u64,
     ) -> Session {
-        let watch = RequestWatch::new(&envelope.model.name, choices.len(), prompt_tokens);
+        let prompts = choices.iter().map(|choice| choice.prompt().len() as u64);
+        let watch = RequestWatch::new(&envelope.model.name, prompts, prompt_tokens);
         let running = choices.len();
         let times = Times::new(envelope.arrived, running);
         Session {
@@ -241,6 +264,7 @@ impl Session {
         };
         if taken.is_err() {
             self.running = 0;
+            self.watch.failed();
         }
         Some(taken)
     }
@@ -271,10 +295,7 @@ impl Session {
             Event::Token { position, id, score } => {
                 self.tell_echo(choice, news);
                 let fragment = self.token(choice, position, id, score);
-                news.push(News {
-                    choice,
-                    what: What::Fragment(fragment),
-                });
+                news.push(self.envelope.news(choice, fragment));
             }
             Event::Timing(timing) => self.times.told(choice, timing),
             Event::Finished(finish) => {
@@ -283,10 +304,7 @@ impl Session {
                 self.tell_echo(choice, news);
                 let fragment = self.choices[choice as usize].end(reason);
                 self.count_end(choice, &fragment);
-                news.push(News {
-                    choice,
-                    what: What::Fragment(fragment),
-                });
+                news.push(self.envelope.news(choice, fragment));
             }
             Event::Failed(failure) => return Err(failure.into()),
         }
@@ -302,10 +320,7 @@ impl Session {
 
     fn tell_echo(&mut self, choice: u32, news: &mut Vec<News>) {
         if let Some(echo) = self.choices[choice as usize].take_echo(&self.envelope.model.text) {
-            news.push(News {
-                choice,
-                what: What::Fragment(echo),
-            });
+            news.push(self.envelope.news(choice, echo));
         }
     }
 
@@ -325,7 +340,7 @@ impl Session {
     fn count_end(&mut self, choice: u32, fragment: &Fragment) {
         if let Some(reason) = fragment.finish {
             self.running -= 1;
-            self.watch.finished(reason, self.times.of_choice(choice));
+            self.watch.finished(choice, reason, self.times.of_choice(choice));
         }
     }
 }

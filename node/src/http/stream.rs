@@ -10,17 +10,20 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use proto::Position;
+use proto::{Position, RequestId};
 use serde_json::Value;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// The head goes out at once; the body follows as the session has news. The session ends with the body, so a client
 /// that goes away cancels its request.
 pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> Response {
     let resumable = match session.choices() {
-        1 => Some(Resumable),
+        1 => Some(Resumable {
+            request: session.envelope.request,
+        }),
         _several => None,
     };
     let writer = Writer {
@@ -49,7 +52,10 @@ pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> R
 
 /// Marks a response whose events, all of one choice, can be told from any place on.
 #[derive(Clone, Copy, Debug)]
-pub struct Resumable;
+pub struct Resumable {
+    /// As its events name it.
+    pub request: RequestId,
+}
 
 struct Writer {
     session: Session,
@@ -67,12 +73,14 @@ enum State {
 
 impl Writer {
     async fn next_frame(&mut self) -> Option<Bytes> {
+        // Of the socket: what comes and is not shown, such as hidden reasoning, is silence too.
+        let silent_until = Instant::now() + self.keep_alive;
         loop {
             if matches!(self.state, State::Ended) {
                 return None;
             }
             let mut page = String::new();
-            match tokio::time::timeout(self.keep_alive, self.session.next()).await {
+            match timeout_at(silent_until, self.session.next()).await {
                 Err(_silence) => page.push_str(": keep-alive\n\n"),
                 Ok(Some(Ok(news))) => news.into_iter().for_each(|news| self.write_news(news, &mut page)),
                 Ok(Some(Err(error))) => {

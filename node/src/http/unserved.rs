@@ -9,6 +9,7 @@ pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_samplers(shared)?;
     refuse_forms(shared)?;
     refuse_about_prompts(shared)?;
+    refuse_about_engines(shared)?;
     refuse_others(shared)
 }
 
@@ -72,6 +73,9 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
         ADVICE,
     )?;
     refuse_field("tfs", shared.tfs.map(|number| number.0), ADVICE)?;
+    refuse_field("tfs_z", shared.tfs_z.map(|number| number.0), ADVICE)?;
+    let ngrams = shared.no_repeat_ngram_size.map(|number| number.0);
+    refuse_field("no_repeat_ngram_size", ngrams, ADVICE)?;
     refuse_field("top_a", shared.top_a.map(|number| number.0), ADVICE)?;
     refuse_other_names(shared)
 }
@@ -98,6 +102,14 @@ fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
     refuse_unless("truncation_side", &shared.truncation_side, |side| {
         is_text(side, "left") || is_empty(side)
     })
+}
+
+/// When and where a request is computed.
+fn refuse_about_engines(shared: &Shared) -> Result<(), ApiError> {
+    let fair = "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`";
+    refuse_field("priority", shared.priority.map(|number| number.0), fair)?;
+    let place = "where keys and values are kept is not for requests to say";
+    refuse_field("kv_transfer_params", shared.kv_transfer_params, place)
 }
 
 /// The form of an answer in the words of other servers.

@@ -94,14 +94,40 @@ pub async fn create(state: &NodeState, tenant: &str, name: Option<&str>) -> Resu
     Ok(key)
 }
 
+#[derive(thiserror::Error, Debug)]
+pub enum KeyError {
+    #[error(
+        "this is not the secret of the key {0}, which is not revoked: give the key as it was printed, or its id alone \
+         (`cluster key list`)"
+    )]
+    OtherSecret(String),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
 /// `key` is its id or its whole text. From now on it opens nothing. Gives the id.
-pub async fn revoke(state: &NodeState, key: &str) -> Result<String, StateError> {
-    let key_id = id_of(key).to_owned();
+pub async fn revoke(state: &NodeState, key: &str) -> Result<String, KeyError> {
+    state.linearize().await?;
+    let key_id = to_revoke(key, &state.applied())?.to_owned();
     let revoked = KeyId {
         key_id: key_id.clone(),
     };
     state.commit(ClusterCommand::RevokeKey(Box::new(revoked))).await?;
     Ok(key_id)
+}
+
+/// Its id. A secret that comes with it must be its own: a slip in the id is not to cost somebody else's key. An id that
+/// nobody has is refused where it is agreed on.
+fn to_revoke<'a>(key: &'a str, state: &ClusterState) -> Result<&'a str, KeyError> {
+    let (key_id, secret) = parts(key);
+    let fits = match (secret, state.key(key_id)) {
+        (Some(secret), Some(record)) => record.secret_hash.ct_eq(&hash(secret)).into(),
+        (None, _) | (_, None) => true,
+    };
+    match fits {
+        true => Ok(key_id),
+        false => Err(KeyError::OtherSecret(key_id.to_owned())),
+    }
 }
 
 /// A name is for people: one short line.
@@ -113,8 +139,14 @@ fn shown(name: &str) -> String {
 }
 
 pub(super) fn id_of(key: &str) -> &str {
+    parts(key).0
+}
+
+/// The id, and the secret where there is one.
+fn parts(key: &str) -> (&str, Option<&str>) {
     let rest = key.strip_prefix(PREFIX).unwrap_or(key);
-    rest.split_once('_').map_or(rest, |(key_id, _)| key_id)
+    rest.split_once('_')
+        .map_or((rest, None), |(key_id, secret)| (key_id, Some(secret)))
 }
 
 fn hash(secret: &str) -> [u8; 32] {
@@ -167,6 +199,24 @@ mod tests {
         for text in ["ck_0a1b_77", "0a1b", "ck_0a1b"] {
             assert_eq!(id_of(text), "0a1b", "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_with_another_ones_secret_revokes_nothing() {
+        let (state, key) = with_key();
+        let (key_id, secret) = parts(&key);
+        let id_and = |secret: &str| format!("{PREFIX}{key_id}_{secret}");
+        for text in [key.as_str(), key_id, &id_and(secret.unwrap())] {
+            assert_eq!(to_revoke(text, &state).unwrap(), key_id, "{text}");
+        }
+        for text in [id_and("77"), id_and(""), format!("{key_id}_77")] {
+            let refused = to_revoke(&text, &state).unwrap_err().to_string();
+            assert!(
+                refused.contains(key_id) && refused.contains("not revoked"),
+                "{refused}"
+            );
+        }
+        assert_eq!(to_revoke("ck_unknown_77", &state).unwrap(), "unknown");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong between a spec and a file.
 
+use crate::path::in_full;
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +19,11 @@ pub enum SourceError {
 
 #[derive(thiserror::Error, Debug)]
 pub enum StoreError {
-    #[error("no model file at {0}: check the path, or use a name such as {default}", default = super::catalogue::DEFAULT)]
+    #[error(
+        "no model file at {}: check the path, or use a name such as {default}",
+        in_full(.0).display(),
+        default = super::catalogue::DEFAULT
+    )]
     NoFile(PathBuf),
     #[error("{0} is a folder: Hugging Face folders are not read yet, give a .gguf file")]
     Folder(PathBuf),

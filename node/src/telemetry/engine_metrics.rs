@@ -121,11 +121,18 @@ fn kv_usage(load: &Load) -> f64 {
 pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
     let mut page = String::new();
     for metric in METRICS {
-        family(&mut page, &format!("cluster_{}", metric.name), metric, views);
+        family(
+            &mut page,
+            &format!("cluster_{}", metric.name),
+            metric,
+            views,
+            labels,
+        );
         if let Some(alias) = metric.alias {
-            family(&mut page, alias, metric, views);
+            family(&mut page, alias, metric, views, alias_labels);
         }
     }
+    iterations(&mut page, views);
     readiness(&mut page, views);
     caches(&mut page, views);
     adapters(&mut page, views);
@@ -194,15 +201,33 @@ fn introduce(page: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn family(page: &mut String, name: &str, metric: &Metric, views: &BTreeMap<ReplicaId, ReplicaView>) {
+fn family(
+    page: &mut String,
+    name: &str,
+    metric: &Metric,
+    views: &BTreeMap<ReplicaId, ReplicaView>,
+    labels: fn(ReplicaId, &ReplicaView) -> String,
+) {
     introduce(page, name, metric.kind, metric.help);
     for (replica, view) in views {
-        let _ = writeln!(
-            page,
-            "{name}{} {}",
-            labels(*replica, view),
-            (metric.value)(&view.load)
-        );
+        let labels = labels(*replica, view);
+        let _ = writeln!(page, "{name}{labels} {}", (metric.value)(&view.load));
+    }
+}
+
+/// How many tokens a step has: engines report the sum and the count, so there is no bucket but the one for all.
+fn iterations(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
+    let name = "vllm:iteration_tokens_total";
+    let help =
+        "Positions computed in each step, prompts and outputs; the sum and the count alone, without buckets.";
+    introduce(page, name, "histogram", help);
+    for (replica, view) in views {
+        let labels = alias_labels(*replica, view);
+        let (steps, tokens) = (view.load.steps, view.load.computed_tokens);
+        let open = labels.trim_end_matches('}');
+        let _ = writeln!(page, "{name}_bucket{open},le=\"+Inf\"}} {steps}");
+        let _ = writeln!(page, "{name}_sum{labels} {tokens}");
+        let _ = writeln!(page, "{name}_count{labels} {steps}");
     }
 }
 
@@ -221,7 +246,7 @@ fn caches(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     introduce(page, name, "gauge", "Tokens of a KV block, and blocks.");
     for (replica, view) in views {
         if let Phase::Ready(info) = &view.phase {
-            let labels = labels(*replica, view);
+            let labels = alias_labels(*replica, view);
             let (block_size, blocks) = (info.block_tokens, info.blocks);
             let _ = writeln!(
                 page,
@@ -243,7 +268,7 @@ fn adapters(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
     );
     for (replica, view) in views {
         if let Phase::Ready(_) = &view.phase {
-            let labels = labels(*replica, view);
+            let labels = alias_labels(*replica, view);
             let _ = writeln!(
                 page,
                 "{name}{},max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"}} 1",
@@ -255,6 +280,11 @@ fn adapters(page: &mut String, views: &BTreeMap<ReplicaId, ReplicaView>) {
 
 fn labels(replica: ReplicaId, view: &ReplicaView) -> String {
     format!("{{{}}}", names(replica, view))
+}
+
+/// Also as vLLM names what computes.
+fn alias_labels(replica: ReplicaId, view: &ReplicaView) -> String {
+    format!("{{{},engine=\"{replica}\"}}", names(replica, view))
 }
 
 fn names(replica: ReplicaId, view: &ReplicaView) -> String {
@@ -281,6 +311,8 @@ mod tests {
             blocks_total: 10,
             blocks_free: 4,
             blocks_cached: 1,
+            steps: 2,
+            computed_tokens: 33,
             ..Load::default()
         };
         board.load(ReplicaId(0), load);
@@ -293,8 +325,11 @@ mod tests {
         let page = page(&board.views());
         for line in [
             r#"cluster_requests_running{model_name="a\"b",replica="0"} 3"#,
-            r#"vllm:num_requests_running{model_name="a\"b",replica="0"} 3"#,
-            r#"vllm:kv_cache_usage_perc{model_name="a\"b",replica="0"} 0.5"#,
+            r#"vllm:num_requests_running{model_name="a\"b",replica="0",engine="0"} 3"#,
+            r#"vllm:kv_cache_usage_perc{model_name="a\"b",replica="0",engine="0"} 0.5"#,
+            r#"vllm:iteration_tokens_total_bucket{model_name="a\"b",replica="0",engine="0",le="+Inf"} 2"#,
+            r#"vllm:iteration_tokens_total_sum{model_name="a\"b",replica="0",engine="0"} 33"#,
+            r#"vllm:iteration_tokens_total_count{model_name="a\"b",replica="0",engine="0"} 2"#,
             r#"cluster_replica_ready{model_name="a\"b",replica="0"} 0"#,
             r#"cluster_pipeline_bubble_ratio{model_name="a\"b",replica="0"} 0.25"#,
             r#"cluster_pipeline_occupied_seconds_total{model_name="a\"b",replica="0"} 10"#,

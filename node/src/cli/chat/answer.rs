@@ -20,9 +20,21 @@ pub enum Screen {
 
 pub struct Answer {
     pub text: String,
-    /// An error is the server's words; what was told before stands in `text`.
-    pub end: Result<(), String>,
+    /// What the model thought before it.
+    pub thoughts: String,
+    pub end: End,
     pub pace: Pace,
+}
+
+/// What ended an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Nothing that the server said: a person, or the connection.
+    BrokenOff,
+    /// The server, with this `finish_reason`.
+    Finished(String),
+    /// An error, in the server's words; what was told before stands in `text`.
+    Failed(String),
 }
 
 /// How fast it came.
@@ -45,6 +57,7 @@ struct Chunk {
 struct Choice {
     #[serde(default)]
     delta: Delta,
+    finish_reason: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -70,7 +83,8 @@ struct Failure {
 pub async fn ask(endpoint: &Endpoint, conversation: &Conversation, screen: Screen) -> anyhow::Result<Answer> {
     let mut answer = Answer {
         text: String::new(),
-        end: Ok(()),
+        thoughts: String::new(),
+        end: End::BrokenOff,
         pace: Pace::default(),
     };
     let mut teller = Teller {
@@ -107,22 +121,53 @@ impl Answer {
     }
 
     fn take(&mut self, chunk: Chunk, elapsed: Duration, teller: &mut Teller) {
-        for delta in chunk.choices.into_iter().map(|choice| choice.delta) {
+        for Choice { delta, finish_reason } in chunk.choices {
             if let Some(thought) = delta.reasoning_content.filter(|text| !text.is_empty()) {
                 self.pace.token(elapsed);
                 teller.thought(&thought);
+                self.thoughts.push_str(&thought);
             }
             if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
                 self.pace.token(elapsed);
                 teller.text(&text);
                 self.text.push_str(&text);
             }
+            if let Some(reason) = finish_reason {
+                self.end = End::Finished(reason);
+            }
         }
         if let Some(usage) = chunk.usage {
             self.pace.tokens = usage.completion_tokens;
         }
         if let Some(failure) = chunk.error {
-            self.end = Err(failure.message);
+            self.end = End::Failed(failure.message);
+        }
+    }
+
+    /// Why there is no text to be read, for a person; `None`: there is some, or an error says it.
+    pub fn why_no_text(&self) -> Option<String> {
+        let because = match &self.end {
+            _ if !self.text.is_empty() => return None,
+            End::Failed(_) => return None,
+            End::BrokenOff => "it was broken off".to_owned(),
+            End::Finished(reason) if reason == "length" => {
+                "its tokens were used up (max_tokens, or the context)".to_owned()
+            }
+            End::Finished(reason) => format!("the model ended it (finish_reason {reason})"),
+        };
+        Some(if self.thoughts.is_empty() {
+            format!("the answer has no text: {because}")
+        } else {
+            format!("the answer ended in its thoughts, before its text began: {because}")
+        })
+    }
+
+    /// # Errors
+    /// What the server said of why it cannot go on.
+    pub fn into_end(self) -> anyhow::Result<()> {
+        match self.end {
+            End::Failed(words) => Err(anyhow::Error::msg(words)),
+            End::BrokenOff | End::Finished(_) => Ok(()),
         }
     }
 }
@@ -207,6 +252,41 @@ mod tests {
     #[test]
     fn a_model_cannot_command_the_terminal() {
         assert_eq!(harmless("a\x1b]0;title\x07b\tc\nd\u{9b}2J"), "a]0;titleb\tc\nd2J");
+    }
+
+    fn answer(thoughts: &str, end: End) -> Answer {
+        Answer {
+            text: String::new(),
+            thoughts: thoughts.to_owned(),
+            end,
+            pace: Pace::default(),
+        }
+    }
+
+    #[test]
+    fn an_answer_without_text_says_what_it_ended_in_and_because_of_what() {
+        let finished = |reason: &str| End::Finished(reason.to_owned());
+        let thought = answer("Hm", finished("length")).why_no_text().unwrap();
+        assert!(
+            thought.contains("in its thoughts") && thought.contains("max_tokens"),
+            "{thought}"
+        );
+        let stopped = answer("Hm", End::BrokenOff).why_no_text().unwrap();
+        assert!(
+            stopped.contains("in its thoughts") && stopped.contains("broken off"),
+            "{stopped}"
+        );
+        let empty = answer("", finished("stop")).why_no_text().unwrap();
+        assert!(
+            empty.contains("no text") && empty.contains("finish_reason stop"),
+            "{empty}"
+        );
+        assert_eq!(answer("Hm", End::Failed("no".to_owned())).why_no_text(), None);
+        let told = Answer {
+            text: "Yes.".to_owned(),
+            ..answer("Hm", finished("length"))
+        };
+        assert_eq!(told.why_no_text(), None);
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct Conversation {
 struct Message {
     role: Role,
     content: String,
+    /// Of an answer that ended before its text began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,17 +62,23 @@ impl Conversation {
     }
 
     pub fn say(&mut self, text: &str) {
-        self.push(Role::User, text);
+        self.push(Role::User, text, None);
     }
 
     pub fn answered(&mut self, text: &str) {
-        self.push(Role::Assistant, text);
+        self.push(Role::Assistant, text, None);
     }
 
-    fn push(&mut self, role: Role, text: &str) {
+    /// The answer ended in its thoughts: they are all there is of it.
+    pub fn thought(&mut self, thoughts: &str) {
+        self.push(Role::Assistant, "", Some(thoughts));
+    }
+
+    fn push(&mut self, role: Role, text: &str, thoughts: Option<&str>) {
         self.messages.push(Message {
             role,
             content: text.to_owned(),
+            reasoning_content: thoughts.map(str::to_owned),
         });
     }
 

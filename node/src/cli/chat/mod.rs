@@ -74,7 +74,10 @@ impl Chat {
         }
         conversation.say(text.trim_end());
         let answer = runtime.block_on(ask(&endpoint, &conversation, Screen::Plain))?;
-        answer.end.map_err(anyhow::Error::msg)
+        if let Some(words) = answer.why_no_text() {
+            eprintln!("{words}");
+        }
+        answer.into_end()
     }
 
     fn settings(&self) -> Vec<(&'static str, Value)> {

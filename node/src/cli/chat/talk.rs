@@ -121,15 +121,15 @@ impl Talk<'_> {
                 return Err(error);
             }
         };
-        if answer.text.is_empty() {
-            self.conversation = before;
-        } else {
-            self.conversation.answered(&answer.text);
+        match (answer.text.as_str(), answer.thoughts.as_str()) {
+            ("", "") => self.conversation = before,
+            ("", thoughts) => self.conversation.thought(thoughts),
+            (text, _) => self.conversation.answered(text),
         }
-        if let Some(pace) = answer.pace.in_words() {
-            tell!("\x1b[2m{pace}\x1b[0m");
+        for words in answer.why_no_text().into_iter().chain(answer.pace.in_words()) {
+            tell!("\x1b[2m{words}\x1b[0m");
         }
-        answer.end.map_err(anyhow::Error::msg)
+        answer.into_end()
     }
 
     fn change_model(&mut self, name: String) -> anyhow::Result<()> {
@@ -176,5 +176,70 @@ impl Talk<'_> {
             self.conversation.model
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::channel::Trust;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Where a server gives one answer of these chunks.
+    fn server(chunks: &'static [&'static str]) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.read(&mut [0; 4096]).unwrap();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            socket.write_all(head.as_bytes()).unwrap();
+            for chunk in chunks {
+                write!(socket, "data: {chunk}\n\n").unwrap();
+            }
+        });
+        Endpoint::parse(&url, None, Trust::Public).unwrap()
+    }
+
+    const THOUGHTS_ALONE: &[&str] = &[
+        r#"{"choices":[{"index":0,"delta":{"reasoning_content":"Hm, "}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{"reasoning_content":"well"}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#,
+        "[DONE]",
+    ];
+    const NOTHING: &[&str] = &[
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+        "[DONE]",
+    ];
+
+    fn after_saying(words: &str, chunks: &'static [&'static str]) -> Conversation {
+        let runtime = crate::cli::runtime().unwrap();
+        let mut talk = Talk {
+            runtime: &runtime,
+            endpoint: &server(chunks),
+            conversation: Conversation::new("m".to_owned()),
+        };
+        talk.say(words).unwrap();
+        talk.conversation
+    }
+
+    #[test]
+    fn a_turn_whose_answer_was_thoughts_alone_stays_and_can_be_asked_again() {
+        let mut conversation = after_saying("yes?", THOUGHTS_ALONE);
+        let saved = serde_json::to_value(&conversation).unwrap();
+        let messages = serde_json::json!([
+            {"role": "user", "content": "yes?"},
+            {"role": "assistant", "content": "", "reasoning_content": "Hm, well"},
+        ]);
+        assert_eq!(saved["messages"], messages);
+        assert!(conversation.forget_answer());
+        assert_eq!(conversation.undo().as_deref(), Some("yes?"));
+    }
+
+    #[test]
+    fn a_question_to_which_nothing_came_can_be_asked_in_other_words() {
+        assert_eq!(after_saying("yes?", NOTHING).undo(), None);
     }
 }

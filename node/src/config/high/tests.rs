@@ -108,6 +108,17 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_named_with_where_it_was_looked_for() {
+    let here = std::env::current_dir().unwrap();
+    let refused = resolve(&["--config", "nowhere.toml"]).unwrap_err().to_string();
+    let place = here.join("nowhere.toml");
+    assert!(refused.contains(place.to_str().unwrap()), "{refused}");
+    let model = crate::store::error::StoreError::NoFile("nowhere.gguf".into()).to_string();
+    let place = here.join("nowhere.gguf");
+    assert!(model.contains(place.to_str().unwrap()), "{model}");
+}
+
+#[test]
 fn no_setting_is_left_out_of_what_is_printed() {
     let shown = resolve(&[]).unwrap().shown();
     let command = UpArgs::augment_args(Command::new("up"));

@@ -58,6 +58,14 @@ pub fn one_stream_only() -> ApiError {
     )
 }
 
+/// Another one than that which is kept under the key: what its client has seen cannot be told from here.
+pub fn of_other_stream() -> ApiError {
+    refused(
+        "`Last-Event-ID` is of another stream than the one with this `Idempotency-Key`; send the key that the stream had \
+            when it began",
+    )
+}
+
 fn refused(message: &str) -> ApiError {
     ApiError::invalid("Last-Event-ID", message)
 }

@@ -145,6 +145,7 @@ pub async fn pass(
         }
         Verdict::Answered(answer) => match (seen, answer.resumable) {
             (Some(_), None) => Err(event_id::one_stream_only()),
+            (Some(seen), Some(kept)) if seen.request != kept.request => Err(event_id::of_other_stream()),
             (Some(_), Some(_)) | (None, _) => Ok(unseen(answer.again(), seen)),
         },
         Verdict::Running => Err(ApiError::running()),

@@ -35,6 +35,8 @@ with_shared_fields! { define_request!
         pub chat_template_kwargs: Option<Box<RawValue>>,
         /// How long the model is to think, as a variable for templates that know it.
         pub reasoning_effort: Option<String>,
+        /// With false, what the model thinks before its answer is left out; it counts, all the same.
+        pub include_reasoning: Option<bool>,
         /// Not supported: `echo` is for completions.
         pub echo: Option<bool>,
     }

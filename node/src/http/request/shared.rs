@@ -91,7 +91,8 @@ macro_rules! with_shared_fields {
             stop_token_ids: TokenIds,
             /// Goes on after the model's own end of an answer.
             ignore_eos: bool,
-            /// Neither an end token nor a stop string ends the answer before this many tokens.
+            /// Neither an end token nor a stop string ends the answer before this many tokens; a form of the answer that is
+            /// complete and cannot go on does.
             min_tokens: TokenCount,
             /// Most tokens of an answer.
             max_tokens: TokenCount,
@@ -162,7 +163,12 @@ macro_rules! with_shared_fields {
             dry_multiplier: UnservedNumber<0>,
             xtc_probability: UnservedNumber<0>,
             tfs: UnservedNumber<1>,
+            tfs_z: UnservedNumber<1>,
             top_a: UnservedNumber<0>,
+            no_repeat_ngram_size: UnservedNumber<0>,
+            /// Not supported: tenants are scheduled fairly; see `service_tier`.
+            priority: UnservedNumber<0>,
+            kv_transfer_params: Unserved,
             /// Not supported under this name: see `repetition_penalty`.
             repeat_penalty: UnservedNumber<1>,
             /// Not supported under this name: see `max_tokens`.

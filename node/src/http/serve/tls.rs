@@ -1,5 +1,6 @@
 //! HTTPS: the certificate and its key, read and checked before anything is served.
 
+use crate::path::in_full;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -65,7 +66,7 @@ impl Transport {
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let bad = |reason| TlsError::File {
         flag: "--tls-cert",
-        path: path.to_owned(),
+        path: in_full(path),
         reason,
     };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
@@ -81,7 +82,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::File {
         flag: "--tls-key",
-        path: path.to_owned(),
+        path: in_full(path),
         reason: match error {
             pem::Error::NoItemsFound => {
                 "there is no private key in it (`-----BEGIN PRIVATE KEY-----`)".to_owned()

@@ -88,6 +88,16 @@ impl FakeGateway {
         self.signals.lock().unwrap().clone()
     }
 
+    /// More of the stream that was opened last.
+    pub fn say(&self, event: StreamEvent) {
+        let open_ends = self.open_ends.lock().unwrap();
+        open_ends
+            .last()
+            .expect("a stream is open")
+            .try_send(event)
+            .unwrap();
+    }
+
     /// How many requests have come that no test has looked at.
     pub fn seen_count(&self) -> usize {
         self.seen.lock().unwrap().len()

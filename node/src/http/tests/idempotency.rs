@@ -261,7 +261,8 @@ async fn what_cannot_go_on_is_refused() {
     let id = |choice: u32| format!("{:032x}:{choice}:0", 5);
     let two = json!({"prompt": "fox", "stream": true, "n": 2});
     node.ask("two", &two).await;
-    assert_eq!(node.runs(), 1);
+    node.ask("kept", &fox(true)).await;
+    assert_eq!(node.runs(), 2);
     let prompts = json!({"prompt": ["fox", "dog"], "stream": true});
     for (key, last_event, body) in [
         (None, id(0), fox(true)),
@@ -272,10 +273,12 @@ async fn what_cannot_go_on_is_refused() {
         (Some("a"), id(1), fox(true)),
         (Some("a"), "7".to_owned(), fox(true)),
         (Some("a"), String::new(), fox(true)),
+        // An event of another stream than the one that is kept.
+        (Some("kept"), id(0), fox(true)),
     ] {
         let refused = resumed(&node, key, &last_event, &body).await;
         assert_eq!(refused.status, 400, "{last_event} {body}: {}", refused.text);
         assert!(refused.text.contains("Last-Event-ID"), "{}", refused.text);
     }
-    assert_eq!(node.runs(), 1, "nothing of it ran");
+    assert_eq!(node.runs(), 2, "nothing of it ran");
 }

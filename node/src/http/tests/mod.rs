@@ -10,6 +10,7 @@ mod forms;
 mod idempotency;
 mod logprobs;
 mod openapi;
+mod reasoning;
 mod refusals;
 mod streams;
 mod timing;

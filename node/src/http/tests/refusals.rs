@@ -84,6 +84,12 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("dry_multiplier", json!(0.8)),
         ("xtc_probability", json!(0.5)),
         ("tfs", json!(0.9)),
+        ("tfs_z", json!(0.9)),
+        ("no_repeat_ngram_size", json!(3)),
+        ("priority", json!(5)),
+        ("priority", json!(-1)),
+        ("priority", json!("high")),
+        ("kv_transfer_params", json!({"do_remote_prefill": true})),
         ("top_a", json!(0.1)),
         ("repeat_penalty", json!(1.1)),
         ("max_new_tokens", json!(5)),
@@ -254,6 +260,7 @@ async fn values_that_ask_for_nothing_are_taken() {
         "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
         "json_schema": null, "prompt_embeds": null, "repetition_detection": null, "tfs": 1.0, "top_a": 0, "repeat_penalty": 1,
         "max_new_tokens": null, "min_new_tokens": 0, "truncation_side": "left", "cache_salt": "",
+        "tfs_z": 1, "no_repeat_ngram_size": 0, "priority": 0, "kv_transfer_params": null,
     });
     assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
 }

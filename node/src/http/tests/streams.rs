@@ -1,13 +1,14 @@
 //! Answers as server-sent events.
 
 use super::fake::{FakeGateway, KEY, failed, finished, hello, post, said, started};
-use crate::gateway::StreamFailure;
+use crate::gateway::{Event, StreamEvent, StreamFailure};
 use crate::http::{Limits, router};
+use crate::text::AddSpecial;
 use axum::body::Body;
 use axum::http::Request;
 use futures_util::StreamExt;
-use proto::Span;
 use proto::request::{Finish, Refusal};
+use proto::{Position, Span};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tower::ServiceExt;
@@ -220,6 +221,30 @@ async fn a_client_that_goes_away_cancels_its_request() {
     assert_eq!(gateway.signals().dropped, 0);
     drop(stream);
     assert_eq!(gateway.signals().dropped, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_tokens_are_not_shown_says_that_it_is_alive() {
+    let gateway = FakeGateway::new(|_, _| Ok(vec![started(0, 0)]));
+    let mut stream = open_stream(&gateway, Duration::from_secs(1)).await;
+    stream.next().await.unwrap().unwrap();
+    let begun = tokio::time::Instant::now();
+    let id = gateway
+        .text()
+        .tokenizer()
+        .encode("<|im_end|>", AddSpecial::Never)
+        .unwrap()[0];
+    let teller = gateway.clone();
+    tokio::spawn(async move {
+        for position in 0..8 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let (position, score) = (Position(position), None);
+            let event = Event::Token { position, id, score };
+            teller.say(StreamEvent { choice: 0, event });
+        }
+    });
+    assert_eq!(stream.next().await.unwrap().unwrap(), ": keep-alive\n\n");
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -55,13 +55,13 @@ pub fn chat(extra: Value) -> Value {
     body
 }
 
-async fn ask(gateway: &Arc<FakeGateway>, extra: Value) -> Value {
+pub async fn ask(gateway: &Arc<FakeGateway>, extra: Value) -> Value {
     let answer = post(gateway, "/v1/chat/completions", chat(extra)).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
     answer.json()
 }
 
-async fn stream(gateway: &Arc<FakeGateway>, extra: Value) -> Vec<Value> {
+pub async fn stream(gateway: &Arc<FakeGateway>, extra: Value) -> Vec<Value> {
     let mut body = chat(extra);
     body["stream"] = json!(true);
     post(gateway, "/v1/chat/completions", body).await.chunks()
@@ -294,36 +294,6 @@ async fn how_long_to_think_is_told_to_the_template_unless_its_variables_say_so()
         let prompt = gateway.seen().streams.remove(0).prompt;
         let text = decode(gateway.text().vocabulary(), &prompt, SpecialTokens::Show);
         assert_eq!(text, told);
-    }
-}
-
-#[tokio::test]
-async fn reasoning_goes_by_both_its_names_and_its_tokens_are_counted() {
-    let gateway = gateway(thinks_and_calls);
-    let opened = json!({"chat_template_kwargs": {"thinking": true}});
-    let answer = ask(&gateway, opened.clone()).await;
-    let message = &answer["choices"][0]["message"];
-    assert_eq!(
-        (&message["reasoning"], &message["reasoning_content"]),
-        (&json!("Hm."), &json!("Hm."))
-    );
-    assert_eq!(message["tool_calls"][0]["function"]["name"], "time");
-    let usage = &answer["usage"];
-    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"]
-        .as_u64()
-        .unwrap();
-    assert!(
-        reasoning > 1 && reasoning < usage["completion_tokens"].as_u64().unwrap(),
-        "{usage}"
-    );
-
-    let chunks = stream(&gateway, opened).await;
-    for name in ["reasoning", "reasoning_content"] {
-        let told: String = chunks
-            .iter()
-            .filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str())
-            .collect();
-        assert_eq!(told, "Hm.");
     }
 }
 
