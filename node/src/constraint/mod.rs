@@ -6,7 +6,7 @@
 //!
 //! * [`vocabulary`]: the model's tokens as a tree of bytes.
 //! * [`schema`]: what of JSON schema is taken; [`pattern`], [`formats`], [`number`], [`literal`], [`negation`],
-//!   [`exclusive`], [`spacing`] and [`cost`] are its parts, [`unimplemented`] says where stands what is refused.
+//!   [`exclusive`], [`spacing`] and [`cost`] are its parts, [`mod@unimplemented`] says where stands what is refused.
 //! * [`lexeme`]: regexes and choices; [`ascii`] says what `\d` and `\w` are in them and in the regexes of Lark, which
 //!   [`lark_regex`] finds. [`classes`] and [`nesting`] bound what llguidance takes from any language, and
 //!   [`end_tokens`] keeps the end of an answer out of it.

@@ -7,13 +7,17 @@ use crate::os::{files, port};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Open files that connections leave to the rest: the state's log, models, pipes to the shard hosts.
 const FILES_KEPT: u64 = 256;
 
+/// Connections that wait to be accepted. The kernel allows fewer where `net.core.somaxconn` says so; who finds no room is not
+/// refused but asks again after a second, which a burst of clients would see as their time to first token.
+const BACKLOG: u32 = 4096;
+
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    port::once_free(async || TcpListener::bind(address).await)
+    port::once_free(async || listen(address))
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -30,6 +34,17 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
                 "{address} cannot be listened on ({error}): choose another address with --http"
             ),
         })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A node that starts again finds connections of its last run, which are closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 pub fn transport(config: &Config) -> anyhow::Result<Transport> {
@@ -69,5 +84,24 @@ fn seats_max(config: &Config, open_files_max: Option<u64>) -> SeatsMax {
         per_neighbourhood: per_address.unwrap_or(CONNECTIONS_PER_ADDRESS_MAX),
         // A number that was given holds for every address.
         per_loopback: per_address.unwrap_or(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[tokio::test]
+    async fn a_burst_of_clients_waits_at_the_door_and_is_not_sent_away() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let kernel_max = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let kernel_max = kernel_max.ok().and_then(|max| max.trim().parse().ok());
+        // Nobody accepts any: one for which there is no room would not be answered at all.
+        let waiting: Vec<TcpStream> = (0..kernel_max.unwrap_or(usize::MAX).min(400))
+            .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(3)).expect("room"))
+            .collect();
+        drop((waiting, listener));
     }
 }
