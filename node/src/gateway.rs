@@ -20,7 +20,7 @@ pub trait Gateway: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<Generation, Refusal>> + Send + '_>>;
     /// In a stable order.
     fn models(&self) -> Vec<Arc<ServedModel>>;
-    /// Whether the cluster is to serve a model of this name and does not yet.
+    /// Whether the cluster is to serve a model of this name, or did before its replicas went down.
     fn awaits(&self, model: &str) -> bool;
     /// `Err` says, for a person, why this node cannot serve at the moment.
     fn health(&self) -> Result<(), String>;

@@ -223,6 +223,28 @@ fn a_removed_node_is_cut_off_and_ends() {
 }
 
 #[test]
+fn a_model_whose_nodes_are_down_is_worth_another_try_and_an_unknown_one_is_not() {
+    let mut fleet = Fleet::found();
+    let other = format!("other={}", tests::model_path().display());
+    let place = fleet.join_as(Holds::AsTheOthers, &["--model", &other]);
+    let ask = |fleet: &Fleet, model: &str| {
+        let body = json!({"model": model, "prompt": "Hi", "max_tokens": 1});
+        fleet.client(0).post("/v1/completions", &body)
+    };
+    until("both models are served", Duration::from_secs(20), || {
+        ask(&fleet, "other").status == 200
+    });
+    fleet.kill(place);
+    fleet.kill(0);
+    // Who comes up alone has never heard that replica.
+    fleet.start(0);
+    let answer = ask(&fleet, "other");
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(ask(&fleet, "unheard-of").status, 404);
+}
+
+#[test]
 fn the_only_voter_can_be_removed_and_the_other_node_goes_on() {
     for asked in 0..2 {
         let mut fleet = Fleet::found();

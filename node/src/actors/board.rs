@@ -59,6 +59,13 @@ impl Board {
 
     pub fn phase(&self, replica: ReplicaId, phase: Phase) {
         if let Some(view) = self.lock().get_mut(&replica) {
+            // One elsewhere begins epochs without a word to this node.
+            if let Phase::Ready(info) = &phase
+                && info.epoch != view.epoch
+            {
+                view.epoch = info.epoch;
+                view.load = Load::default();
+            }
             view.phase = phase;
             // It was of another epoch.
             view.pipeline = None;
@@ -91,6 +98,11 @@ impl Board {
         {
             replicas.remove(&replica);
         }
+    }
+
+    /// Is there a replica of this model, whatever it is doing?
+    pub fn has(&self, model: &str) -> bool {
+        self.lock().values().any(|view| view.model == model)
     }
 
     /// As of now.
@@ -167,16 +179,38 @@ mod tests {
             board.health().unwrap_err(),
             "a: starting; b on node 2: loading, 34%"
         );
-        let info = ReplicaInfo {
+        board.phase(ReplicaId(2), Phase::Ready(info(Epoch(1))));
+        assert_eq!(board.health(), Ok(()));
+        assert!(board.has("a") && board.has("b") && !board.has("c"));
+    }
+
+    #[test]
+    fn a_replica_that_comes_back_elsewhere_shows_its_new_epoch_and_no_old_load() {
+        let board = Board::default();
+        let shown = || board.views()[&ReplicaId(2)].clone();
+        board.starting(ReplicaId(2), Epoch(1), "b", Where::Elsewhere(NodeId(2)));
+        board.phase(ReplicaId(2), Phase::Ready(info(Epoch(4))));
+        let load = Load {
+            running: 3,
+            ..Load::default()
+        };
+        board.load(ReplicaId(2), load);
+        let reason = "it was restarted".to_owned();
+        board.phase(ReplicaId(2), Phase::Down { reason });
+        assert_eq!((shown().epoch, shown().load), (Epoch(4), load));
+        board.phase(ReplicaId(2), Phase::Ready(info(Epoch(7))));
+        assert_eq!((shown().epoch, shown().load), (Epoch(7), Load::default()));
+    }
+
+    fn info(epoch: Epoch) -> ReplicaInfo {
+        ReplicaInfo {
             replica: ReplicaId(2),
-            epoch: Epoch(1),
+            epoch,
             context_tokens_max: 8,
             block_tokens: 1,
             blocks: 8,
             numerics: 0,
             description: String::new(),
-        };
-        board.phase(ReplicaId(2), Phase::Ready(info));
-        assert_eq!(board.health(), Ok(()));
+        }
     }
 }

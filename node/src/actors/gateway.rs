@@ -52,7 +52,10 @@ impl Gateway for RouterGateway {
     }
 
     fn awaits(&self, model: &str) -> bool {
-        self.state.applied().deployment(model).is_some()
+        let applied = self.state.applied();
+        applied.deployment(model).is_some()
+            || applied.replicas().any(|replica| replica.model == model)
+            || self.board.has(model)
     }
 
     fn health(&self) -> Result<(), String> {

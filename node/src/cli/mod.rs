@@ -104,8 +104,16 @@ pub fn main() -> ExitCode {
 }
 
 fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    lines.join(" ")
+    let mut line = String::new();
+    for part in text.lines().map(str::trim) {
+        line.push_str(match line.chars().last() {
+            None => "",
+            Some(':' | ';' | ',' | '.') => " ",
+            Some(_) => "; ",
+        });
+        line.push_str(part);
+    }
+    line
 }
 
 fn run(command: Command, matches: &ArgMatches) -> anyhow::Result<()> {
@@ -223,7 +231,7 @@ mod tests {
     fn several_lines_of_a_cause_become_one() {
         assert_eq!(
             one_line("asked:\n  here: no\n  there: no"),
-            "asked: here: no there: no"
+            "asked: here: no; there: no"
         );
     }
 

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -65,20 +66,30 @@ impl Channel {
             Channel::Plain => exchange(socket, request).await.map_err(|error| {
                 match error.downcast_ref().is_some_and(hyper::Error::is_parse) {
                     true => error.context(
-                        "this is no answer in HTTP; a server of HTTPS needs an URL that begins with https://",
+                        "this is no answer in HTTP; a server of HTTPS needs a URL that begins with https://",
                     ),
                     false => error,
                 }
             }),
             Channel::Tls { connector, name } => {
                 let secured = connector.connect(name.clone(), socket).await;
-                exchange(
-                    secured.context("TLS (a server that no public authority knows needs --ca FILE)")?,
-                    request,
-                )
-                .await
+                let secured = secured.map_err(|error| {
+                    let advice = advice(&error);
+                    anyhow::Error::new(error).context(advice)
+                });
+                exchange(secured?, request).await
             }
         }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "this is no answer in TLS; a server of plain HTTP needs a URL that begins with http://"
+        }
+        _ => "TLS (a server that no public authority knows needs --ca FILE)",
     }
 }
 

@@ -193,6 +193,24 @@ mod tests {
         server.await.unwrap();
     }
 
+    #[tokio::test]
+    async fn a_server_of_plain_http_that_is_asked_in_tls_leads_to_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await;
+            socket
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .unwrap();
+        });
+        let refused = parse(&url).unwrap().get("/v1/models").await.unwrap_err();
+        assert!(format!("{refused:#}").contains("http://"), "{refused:#}");
+        assert!(!format!("{refused:#}").contains("--ca"), "{refused:#}");
+        server.await.unwrap();
+    }
+
     async fn speak_https((certificate, key): (PathBuf, PathBuf)) {
         let Transport::Tls(acceptor) = Transport::tls(&certificate, &key).unwrap() else {
             panic!("a certificate makes it TLS")
