@@ -202,33 +202,9 @@ mod amx {
         round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_tiled;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = pair_tiles::multiply::<AmxPairs>;
-        attend_tiles_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
-            = attention::tiles::attend::<AmxPairs, pages::Bf16>;
-        attend_tiles_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
-            = attention::tiles::attend::<AmxPairs, pages::Int8>;
-    }
-
-    /// # Safety
-    /// As of its parts.
-    unsafe fn attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            match attention::tiles::pay(task.shape, unit.queries.len()) {
-                true => attend_tiles_bf16(task, unit),
-                false => (avx512vnni::TABLE.attend_bf16)(task, unit),
-            }
-        }
-    }
-
-    /// # Safety
-    /// As of its parts.
-    unsafe fn attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            match attention::tiles::pay(task.shape, unit.queries.len()) {
-                true => attend_tiles_int8(task, unit),
-                false => (avx512vnni::TABLE.attend_int8)(task, unit),
-            }
-        }
+        attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
+            = attention::tiles::attend::<AmxPairs, pages::Bf16, 2, 2>;
+        attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
+            = attention::tiles::attend::<AmxPairs, pages::Int8, 2, 2>;
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
-use crate::scalar::{BLOCK, activation_scale, add_lanes, exp, factor, magnitude_max};
+use crate::reference::pairs;
+use crate::scalar::{activation_scale, add_lanes, exp, factor, magnitude_max};
 use crate::tensor::Tensor;
 use crate::{AttentionShape, Batch, KvFormat, OpsError};
 
@@ -54,23 +55,11 @@ fn attend(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, positions: usize) -
             .collect();
         for (d, acc) in acc.iter_mut().enumerate() {
             let values = step.clone().map(|t| keys.value(t).0[d]);
-            *acc = acc.mul_add(corr, dot(&weights, values));
+            *acc = acc.mul_add(corr, pairs::dot(&weights, values));
         }
         m = m_next;
     }
     acc.iter().map(|acc| acc / l).collect()
-}
-
-/// As products with bf16 weights add (decision 0015): in blocks of 32 the even ones and the odd ones, and then both.
-fn dot(x: &[f32], y: impl Iterator<Item = f32>) -> f32 {
-    let products: Vec<(f32, f32)> = x.iter().copied().zip(y).collect();
-    products.chunks(BLOCK).fold(0.0, |acc, block| {
-        let of = |parity: usize| {
-            let every_other = block.iter().skip(parity).step_by(2);
-            every_other.fold(0.0f32, |sum, (x, y)| x.mul_add(*y, sum))
-        };
-        acc + (of(0) + of(1))
-    })
 }
 
 fn sum(w: &[f32]) -> f32 {
@@ -92,7 +81,7 @@ struct Keys<'a> {
 impl<'a> Keys<'a> {
     fn dot(&self, position: usize, q: &[f32]) -> f32 {
         let (k, scale) = self.pages.k.head(self.at(position));
-        dot(q, k.iter().copied()) * scale
+        pairs::dot(q, k.iter().copied()) * scale
     }
 
     fn value(&self, position: usize) -> (&'a [f32], f32) {

@@ -1,8 +1,9 @@
 //! Products with a weight matrix.
 
 use crate::format::matrix_bytes;
+use crate::reference::pairs;
 use crate::reference::quant::{Block, quantise};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor, factor_bf16};
 use crate::tensor::Tensor;
 use crate::{InputPrecision, OpsError, WeightFormat};
 
@@ -82,7 +83,7 @@ impl Matrix {
                 }
             }
             WeightFormat::Bf16 => {
-                let x: Vec<f32> = x.iter().map(|x| bf16_to_f32(factor_bf16(*x))).collect();
+                let x: Vec<f32> = x.iter().copied().map(factor).collect();
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_pairs(output, &x);
                 }
@@ -104,19 +105,9 @@ impl Matrix {
         acc
     }
 
-    /// In blocks of 32, whose even and odd inputs have a sum each, as `TDPBF16PS` adds them (Intel's Software Developer's
-    /// Manual, volume 2).
     fn dot_pairs(&self, output: usize, x: &[f32]) -> f32 {
-        let mut acc = 0.0f32;
-        for (index, x) in x.chunks(BLOCK).enumerate() {
-            let mut sums = [0.0f32; 2];
-            for (k, x) in x.iter().enumerate() {
-                let w = self.block(output, index * BLOCK + k).float();
-                sums[k % 2] = x.mul_add(w, sums[k % 2]);
-            }
-            acc += sums[0] + sums[1];
-        }
-        acc
+        let weights = (0..x.len()).map(|k| self.block(output, k).float());
+        pairs::dot(x, weights)
     }
 
     fn dot_blocks(&self, output: usize, x: &[Block]) -> f32 {

@@ -24,6 +24,7 @@ mod act;
 mod attention;
 mod matmul;
 mod norm;
+mod pairs;
 mod quant;
 mod rope;
 mod rows;

@@ -37,12 +37,28 @@ pub fn pay(shape: &AttentionShape, queries: usize) -> bool {
     queries >= least && shape.head_dim.is_multiple_of(BLOCK)
 }
 
-/// Computes one unit of up to [`QUERIES_MAX`] queries.
+/// Computes one unit of up to [`QUERIES_MAX`] queries, by [`vectors::attend`] if tiles do not [`pay`].
 ///
 /// # Safety
-/// As [`vectors::attend`], of heads in whole blocks; and the CPU must have the unit `U`, which this thread does not hold.
+/// As [`vectors::attend`]; and the CPU must have the unit `U`, which this thread does not hold.
 #[inline(always)]
-pub unsafe fn attend<U: PairUnit, F: Form>(task: &Task<'_>, unit: &Unit<'_>) {
+pub unsafe fn attend<U: PairUnit, F: Form, const TILES: usize, const VECTORS: usize>(
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match pay(task.shape, unit.queries.len()) {
+            true => attend_by_tiles::<U, F>(task, unit),
+            false => vectors::attend::<U::Lanes, F, TILES, VECTORS>(task, unit),
+        }
+    }
+}
+
+/// # Safety
+/// As [`attend`], of heads in whole blocks.
+#[inline(always)]
+unsafe fn attend_by_tiles<U: PairUnit, F: Form>(task: &Task<'_>, unit: &Unit<'_>) {
     let queries = unit.queries.len();
     assert!(queries <= QUERIES_MAX && task.shape.head_dim.is_multiple_of(BLOCK));
     // SAFETY: passed on to the caller.
@@ -87,7 +103,7 @@ unsafe fn attend_tiles<U: PairUnit, F: Form, const TILES: usize>(
     }
     // SAFETY: passed on to the caller; these queries are this thread's alone.
     unsafe {
-        if TILES == 2 {
+        if TILES == 2 && queries.len() < QUERIES_MAX {
             (&raw mut (*room).queries[1]).write_bytes(0, 1);
             (&raw mut (*room).weights[1]).write_bytes(0, 1);
         }
@@ -355,8 +371,14 @@ mod tests {
                     kv,
                 };
                 let [tiles, vectors]: [Attend; 2] = match kv {
-                    KvFormat::Bf16 => [attend::<Loops, Bf16>, vectors::attend::<Scalar, Bf16, 1, 1>],
-                    KvFormat::Int8 => [attend::<Loops, Int8>, vectors::attend::<Scalar, Int8, 1, 1>],
+                    KvFormat::Bf16 => [
+                        attend_by_tiles::<Loops, Bf16>,
+                        vectors::attend::<Scalar, Bf16, 1, 1>,
+                    ],
+                    KvFormat::Int8 => [
+                        attend_by_tiles::<Loops, Int8>,
+                        vectors::attend::<Scalar, Int8, 1, 1>,
+                    ],
                 };
                 // Units of one tile and of two, full or not; steps of which some rows see nothing.
                 for (start, rows) in [(0, 1), (0, 5), (15, 6), (0, 11), (120, 20), (300, 2)] {

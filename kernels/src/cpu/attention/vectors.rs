@@ -287,16 +287,15 @@ impl Keys<'_, '_> {
                     let (words, rest) = self.words_of::<F>(tile);
                     for word in 0..words {
                         let (t, words) = (tile * TOKENS + word * F::PER_WORD, values.add(word * stride));
-                        for index in 0..F::PER_WORD {
-                            let half = &mut halves[index % 2];
-                            add_position::<L, F, VECTORS, QUERIES>(words, index, weights, t + index, half);
-                        }
+                        add_word::<L, F, VECTORS, QUERIES>(words, 0, F::PER_WORD, weights, t, &mut halves[0]);
+                        add_word::<L, F, VECTORS, QUERIES>(words, 1, F::PER_WORD, weights, t, &mut halves[1]);
                     }
-                    for index in 0..rest {
-                        let (t, words) = (tile * TOKENS + words * F::PER_WORD, values.add(words * stride));
-                        let half = &mut halves[index % 2];
-                        add_position::<L, F, VECTORS, QUERIES>(words, index, weights, t + index, half);
-                    }
+                    let (t, words) = (
+                        tile * TOKENS + words * F::PER_WORD,
+                        values.wrapping_add(words * stride),
+                    );
+                    add_word::<L, F, VECTORS, QUERIES>(words, 0, rest, weights, t, &mut halves[0]);
+                    add_word::<L, F, VECTORS, QUERIES>(words, 1, rest, weights, t, &mut halves[1]);
                 }
             } else {
                 for (parity, half) in halves.iter_mut().enumerate() {
@@ -306,27 +305,20 @@ impl Keys<'_, '_> {
                         let (words, rest) = self.words_of::<F>(tile);
                         for word in 0..words {
                             let (t, words) = (tile * TOKENS + word * F::PER_WORD, values.add(word * stride));
-                            for index in (parity..F::PER_WORD).step_by(2) {
-                                add_position::<L, F, VECTORS, QUERIES>(
-                                    words,
-                                    index,
-                                    weights,
-                                    t + index,
-                                    &mut sums,
-                                );
-                            }
-                        }
-                        for index in (parity..rest).step_by(2) {
-                            let (t, words) =
-                                (tile * TOKENS + words * F::PER_WORD, values.add(words * stride));
-                            add_position::<L, F, VECTORS, QUERIES>(
+                            add_word::<L, F, VECTORS, QUERIES>(
                                 words,
-                                index,
+                                parity,
+                                F::PER_WORD,
                                 weights,
-                                t + index,
+                                t,
                                 &mut sums,
                             );
                         }
+                        let (t, words) = (
+                            tile * TOKENS + words * F::PER_WORD,
+                            values.wrapping_add(words * stride),
+                        );
+                        add_word::<L, F, VECTORS, QUERIES>(words, parity, rest, weights, t, &mut sums);
                     }
                     *half = sums;
                 }
@@ -363,6 +355,25 @@ unsafe fn add_dimension<L: Lanes, F: Form, const TILES: usize, const QUERIES: us
                 *sum = L::splat(*q.add(first + index)).fma(k, *sum);
             }
         }
+    }
+}
+
+/// Adds the values of every other position of a word, from the one at `parity` on and before `end`; `t` is the first of the word.
+///
+/// # Safety
+/// As [`add_position`], unless there is none.
+#[inline(always)]
+unsafe fn add_word<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize>(
+    words: *const u32,
+    parity: usize,
+    end: usize,
+    weights: &[[f32; STEP]; QUERIES],
+    t: usize,
+    sums: &mut [[L; VECTORS]; QUERIES],
+) {
+    for index in (parity..end).step_by(2) {
+        // SAFETY: passed on to the caller.
+        unsafe { add_position::<L, F, VECTORS, QUERIES>(words, index, weights, t + index, sums) };
     }
 }
 
