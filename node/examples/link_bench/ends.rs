@@ -127,9 +127,8 @@ impl Service for Echoing {
         mut receiver: FrameReceiver,
     ) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            while let Ok(Some(frame)) = receiver.next().await {
-                let (epoch, payload) = (frame.epoch, Bytes::copy_from_slice(frame.payload));
-                if sender.send_chunk(epoch, payload).await.is_err() {
+            while let Ok(Some((epoch, payload))) = receiver.next_chunk().await {
+                if sender.send_chunk(epoch, Bytes::from(payload)).await.is_err() {
                     return;
                 }
             }

@@ -215,7 +215,8 @@ impl Options {
     fn parse() -> Result<Options, String> {
         let mut options = Options {
             rounds: 1000,
-            threads: 2,
+            // As a stage has for its links.
+            threads: 1,
             mode: Mode::Both,
             folder: PathBuf::from(format!("/dev/shm/link_bench-{}", std::process::id())),
         };

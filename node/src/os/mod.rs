@@ -7,3 +7,4 @@ pub mod map;
 pub mod memory;
 pub mod port;
 pub mod priority;
+pub mod watch;

@@ -14,6 +14,7 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
+use std::mem;
 
 /// How far memory is reserved ahead of what has come.
 const AHEAD_BYTES_MAX: usize = 1 << 20;
@@ -234,6 +235,18 @@ impl FrameReceiver {
             Ok(message) => Ok(Some(message)),
             Err(error) => Err(self.wrong(error)),
         }
+    }
+
+    /// The next message, which must be a [`Kind::Chunk`]: its epoch and its payload, for good. As [`FrameReceiver::next`].
+    pub async fn next_chunk(&mut self) -> Result<Option<(u64, Vec<u8>)>, LinkError> {
+        let Some(frame) = self.next().await? else {
+            return Ok(None);
+        };
+        let (kind, epoch) = (frame.kind, frame.epoch);
+        if kind != Kind::Chunk {
+            return Err(self.not_allowed(kind));
+        }
+        Ok(Some((epoch, mem::take(&mut self.payload))))
     }
 
     /// Fills `buffer` with the next [`Kind::Chunk`], which must have its length, and gives its epoch. Not to be given

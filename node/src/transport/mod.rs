@@ -21,6 +21,7 @@ mod links;
 mod peers;
 mod question;
 mod reset_key;
+mod room;
 mod serve;
 mod socket;
 mod tls;

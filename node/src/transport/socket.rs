@@ -1,14 +1,20 @@
 //! The UDP socket beneath QUIC.
+//!
+//! It is watched for what comes in alone. The kernel tells of room in the send buffer as often as a packet leaves it: that would
+//! wake a thread for each packet that is sent. So room is waited for once there was none ([`super::room`]).
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use super::room::Room;
+use crate::os::watch;
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use rustix::net::sockopt;
-use std::io::{self, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
 
 /// Loss on a LAN is mostly an overflow here: a frame of activations arrives at once, at the speed of the wire, while
 /// the reader sleeps.
@@ -26,6 +32,7 @@ pub(super) struct Bound {
     pub packet_bytes_max: u16,
 }
 
+/// Within a tokio runtime.
 pub(super) fn wrap(socket: UdpSocket) -> io::Result<Bound> {
     let buffer_bytes = enlarge(&socket);
     let packet_bytes_max = match buffer_bytes >= BUFFER_BYTES_FOR_LARGE_PACKETS {
@@ -38,9 +45,8 @@ pub(super) fn wrap(socket: UdpSocket) -> io::Result<Bound> {
             PACKET_BYTES_JUMBO
         }
     };
-    let inner = TokioRuntime.wrap_udp_socket(socket)?;
     Ok(Bound {
-        socket: Arc::new(Socket { inner }),
+        socket: Arc::new(Socket::new(socket)?),
         packet_bytes_max,
     })
 }
@@ -55,34 +61,61 @@ fn enlarge(socket: &UdpSocket) -> usize {
     sockopt::socket_recv_buffer_size(socket).unwrap_or(0)
 }
 
-/// quinn hands over ten packets at a time, however large they are; the kernel refuses calls beyond 64 KB, and quinn
-/// takes the refusal for a packet lost. So calls are cut here.
 #[derive(Debug)]
 struct Socket {
-    inner: Arc<dyn AsyncUdpSocket>,
+    incoming: AsyncFd<UdpSocket>,
+    state: UdpSocketState,
+    room: Arc<Room>,
 }
 
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
+impl Socket {
+    fn new(socket: UdpSocket) -> io::Result<Socket> {
+        // Makes it one that does not block.
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Socket {
+            room: Arc::new(Room::new(socket.as_fd().try_clone_to_owned()?)),
+            incoming: watch::incoming(socket)?,
+            state,
+        })
     }
 
-    /// Where the kernel's buffer fills up half-way, all of it is sent again later: QUIC drops what it has seen before.
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+    /// quinn hands over ten packets at a time, however large they are; the kernel refuses calls beyond 64 KB, and quinn
+    /// takes the refusal for a packet lost. So calls are cut here. Where the kernel's buffer fills up half-way, all of it is
+    /// sent again later: QUIC drops what it has seen before.
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let socket = self.incoming.get_ref();
         let Some(segment) = transmit.segment_size else {
-            return self.inner.try_send(transmit);
+            return self.state.send(socket.into(), transmit);
         };
         let call_bytes = segment * (CALL_BYTES_MAX / segment).max(1);
         for contents in transmit.contents.chunks(call_bytes) {
-            self.inner.try_send(&Transmit {
+            let call = Transmit {
                 destination: transmit.destination,
                 ecn: transmit.ecn,
                 contents,
                 segment_size: (contents.len() > segment).then_some(segment),
                 src_ip: transmit.src_ip,
-            })?;
+            };
+            self.state.send(socket.into(), &call)?;
         }
         Ok(())
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(self.room.poller())
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.send(transmit);
+        if sent
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        {
+            self.room.was_refused();
+        }
+        sent
     }
 
     fn poll_recv(
@@ -91,22 +124,60 @@ impl AsyncUdpSocket for Socket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(context, buffers, meta)
+        loop {
+            let mut ready = ready!(self.incoming.poll_read_ready(context))?;
+            let received = ready.try_io(|socket| self.state.recv(socket.get_ref().into(), buffers, meta));
+            if let Ok(received) = received {
+                return Poll::Ready(received);
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        self.incoming.get_ref().local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.state.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        self.state.gro_segments()
     }
 
     fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
+        self.state.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::poll;
+    use std::future::poll_fn;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn bound() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    #[tokio::test]
+    async fn what_comes_wakes_who_waits_for_it() {
+        let (here, there) = (bound(), bound());
+        let address = here.local_addr().unwrap();
+        let socket = Socket::new(here).unwrap();
+        assert_eq!(socket.local_addr().unwrap(), address);
+        let (mut bytes, mut meta) = ([0; 2000], [RecvMeta::default()]);
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let mut received = poll_fn(|context| socket.poll_recv(context, &mut buffers, &mut meta));
+        assert!(poll!(&mut received).is_pending());
+        there.send_to(&[7; 1000], address).unwrap();
+        let count = timeout(SOON, received).await.expect("it is woken").unwrap();
+        assert_eq!((count, meta[0].len), (1, 1000));
     }
 }

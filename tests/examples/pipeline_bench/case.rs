@@ -62,11 +62,11 @@ impl Case {
     }
 
     pub fn run(&self, placed: &Placed) -> Measured {
-        let before = Used::read(placed);
-        let summary = self.ask(placed);
-        // Told with the next report of the engine's load.
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        let used = Used::read(placed).since(&before);
+        // Before the stages' time counts: of one stream alone, half of it is a bubble.
+        self.ask(placed, 1);
+        let before = used_so_far(placed);
+        let summary = self.ask(placed, self.streams);
+        let used = used_so_far(placed).since(&before);
         let figure = |name: &str| summary[name].as_f64().expect("a number");
         Measured {
             tokens_per_sec: match self.figure {
@@ -77,7 +77,8 @@ impl Case {
         }
     }
 
-    pub fn ask(&self, placed: &Placed) -> Value {
+    /// So many at once, with other prompts for another number.
+    pub fn ask(&self, placed: &Placed, streams: u32) -> Value {
         let number = |value: u32| value.to_string();
         let output = run_to_end(&[
             "bench",
@@ -89,10 +90,14 @@ impl Case {
             placed.fleet.key(),
             "--model",
             "measured",
+            "--warm-up",
+            "0",
+            "--seed",
+            &number(streams),
             "--concurrency",
-            &number(self.streams),
+            &number(streams),
             "--requests",
-            &number(self.streams),
+            &number(streams),
             "--prompt-tokens",
             &number(self.prompt_tokens),
             "--output-tokens",
@@ -102,4 +107,10 @@ impl Case {
         assert_eq!(summary["failed"], 0, "{summary}");
         summary
     }
+}
+
+fn used_so_far(placed: &Placed) -> Used {
+    // Told with the next report of the engine's load.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    Used::read(placed)
 }

@@ -11,8 +11,9 @@
 //! what was planned.
 //!
 //! Of two processes: the `bubble`, the part of the stages' time in which they did nothing; what of it was lost `between` them; the
-//! bubble as the simulator has it with stages `as planned`, and with stages that differ on average `as it was`; and what each
-//! did of the computing. What is in the bubble, but neither between stages nor simulated, is stages whose pace changed.
+//! bubble as the simulator has it with stages `as planned`, and with stages that differ on average `as it was`; their pace `of
+//! optimum`, which is that of the same steps under the best cut, with its slowest stage never idle; the layers, and what each did of the computing. What is in the bubble, but neither between stages nor simulated, is stages
+//! whose pace changed.
 
 mod case;
 mod memory;
@@ -69,7 +70,7 @@ fn uneven(model: &str) {
     let both = measured(&SHORT_CASES, model, &[&fast, &slow]);
     println!(
         "{:<12} {:>8} {:>8} {:>8} {:>12}{HEADER}",
-        "", "fast", "slow", "both", "of the best"
+        "", "fast", "slow", "both", "of their sum"
     );
     for (place, case) in SHORT_CASES.iter().enumerate() {
         let [fast, slow] = [0, 1].map(|node| alone[node][place].tokens_per_sec);

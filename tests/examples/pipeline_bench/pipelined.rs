@@ -46,6 +46,9 @@ pub struct Pipelined {
     simulated: [f64; 2],
     /// Of the computing.
     shares: Vec<f64>,
+    layers: Vec<u64>,
+    /// Of the pace that the same steps would have under the best cut of the layers, with its slowest stage never idle.
+    of_optimum: f64,
 }
 
 impl Pipelined {
@@ -57,7 +60,10 @@ impl Pipelined {
             .map(|secs| secs / computed_secs)
             .collect();
         let stages = shares.len() as f64;
+        let layers = placed.layers();
         Pipelined {
+            of_optimum: optimum_secs(&used.computed_secs, &layers) / used.occupied_secs,
+            layers,
             bubble: 1.0 - computed_secs / (used.occupied_secs * stages),
             between: 1.0 - used.least_secs / used.occupied_secs,
             simulated: [&placed.shares, &shares].map(|shares| simulated::bubble(case, placed, shares)),
@@ -66,7 +72,23 @@ impl Pipelined {
     }
 }
 
-pub const HEADER: &str = "  bubble  between  as planned  as it was  stages";
+/// Of the slowest stage under the best cut, each layer taking as long on a stage's device as its layers did.
+fn optimum_secs(computed_secs: &[f64], layers: &[u64]) -> f64 {
+    let there: u64 = layers.iter().sum();
+    let layer_secs = computed_secs.iter().zip(layers);
+    let layer_secs: Vec<f64> = layer_secs.map(|(secs, layers)| secs / *layers as f64).collect();
+    let fits = |secs: &f64| {
+        // A stage takes just so many layers in just so long, whatever the division rounds to.
+        let within = |layer: &f64| (secs / layer * (1.0 + 1e-9)).floor();
+        layer_secs.iter().map(within).sum::<f64>() >= there as f64
+    };
+    let stages = layer_secs
+        .iter()
+        .flat_map(|layer| (1..=there).map(move |count| layer * count as f64));
+    stages.filter(fits).fold(f64::INFINITY, f64::min)
+}
+
+pub const HEADER: &str = "  bubble  between  as planned  as it was  of optimum  layers  computing";
 
 impl Display for Pipelined {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
@@ -78,9 +100,12 @@ impl Display for Pipelined {
             .iter()
             .map(|share| format!("{:.1}", share * 100.0))
             .collect();
+        let layers: Vec<String> = self.layers.iter().map(u64::to_string).collect();
         write!(
             formatter,
-            "{bubble:>7.1}% {between:>7.1}% {planned:>10.1}% {measured:>9.1}%  {}",
+            "{bubble:>7.1}% {between:>7.1}% {planned:>10.1}% {measured:>9.1}% {:>10.2}  {:>6}  {}",
+            self.of_optimum,
+            layers.join(":"),
             shares.join(":")
         )
     }

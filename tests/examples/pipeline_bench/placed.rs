@@ -52,6 +52,15 @@ impl Placed {
         self.placement()["stages"].as_array().cloned().unwrap_or_default()
     }
 
+    /// Of each stage.
+    pub fn layers(&self) -> Vec<u64> {
+        let count = |stage: &Value| {
+            let place = |name: &str| stage[name].as_u64().unwrap_or_default();
+            place("layer_end") - place("layer_first")
+        };
+        self.stages().iter().map(count).collect()
+    }
+
     /// Of whichever node tells it; 0 when none does.
     pub fn metric(&self, name: &str) -> f64 {
         self.labelled_metric(name, "")

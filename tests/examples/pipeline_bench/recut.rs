@@ -25,24 +25,24 @@ pub fn compare(model: &str) {
     slow_down(&machine);
     fleet.start(1);
     let placed = Placed::on(fleet, model, 2);
-    let planned = layers(&placed);
+    let planned = placed.layers();
     let since = Instant::now();
-    while layers(&placed) == planned && since.elapsed() < PATIENCE {
-        let run = RECUT_CASE.ask(&placed);
+    while placed.layers() == planned && since.elapsed() < PATIENCE {
+        let run = RECUT_CASE.ask(&placed, RECUT_CASE.streams);
         println!(
             "{} as planned: {:.1} tok/s",
             words(&planned),
             tokens_per_sec(&run)
         );
     }
-    let cut = layers(&placed);
+    let cut = placed.layers();
     assert_ne!(cut, planned, "nothing was cut anew");
     println!("{} after {:.0} s", words(&cut), since.elapsed().as_secs_f64());
     for _ in 0..3 {
-        let run = RECUT_CASE.ask(&placed);
+        let run = RECUT_CASE.ask(&placed, RECUT_CASE.streams);
         println!(
             "{} as cut anew: {:.1} tok/s",
-            words(&layers(&placed)),
+            words(&placed.layers()),
             tokens_per_sec(&run)
         );
     }
@@ -55,14 +55,6 @@ fn tokens_per_sec(summary: &Value) -> f64 {
 fn words(layers: &[u64]) -> String {
     let words: Vec<String> = layers.iter().map(u64::to_string).collect();
     words.join(":")
-}
-
-fn layers(placed: &Placed) -> Vec<u64> {
-    let count = |stage: &Value| {
-        let place = |name: &str| stage[name].as_u64().unwrap_or_default();
-        place("layer_end") - place("layer_first")
-    };
-    placed.stages().iter().map(count).collect()
 }
 
 /// Every rate of it.

@@ -98,10 +98,7 @@ impl Lane {
         let failed = |reason: String| End::Blamed(Blame::Failed, reason);
         loop {
             let begun_bytes = receiver.begun_bytes();
-            let heard = timeout(self.patience.stall, receiver.next()).await;
-            let heard = heard
-                .map(|heard| heard.map(|frame| frame.map(|frame| (frame.epoch, frame.payload.to_vec()))));
-            let (epoch, payload) = match heard {
+            let (epoch, payload) = match timeout(self.patience.stall, receiver.next_chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => return failed("it ended the stream".to_owned()),
                 Ok(Err(error)) => return failed(error.to_string()),

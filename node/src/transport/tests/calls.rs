@@ -64,6 +64,11 @@ async fn streams_of_every_class_carry_frames_both_ways() {
         sender.send_chunk(9, Bytes::from_static(&[3; 300])).await.unwrap();
         assert_eq!(receiver.next_into(&mut buffer).await, Ok(Some(9)));
         assert_eq!(buffer, [3; 300]);
+        sender
+            .send_chunk(10, Bytes::from_static(&[4; 300]))
+            .await
+            .unwrap();
+        assert_eq!(receiver.next_chunk().await, Ok(Some((10, vec![4; 300]))));
         sender.finish();
         assert!(receiver.next().await.unwrap().is_none());
     }
@@ -71,6 +76,10 @@ async fn streams_of_every_class_carry_frames_both_ways() {
     sender.send(Kind::ToEngine, 4, &ToEngine::Drain).await.unwrap();
     let answer: Option<FromEngine> = receiver.next_message(Kind::FromEngine).await.unwrap();
     assert_eq!(answer, Some(FromEngine::Drained));
+    sender.send(Kind::ToEngine, 5, &ToEngine::Drain).await.unwrap();
+    let refused = receiver.next_chunk().await.unwrap_err();
+    let (node, kind) = (two.id, Kind::FromEngine);
+    assert_eq!(refused, LinkError::NotAllowed { node, kind });
     let streams = two.service.streams.lock().unwrap();
     assert_eq!(streams.len(), 3);
     assert_eq!(streams[0], (one.id, Class::Bulk, hello(Class::Bulk)));

@@ -1,0 +1,19 @@
+//! Descriptors whose readiness a tokio runtime watches for.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// For what comes in, and not for room for what goes out. Within a tokio runtime; the socket must not block.
+pub fn incoming(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: a socket owns its one descriptor until it is dropped, which closes it.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+/// For room for what goes out alone. As [`incoming`].
+pub fn room(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it owns its one descriptor until it is dropped, which closes it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::WRITABLE) }?)
+}
