@@ -8,7 +8,7 @@ use crate::os::watch;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use rustix::net::sockopt;
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub(super) struct Bound {
     pub packet_bytes_max: u16,
 }
 
-/// Within a tokio runtime.
+/// Makes it one that does not block, with large buffers. Within a tokio runtime.
 pub(super) fn wrap(socket: UdpSocket) -> io::Result<Bound> {
     let buffer_bytes = enlarge(&socket);
     let packet_bytes_max = match buffer_bytes >= BUFFER_BYTES_FOR_LARGE_PACKETS {
@@ -70,7 +70,6 @@ struct Socket {
 
 impl Socket {
     fn new(socket: UdpSocket) -> io::Result<Socket> {
-        // Makes it one that does not block.
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Socket {
             room: Arc::new(Room::new(socket.as_fd().try_clone_to_owned()?)),
@@ -108,14 +107,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.send(transmit);
-        if sent
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-        {
-            self.room.was_refused();
-        }
-        sent
+        self.room.watched(|| self.send(transmit))
     }
 
     fn poll_recv(

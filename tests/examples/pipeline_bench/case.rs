@@ -62,11 +62,11 @@ impl Case {
     }
 
     pub fn run(&self, placed: &Placed) -> Measured {
-        // Before the stages' time counts: of one stream alone, half of it is a bubble.
-        self.ask(placed, 1);
-        let before = used_so_far(placed);
-        let summary = self.ask(placed, self.streams);
+        self.warm_up(placed);
+        let (before, layers) = (used_so_far(placed), placed.layers());
+        let summary = self.ask(placed);
         let used = used_so_far(placed).since(&before);
+        assert_eq!(placed.layers(), layers, "the layers were cut anew meanwhile");
         let figure = |name: &str| summary[name].as_f64().expect("a number");
         Measured {
             tokens_per_sec: match self.figure {
@@ -77,8 +77,16 @@ impl Case {
         }
     }
 
-    /// So many at once, with other prompts for another number.
-    pub fn ask(&self, placed: &Placed, streams: u32) -> Value {
+    /// One stream alone, with a prompt of its own. Before the stages' time counts: half of its time is a bubble.
+    pub fn warm_up(&self, placed: &Placed) {
+        self.bench_serve(placed, 1, u64::MAX);
+    }
+
+    pub fn ask(&self, placed: &Placed) -> Value {
+        self.bench_serve(placed, self.streams, 0)
+    }
+
+    fn bench_serve(&self, placed: &Placed, streams: u32, seed: u64) -> Value {
         let number = |value: u32| value.to_string();
         let output = run_to_end(&[
             "bench",
@@ -93,7 +101,7 @@ impl Case {
             "--warm-up",
             "0",
             "--seed",
-            &number(streams),
+            &seed.to_string(),
             "--concurrency",
             &number(streams),
             "--requests",

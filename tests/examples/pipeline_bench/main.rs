@@ -11,9 +11,9 @@
 //! what was planned.
 //!
 //! Of two processes: the `bubble`, the part of the stages' time in which they did nothing; what of it was lost `between` them; the
-//! bubble as the simulator has it with stages `as planned`, and with stages that differ on average `as it was`; their pace `of
-//! optimum`, which is that of the same steps under the best cut, with its slowest stage never idle; the layers, and what each
-//! did of the computing. What is in the bubble, but neither between stages nor simulated, is stages whose pace changed.
+//! bubble as the simulator has it with stages `as planned`, and with stages that differ on average `as it was`; `of optimum`,
+//! their pace over that of the same steps under the best cut, with its slowest stage never idle; the layers, and what each did of
+//! the computing. What is in the bubble, but neither between stages nor simulated, is stages whose pace changed.
 
 mod case;
 mod memory;

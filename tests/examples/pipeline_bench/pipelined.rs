@@ -72,7 +72,8 @@ impl Pipelined {
     }
 }
 
-/// Of the slowest stage under the best cut, each layer taking as long on a stage's device as its layers did.
+/// Of the slowest stage under the best cut, each layer taking as long on a stage's device as its layers did, with what else the
+/// stage does (embeddings, the output matrix) in equal parts.
 fn optimum_secs(computed_secs: &[f64], layers: &[u64]) -> f64 {
     let there: u64 = layers.iter().sum();
     let layer_secs = computed_secs.iter().zip(layers);
@@ -80,7 +81,8 @@ fn optimum_secs(computed_secs: &[f64], layers: &[u64]) -> f64 {
     let fits = |secs: &f64| {
         // A stage takes just so many layers in just so long, whatever the division rounds to.
         let within = |layer: &f64| (secs / layer * (1.0 + 1e-9)).floor();
-        layer_secs.iter().map(within).sum::<f64>() >= there as f64
+        let each_has_one = layer_secs.iter().all(|layer| within(layer) >= 1.0);
+        each_has_one && layer_secs.iter().map(within).sum::<f64>() >= there as f64
     };
     let stages = layer_secs
         .iter()

@@ -55,7 +55,7 @@ impl Placed {
     /// Of each stage.
     pub fn layers(&self) -> Vec<u64> {
         let count = |stage: &Value| {
-            let place = |name: &str| stage[name].as_u64().unwrap_or_default();
+            let place = |name: &str| stage[name].as_u64().expect("a layer");
             place("layer_end") - place("layer_first")
         };
         self.stages().iter().map(count).collect()

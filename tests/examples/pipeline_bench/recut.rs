@@ -26,9 +26,10 @@ pub fn compare(model: &str) {
     fleet.start(1);
     let placed = Placed::on(fleet, model, 2);
     let planned = placed.layers();
+    RECUT_CASE.warm_up(&placed);
     let since = Instant::now();
     while placed.layers() == planned && since.elapsed() < PATIENCE {
-        let run = RECUT_CASE.ask(&placed, RECUT_CASE.streams);
+        let run = RECUT_CASE.ask(&placed);
         println!(
             "{} as planned: {:.1} tok/s",
             words(&planned),
@@ -39,7 +40,7 @@ pub fn compare(model: &str) {
     assert_ne!(cut, planned, "nothing was cut anew");
     println!("{} after {:.0} s", words(&cut), since.elapsed().as_secs_f64());
     for _ in 0..3 {
-        let run = RECUT_CASE.ask(&placed, RECUT_CASE.streams);
+        let run = RECUT_CASE.ask(&placed);
         println!(
             "{} as cut anew: {:.1} tok/s",
             words(&placed.layers()),

@@ -69,6 +69,10 @@ async fn streams_of_every_class_carry_frames_both_ways() {
             .await
             .unwrap();
         assert_eq!(receiver.next_chunk().await, Ok(Some((10, vec![4; 300]))));
+        sender.send_chunk(11, Bytes::from_static(&[5; 20])).await.unwrap();
+        assert_eq!(receiver.next_chunk().await, Ok(Some((11, vec![5; 20]))));
+        sender.send_chunk(12, Bytes::from_static(&[6; 10])).await.unwrap();
+        assert_eq!(receiver.next().await.unwrap().unwrap().payload, [6; 10]);
         sender.finish();
         assert!(receiver.next().await.unwrap().is_none());
     }
