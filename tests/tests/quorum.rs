@@ -88,7 +88,12 @@ fn serves_alone(fleet: &Fleet, place: usize, key: &str, revoked: &str, text: &st
     assert_eq!(text_of(&client(key).complete(body(0))), text);
     assert_eq!(client(revoked).get("/v1/models").status, 401);
     let before = last_index(fleet, place);
-    for words in [["tenant", "add", "lost"].as_slice(), &["key", "list"]] {
+    let own = fleet.node(place).number().to_string();
+    for words in [
+        ["tenant", "add", "lost"].as_slice(),
+        &["key", "list"],
+        &["node", "rm", &own],
+    ] {
         let refused = errors(&fleet.command(place, words));
         assert!(
             refused.contains("no leader at the moment"),

@@ -5,7 +5,7 @@ use super::report::{Backup, CreatedToken, NodeStatus, Nodes, RaftStatus};
 use crate::clock;
 use crate::hex;
 use crate::peers::directory;
-use crate::raft::MemberView;
+use crate::raft::{CommitError, MemberView};
 use crate::state::{NodeState, StateError};
 use crate::transport::{Class, LinkView};
 use crate::trust::{JoinToken, spki_of};
@@ -168,8 +168,12 @@ pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
     match committed {
         Ok(_) if node == state.node() => return Ok(()),
         Ok(_) => {}
-        // Who is removed is cut off, perhaps before it hears that it was.
-        Err(StateError::Commit(_)) if node == state.node() && is_removed(state).await => return Ok(()),
+        // Who is removed is cut off, perhaps before it hears that it was. Without a leader nobody is removed.
+        Err(StateError::Commit(CommitError::Unknown(_) | CommitError::Away(_)))
+            if node == state.node() && is_removed(state).await =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(error.to_string()),
     }
     let gone = async {

@@ -18,6 +18,7 @@ use file::PackedFile;
 use kernels::PackedBytes;
 use shard::PackedCache;
 use std::fs;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::PathBuf;
 use writer::PackedWriter;
@@ -52,6 +53,10 @@ impl PackedStore {
     fn create(path: PathBuf, packing: u32) -> PackedStore {
         match PackedWriter::create(&path, packing) {
             Ok(writer) => PackedStore::Writing { writer, path },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                tracing::debug!(path = %path.display(), "another process keeps these packed weights");
+                PackedStore::Off
+            }
             Err(error) => {
                 writer::warn(&path, &error);
                 PackedStore::Off

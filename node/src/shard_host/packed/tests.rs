@@ -154,5 +154,7 @@ fn only_one_process_at_a_time_writes_a_file() {
     let folder = Folder::new("twice");
     let first = open(&folder.file());
     assert!(matches!(first, PackedStore::Writing { .. }));
+    let taken = PackedWriter::create(&folder.file(), PACKING).map(|_| ());
+    assert_eq!(taken.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert!(matches!(open(&folder.file()), PackedStore::Off));
 }

@@ -36,7 +36,7 @@ impl Drop for Part {
 }
 
 impl PackedWriter {
-    /// Makes the folder where it is missing. An error also when another process is writing this very file.
+    /// Makes the folder where it is missing. [`io::ErrorKind::WouldBlock`] where somebody else is writing this very file.
     pub fn create(path: &Path, packing: u32) -> io::Result<PackedWriter> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
