@@ -22,6 +22,8 @@ const TOKEN_TTL_SECS_MAX: u64 = 3600;
 const TOKEN_ADDRESSES_MAX: usize = 5;
 /// How long a removed node may take to be out of the vote.
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
+/// Who was removed knows by then. With the wait for a leader before it, less than who asks waits for an answer.
+const CUT_OFF_MAX: Duration = Duration::from_secs(5);
 
 pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> ControlAnswer<CreatedToken> {
     let role = Role::named(role)
@@ -195,7 +197,7 @@ pub async fn remove(state: &NodeState, node: NodeId) -> ControlAnswer<()> {
 
 async fn is_removed(state: &NodeState) -> bool {
     let removed = directory::removed(state.member.clone());
-    tokio::time::timeout(REMOVAL_MAX, removed).await.is_ok()
+    tokio::time::timeout(CUT_OFF_MAX, removed).await.is_ok()
 }
 
 /// Everything that was agreed on before this was asked. Without the authority's key: see `docs/operations.md`.

@@ -152,15 +152,9 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    fn bound() -> UdpSocket {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket
-    }
-
     #[tokio::test]
     async fn what_comes_wakes_who_waits_for_it() {
-        let (here, there) = (bound(), bound());
+        let [here, there] = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
         let address = here.local_addr().unwrap();
         let socket = Socket::new(here).unwrap();
         assert_eq!(socket.local_addr().unwrap(), address);
