@@ -109,6 +109,21 @@ fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
     until("its processes have gone", Duration::from_secs(10), || {
         (0..2).all(|place| fleet.node(place).children().is_empty())
     });
+    let unknown = fleet.command(1, &["deploy", "mine", "--dry-run"]);
+    let error = String::from_utf8_lossy(&unknown.stderr);
+    assert!(
+        error.contains("no model that is deployed has this name"),
+        "{error}"
+    );
+    fleet.says(0, &["deploy", &format!("mine={MODEL}"), "--no-wait"]);
+    until(
+        "what is placed is not placed again",
+        Duration::from_secs(20),
+        || {
+            let planned = fleet.says(1, &["deploy", "mine", "--dry-run"]);
+            planned.ends_with("nothing changes: it is placed already")
+        },
+    );
 }
 
 #[test]

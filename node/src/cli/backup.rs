@@ -82,6 +82,7 @@ impl Backup {
                         place()
                     )
                 }
+                io::ErrorKind::NotFound => anyhow!("{}: there is no such folder to write it into", place()),
                 _ => Error::new(error).context(place()),
             })?;
         file.write_all(&bytes)

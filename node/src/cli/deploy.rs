@@ -5,7 +5,7 @@ use super::tell::tell;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::control::{ControlRequest, client};
 use crate::placement::deploy::DeployWish;
-use crate::store::spec::{NamedSpec, Spec};
+use crate::store::spec::{NamedSpec, Spec, SpecError};
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,7 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   cluster deploy smollm2-135m --dry-run          # what would go where, and why
   cluster deploy hf:Qwen/Qwen2.5-7B-Instruct-GGUF:qwen2.5-7b-instruct-q8_0.gguf
-  cluster deploy big=./model.gguf --replicas 2
+  cluster deploy big=./model.gguf
+  cluster deploy big --replicas 2                # a copy more of what is deployed
   cluster deploy big=./model.gguf --no-wait --json";
 
 /// Serve a model on the nodes of this cluster that have room for it, over several of them where it is too big for one
@@ -29,7 +30,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Deploy {
-    /// As for `cluster up --model`
+    /// As for `cluster up --model`, or the name of a model that is deployed
     #[arg(value_name = "[NAME=]SPEC")]
     model: String,
     /// How many copies
@@ -132,9 +133,12 @@ impl Undeploy {
     }
 }
 
-/// The node has another working folder.
+/// The node has another working folder, and knows what is deployed.
 fn from_anywhere(model: &str) -> anyhow::Result<String> {
-    let named: NamedSpec = model.parse()?;
+    let named: NamedSpec = match model.parse() {
+        Err(SpecError::Unknown(name)) if name == model => return Ok(name),
+        named => named?,
+    };
     let spec = match named.spec {
         Spec::Path(path) => Spec::Path(std::path::absolute::<PathBuf>(path)?),
         spec @ (Spec::Hub { .. } | Spec::Pypi { .. } | Spec::Catalogue(_)) => spec,

@@ -32,7 +32,7 @@ Examples:
 #[command(after_help = "\
 Examples:
   cluster node list
-  cluster node list --json | jq '.nodes[] | select(.connected | not)'")]
+  cluster node list --json | jq -r '.nodes[] | select(.part == \"leader\") | .http'")]
 struct List {
     #[command(flatten)]
     data_dir: DataDir,

@@ -1,6 +1,7 @@
 //! The commands' side of the socket.
 
 use super::{ControlAnswer, ControlRequest, socket};
+use crate::peers::is_held;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -17,6 +18,11 @@ const ENDED: &str = "it is just ending, because it was stopped or removed from i
 pub enum ControlError {
     #[error("no node runs on {0}: start one with `cluster up`, or name its folder with --data-dir")]
     NoNode(PathBuf),
+    #[error(
+        "the node on {0} cannot be asked yet: it is starting, and fetches or reads its models, or it is about to end; what it prints says \
+         how far it is"
+    )]
+    NotUp(PathBuf),
     #[error("the node on {0} belongs to somebody else: ask as the user who started it")]
     NotYours(PathBuf),
     #[error("the node on {data_dir} does not answer: {error}")]
@@ -30,6 +36,7 @@ pub enum ControlError {
 pub fn ask<T: DeserializeOwned>(data_dir: &Path, request: &ControlRequest) -> Result<T, ControlError> {
     let stream = UnixStream::connect(socket(data_dir)).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ControlError::NotYours(data_dir.to_owned()),
+        _ if is_held(data_dir) => ControlError::NotUp(data_dir.to_owned()),
         _ => ControlError::NoNode(data_dir.to_owned()),
     })?;
     let answer: ControlAnswer<T> = exchange(stream, request).map_err(|error| ControlError::NoAnswer {
@@ -57,6 +64,20 @@ fn exchange<T: DeserializeOwned>(mut stream: UnixStream, request: &ControlReques
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::DataFolder;
+
+    #[test]
+    fn a_node_that_has_no_socket_yet_is_not_said_to_be_none() {
+        let folder = std::env::temp_dir().join(format!("cluster-control-{}", std::process::id()));
+        let status = || ask::<()>(&folder, &ControlRequest::Status).unwrap_err();
+        assert!(matches!(status(), ControlError::NoNode(_)));
+        let held = DataFolder::lock(&folder).unwrap();
+        assert!(matches!(status(), ControlError::NotUp(_)));
+        drop(held);
+        assert!(matches!(status(), ControlError::NoNode(_)));
+        assert!(DataFolder::lock(&folder).is_ok());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn a_node_that_hangs_up_is_said_to_be_ending() {

@@ -1,24 +1,30 @@
 //! Says when a member is lost, and when it is back: once each, whatever is asked of it meanwhile.
 //!
 //! openraft tells of every message that does not arrive, several a second; those lines are left out of the log
-//! (`telemetry::logs`), and these stand for them.
+//! (`telemetry::logs`), and these stand for them. Two members of which neither leads may have had nothing to say to each other
+//! since their connection went, so that one is tried before a loss is told, and while it lasts.
 
 use super::PeerLinks;
 use crate::raft::Member;
-use crate::transport::Class;
+use crate::transport::{Class, Peers};
 use proto::NodeId;
+use proto::peer::{Nonce, PeerRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Looks without a connection: a moment more than it takes to make a new one.
 const MISSED_MAX: u32 = 3;
 
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// For as long as the node lives.
 pub async fn keep(member: Member<PeerLinks>) {
     let mut attendance = Attendance::default();
     loop {
+        call(&member.links.peers, attendance.doubtful()).await;
         for change in attendance.look(&presence(&member)) {
             match change {
                 Change::Lost(node) => {
@@ -29,6 +35,19 @@ pub async fn keep(member: Member<PeerLinks>) {
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// A connection that can be made is there afterwards.
+async fn call(peers: &Peers, nodes: Vec<NodeId>) {
+    let mut calls = JoinSet::new();
+    for node in nodes {
+        let peers = peers.clone();
+        calls.spawn(async move {
+            let ping = PeerRequest::Ping(Box::new(Nonce { nonce: 0 }));
+            let _ = peers.call_within(node, ping, ANSWER_MAX).await;
+        });
+    }
+    while calls.join_next().await.is_some() {}
 }
 
 fn presence(member: &Member<PeerLinks>) -> Presence {
@@ -86,6 +105,16 @@ struct Attendance {
 }
 
 impl Attendance {
+    /// Those who would be told as lost at the next look, and those who were.
+    fn doubtful(&self) -> Vec<NodeId> {
+        let doubtful = self.seen.iter().filter(|(_, seen)| match seen {
+            Seen::Here => false,
+            Seen::Missed(missed) => *missed >= MISSED_MAX,
+            Seen::Lost => true,
+        });
+        doubtful.map(|(node, _)| *node).collect()
+    }
+
     fn look(&mut self, now: &Presence) -> Vec<Change> {
         self.seen.retain(|node, _| now.members.contains(node));
         let mut changes = Vec::new();
@@ -166,6 +195,21 @@ mod tests {
             looks(&mut Attendance::default(), &[], Part::Leads),
             [Change::Lost(OTHER)]
         );
+    }
+
+    #[test]
+    fn whoever_is_missed_is_called_before_the_loss_is_told() {
+        let mut attendance = Attendance::default();
+        attendance.look(&presence(&[OTHER], Part::Follows));
+        assert_eq!(attendance.doubtful(), []);
+        let gone = presence(&[], Part::Follows);
+        for _ in 0..MISSED_MAX {
+            assert_eq!(attendance.doubtful(), []);
+            assert_eq!(attendance.look(&gone), []);
+        }
+        assert_eq!(attendance.doubtful(), [OTHER]);
+        assert_eq!(attendance.look(&gone), [Change::Lost(OTHER)]);
+        assert_eq!(attendance.doubtful(), [OTHER], "nobody else would find it back");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 #[derive(thiserror::Error, Debug)]
 pub enum FolderError {
@@ -95,6 +97,27 @@ impl AuthorityPlace {
     }
 }
 
+/// Does a process hold this folder? One that cannot be looked into is held by nobody who could be asked.
+pub fn is_held(path: &Path) -> bool {
+    let lock = File::open(path.join("lock"));
+    lock.is_ok_and(|lock| {
+        flock(&lock, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    })
+}
+
+/// Whoever only looks whether it is held has it for a moment.
+fn take(lock: &File) -> rustix::io::Result<()> {
+    const TRIES: usize = 5;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        sleep(PAUSE);
+    }
+    flock(lock, FlockOperation::NonBlockingLockExclusive)
+}
+
 /// Locked for as long as this lives.
 pub struct DataFolder {
     path: PathBuf,
@@ -110,8 +133,7 @@ impl DataFolder {
             error,
         };
         let lock = File::create(path.join("lock")).map_err(io_error)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| FolderError::Locked(path.to_owned()))?;
+        take(&lock).map_err(|_| FolderError::Locked(path.to_owned()))?;
         let folder = DataFolder {
             path: path.to_owned(),
             _lock: lock,

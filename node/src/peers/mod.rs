@@ -36,7 +36,7 @@ mod texts;
 pub mod weights;
 
 pub use desk::Desk;
-pub use folder::DataFolder;
+pub use folder::{DataFolder, is_held};
 pub use links::PeerLinks;
 pub use remote::{RemoteReplicas, Served};
 pub use texts::Texts;

@@ -16,7 +16,7 @@ use crate::peers::weights::Shelf;
 use crate::raft::Links;
 use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile, PROCESS_BYTES};
 use crate::state::NodeState;
-use crate::store::spec::NamedSpec;
+use crate::store::spec::{NamedSpec, SpecError};
 use crate::store::{Check, Store, Use};
 use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
@@ -57,7 +57,7 @@ struct ReadModel {
 /// What a person wants.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct DeployWish {
-    /// `[NAME=]SPEC`.
+    /// `NAME=SPEC`, or the name of one that is deployed.
     pub model: String,
     pub replicas: u32,
     /// Tensor parallel ranks of every stage; `None`: as it is deployed already, or as the node was told at its start.
@@ -87,16 +87,16 @@ impl Deploying {
     pub async fn plan(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
         self.is_understood().await?;
         self.plans.ask();
-        let Some(read) = self.read(wish)? else {
+        let Some(asked) = self.asked(wish).await? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
         self.state.linearize().await.map_err(|error| error.to_string())?;
         if self.is_anyone_measuring() {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
-        let wanted = self.wanted(wish, &read);
+        let wanted = self.wanted(wish, asked);
         let outlook = outlook::ask(&self.state, &self.outlook).await?;
-        let reasons = plan::reasons(&self.state.applied(), &outlook, &wanted)?;
+        let reasons = plan::foreseen(&self.state.applied(), &outlook, &wanted)?;
         // A file may be another one by the next time.
         self.lock().remove(&wish.model);
         Ok(DeployReport {
@@ -107,10 +107,10 @@ impl Deploying {
 
     pub async fn deploy(&self, wish: &DeployWish) -> ControlAnswer<DeployReport> {
         self.is_understood().await?;
-        let Some(read) = self.read(wish)? else {
+        let Some(asked) = self.asked(wish).await? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
-        let deployment = self.wanted(wish, &read);
+        let deployment = self.wanted(wish, asked);
         let name = deployment.model.name.clone();
         let known = self.state.applied().deployment(&name).cloned();
         if known.is_none_or(|known| !is_the_same(&known, &deployment)) {
@@ -127,15 +127,28 @@ impl Deploying {
         Ok(progress)
     }
 
-    fn wanted(&self, wish: &DeployWish, read: &ReadModel) -> Deployment {
+    fn wanted(&self, wish: &DeployWish, asked: Deployment) -> Deployment {
         let applied = self.state.applied();
-        let known = applied.deployment(&read.deployment.model.name);
+        let known = applied.deployment(&asked.model.name);
         let ranks = wish.ranks.or(known.map(|known| known.ranks));
         Deployment {
             replicas: wish.replicas,
             ranks: ranks.unwrap_or(self.config.tp.value as u32),
-            ..read.deployment.clone()
+            ..asked
         }
+    }
+
+    /// What is deployed under this name, or what the file says that is meant; `None`: it is being read.
+    async fn asked(&self, wish: &DeployWish) -> ControlAnswer<Option<Deployment>> {
+        if is_a_name(&wish.model) {
+            self.state.linearize().await.map_err(|error| error.to_string())?;
+            let known = self.state.applied().deployment(&wish.model).cloned();
+            return match known {
+                Some(known) => Ok(Some(known)),
+                None => Err(not_deployed(&wish.model)),
+            };
+        }
+        Ok(self.read(wish)?.map(|read| read.deployment.clone()))
     }
 
     pub async fn undeploy(&self, name: String) -> ControlAnswer<()> {
@@ -233,10 +246,7 @@ impl Deploying {
 
     /// `None`: it is being read. A failure is told once; then it is tried again.
     fn read(&self, wish: &DeployWish) -> ControlAnswer<Option<Arc<ReadModel>>> {
-        let named: NamedSpec = wish
-            .model
-            .parse()
-            .map_err(|error: crate::store::spec::SpecError| error.to_string())?;
+        let named: NamedSpec = wish.model.parse().map_err(|error: SpecError| error.to_string())?;
         let mut jobs = self.lock();
         match jobs.get(&wish.model) {
             Some(Job::Read(read)) => return Ok(Some(Arc::clone(read))),
@@ -265,6 +275,18 @@ impl Deploying {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One that says nothing of where a model comes from.
+fn is_a_name(model: &str) -> bool {
+    matches!(model.parse::<NamedSpec>(), Err(SpecError::Unknown(_)))
+}
+
+fn not_deployed(name: &str) -> String {
+    format!(
+        "{}; and no model that is deployed has this name",
+        SpecError::Unknown(name.to_owned())
+    )
 }
 
 /// But for when it was added.

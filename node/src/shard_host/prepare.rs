@@ -32,7 +32,7 @@ pub enum PrepareError {
     Load { path: PathBuf, error: LoadError },
     #[error(
         "the model needs {needed} MiB ({weights} MiB of weights, the rest for computing and KV cache), but only \
-         {available} MiB are free: stop other programs, or choose a smaller model"
+         {available} MiB are free: stop other programs, raise --memory where it was given, or choose a smaller model"
     )]
     TooBig {
         needed: u64,
