@@ -8,11 +8,14 @@ use coordinator::cost::{StepCost, StepWork};
 use coordinator::engine::{PROMPT_STEP_MAX, prompt_step_through};
 use coordinator::placer::layout::{CONTEXT_TOKENS_USUAL, PROMPT_TOKENS, STEP_TOKENS_LEAST};
 use proto::cluster::{Deployment, Placement};
-use proto::engine::PipelineUse;
+use proto::engine::{Load, PipelineUse};
 use proto::peer::Outlook;
 
 /// A plan that is further off than this is said to be.
 const OFF_PERCENT: f64 = 20.0;
+/// What a replica has to have done before its own figures are told: until then there are only the few small steps by which it was tried
+/// when it came up. Tokens of streams, and of prompts.
+const EVIDENCE_TOKENS: [u64; 2] = [64, 2 * PROMPT_TOKENS];
 /// A stage with so many times its equal part of the computing is one that the others wait for.
 const TOO_MUCH: f64 = 1.2;
 /// A prompt is cut into no more steps than this.
@@ -36,9 +39,11 @@ pub fn list(state: &ClusterState, board: &Board, outlook: &Outlook) -> Vec<Deplo
 }
 
 fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> PlacementStatus {
-    let measured = view
+    let load = view
         .filter(|view| matches!(view.phase, Phase::Ready(_)))
-        .map(|view| measured(&StepCost::of_load(&view.load), placement.stages.len()));
+        .map(|view| &view.load);
+    let measured = load.map(|load| measured(&StepCost::of_load(load), placement.stages.len()));
+    let done = load.map_or([0, 0], tokens_done);
     let predicted = [
         placement.predicted.decode_1_millitokens_per_sec as f64 / 1e3,
         placement.predicted.prefill_millitokens_per_sec as f64 / 1e3,
@@ -47,7 +52,9 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
     let shares: Vec<f64> = used.map(|used| used.shares().collect()).unwrap_or_default();
     let expectation = |place: usize| Expectation {
         predicted: predicted[place],
-        measured: measured.map(|measured| measured[place]),
+        measured: measured
+            .filter(|_| done[place] >= EVIDENCE_TOKENS[place])
+            .map(|measured| measured[place]),
     };
     PlacementStatus {
         replica: placement.replica.0,
@@ -69,6 +76,12 @@ fn placement_status(placement: &Placement, view: Option<&ReplicaView>) -> Placem
         prefill_tokens_per_sec: expectation(1),
         bubble: used.map(PipelineUse::bubble),
     }
+}
+
+/// By streams, and by prompts.
+fn tokens_done(load: &Load) -> [u64; 2] {
+    let prompts = load.computed_tokens.saturating_sub(load.sampled_tokens);
+    [load.sampled_tokens, prompts]
 }
 
 /// Of one stream, and of prompts, for what the prediction is made for. A load tells the marginal costs of all stages at work.
@@ -114,6 +127,7 @@ mod tests {
     use super::*;
     use crate::actors::board::Where;
     use proto::cluster::StagePlace;
+    use proto::engine::ReplicaInfo;
     use proto::{Epoch, NodeId, ReplicaId, Span};
 
     #[test]
@@ -161,6 +175,36 @@ mod tests {
         assert_eq!(placed(&[0, 0]).slowest(), None);
         let elsewhere = placement_status(&Placement::default(), None);
         assert_eq!((elsewhere.bubble, elsewhere.slowest()), (None, None));
+    }
+
+    #[test]
+    fn what_a_replica_was_tried_with_is_not_told_as_what_it_does() {
+        let board = Board::default();
+        board.starting(ReplicaId(1), Epoch(1), "m", Where::Here);
+        let info = ReplicaInfo {
+            replica: ReplicaId(1),
+            epoch: Epoch(1),
+            context_tokens_max: 2048,
+            block_tokens: 16,
+            blocks: 128,
+            numerics: 0,
+            description: String::new(),
+        };
+        board.phase(ReplicaId(1), Phase::Ready(info));
+        let told = |sampled_tokens, prompt_tokens| {
+            let load = Load {
+                step_per_token_secs: 1e-3,
+                sampled_tokens,
+                computed_tokens: sampled_tokens + prompt_tokens,
+                ..Load::default()
+            };
+            board.load(ReplicaId(1), load);
+            let status = placement_status(&Placement::default(), board.views().get(&ReplicaId(1)));
+            [status.decode_tokens_per_sec, status.prefill_tokens_per_sec].map(|told| told.measured.is_some())
+        };
+        assert_eq!(told(0, 0), [false, false]);
+        assert_eq!(told(64, 30), [true, false]);
+        assert_eq!(told(2, 2 * PROMPT_TOKENS), [false, true]);
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub const CASES: [Case; 3] = [
     Case::of_prompts(1024),
 ];
 
-/// Short enough for one slow thread.
-pub const SHORT_CASES: [Case; 2] = [Case::of_streams("16 streams", 16, 16, 48), Case::of_prompts(256)];
+/// For one slow thread, too.
+pub const FEWER_CASES: [Case; 2] = [Case::of_streams("16 streams", 16, 32, 96), Case::of_prompts(1024)];
 
 /// Some ten seconds of two threads.
 pub const RECUT_CASE: Case = Case::of_streams("16 streams", 16, 32, 96);

@@ -22,7 +22,7 @@ mod placed;
 mod recut;
 mod simulated;
 
-use case::{CASES, Case, Measured, SHORT_CASES};
+use case::{CASES, Case, FEWER_CASES, Measured};
 use pipelined::HEADER;
 use placed::Placed;
 
@@ -62,17 +62,17 @@ fn even(model: &str) {
 fn uneven(model: &str) {
     let half = half_of(model);
     let (fast, slow) = (["--threads", "1"], ["--threads", "1", "--cpu-level", "avx2"]);
-    let alone = [&fast[..], &slow[..]].map(|node| measured(&SHORT_CASES, model, &[node]));
+    let alone = [&fast[..], &slow[..]].map(|node| measured(&FEWER_CASES, model, &[node]));
     let with_memory = |node: &[&'static str]| [node, &["--memory"]].concat();
     let (mut fast, mut slow) = (with_memory(&fast), with_memory(&slow));
     fast.push(&half);
     slow.push(&half);
-    let both = measured(&SHORT_CASES, model, &[&fast, &slow]);
+    let both = measured(&FEWER_CASES, model, &[&fast, &slow]);
     println!(
         "{:<12} {:>8} {:>8} {:>8} {:>12}{HEADER}",
         "", "fast", "slow", "both", "of their sum"
     );
-    for (place, case) in SHORT_CASES.iter().enumerate() {
+    for (place, case) in FEWER_CASES.iter().enumerate() {
         let [fast, slow] = [0, 1].map(|node| alone[node][place].tokens_per_sec);
         let both = &both[place];
         println!(
@@ -88,7 +88,9 @@ fn uneven(model: &str) {
 /// On nodes of these settings, which are there as long as it takes.
 fn measured(cases: &[Case], model: &str, nodes: &[&[&str]]) -> Vec<Measured> {
     let placed = Placed::new(model, nodes);
-    cases.iter().map(|case| case.run(&placed)).collect()
+    let measured = cases.iter().map(|case| case.run(&placed)).collect();
+    placed.tell();
+    measured
 }
 
 fn pipelined(measured: &Measured) -> String {

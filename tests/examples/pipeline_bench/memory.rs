@@ -6,9 +6,10 @@ use tests::{Fleet, Holds};
 
 /// Of what the model needs in one process, for each of two nodes.
 const PART_PERCENT: u64 = 60;
-/// As many streams as run at once, which together fill the cache of one context.
-const STREAMS: u64 = 64;
-const PROMPT_TOKENS: u64 = 112;
+/// As many streams as run at once, so that both stages have as many logits to make as there is room for; together they fill the cache of
+/// one context.
+const STREAMS: u64 = 128;
+const PROMPT_TOKENS: u64 = 48;
 const OUTPUT_TOKENS: u64 = 16;
 
 pub fn compare(model: &str) {
@@ -18,6 +19,7 @@ pub fn compare(model: &str) {
     let node = ["--threads", "1", "--memory", &part];
     let placed = Placed::new(model, &[&node, &node]);
     fill(&placed);
+    placed.tell();
     println!(
         "{:<6} {:>10} {:>10} {:>10} {:>8}",
         "node", "may take", "planned", "takes", "off"

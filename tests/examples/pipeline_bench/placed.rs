@@ -30,7 +30,6 @@ impl Placed {
         let named = format!("measured={model}");
         let plan = fleet.json(0, &["deploy", &named, "--dry-run"]);
         fleet.says(0, &["deploy", &named, "--timeout", "1800"]);
-        println!("{}", fleet.says(0, &["status"]));
         let placed = Placed {
             fleet,
             nodes,
@@ -38,6 +37,11 @@ impl Placed {
         };
         assert_eq!(placed.stages().len(), nodes, "{plan}");
         placed
+    }
+
+    /// What status says: where the stages are, and how what they did compares with what was predicted.
+    pub fn tell(&self) {
+        println!("{}", self.fleet.says(0, &["status"]));
     }
 
     pub fn url(&self) -> String {

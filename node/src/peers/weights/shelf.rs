@@ -14,10 +14,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Chunks that are read and sent at once, whoever wants them: the rest of the node has to live too, and each takes memory.
 const GIVEN_AT_ONCE: usize = 4;
+
+/// Longer than a chunk takes to come, where this node passes on what it gets.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Cheap to copy.
 #[derive(Clone)]
@@ -30,6 +35,8 @@ struct Shelves {
     hashing: Mutex<BTreeMap<[u8; 32], Hashing>>,
     giving: Arc<Semaphore>,
     given_bytes: AtomicU64,
+    /// When the last chunk was sent.
+    given_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,6 +103,7 @@ impl Shelf {
             hashing: Mutex::default(),
             giving: Arc::new(Semaphore::new(GIVEN_AT_ONCE)),
             given_bytes: AtomicU64::new(0),
+            given_at: Mutex::default(),
         }))
     }
 
@@ -110,6 +118,26 @@ impl Shelf {
 
     pub(super) fn note_given(&self, bytes: usize) {
         self.0.given_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        *self.given_at() = Some(Instant::now());
+    }
+
+    fn given_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.given_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once nobody has been given a chunk for a moment, or after `longest`: for what would take from those who wait for weights.
+    pub async fn until_quiet(&self, longest: Duration) {
+        let quiet = async {
+            while self.is_giving() {
+                sleep(QUIET / 4).await;
+            }
+        };
+        let _ = timeout(longest, quiet).await;
+    }
+
+    fn is_giving(&self) -> bool {
+        let has_given = self.given_at().is_some_and(|at| at.elapsed() < QUIET);
+        has_given || self.0.giving.available_permits() < GIVEN_AT_ONCE
     }
 
     pub(super) fn giving(&self) -> Arc<Semaphore> {

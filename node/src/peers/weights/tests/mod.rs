@@ -343,3 +343,25 @@ async fn a_fetch_that_is_given_up_leaves_what_has_come() {
     );
     assert_eq!(ChunkSet::all(201).len(), model.manifest.chunks());
 }
+
+/// A node that has come just now asks how fast its links are; others are still waiting for what it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_hold_up_weights_waits_for_them() {
+    let cluster = Cluster::new();
+    let host = Host::new(&cluster, 1);
+    let waited = async |longest| {
+        let since = std::time::Instant::now();
+        host.shelf.until_quiet(longest).await;
+        since.elapsed()
+    };
+    let (patience, moment) = (Duration::from_secs(60), Duration::from_millis(400));
+    assert!(waited(patience).await < moment, "nobody was given anything");
+    host.shelf.note_given(1);
+    let until_quiet = waited(patience).await;
+    assert!(
+        until_quiet >= moment && until_quiet < patience / 2,
+        "{until_quiet:?}"
+    );
+    let _sending = host.shelf.giving().acquire_owned().await;
+    assert!(waited(moment).await >= moment, "a chunk is on its way");
+}
