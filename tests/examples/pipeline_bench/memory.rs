@@ -80,7 +80,8 @@ fn fill(placed: &Placed) {
     }
 }
 
-/// Of the process of a stage: pages that it alone has in memory, and its part of those it shares.
+/// Of the process of a stage, as on a host of its own: its part of the pages that it shares, and all of the program's, which on this host
+/// several processes share.
 fn taken_bytes(placed: &Placed, stage: &Value) -> u64 {
     let node = (0..2)
         .map(|place| placed.fleet.node(place))
@@ -88,11 +89,23 @@ fn taken_bytes(placed: &Placed, stage: &Value) -> u64 {
         .expect("its node");
     let processes = node.children();
     assert_eq!(processes.len(), 1, "one stage on each node");
-    let path = format!("/proc/{}/smaps_rollup", processes[0]);
-    let page = std::fs::read_to_string(path).expect("its memory");
-    let line = page.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kibibytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kibibytes.expect("a number") << 10
+    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", processes[0])).expect("its memory");
+    let mut is_program = false;
+    let mut kibibytes = 0;
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Rss:"), Some(count)) if is_program => kibibytes += count.parse::<u64>().expect("a number"),
+            (Some("Pss:"), Some(count)) if !is_program => {
+                kibibytes += count.parse::<u64>().expect("a number")
+            }
+            (Some(range), Some(_)) if range.contains('-') => {
+                is_program = line.ends_with("/cluster") || line.contains(".so");
+            }
+            _ => {}
+        }
+    }
+    kibibytes << 10
 }
 
 fn mebibytes(bytes: f64) -> f64 {

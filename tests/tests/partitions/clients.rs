@@ -107,7 +107,12 @@ impl Client {
             self.history.heard(invoked, Answer::Done);
         } else if says(&["exists already", "there is no tenant"]) {
             self.history.heard(invoked, Answer::Refused);
-        } else if says(&["has no leader", "takes no part", "no node runs"]) {
+        } else if says(&[
+            "has no leader",
+            "takes no part",
+            "no node runs",
+            "cannot be asked yet",
+        ]) {
             self.history.did_not_happen(invoked, &errors);
         } else {
             let is_doubtful = says(&["is not known", "does not answer"]);
