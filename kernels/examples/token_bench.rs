@@ -1,5 +1,5 @@
-//! What one token of one stream takes in kernels alone, and where that goes: the operations of a Llama in their order, with weights that
-//! come from memory each time. Inputs are as finely seen as `shard` has it.
+//! What one token of one stream takes in kernels alone, and where that goes: the operations of a Llama in their order, token after token,
+//! so that weights come from as far away as they do in an engine. Inputs are as finely seen as `shard` has it.
 //!
 //! `cargo run --release -p kernels --example token_bench -- [THREADS [smol|1b [LEVEL]]]`
 
@@ -103,7 +103,9 @@ fn main() {
         scale: 0.125,
         kv: KvFormat::Bf16,
     };
-    let mut layers: Vec<Layer> = (0..sizes.layers).map(|_| layer(&cpu, &sizes, &shape)).collect();
+    let mut layers: Vec<Layer> = (0..sizes.layers)
+        .map(|_| layer(&mut cpu, &sizes, &shape))
+        .collect();
     let output = matrix(&cpu, sizes.output, sizes.vocabulary, sizes.hidden);
     let mut room = room(&cpu, &sizes);
     let mut totals = Vec::new();
@@ -149,7 +151,7 @@ fn main() {
     );
 }
 
-fn layer(cpu: &Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
+fn layer(cpu: &mut Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
     let Sizes {
         format,
         hidden,
@@ -159,6 +161,7 @@ fn layer(cpu: &Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
         feed_forward,
         ..
     } = *sizes;
+    let pages = filled_pages(cpu, sizes, shape);
     let matrix = |outputs, inputs| matrix(cpu, format, outputs, inputs);
     Layer {
         qkv: [
@@ -169,8 +172,27 @@ fn layer(cpu: &Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
         attended: matrix(hidden, heads * head_dim),
         gate_up: [matrix(feed_forward, hidden), matrix(feed_forward, hidden)],
         down: matrix(hidden, feed_forward),
-        pages: cpu.pages(shape, (CONTEXT + TOKENS).div_ceil(BLOCK)).unwrap(),
+        pages,
     }
+}
+
+/// With keys and values of the positions before the first token: pages that were never written would all be one.
+fn filled_pages(cpu: &mut Cpu, sizes: &Sizes, shape: &AttentionShape) -> Pages {
+    let blocks = (CONTEXT + TOKENS).div_ceil(BLOCK);
+    let mut pages = cpu.pages(shape, blocks).unwrap();
+    let (queries, keys) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
+    let mut qkv = cpu.tensor(CONTEXT, queries + 2 * keys).unwrap();
+    cpu.set_rows(&mut qkv, CONTEXT);
+    let batch = Batch {
+        sequences: vec![SequenceRows {
+            first_row: 0,
+            rows: CONTEXT,
+            start: 0,
+            blocks: (0..blocks as u32).collect(),
+        }],
+    };
+    cpu.append_kv(shape, &batch, &qkv, queries, queries + keys, &mut pages);
+    pages
 }
 
 fn matrix(cpu: &Cpu, format: WeightFormat, outputs: usize, inputs: usize) -> Weights {

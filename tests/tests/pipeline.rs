@@ -185,6 +185,11 @@ fn a_drained_node_serves_what_was_placed_there_until_another_can() {
     );
     let words = fleet.says(0, &["status"]);
     assert!(words.contains("goes on serving there"), "{words}");
+    let planned = fleet.says(0, &["deploy", MODEL, "--dry-run"]);
+    assert!(
+        planned.contains("moves as soon as it has another place"),
+        "{planned}"
+    );
     assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
     fleet.join_as(Holds::Nothing, &["--memory", "400MiB"]);
     let second = fleet.node(1).number();

@@ -26,6 +26,12 @@ impl View {
         }
     }
 
+    /// As if no copy of this model were placed.
+    pub fn without(mut self, model: &str) -> View {
+        self.placements.retain(|placement| placement.model != model);
+        self
+    }
+
     pub(super) fn deployment(&self, name: &str) -> Option<&Deployment> {
         self.deployments
             .iter()

@@ -5,7 +5,7 @@ use super::tell::tell;
 use crate::control::report::{DeployReport, DeployStep};
 use crate::control::{ControlRequest, client};
 use crate::placement::deploy::DeployWish;
-use crate::store::spec::{NamedSpec, Spec, SpecError};
+use crate::store::spec::{NamedSpec, Spec, may_be_a_name};
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,10 +33,10 @@ pub struct Deploy {
     /// As for `cluster up --model`, or the name of a model that is deployed
     #[arg(value_name = "[NAME=]SPEC")]
     model: String,
-    /// How many copies
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    replicas: u32,
-    /// Tensor parallel ranks inside each node [default: --tp of the node that is asked]
+    /// How many copies [default: as many as it is deployed with, or one]
+    #[arg(long, value_name = "N")]
+    replicas: Option<u32>,
+    /// Tensor parallel ranks inside each node [default: as it is deployed, or --tp of the node that is asked]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     tp: Option<u32>,
     /// Only say what would be done
@@ -135,10 +135,10 @@ impl Undeploy {
 
 /// The node has another working folder, and knows what is deployed.
 fn from_anywhere(model: &str) -> anyhow::Result<String> {
-    let named: NamedSpec = match model.parse() {
-        Err(SpecError::Unknown(name)) if name == model => return Ok(name),
-        named => named?,
-    };
+    if may_be_a_name(model) {
+        return Ok(model.to_owned());
+    }
+    let named: NamedSpec = model.parse()?;
     let spec = match named.spec {
         Spec::Path(path) => Spec::Path(std::path::absolute::<PathBuf>(path)?),
         spec @ (Spec::Hub { .. } | Spec::Pypi { .. } | Spec::Catalogue(_)) => spec,

@@ -19,8 +19,8 @@ pub enum ControlError {
     #[error("no node runs on {0}: start one with `cluster up`, or name its folder with --data-dir")]
     NoNode(PathBuf),
     #[error(
-        "the node on {0} cannot be asked yet: it is starting, and fetches or reads its models, or it is about to end; what it prints says \
-         how far it is"
+        "the node on {0} cannot be asked yet: it is starting, which includes joining and fetching models, or about to end; what it prints says how far \
+         it is"
     )]
     NotUp(PathBuf),
     #[error("the node on {0} belongs to somebody else: ask as the user who started it")]

@@ -18,14 +18,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Looks without a connection: a moment more than it takes to make a new one.
 const MISSED_MAX: u32 = 3;
 
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// More than it takes to find that nobody answers a new connection.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// For as long as the node lives.
 pub async fn keep(member: Member<PeerLinks>) {
-    let mut attendance = Attendance::default();
+    let (mut attendance, mut calls) = (Attendance::default(), Calls::default());
     loop {
-        call(&member.links.peers, attendance.doubtful()).await;
-        for change in attendance.look(&presence(&member)) {
+        for change in attendance.look(&presence(&member, calls.under_way())) {
             match change {
                 Change::Lost(node) => {
                     tracing::warn!(%node, "a member is lost: there is no connection with it, and none can be made");
@@ -33,24 +33,42 @@ pub async fn keep(member: Member<PeerLinks>) {
                 Change::Back(node) => tracing::info!(%node, "a member is back"),
             }
         }
+        for node in attendance.missed() {
+            calls.begin(&member.links.peers, node);
+        }
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// A connection that can be made is there afterwards.
-async fn call(peers: &Peers, nodes: Vec<NodeId>) {
-    let mut calls = JoinSet::new();
-    for node in nodes {
-        let peers = peers.clone();
-        calls.spawn(async move {
-            let ping = PeerRequest::Ping(Box::new(Nonce { nonce: 0 }));
-            let _ = peers.call_within(node, ping, ANSWER_MAX).await;
-        });
-    }
-    while calls.join_next().await.is_some() {}
+/// Attempts to reach members: a connection that can be made is there afterwards.
+#[derive(Default)]
+struct Calls {
+    tasks: JoinSet<NodeId>,
+    called: BTreeSet<NodeId>,
 }
 
-fn presence(member: &Member<PeerLinks>) -> Presence {
+impl Calls {
+    fn begin(&mut self, peers: &Peers, node: NodeId) {
+        if self.called.insert(node) {
+            let peers = peers.clone();
+            self.tasks.spawn(async move {
+                let ping = PeerRequest::Ping(Box::new(Nonce { nonce: 0 }));
+                let _ = peers.call_within(node, ping, ANSWER_MAX).await;
+                node
+            });
+        }
+    }
+
+    fn under_way(&mut self) -> BTreeSet<NodeId> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            let node = ended.expect("a call is neither cancelled nor panics");
+            self.called.remove(&node);
+        }
+        self.called.clone()
+    }
+}
+
+fn presence(member: &Member<PeerLinks>, called: BTreeSet<NodeId>) -> Presence {
     let links = member.links.peers.links().into_iter();
     let control = links.filter(|link| link.class == Class::Control);
     let leader = member.view().leader;
@@ -58,6 +76,7 @@ fn presence(member: &Member<PeerLinks>) -> Presence {
     let others = applied.members().filter(|record| record.node != member.id);
     Presence {
         linked: control.map(|link| link.node).collect(),
+        called,
         members: others.map(|record| record.node).collect(),
         part: match leader == Some(member.id) {
             true => Part::Leads,
@@ -71,6 +90,8 @@ fn presence(member: &Member<PeerLinks>) -> Presence {
 struct Presence {
     /// Those with whom there is a connection.
     linked: BTreeSet<NodeId>,
+    /// Those whom this node tries to reach.
+    called: BTreeSet<NodeId>,
     /// But for this node.
     members: BTreeSet<NodeId>,
     part: Part,
@@ -95,6 +116,8 @@ enum Seen {
     Here,
     /// In so many looks in a row it was not.
     Missed(u32),
+    /// It was missed for too long, and is called.
+    Called,
     Lost,
 }
 
@@ -105,14 +128,13 @@ struct Attendance {
 }
 
 impl Attendance {
-    /// Those who would be told as lost at the next look, and those who were.
-    fn doubtful(&self) -> Vec<NodeId> {
-        let doubtful = self.seen.iter().filter(|(_, seen)| match seen {
-            Seen::Here => false,
-            Seen::Missed(missed) => *missed >= MISSED_MAX,
-            Seen::Lost => true,
-        });
-        doubtful.map(|(node, _)| *node).collect()
+    /// Those who are to be called: before they are told to be lost, and while they are.
+    fn missed(&self) -> impl Iterator<Item = NodeId> {
+        let missed = self
+            .seen
+            .iter()
+            .filter(|(_, seen)| matches!(seen, Seen::Called | Seen::Lost));
+        missed.map(|(node, _)| *node)
     }
 
     fn look(&mut self, now: &Presence) -> Vec<Change> {
@@ -125,12 +147,14 @@ impl Attendance {
                     changes.push(Change::Back(*node));
                     Seen::Here
                 }
-                (true, Some(Seen::Here | Seen::Missed(_)) | None) => Seen::Here,
+                (true, Some(Seen::Here | Seen::Missed(_) | Seen::Called) | None) => Seen::Here,
                 (false, Some(Seen::Lost)) => Seen::Lost,
-                (false, Some(Seen::Missed(missed))) if missed >= MISSED_MAX => {
+                (false, Some(Seen::Called)) if now.called.contains(node) => Seen::Called,
+                (false, Some(Seen::Called)) => {
                     changes.push(Change::Lost(*node));
                     Seen::Lost
                 }
+                (false, Some(Seen::Missed(missed))) if missed >= MISSED_MAX => Seen::Called,
                 (false, Some(Seen::Missed(missed))) => Seen::Missed(missed + 1),
                 (false, Some(Seen::Here)) => Seen::Missed(1),
                 (false, None) => match now.part {
@@ -153,6 +177,7 @@ mod tests {
     fn presence(linked: &[NodeId], part: Part) -> Presence {
         Presence {
             linked: linked.iter().copied().collect(),
+            called: BTreeSet::new(),
             members: [OTHER].into(),
             part,
         }
@@ -200,16 +225,27 @@ mod tests {
     #[test]
     fn whoever_is_missed_is_called_before_the_loss_is_told() {
         let mut attendance = Attendance::default();
-        attendance.look(&presence(&[OTHER], Part::Follows));
-        assert_eq!(attendance.doubtful(), []);
-        let gone = presence(&[], Part::Follows);
-        for _ in 0..MISSED_MAX {
-            assert_eq!(attendance.doubtful(), []);
-            assert_eq!(attendance.look(&gone), []);
+        let mut look = |linked: &[NodeId], called: &[NodeId]| {
+            let now = Presence {
+                called: called.iter().copied().collect(),
+                ..presence(linked, Part::Follows)
+            };
+            let changes = attendance.look(&now);
+            (changes, attendance.missed().collect::<Vec<_>>())
+        };
+        for reached in [true, false] {
+            assert_eq!(look(&[OTHER], &[]), (vec![], vec![]));
+            for _ in 0..MISSED_MAX {
+                assert_eq!(look(&[], &[]), (vec![], vec![]));
+            }
+            assert_eq!(look(&[], &[]), (vec![], vec![OTHER]));
+            assert_eq!(look(&[], &[OTHER]), (vec![], vec![OTHER]), "no answer yet");
+            if !reached {
+                let lost = (vec![Change::Lost(OTHER)], vec![OTHER]);
+                assert_eq!(look(&[], &[]), lost, "nobody else would find it back");
+                assert_eq!(look(&[OTHER], &[]), (vec![Change::Back(OTHER)], vec![]));
+            }
         }
-        assert_eq!(attendance.doubtful(), [OTHER]);
-        assert_eq!(attendance.look(&gone), [Change::Lost(OTHER)]);
-        assert_eq!(attendance.doubtful(), [OTHER], "nobody else would find it back");
     }
 
     #[test]

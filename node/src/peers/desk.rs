@@ -33,13 +33,9 @@ use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 /// As many as an answer to a stranger holds.
 const NAMED_MAX: usize = 32;
-
-/// A probe of a link is answered when weights have been given, or after this: whoever asks is patient for twice as long.
-const PROBE_WAITS_MAX: Duration = Duration::from_secs(5);
 
 /// Answers from the moment it is told who this node is; before that, it refuses.
 pub struct Desk {
@@ -353,7 +349,7 @@ impl Service for Desk {
                 }
                 Hello::Probe(asked) => {
                     if let Some(weights) = self.weights.get() {
-                        weights.until_quiet(PROBE_WAITS_MAX).await;
+                        weights.until_quiet(probe::DEFERRED_MAX).await;
                     }
                     if let Err(error) = probe::serve(*asked, sender).await {
                         tracing::debug!(node = %from, %error, "a probe of the link ended");

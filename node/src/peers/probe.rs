@@ -13,8 +13,10 @@ const BYTES_MAX: u64 = 32 << 20;
 const BYTES: u64 = 8 << 20;
 /// At first, a connection is made and its window grows.
 const BYTES_UNCOUNTED: u64 = 1 << 20;
-/// A link that takes longer is as slow as that.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Weights that others wait for come first, for so long at most.
+pub const DEFERRED_MAX: Duration = Duration::from_secs(5);
+/// A link that takes longer, after that, is as slow as that.
+const WAIT_MAX: Duration = Duration::from_secs(10).saturating_add(DEFERRED_MAX);
 
 /// Bytes a second from that node to this one.
 pub async fn measure(peers: &Peers, node: NodeId) -> Result<u64, PeerError> {

@@ -16,7 +16,7 @@ use crate::peers::weights::Shelf;
 use crate::raft::Links;
 use crate::shard_host::prepare::{BLOCK_TOKENS, ModelFile, PROCESS_BYTES};
 use crate::state::NodeState;
-use crate::store::spec::{NamedSpec, SpecError};
+use crate::store::spec::{NamedSpec, SpecError, may_be_a_name};
 use crate::store::{Check, Store, Use};
 use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
@@ -57,9 +57,10 @@ struct ReadModel {
 /// What a person wants.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct DeployWish {
-    /// `NAME=SPEC`, or the name of one that is deployed.
+    /// `[NAME=]SPEC`, or the name of one that is deployed.
     pub model: String,
-    pub replicas: u32,
+    /// `None`: as many as it has been deployed with, or one.
+    pub replicas: Option<u32>,
     /// Tensor parallel ranks of every stage; `None`: as it is deployed already, or as the node was told at its start.
     pub ranks: Option<u32>,
 }
@@ -131,8 +132,9 @@ impl Deploying {
         let applied = self.state.applied();
         let known = applied.deployment(&asked.model.name);
         let ranks = wish.ranks.or(known.map(|known| known.ranks));
+        let replicas = wish.replicas.or(known.map(|known| known.replicas));
         Deployment {
-            replicas: wish.replicas,
+            replicas: replicas.unwrap_or(1),
             ranks: ranks.unwrap_or(self.config.tp.value as u32),
             ..asked
         }
@@ -140,15 +142,25 @@ impl Deploying {
 
     /// What is deployed under this name, or what the file says that is meant; `None`: it is being read.
     async fn asked(&self, wish: &DeployWish) -> ControlAnswer<Option<Deployment>> {
-        if is_a_name(&wish.model) {
-            self.state.linearize().await.map_err(|error| error.to_string())?;
-            let known = self.state.applied().deployment(&wish.model).cloned();
-            return match known {
-                Some(known) => Ok(Some(known)),
-                None => Err(not_deployed(&wish.model)),
-            };
+        let is_name = may_be_a_name(&wish.model);
+        if is_name && let Some(known) = self.deployed(&wish.model).await? {
+            return Ok(Some(known));
         }
-        Ok(self.read(wish)?.map(|read| read.deployment.clone()))
+        let read = self.read(wish).map_err(|error| match is_name {
+            true => format!("{error}; and no model that is deployed has this name"),
+            false => error,
+        });
+        Ok(read?.map(|read| read.deployment.clone()))
+    }
+
+    /// Who leads is asked only where this node knows of none: whoever waits asks again and again.
+    async fn deployed(&self, name: &str) -> ControlAnswer<Option<Deployment>> {
+        let known = || self.state.applied().deployment(name).cloned();
+        if let Some(known) = known() {
+            return Ok(Some(known));
+        }
+        self.state.linearize().await.map_err(|error| error.to_string())?;
+        Ok(known())
     }
 
     pub async fn undeploy(&self, name: String) -> ControlAnswer<()> {
@@ -275,18 +287,6 @@ impl Deploying {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// One that says nothing of where a model comes from.
-fn is_a_name(model: &str) -> bool {
-    matches!(model.parse::<NamedSpec>(), Err(SpecError::Unknown(_)))
-}
-
-fn not_deployed(name: &str) -> String {
-    format!(
-        "{}; and no model that is deployed has this name",
-        SpecError::Unknown(name.to_owned())
-    )
 }
 
 /// But for when it was added.

@@ -47,27 +47,53 @@ pub fn foreseen(
 ) -> Result<Vec<String>, String> {
     let command = ClusterCommand::Deploy(Box::new(deployment.clone()));
     state.accepts(&command).map_err(|error| error.to_string())?;
-    let stays = staying(state, deployment);
-    let wanted = deployment.replicas as usize;
-    let mut lines: Vec<String> = stays.iter().map(|placement| words(placement)).collect();
-    if stays.len() < wanted {
-        lines.extend(reasons(state, outlook, deployment)?);
-    } else if stays.len() == wanted {
-        lines.push("nothing changes: it is placed already".to_owned());
-    } else {
-        lines.push(format!("of these copies {} would go", stays.len() - wanted));
+    let placed: Vec<&Placement> = state
+        .placements()
+        .filter(|placement| placement.model == deployment.model.name)
+        .collect();
+    if !placed.is_empty() && !is_cut_alike(state, deployment) {
+        let ends = "what is placed now ends, since it is cut otherwise; then:".to_owned();
+        let anew = one_more(
+            &View::of(state).without(&deployment.model.name),
+            outlook,
+            deployment,
+        )?;
+        return Ok([vec![ends], anew].concat());
     }
+    let mut lines: Vec<String> = placed.iter().map(|placement| words(placement)).collect();
+    let troubles: Vec<String> = placed
+        .iter()
+        .filter_map(|placement| trouble(state, outlook, placement))
+        .collect();
+    let wanted = deployment.replicas as usize;
+    match placed.len().checked_sub(wanted) {
+        None => lines.extend(one_more(&View::of(state), outlook, deployment)?),
+        Some(0) if troubles.is_empty() => lines.push("nothing changes: it is placed already".to_owned()),
+        Some(0) => {}
+        Some(surplus) => lines.push(format!("of these copies {surplus} would go")),
+    }
+    lines.extend(troubles);
     Ok(lines)
 }
 
-/// The copies that such a deployment leaves where they are.
-fn staying<'a>(state: &'a ClusterState, deployment: &Deployment) -> Vec<&'a Placement> {
-    let name = &deployment.model.name;
-    let known = state.deployment(name);
-    let is_cut_alike =
-        known.is_some_and(|known| known.shape == deployment.shape && known.ranks == deployment.ranks);
-    let placed = state.placements().filter(|placement| placement.model == *name);
-    placed.filter(|_| is_cut_alike).collect()
+/// So that copies which are placed stay where they are.
+fn is_cut_alike(state: &ClusterState, deployment: &Deployment) -> bool {
+    let known = state.deployment(&deployment.model.name);
+    known.is_some_and(|known| known.shape == deployment.shape && known.ranks == deployment.ranks)
+}
+
+/// Why this copy does not stay.
+fn trouble(state: &ClusterState, outlook: &Outlook, placement: &Placement) -> Option<String> {
+    let mut nodes = placement.stages.iter().map(|stage| stage.node);
+    let troubled = nodes.find(|node| outlook.lost.contains(node) || state.is_drained(*node))?;
+    let why = match outlook.lost.contains(&troubled) {
+        true => "is lost",
+        false => "is drained",
+    };
+    let replica = placement.replica;
+    Some(format!(
+        "replica {replica} moves as soon as it has another place: node {troubled} {why}"
+    ))
 }
 
 /// Where one copy more would be placed now, and why. An error is why it cannot be.
@@ -76,8 +102,12 @@ pub fn reasons(
     outlook: &Outlook,
     deployment: &Deployment,
 ) -> Result<Vec<String>, String> {
+    one_more(&View::of(state), outlook, deployment)
+}
+
+fn one_more(view: &View, outlook: &Outlook, deployment: &Deployment) -> Result<Vec<String>, String> {
     let lost: BTreeSet<NodeId> = outlook.lost.iter().copied().collect();
-    let layout = rehearse(&View::of(state), &lost, deployment);
+    let layout = rehearse(view, &lost, deployment);
     layout
         .map(|layout| layout.reasons().to_vec())
         .map_err(|error| error.to_string())

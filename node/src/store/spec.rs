@@ -5,6 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// One that says nothing of where a model comes from, unless the catalogue does.
+pub fn may_be_a_name(model: &str) -> bool {
+    !model.contains(['=', ':', '/']) && !model.ends_with(".gguf")
+}
+
 /// A model under the name that clients will say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NamedSpec {

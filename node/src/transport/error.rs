@@ -56,8 +56,7 @@ pub enum BindError {
 #[derive(thiserror::Error, Debug)]
 pub enum JoinError {
     #[error(
-        "no node of the cluster could be asked:{}\nthe token is as good as before: see that a node runs at one of these addresses, and \
-         that UDP gets there from here",
+        "no node of the cluster could be asked:{}\nwhere there was no answer, see that a node runs there, and that UDP gets there from here",
         listed(.0)
     )]
     NobodyAnswered(Vec<(SocketAddr, String)>),

@@ -469,7 +469,7 @@ async fn deploy(deploying: Arc<Deploying>, model: TooBig) {
     }
     let wish = DeployWish {
         model: format!("{}={}", named.name, named.spec),
-        replicas: 1,
+        replicas: None,
         ranks: None,
     };
     let mut pause = ASK_AGAIN;

@@ -100,7 +100,7 @@ fn taken_bytes(placed: &Placed, stage: &Value) -> u64 {
                 kibibytes += count.parse::<u64>().expect("a number")
             }
             (Some(range), Some(_)) if range.contains('-') => {
-                is_program = line.ends_with("/cluster") || line.contains(".so");
+                is_program = line.ends_with("/cluster") || line.ends_with(".so") || line.contains(".so.");
             }
             _ => {}
         }

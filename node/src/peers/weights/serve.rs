@@ -72,8 +72,8 @@ impl Giving {
         let bytes = chunk.len();
         let sent = timeout(SENDING_MAX, self.sender.send_chunk(index.into(), chunk)).await;
         sent.map_err(|_| LinkError::HalfSent { node: self.to })??;
-        drop(permit);
         self.shelf.note_given(bytes);
+        drop(permit);
         Ok(())
     }
 

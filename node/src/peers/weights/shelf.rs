@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// Chunks that are read and sent at once, whoever wants them: the rest of the node has to live too, and each takes memory.
 const GIVEN_AT_ONCE: usize = 4;
 
-/// Longer than a chunk takes to come, where this node passes on what it gets.
+/// Longer than a chunk takes to come at 100 Mbit/s, where this node passes on what it gets.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Cheap to copy.

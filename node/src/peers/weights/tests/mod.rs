@@ -349,19 +349,23 @@ async fn a_fetch_that_is_given_up_leaves_what_has_come() {
 async fn what_would_hold_up_weights_waits_for_them() {
     let cluster = Cluster::new();
     let host = Host::new(&cluster, 1);
-    let waited = async |longest| {
-        let since = std::time::Instant::now();
+    let (patience, moment) = (Duration::from_secs(60), Duration::from_millis(400));
+    let waited = async |since: std::time::Instant, longest| {
         host.shelf.until_quiet(longest).await;
         since.elapsed()
     };
-    let (patience, moment) = (Duration::from_secs(60), Duration::from_millis(400));
-    assert!(waited(patience).await < moment, "nobody was given anything");
+    let now = std::time::Instant::now;
+    assert!(
+        waited(now(), patience).await < patience / 2,
+        "nobody was given anything"
+    );
+    let given_at = now();
     host.shelf.note_given(1);
-    let until_quiet = waited(patience).await;
+    let until_quiet = waited(given_at, patience).await;
     assert!(
         until_quiet >= moment && until_quiet < patience / 2,
         "{until_quiet:?}"
     );
     let _sending = host.shelf.giving().acquire_owned().await;
-    assert!(waited(moment).await >= moment, "a chunk is on its way");
+    assert!(waited(now(), moment).await >= moment, "a chunk is on its way");
 }
