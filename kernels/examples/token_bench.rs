@@ -26,6 +26,17 @@ struct Sizes {
     vocabulary: usize,
 }
 
+impl Sizes {
+    fn queries(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Of keys, and as many of values.
+    fn keys(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
 const SMOL: Sizes = Sizes {
     format: WeightFormat::Q4_1,
     layers: 30,
@@ -152,24 +163,17 @@ fn main() {
 }
 
 fn layer(cpu: &mut Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
-    let Sizes {
-        format,
-        hidden,
-        heads,
-        kv_heads,
-        head_dim,
-        feed_forward,
-        ..
-    } = *sizes;
+    let (hidden, feed_forward) = (sizes.hidden, sizes.feed_forward);
+    let (queries, keys) = (sizes.queries(), sizes.keys());
     let pages = filled_pages(cpu, sizes, shape);
-    let matrix = |outputs, inputs| matrix(cpu, format, outputs, inputs);
+    let matrix = |outputs, inputs| matrix(cpu, sizes.format, outputs, inputs);
     Layer {
         qkv: [
-            matrix(heads * head_dim, hidden),
-            matrix(kv_heads * head_dim, hidden),
-            matrix(kv_heads * head_dim, hidden),
+            matrix(queries, hidden),
+            matrix(keys, hidden),
+            matrix(keys, hidden),
         ],
-        attended: matrix(hidden, heads * head_dim),
+        attended: matrix(hidden, queries),
         gate_up: [matrix(feed_forward, hidden), matrix(feed_forward, hidden)],
         down: matrix(hidden, feed_forward),
         pages,
@@ -180,7 +184,7 @@ fn layer(cpu: &mut Cpu, sizes: &Sizes, shape: &AttentionShape) -> Layer {
 fn filled_pages(cpu: &mut Cpu, sizes: &Sizes, shape: &AttentionShape) -> Pages {
     let blocks = (CONTEXT + TOKENS).div_ceil(BLOCK);
     let mut pages = cpu.pages(shape, blocks).unwrap();
-    let (queries, keys) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
+    let (queries, keys) = (sizes.queries(), sizes.keys());
     let mut qkv = cpu.tensor(CONTEXT, queries + 2 * keys).unwrap();
     cpu.set_rows(&mut qkv, CONTEXT);
     let batch = Batch {
@@ -210,7 +214,7 @@ fn room(cpu: &Cpu, sizes: &Sizes) -> Room {
         cpu.write(&mut tensor, &values);
         tensor
     };
-    let (queries, keys) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
+    let (queries, keys) = (sizes.queries(), sizes.keys());
     Room {
         residual: row(sizes.hidden),
         normed: row(sizes.hidden),
@@ -233,7 +237,7 @@ fn compute(
     times: &mut Times,
 ) {
     let norm = vec![1.0; sizes.hidden];
-    let (queries, keys) = (sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim);
+    let (queries, keys) = (sizes.queries(), sizes.keys());
     let position = CONTEXT + token;
     let batch = Batch {
         sequences: vec![SequenceRows {
@@ -314,15 +318,8 @@ fn timed(seconds: &mut f64, work: impl FnOnce()) {
 
 /// Of the weights as they are stored; packed ones are as large.
 fn bytes(sizes: &Sizes) -> f64 {
-    let Sizes {
-        hidden,
-        heads,
-        kv_heads,
-        head_dim,
-        feed_forward,
-        ..
-    } = *sizes;
-    let weights = hidden * (2 * heads + 2 * kv_heads) * head_dim + 3 * hidden * feed_forward;
+    let hidden = sizes.hidden;
+    let weights = hidden * (2 * sizes.queries() + 2 * sizes.keys() + 3 * sizes.feed_forward);
     let layer = sizes.format.row_bytes(weights).unwrap();
     let output = sizes.output.row_bytes(hidden).unwrap() * sizes.vocabulary;
     (layer * sizes.layers + output) as f64

@@ -64,6 +64,12 @@ impl ClusterState {
             .fold(0, u64::saturating_add)
     }
 
+    /// Do copies that are placed stay as they are when this is deployed? Otherwise they are cut anew.
+    pub fn leaves_placed(&self, deployment: &Deployment) -> bool {
+        let before = self.deployment(&deployment.model.name);
+        before.is_none_or(|before| before.shape == deployment.shape && before.ranks == deployment.ranks)
+    }
+
     pub(super) fn accepts_deployment(&self, deployment: &Deployment) -> Result<(), Rejected> {
         let name = deployment.model.name.clone();
         let ranks = 1..=deployment.shape.heads;
@@ -146,10 +152,9 @@ impl ClusterState {
     /// Sizes or ranks that have changed, of the same file, mean that what is placed was cut for others.
     pub(super) fn deploy(&mut self, deployment: &Deployment) -> Applied {
         let name = &deployment.model.name;
-        let before = self.deployments.insert(name.clone(), deployment.clone());
-        let is_cut_otherwise =
-            |before: Deployment| before.shape != deployment.shape || before.ranks != deployment.ranks;
-        if before.is_some_and(is_cut_otherwise) {
+        let leaves_placed = self.leaves_placed(deployment);
+        self.deployments.insert(name.clone(), deployment.clone());
+        if !leaves_placed {
             self.unplace_where(|placement| placement.model == *name);
         }
         let model = || deployment.model.clone();

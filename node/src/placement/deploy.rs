@@ -153,7 +153,7 @@ impl Deploying {
         Ok(read?.map(|read| read.deployment.clone()))
     }
 
-    /// Who leads is asked only where this node knows of none: whoever waits asks again and again.
+    /// The leader is asked only where this node knows of no such deployment: whoever waits asks again and again.
     async fn deployed(&self, name: &str) -> ControlAnswer<Option<Deployment>> {
         let known = || self.state.applied().deployment(name).cloned();
         if let Some(known) = known() {

@@ -51,7 +51,7 @@ pub fn foreseen(
         .placements()
         .filter(|placement| placement.model == deployment.model.name)
         .collect();
-    if !placed.is_empty() && !is_cut_alike(state, deployment) {
+    if !placed.is_empty() && !state.leaves_placed(deployment) {
         let ends = "what is placed now ends, since it is cut otherwise; then:".to_owned();
         let anew = one_more(
             &View::of(state).without(&deployment.model.name),
@@ -74,12 +74,6 @@ pub fn foreseen(
     }
     lines.extend(troubles);
     Ok(lines)
-}
-
-/// So that copies which are placed stay where they are.
-fn is_cut_alike(state: &ClusterState, deployment: &Deployment) -> bool {
-    let known = state.deployment(&deployment.model.name);
-    known.is_some_and(|known| known.shape == deployment.shape && known.ranks == deployment.ranks)
 }
 
 /// Why this copy does not stay.
