@@ -197,6 +197,9 @@ fn with_model(mut body: Value) -> Value {
 fn a_removed_node_is_cut_off_and_ends() {
     let mut fleet = Fleet::of_three();
     let number = fleet.node(2).number();
+    let endless = json!({"prompt": "Once", "max_tokens": 8000, "ignore_eos": true});
+    let mut stream = fleet.client(2).stream("/v1/completions", endless);
+    stream.next().expect("a first token");
     let removed_at = Instant::now();
     fleet.says(0, &["node", "rm", &number.to_string()]);
     until("it is cut off", Duration::from_secs(2), || {
@@ -211,6 +214,12 @@ fn a_removed_node_is_cut_off_and_ends() {
     assert_eq!(status.code(), Some(1));
     assert!(node.log().contains("removed from its cluster"), "{}", node.log());
     drop(node);
+    let last = stream.last().expect("more than one event");
+    let said = last["error"]["message"].as_str().unwrap_or_default();
+    assert!(
+        said.contains("this node is ending"),
+        "its clients hear why: {last}"
+    );
     assert_eq!(fleet.voters().len(), 1, "two would stand fewer losses than one");
     assert!(text_of(&fleet.client(1).complete(prompt())).contains("Paris"));
     let last = fleet.command(0, &["node", "rm", "99999"]);

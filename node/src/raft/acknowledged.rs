@@ -37,6 +37,12 @@ pub struct Asked {
 )]
 pub struct Forgotten(pub NodeId);
 
+/// Of all of them; `None`: nobody has.
+pub fn words(forgotten: &[Forgotten]) -> Option<String> {
+    let words: Vec<String> = forgotten.iter().map(Forgotten::to_string).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
 impl Acknowledged {
     /// An error if `node` contradicts what it said before.
     pub fn hear(
@@ -89,13 +95,18 @@ impl Acknowledged {
         Err(forgotten)
     }
 
-    /// Who has, while this member leads by `vote`.
-    pub fn forgotten(&self, leads: impl Fn(&Vote) -> bool) -> Option<Forgotten> {
+    /// Which of the members have, while this one leads by a vote. Of who is no member any more nothing is left to be done.
+    pub fn forgotten(
+        &self,
+        leads: impl Fn(&Vote) -> bool,
+        is_member: impl Fn(NodeId) -> bool,
+    ) -> Vec<Forgotten> {
         let memories = self.memories();
-        let mut forgetful = memories
+        memories
             .iter()
-            .filter(|(_, memory)| memory.has_forgotten && leads(&memory.vote));
-        forgetful.next().map(|(node, _)| Forgotten(*node))
+            .filter(|(node, memory)| memory.has_forgotten && leads(&memory.vote) && is_member(**node))
+            .map(|(node, _)| Forgotten(*node))
+            .collect()
     }
 
     fn memories(&self) -> MutexGuard<'_, BTreeMap<NodeId, Memory>> {
@@ -125,15 +136,27 @@ mod tests {
         assert_eq!(hear(asked(1, 9, 9), AppendEntriesResponse::Conflict), Ok(()));
         assert_eq!(hear(asked(1, 4, 6), AppendEntriesResponse::Success), Ok(()));
         assert_eq!(hear(asked(1, 7, 7), AppendEntriesResponse::Conflict), Ok(()));
-        assert_eq!(acknowledged.forgotten(|_| true), None);
+        assert_eq!(acknowledged.forgotten(|_| true, |_| true), []);
         assert_eq!(
             hear(asked(1, 6, 8), AppendEntriesResponse::Conflict),
             Err(Forgotten(node))
         );
-        assert_eq!(acknowledged.forgotten(|_| true), Some(Forgotten(node)));
+        assert_eq!(acknowledged.forgotten(|_| true, |_| true), [Forgotten(node)]);
         // In another term it may have been overruled since.
         assert_eq!(hear(asked(2, 6, 8), AppendEntriesResponse::Conflict), Ok(()));
         assert_eq!(hear(asked(2, 3, 8), AppendEntriesResponse::Success), Ok(()));
-        assert_eq!(acknowledged.forgotten(|_| true), None);
+        assert_eq!(acknowledged.forgotten(|_| true, |_| true), []);
+    }
+
+    #[test]
+    fn all_who_have_forgotten_are_named_until_they_are_removed() {
+        let acknowledged = Acknowledged::default();
+        for node in [3, 5, 7].map(NodeId) {
+            let hear = |asked, answer| acknowledged.hear(node, &asked, &answer);
+            assert_eq!(hear(asked(1, 4, 6), AppendEntriesResponse::Success), Ok(()));
+            hear(asked(1, 6, 8), AppendEntriesResponse::Conflict).unwrap_err();
+        }
+        let named = acknowledged.forgotten(|_| true, |node| node != NodeId(3));
+        assert_eq!(named, [Forgotten(NodeId(5)), Forgotten(NodeId(7))]);
     }
 }

@@ -4,7 +4,7 @@
 //! there. A disk that holds something else than what was written starts nothing any more: the node neither votes nor
 //! leads until its place is taken by a new member (see `docs/operations.md`).
 
-use super::acknowledged::Acknowledged;
+use super::acknowledged::{self, Acknowledged};
 use super::disk::{Disk, DiskError};
 use super::dispute::{Disputed, marking};
 use super::end::{End, end_of, first};
@@ -516,8 +516,11 @@ impl<L: Links> Member<L> {
         };
         let metrics = raft.metrics().borrow().clone();
         let membership = metrics.membership_config.membership();
-        let forgotten = acknowledged.forgotten(|vote| *vote == metrics.vote && self.leads(&metrics));
-        let trouble = trouble.or(forgotten.map(|forgotten| forgotten.to_string()));
+        let forgotten = acknowledged.forgotten(
+            |vote| *vote == metrics.vote && self.leads(&metrics),
+            |node| membership.get_node(&node.0).is_some(),
+        );
+        let trouble = trouble.or_else(|| acknowledged::words(&forgotten));
         MemberView {
             leader: leader_of(&metrics).filter(|leader| self.is_heard(*leader)),
             term: metrics.current_term,

@@ -318,16 +318,16 @@ impl Node {
             () = signals.next() => return Ok(()),
             () = directory::removed(self.entry.state.member.clone()) => bail!(REMOVED),
         }
-        tokio::select! {
-            () = signals.next() => {}
+        let ending = tokio::select! {
+            () = signals.next() => Ending::Told,
             ended = &mut serving => bail!("the HTTP listener failed: {:?}", ended),
             () = directory::removed(self.entry.state.member.clone()) => {
                 // Whoever asked this very node for it hears so.
                 sleep(LAST_ANSWERS).await;
-                bail!(REMOVED)
+                Ending::Removed
             }
             _ = &mut self.router_ended => bail!("the router ended by a fault of its own: please report it"),
-        }
+        };
         tracing::info!("draining: running streams may end, nothing new is taken");
         let (drained, _) = oneshot::channel();
         self.mailbox.send(RouterMessage::Drain { drained }).await;
@@ -342,8 +342,17 @@ impl Node {
         self.entry.state.member.stop().await;
         self.entry.peers.close().await;
         drop(self.in_use);
-        Ok(())
+        match ending {
+            Ending::Told => Ok(()),
+            Ending::Removed => bail!(REMOVED),
+        }
     }
+}
+
+/// Why a node that served ends.
+enum Ending {
+    Told,
+    Removed,
 }
 
 /// Clients whose answers are about to be cut off hear why, and that they may ask again.

@@ -14,8 +14,8 @@ pub enum NoFit {
     #[error("the model has no layers: what was read of its file is wrong")]
     NoLayers,
     #[error(
-        "no node can take a part of it: none that takes part and is heard has said what it can carry; add a node, or \
-         resume one that is drained"
+        "no node can take a part of it: none that takes part and is heard has said yet what it can carry (one that has just \
+         come measures itself first): add a node, or resume one that is drained"
     )]
     NoNodes,
     #[error("{ranks} ranks cannot share {heads} attention heads: ask for {heads} or fewer")]
