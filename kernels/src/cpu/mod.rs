@@ -18,6 +18,7 @@ mod prefetch;
 mod rope;
 mod rounded;
 mod shared;
+mod shares;
 mod weights;
 
 pub use activations::row_bytes as quantised_row_bytes;

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::thread::{self, JoinHandle};
 
+use crate::cpu::shares::Shares;
+
 /// Members: the calling thread (number 0) and `threads − 1` of its own. Dropping the team ends them.
 pub struct Team {
     shared: Arc<Shared>,
@@ -58,48 +60,32 @@ impl Team {
     /// # Panics
     /// When `work` panicked on any member.
     pub fn run(&mut self, work: impl Fn(usize, usize) + Sync) {
-        if self.workers.is_empty() {
-            return work(0, 1);
+        match self.workers.is_empty() {
+            true => work(0, 1),
+            false => self.shared.run(&work, &self.workers),
         }
-        self.shared.publish(&work, &self.workers);
-        let own = catch_unwind(AssertUnwindSafe(|| work(0, self.threads())));
-        self.shared.wait_until_done();
-        if let Err(panic) = own {
-            resume_unwind(panic);
-        }
-        assert!(
-            !self.shared.panicked.swap(false, Ordering::Relaxed),
-            "a thread of the team panicked"
-        );
     }
 
-    /// Calls `work` with runs that together are `0 .. total`, each once, on whichever member is free: cores are rarely
-    /// equally fast, since other programs and the other half of a physical core take from them. Where `operations` are
-    /// too few to be worth waking anyone, the caller does all.
+    /// Calls `work` with runs that together are `0 .. total`, each once: every member works off its own part of them, and then helps
+    /// whoever has most left. Where `operations` are too few to be worth waking anyone, the caller does all.
+    ///
+    /// # Panics
+    /// When `work` panicked on any member, or there are more than 2³² units.
     pub fn share_out(&mut self, total: usize, operations: usize, work: impl Fn(Range<usize>) + Sync) {
         if self.workers.is_empty() || operations < OPERATIONS_MIN {
             return work(0..total);
         }
-        let next = AtomicUsize::new(0);
-        self.run(|_, threads| {
-            while let Some(run) = take_run(&next, total, threads) {
+        let shares = &self.shared.shares;
+        shares.deal(total);
+        // Shorter ones would cost more to take than they even out.
+        let least = total / (16 * self.threads());
+        let take_all = |member: usize, _: usize| {
+            while let Some(run) = shares.take(member, least) {
                 work(run);
             }
-        });
+        };
+        self.shared.run(&take_all, &self.workers);
     }
-}
-
-/// The next run, whose length is a share of what is left: long ones first, then ever shorter ones, so that all members
-/// finish together (guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers 36(12), 1987).
-fn take_run(next: &AtomicUsize, total: usize, threads: usize) -> Option<Range<usize>> {
-    // Shorter ones would cost more to take than they even out.
-    let least = total / (16 * threads);
-    let length = |first: usize| ((total - first) / (2 * threads)).max(least).max(1);
-    let end = |first: usize| total.min(first + length(first));
-    let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
-        (first < total).then(|| end(first))
-    });
-    taken.ok().map(|first| first..end(first))
 }
 
 /// Waking a spinning member takes about a microsecond, in which one thread does some thousands of operations.
@@ -117,6 +103,8 @@ impl Drop for Team {
 }
 
 struct Shared {
+    /// What is to be done in this round, if it is shared out; dealt only between rounds.
+    shares: Shares,
     /// Counts calls of `publish`; a change is the signal to work.
     round: AtomicUsize,
     /// The work of this round; written only between rounds.
@@ -142,6 +130,7 @@ unsafe impl Send for Shared {}
 impl Shared {
     fn new(threads: usize) -> Shared {
         Shared {
+            shares: Shares::new(threads),
             round: AtomicUsize::new(0),
             work: UnsafeCell::new(None),
             pending: AtomicUsize::new(0),
@@ -149,6 +138,19 @@ impl Shared {
             ended: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
         }
+    }
+
+    fn run(&self, work: &(dyn Fn(usize, usize) + Sync), workers: &[JoinHandle<()>]) {
+        self.publish(work, workers);
+        let own = catch_unwind(AssertUnwindSafe(|| work(0, self.asleep.len())));
+        self.wait_until_done();
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        assert!(
+            !self.panicked.swap(false, Ordering::Relaxed),
+            "a thread of the team panicked"
+        );
     }
 
     fn publish<'a>(&self, work: &'a (dyn Fn(usize, usize) + Sync + 'a), workers: &[JoinHandle<()>]) {

@@ -107,13 +107,15 @@ impl Multiplier<'_> {
     }
 }
 
-/// A step's work as units: each group of output rows for each panel of rows, panel by panel.
+/// A step's work as units: some groups of output rows for each panel of rows, panel by panel.
 struct Plan {
     rows: usize,
     /// A multiple of [`TILE`].
     panel_rows: usize,
     /// Of all matrices.
     groups: usize,
+    /// In a unit.
+    unit_groups: usize,
 }
 
 /// A panel's activations should stay in the second cache while weights stream through.
@@ -122,6 +124,11 @@ const PANEL_BYTES_MAX: usize = 512 * 1024;
 /// Of so many inputs.
 pub fn panel_rows(inputs: usize) -> usize {
     (PANEL_BYTES_MAX / inputs.max(1)).max(1).next_multiple_of(TILE)
+}
+
+/// Tile units multiply two at a time, and one alone would take as long as both.
+const fn unit_groups(rows: usize) -> usize {
+    if rows < TILE { 1 } else { tiled::GROUPS }
 }
 
 impl Plan {
@@ -135,11 +142,16 @@ impl Plan {
             rows,
             panel_rows: panel_rows.max(TILE),
             groups,
+            unit_groups: unit_groups(rows),
         }
     }
 
     fn units(&self) -> usize {
-        self.rows.div_ceil(self.panel_rows) * self.groups
+        self.rows.div_ceil(self.panel_rows) * self.panel_units()
+    }
+
+    fn panel_units(&self) -> usize {
+        self.groups.div_ceil(self.unit_groups)
     }
 
     fn rows(&self, panel: usize) -> Range<usize> {
@@ -149,9 +161,10 @@ impl Plan {
     /// Cuts units into runs of groups of one panel.
     fn for_each(&self, mut units: Range<usize>, mut run: impl FnMut(usize, Range<usize>)) {
         while !units.is_empty() {
-            let (panel, first) = (units.start / self.groups, units.start % self.groups);
-            let count = units.len().min(self.groups - first);
-            run(panel, first..first + count);
+            let (panel, first) = (units.start / self.panel_units(), units.start % self.panel_units());
+            let count = units.len().min(self.panel_units() - first);
+            let groups = first * self.unit_groups..(first + count) * self.unit_groups;
+            run(panel, groups.start..groups.end.min(self.groups));
             units.start += count;
         }
     }
@@ -276,5 +289,34 @@ impl<'a> Out<'a> {
                 lanes.store_part(to.as_mut_ptr(), count)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(plan: &Plan, units: Range<usize>) -> Vec<(usize, Range<usize>)> {
+        let mut runs = Vec::new();
+        plan.for_each(units, |panel, groups| runs.push((panel, groups)));
+        runs
+    }
+
+    #[test]
+    fn what_is_multiplied_together_is_in_one_unit() {
+        let plan = |rows| Plan {
+            rows,
+            panel_rows: TILE,
+            groups: 5,
+            unit_groups: unit_groups(rows),
+        };
+        let tiles = plan(2 * TILE);
+        assert_eq!(tiles.units(), 6);
+        assert_eq!(runs(&tiles, 0..1), [(0, 0..2)]);
+        assert_eq!(runs(&tiles, 1..5), [(0, 2..5), (1, 0..4)]);
+        assert_eq!(runs(&tiles, 5..6), [(1, 4..5)]);
+        let few_rows = plan(TILE - 1);
+        assert_eq!(few_rows.units(), 5);
+        assert_eq!(runs(&few_rows, 1..2), [(0, 1..2)]);
     }
 }
