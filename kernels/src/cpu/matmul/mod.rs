@@ -114,8 +114,6 @@ struct Plan {
     panel_rows: usize,
     /// Of all matrices.
     groups: usize,
-    /// In a unit.
-    unit_groups: usize,
 }
 
 /// A panel's activations should stay in the second cache while weights stream through.
@@ -124,11 +122,6 @@ const PANEL_BYTES_MAX: usize = 512 * 1024;
 /// Of so many inputs.
 pub fn panel_rows(inputs: usize) -> usize {
     (PANEL_BYTES_MAX / inputs.max(1)).max(1).next_multiple_of(TILE)
-}
-
-/// Tile units multiply two at a time, and one alone would take as long as both.
-const fn unit_groups(rows: usize) -> usize {
-    if rows < TILE { 1 } else { tiled::GROUPS }
 }
 
 impl Plan {
@@ -142,8 +135,12 @@ impl Plan {
             rows,
             panel_rows: panel_rows.max(TILE),
             groups,
-            unit_groups: unit_groups(rows),
         }
+    }
+
+    /// Tile units multiply two groups at a time, and one alone would take as long as both.
+    fn unit_groups(&self) -> usize {
+        if self.rows < TILE { 1 } else { tiled::GROUPS }
     }
 
     fn units(&self) -> usize {
@@ -151,7 +148,7 @@ impl Plan {
     }
 
     fn panel_units(&self) -> usize {
-        self.groups.div_ceil(self.unit_groups)
+        self.groups.div_ceil(self.unit_groups())
     }
 
     fn rows(&self, panel: usize) -> Range<usize> {
@@ -163,8 +160,8 @@ impl Plan {
         while !units.is_empty() {
             let (panel, first) = (units.start / self.panel_units(), units.start % self.panel_units());
             let count = units.len().min(self.panel_units() - first);
-            let groups = first * self.unit_groups..(first + count) * self.unit_groups;
-            run(panel, groups.start..groups.end.min(self.groups));
+            let group = |unit: usize| self.groups.min(unit * self.unit_groups());
+            run(panel, group(first)..group(first + count));
             units.start += count;
         }
     }
@@ -308,7 +305,6 @@ mod tests {
             rows,
             panel_rows: TILE,
             groups: 5,
-            unit_groups: unit_groups(rows),
         };
         let tiles = plan(2 * TILE);
         assert_eq!(tiles.units(), 6);
