@@ -4,7 +4,8 @@ mod placing;
 
 use coordinator::Machine;
 use coordinator::cluster_state::FOUNDER;
-use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent, View, rehearse};
+use coordinator::placer::layout::Layout;
+use coordinator::placer::{LOST_AFTER, PlacerAction, PlacerEvent, View, rehearse, rehearse_copies};
 use placing::{Doings, Town};
 use proto::cluster::{ClusterCommand, Deployment, Undeploy};
 use proto::{NodeId, ReplicaId, Span};
@@ -290,6 +291,28 @@ fn a_rehearsal_says_what_is_done_afterwards() {
         assert_eq!(town.nodes(name), of_layout);
     }
     assert!(rehearse(&town, &placing::deployment("d", 9, 1)).is_err());
+}
+
+#[test]
+fn a_rehearsal_of_several_copies_gives_each_its_own_place_and_says_which_has_none() {
+    let mut town = Town::founded(100);
+    town.joined(100);
+    town.joined(60);
+    town.deploy("before", 2, 1);
+    town.settle();
+    let deployment = placing::deployment("a", 4, 5);
+    let rehearsed = rehearse_copies(&View::of(&town.state), &BTreeSet::new(), &deployment, 5);
+    let nodes = |layout: &Layout| -> Vec<NodeId> { layout.stages.iter().map(|stage| stage.node).collect() };
+    let foreseen: Vec<Vec<NodeId>> = rehearsed.iter().flatten().map(nodes).collect();
+    assert!((2..5).contains(&foreseen.len()), "{foreseen:?}");
+    assert_eq!(rehearsed.len(), foreseen.len() + 1, "one says why it has no place");
+    town.deploy("a", 4, 5);
+    town.settle();
+    let placed = town.placed("a");
+    let placed = placed
+        .iter()
+        .map(|placement| placement.stages.iter().map(|stage| stage.node).collect());
+    assert_eq!(placed.collect::<Vec<Vec<NodeId>>>(), foreseen);
 }
 
 #[test]

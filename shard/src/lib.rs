@@ -27,7 +27,7 @@ pub use exchange::{Exchange, Lost, Shm, Solo};
 pub use gguf::{Gguf, GgufError};
 pub use memory::ModelMemory;
 pub use model::{
-    Arrivals, ConfigError, LoadError, ModelConfig, NeverCame, NoPackedCache, NothingToCome, PackedCache,
+    ArrivalError, Arrivals, ConfigError, LoadError, ModelConfig, NoPackedCache, NothingToCome, PackedCache,
     WeightSource,
 };
 pub use numerics::numerics_fingerprint;

@@ -7,7 +7,7 @@ use kernels::{Cpu, Ops, Team, WeightFormat};
 use shard::gguf::Layout;
 use shard::testing::TinyLlama;
 use shard::{
-    Arrivals, Gguf, LoadError, ModelConfig, NeverCame, NoPackedCache, Output, Rank, Share, Solo, Stage,
+    ArrivalError, Arrivals, Gguf, LoadError, ModelConfig, NoPackedCache, Output, Rank, Share, Solo, Stage,
     WeightSource,
 };
 use std::ops::Range;
@@ -40,11 +40,11 @@ struct Noted {
 }
 
 impl Arrivals for Noted {
-    fn wait_for(&mut self, bytes: &Range<u64>) -> Result<(), NeverCame> {
+    fn wait_for(&mut self, bytes: &Range<u64>) -> Result<(), ArrivalError> {
         self.ranges.push(bytes.clone());
         match self.ranges.len() <= self.count_max {
             true => Ok(()),
-            false => Err(NeverCame { bytes: bytes.clone() }),
+            false => Err(ArrivalError::NeverCame { bytes: bytes.clone() }),
         }
     }
 }
@@ -152,5 +152,12 @@ fn what_never_comes_is_told_with_its_tensor() {
         words.contains(&format!("bytes {} to {}", bytes.start, bytes.end)),
         "{words}"
     );
-    assert!(matches!(error, LoadError::NeverCame { .. }));
+    let expected = matches!(
+        &error,
+        LoadError::Arrival {
+            error: ArrivalError::NeverCame { .. },
+            ..
+        }
+    );
+    assert!(expected, "{error}");
 }

@@ -3,9 +3,9 @@
 use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tests::{Fleet, Holds, MODEL, TempFolder, model_path, until};
+use tests::{Fleet, Holds, MODEL, NodeOptions, TempFolder, model_path, run_to_end, until};
 
 /// Of the blobs of a store.
 fn blobs(store: &Path) -> Vec<String> {
@@ -41,21 +41,34 @@ fn nodes_without_the_file_take_it_from_the_first_and_serve_it() {
     assert_eq!(text(&fleet, places[1]), first, "the same tokens");
 }
 
-/// Turns the bits of the last byte of a file around, so that the time of its last change stays.
-fn turn_last_byte(path: &Path) {
+/// Turns the bits of the byte that lies so far before the end of a file around, so that the time of its last change stays.
+fn turn_byte(path: &Path, from_end: u64) {
     let file = File::options()
         .read(true)
         .write(true)
         .open(path)
         .expect("the file");
     let data = file.metadata().expect("its metadata");
-    let mut last = [0];
-    file.read_exact_at(&mut last, data.len() - 1)
-        .expect("its last byte");
-    file.write_all_at(&[!last[0]], data.len() - 1)
-        .expect("a turned byte");
+    let (at, mut byte) = (data.len() - from_end, [0]);
+    file.read_exact_at(&mut byte, at).expect("the byte");
+    file.write_all_at(&[!byte[0]], at).expect("a turned byte");
     let modified = data.modified().expect("the time of its last change");
     file.set_modified(modified).expect("the same time");
+}
+
+fn turn_last_byte(path: &Path) {
+    turn_byte(path, 1);
+}
+
+/// The one file below that folder of a store that is as large as the model, whole or in parts.
+fn model_file(store: &Path) -> PathBuf {
+    let bytes = fs::metadata(model_path()).expect("the model").len();
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let parts = entries(store.join("partial")).map(|entry| entry.path().join("data"));
+    let blobs = entries(store.join("blobs")).map(|entry| entry.path());
+    let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == bytes);
+    let mut found = blobs.chain(parts).filter(is_it);
+    found.next().expect("the model's file")
 }
 
 #[test]
@@ -93,4 +106,67 @@ fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
     until("it is served", Duration::from_secs(60), is_served);
     assert_eq!(text(&fleet), expected);
     assert!(!says("starting it again"), "{}", fleet.node(place).log());
+}
+
+/// What is packed is as good as the file; without it the file is read again, years later perhaps.
+fn forget_packed(store: &Path) {
+    fs::remove_dir_all(store.join("packed")).expect("packed weights");
+}
+
+#[test]
+fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
+    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
+    let folder = TempFolder::new();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (model, stores) = (at("model.gguf"), [at("store-0"), at("store-1")]);
+    fs::copy(model_path(), &model).expect("a copy of the model");
+    let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", "64MiB", "--store", &stores[0]]);
+    fleet.says(0, &["deploy", &format!("{MODEL}={model}"), "--no-wait"]);
+    let place = fleet.join_as(Holds::Nothing, &["--memory", "1GiB", "--store", &stores[1]]);
+    let is_served = |fleet: &Fleet| fleet.client(0).get("/v1/models").text.contains(MODEL);
+    let text = |fleet: &Fleet| {
+        until("it is served", Duration::from_secs(60), || is_served(fleet));
+        let answer = fleet.client(0).complete(body.clone());
+        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+    };
+    let expected = text(&fleet);
+    let store = Path::new(&stores[1]);
+    // In weights; and in what the tokenizer is made of, right at the beginning.
+    let bytes = fs::metadata(&model).expect("the model").len();
+    for from_end in [1000, bytes - 300_000] {
+        fleet.kill(place);
+        turn_byte(&model_file(store), from_end);
+        forget_packed(store);
+        fleet.start(place);
+        assert_eq!(text(&fleet), expected, "{from_end} bytes from its end");
+        let log = fleet.node(place).log();
+        assert!(log.contains("damaged on this node's disk"), "{log}");
+        assert_eq!(
+            fs::read(model_file(store)).expect("what was mended"),
+            fs::read(&model).expect("the model"),
+        );
+    }
+}
+
+#[test]
+fn a_node_whose_file_the_disk_has_damaged_says_so_and_what_to_do() {
+    let folder = TempFolder::new();
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (model, store, data) = (at("model.gguf"), at("store"), at("data"));
+    fs::copy(model_path(), &model).expect("a copy of the model");
+    let serving = ["--model", &model, "--store", &store];
+    let start = || drop(NodeOptions::new().with(&serving).data(Path::new(&data)).start());
+    start();
+    turn_byte(Path::new(&model), 1000);
+    forget_packed(Path::new(&store));
+    let up = ["up", "--http", "127.0.0.1:0", "--data-dir", &data];
+    let output = run_to_end(&[&up[..], &serving].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("is damaged: bytes") && said.contains("cluster pull"),
+        "{said}"
+    );
+    turn_byte(Path::new(&model), 1000);
+    start();
 }

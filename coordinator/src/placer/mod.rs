@@ -10,11 +10,13 @@ mod growth;
 pub mod layout;
 mod paces;
 mod recut;
+mod rehearsal;
 mod sight;
 mod view;
 
 pub use choice::rehearse;
 pub use drain::{Staying, rehearse_drain};
+pub use rehearsal::rehearse_copies;
 pub use view::View;
 
 use crate::Machine;

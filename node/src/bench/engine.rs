@@ -2,7 +2,7 @@
 
 use super::summary::Spread;
 use crate::os;
-use crate::shard_host::exercise::{Exercise, Shape};
+use crate::shard_host::exercise::{Exercise, ExerciseError, Shape};
 use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::ranks::{RankPlan, Ranks};
 use anyhow::{Context, bail};
@@ -164,7 +164,7 @@ fn plan(file: &ModelFile, machine: Machine, shapes: &[Shape]) -> anyhow::Result<
 }
 
 /// One round more than asked for; the first warms caches and page tables and is dropped.
-fn measure<Compute>(exercise: &mut Exercise<Compute>, shape: Shape, rounds: u32) -> Result<Row, Lost>
+fn measure<Compute>(exercise: &mut Exercise<Compute>, shape: Shape, rounds: u32) -> Result<Row, ExerciseError>
 where
     Compute: FnMut(shard::StepInput) -> Result<shard::StepOutput, Lost>,
 {
@@ -195,7 +195,7 @@ struct Round {
 }
 
 /// The prompts give the first token of each sequence, so decoding is one step shorter than the output.
-fn round<Compute>(exercise: &mut Exercise<Compute>, shape: Shape) -> Result<Round, Lost>
+fn round<Compute>(exercise: &mut Exercise<Compute>, shape: Shape) -> Result<Round, ExerciseError>
 where
     Compute: FnMut(shard::StepInput) -> Result<shard::StepOutput, Lost>,
 {

@@ -11,7 +11,8 @@ pub fn read_only(path: &Path) -> std::io::Result<Mmap> {
     // SAFETY: a mapping is undefined behaviour when somebody truncates the file meanwhile, or writes what is read. Files of
     // the store are written once under a temporary name and never changed after their rename. One that is still coming
     // has its full length from the beginning, each of its parts is written once, and none is read before that
-    // (`shard_host/landed.rs`). For a user's own file we accept what every program that maps files accepts. All reads are
+    // (`shard_host/landed.rs`). A part that the disk has damaged is written again, and whoever has mapped the file has been told
+    // not to use it (`shard_host/verifier.rs`). For a user's own file we accept what every program that maps files accepts. All reads are
     // bounds-checked against the mapped length.
     unsafe { Mmap::map(&file) }
 }

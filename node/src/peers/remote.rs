@@ -226,6 +226,7 @@ impl<S: Served> RemoteReplica<S> {
             FromEngine::Ready(_)
             | FromEngine::Loading { .. }
             | FromEngine::Failed { .. }
+            | FromEngine::Damaged { .. }
             | FromEngine::Drained
             | FromEngine::Listening(_)
             | FromEngine::Alive => {}

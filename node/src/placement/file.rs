@@ -1,9 +1,11 @@
 use crate::config::low::KvCache;
 use crate::peers::weights::{BegunStage, FetchError, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
 use crate::shard_host::coming::{ComingFile, Fetch};
-use crate::shard_host::prepare::ModelFile;
+use crate::shard_host::prepare::{ModelFile, PrepareError};
+use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
-use crate::store::{Check, Use};
+use crate::store::chunks::Manifest;
+use crate::store::{Check, Stored, Use, Weeded};
 use crate::text::TokenizerSource;
 use crate::transport::Peers;
 use anyhow::{Context, bail};
@@ -11,6 +13,7 @@ use proto::NodeId;
 use proto::cluster::Deployment;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -18,6 +21,8 @@ use tokio::task::spawn_blocking;
 /// kept.
 pub struct PlacedFile {
     pub path: PathBuf,
+    /// What its chunks must be.
+    pub manifest: Manifest,
     /// Where packed weights are kept.
     pub packed: PathBuf,
     /// For nodes that do not hold it.
@@ -47,6 +52,14 @@ enum Kept {
     Fetched { _fetched: Fetched },
 }
 
+/// A file of which a stage can begin to load, before anything of it was looked at.
+struct Opening {
+    path: PathBuf,
+    manifest: Manifest,
+    kept: Kept,
+    coming: Option<ComingFile>,
+}
+
 /// From where this node has models.
 #[derive(Clone)]
 pub struct ModelFiles {
@@ -65,15 +78,15 @@ impl ModelFiles {
         layers: Range<u32>,
         others: &[NodeId],
     ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
-        if let Some((path, in_use)) = self.held(deployment).await? {
-            return self.take_whole(deployment, path, in_use).await;
+        if let Some((stored, in_use)) = self.held(deployment).await? {
+            return self.take_whole(deployment, stored, in_use).await;
         }
         let wanted = wanted(deployment);
         match self.fetcher().begin_stage(&wanted, &layers, others).await {
             Ok(begun) => self.take_begun(deployment, begun).await,
             Err(error) => {
-                let (path, in_use) = self.original_after(&error, deployment).await?;
-                self.take_whole(deployment, path, in_use).await
+                let (stored, in_use) = self.original_after(&error, deployment).await?;
+                self.take_whole(deployment, stored, in_use).await
             }
         }
     }
@@ -104,11 +117,21 @@ impl ModelFiles {
     async fn take_whole(
         &self,
         deployment: &Deployment,
-        path: PathBuf,
+        stored: Stored,
         in_use: Use,
     ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
-        let kept = Kept::Whole { _in_use: in_use };
-        Ok((self.open(deployment, path, kept, None).await?, None))
+        let opening = Opening {
+            manifest: self.manifest(&stored).await?,
+            path: stored.path,
+            kept: Kept::Whole { _in_use: in_use },
+            coming: None,
+        };
+        Ok((self.open(deployment, opening).await?, None))
+    }
+
+    async fn manifest(&self, stored: &Stored) -> anyhow::Result<Manifest> {
+        let (shelf, stored) = (self.shelf.clone(), stored.clone());
+        Ok(spawn_blocking(move || shelf.store().manifest(&stored)).await??)
     }
 
     async fn take_begun(
@@ -117,6 +140,10 @@ impl ModelFiles {
         begun: BegunStage,
     ) -> anyhow::Result<(PlacedFile, Option<Rest>)> {
         let path = begun.fetched.path();
+        let manifest = match &begun.fetched {
+            Fetched::Whole(stored) => self.manifest(stored).await?,
+            Fetched::Parts(partial) => partial.manifest().clone(),
+        };
         let (coming, rest) = match &begun.fetched {
             Fetched::Whole(_) => (None, None),
             Fetched::Parts(partial) => {
@@ -128,16 +155,40 @@ impl ModelFiles {
                 (Some(ComingFile::new(partial.clone(), watched)), Some(rest))
             }
         };
-        let kept = Kept::Fetched {
-            _fetched: begun.fetched,
+        let opening = Opening {
+            path,
+            manifest,
+            kept: Kept::Fetched {
+                _fetched: begun.fetched,
+            },
+            coming,
         };
-        Ok((self.open(deployment, path, kept, coming).await?, rest))
+        Ok((self.open(deployment, opening).await?, rest))
     }
 
-    async fn held(&self, deployment: &Deployment) -> anyhow::Result<Option<(PathBuf, Use)>> {
+    /// Reads all again that is here of a file that was found damaged. What is damaged is not here any more, and is taken from
+    /// others next. An error where nothing is.
+    pub async fn weed(&self, deployment: &Deployment) -> anyhow::Result<()> {
         let (shelf, digest) = (self.shelf.clone(), deployment.model.digest);
-        let taken = spawn_blocking(move || shelf.store().take_held(&digest)).await??;
-        Ok(taken.map(|(stored, in_use)| (stored.path, in_use)))
+        let model = &deployment.model.name;
+        match spawn_blocking(move || shelf.weed(&digest)).await?? {
+            Weeded::Nothing => {
+                bail!("its file was found damaged, and is what it must be when all is read again: check the disk and the memory")
+            }
+            Weeded::Chunks(chunks) => {
+                tracing::warn!(model, chunks, "its file is damaged on this node's disk: what is damaged is fetched again");
+            }
+            Weeded::OwnFile(path) => {
+                let path = path.display();
+                tracing::warn!(model, %path, "its file is damaged or was changed on this node's disk: the model is fetched");
+            }
+        }
+        Ok(())
+    }
+
+    async fn held(&self, deployment: &Deployment) -> anyhow::Result<Option<(Stored, Use)>> {
+        let (shelf, digest) = (self.shelf.clone(), deployment.model.digest);
+        Ok(spawn_blocking(move || shelf.store().take_held(&digest)).await??)
     }
 
     fn fetcher(&self) -> Fetcher {
@@ -153,12 +204,12 @@ impl ModelFiles {
         &self,
         error: &FetchError,
         deployment: &Deployment,
-    ) -> anyhow::Result<(PathBuf, Use)> {
+    ) -> anyhow::Result<(Stored, Use)> {
         let original = self.original(deployment).await;
         original.with_context(|| format!("other nodes could not give it ({error})"))
     }
 
-    async fn original(&self, deployment: &Deployment) -> anyhow::Result<(PathBuf, Use)> {
+    async fn original(&self, deployment: &Deployment) -> anyhow::Result<(Stored, Use)> {
         let (shelf, model) = (self.shelf.clone(), deployment.model.clone());
         let named: NamedSpec = format!("{}={}", model.name, model.spec).parse()?;
         let taken = spawn_blocking(move || shelf.store().take(&named.spec, Check::Length)).await?;
@@ -170,19 +221,23 @@ impl ModelFiles {
                 model.name
             );
         }
-        Ok((stored.path, in_use))
+        Ok((stored, in_use))
     }
 
-    async fn open(
-        &self,
-        deployment: &Deployment,
-        path: PathBuf,
-        kept: Kept,
-        coming: Option<ComingFile>,
-    ) -> anyhow::Result<PlacedFile> {
-        let (file, kv) = (path.clone(), self.kv);
+    async fn open(&self, deployment: &Deployment, opening: Opening) -> anyhow::Result<PlacedFile> {
+        let Opening {
+            path,
+            manifest,
+            kept,
+            coming,
+        } = opening;
+        let (file, its_manifest, kv) = (path.clone(), manifest.clone(), self.kv);
+        let is_coming = coming.is_some();
         let source = spawn_blocking(move || -> anyhow::Result<TokenizerSource> {
-            let mapped = ModelFile::map(&file, kv.format())?;
+            let mut mapped = ModelFile::map(&file, kv.format())?.verified(its_manifest);
+            if is_coming {
+                mapped = mapped.coming(Arc::default());
+            }
             let source = TokenizerSource::from_gguf(&mapped.parse()?);
             source.with_context(|| format!("model file {}", file.display()))
         });
@@ -190,6 +245,7 @@ impl ModelFiles {
             packed: self.shelf.store().packed(&deployment.model.digest),
             source: source.await??,
             path,
+            manifest,
             coming,
             _kept: kept,
         })
@@ -204,6 +260,13 @@ fn wanted(deployment: &Deployment) -> Wanted {
         manifest: (deployment.manifest != [0; 32]).then_some(deployment.manifest),
         which: Which::All,
     }
+}
+
+/// Is the file on this node's disk not what it must be?
+pub fn is_damage(error: &anyhow::Error) -> bool {
+    let prepare = error.downcast_ref::<PrepareError>();
+    let store = error.downcast_ref::<StoreError>();
+    prepare.is_some_and(PrepareError::is_damage) || matches!(store, Some(StoreError::Damaged(_)))
 }
 
 const TELL_EVERY_PERCENT: u64 = 10;

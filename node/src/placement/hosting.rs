@@ -1,6 +1,6 @@
 //! What was placed on this node, running: follows the log, starts what is new, and ends what has gone.
 
-use super::file::{Came, ModelFiles, PlacedFile, Rest};
+use super::file::{Came, ModelFiles, PlacedFile, Rest, is_damage};
 use crate::actors::board::{Board, Phase};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::Mailbox;
@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -149,12 +149,15 @@ impl Hosting {
     async fn host(self, mut assignment: Assignment, hub: Option<Hub>) {
         loop {
             let files = self.files(&assignment);
+            let damage = Arc::new(Notify::new());
             let came = match self.begin(&mut assignment, &files).await {
                 // What has begun to load ends where the rest does not come: that is no failure of its own.
                 Ok((file, rest)) => tokio::select! {
-                    () = self.run(&assignment, hub.as_ref(), file) => return,
+                    () = self.run(&assignment, hub.as_ref(), file, &damage) => return,
                     came = self.finish(&assignment, &files, rest) => came,
+                    () = damage.notified() => files.weed(&assignment.deployment).await,
                 },
+                Err(error) if is_damage(&error) => files.weed(&assignment.deployment).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = came {
@@ -187,8 +190,17 @@ impl Hosting {
     }
 
     /// Until it is dropped.
-    async fn run(&self, assignment: &Assignment, hub: Option<&Hub>, file: PlacedFile) {
-        let plan = self.plan(assignment, &file);
+    async fn run(
+        &self,
+        assignment: &Assignment,
+        hub: Option<&Hub>,
+        file: PlacedFile,
+        damage: &Arc<Notify>,
+    ) {
+        let plan = ReplicaPlan {
+            damage: Arc::clone(damage),
+            ..self.plan(assignment, &file)
+        };
         match hub {
             Some(hub) => self.lead(assignment, hub.clone(), plan, file).await,
             None => {
@@ -310,6 +322,7 @@ impl Hosting {
                 Some(_) => FileState::Coming,
                 None => FileState::Here,
             },
+            manifest: file.manifest.to_bytes(),
             packed: file.packed.to_string_lossy().into_owned(),
             ranks,
             threads,
@@ -327,6 +340,7 @@ impl Hosting {
             setup,
             link: (stages > 1).then(|| self.link(placement)),
             coming: file.coming.clone(),
+            damage: Arc::default(),
             log_format: self.config.log_format.value,
         }
     }

@@ -1,7 +1,7 @@
 //! Plans, in words for people.
 
 use coordinator::cluster_state::ClusterState;
-use coordinator::placer::{View, rehearse};
+use coordinator::placer::{View, rehearse, rehearse_copies};
 use proto::NodeId;
 use proto::cluster::{ClusterCommand, Deployment, Placement, Prediction};
 use proto::peer::Outlook;
@@ -38,8 +38,8 @@ pub fn words(placement: &Placement) -> String {
     )
 }
 
-/// What `cluster deploy` of this would come to now: what is placed already, and where one copy more would go, and why. An error
-/// is why it cannot be.
+/// What `cluster deploy` of this would come to now: what is placed already, and where copies more would go, and why. An error
+/// is why none can be placed.
 pub fn foreseen(
     state: &ClusterState,
     outlook: &Outlook,
@@ -53,11 +53,8 @@ pub fn foreseen(
         .collect();
     if !placed.is_empty() && !state.leaves_placed(deployment) {
         let ends = "what is placed now ends, since it is cut otherwise; then:".to_owned();
-        let anew = one_more(
-            &View::of(state).without(&deployment.model.name),
-            outlook,
-            deployment,
-        )?;
+        let view = View::of(state).without(&deployment.model.name);
+        let anew = copies(&view, outlook, deployment, 0)?;
         return Ok([vec![ends], anew].concat());
     }
     let mut lines: Vec<String> = placed.iter().map(|placement| words(placement)).collect();
@@ -67,7 +64,7 @@ pub fn foreseen(
         .collect();
     let wanted = deployment.replicas as usize;
     match placed.len().checked_sub(wanted) {
-        None => lines.extend(one_more(&View::of(state), outlook, deployment)?),
+        None => lines.extend(copies(&View::of(state), outlook, deployment, placed.len())?),
         Some(0) if troubles.is_empty() => lines.push("nothing changes: it is placed already".to_owned()),
         Some(0) => {}
         Some(surplus) => lines.push(format!("of these copies {surplus} would go")),
@@ -96,13 +93,38 @@ pub fn reasons(
     outlook: &Outlook,
     deployment: &Deployment,
 ) -> Result<Vec<String>, String> {
-    one_more(&View::of(state), outlook, deployment)
-}
-
-fn one_more(view: &View, outlook: &Outlook, deployment: &Deployment) -> Result<Vec<String>, String> {
-    let lost: BTreeSet<NodeId> = outlook.lost.iter().copied().collect();
-    let layout = rehearse(view, &lost, deployment);
+    let lost = lost(outlook);
+    let layout = rehearse(&View::of(state), &lost, deployment);
     layout
         .map(|layout| layout.reasons().to_vec())
         .map_err(|error| error.to_string())
+}
+
+/// Where those go that are not placed yet. An error is why not even the first has a place.
+fn copies(
+    view: &View,
+    outlook: &Outlook,
+    deployment: &Deployment,
+    placed: usize,
+) -> Result<Vec<String>, String> {
+    let wanted = deployment.replicas as usize;
+    let rehearsed = rehearse_copies(view, &lost(outlook), deployment, wanted.saturating_sub(placed));
+    let mut lines = Vec::new();
+    for (copy, layout) in (placed + 1..).zip(rehearsed) {
+        match layout {
+            Ok(layout) => {
+                if wanted > 1 {
+                    lines.push(format!("copy {copy} of {wanted}:"));
+                }
+                lines.extend_from_slice(layout.reasons());
+            }
+            Err(error) if lines.is_empty() => return Err(error.to_string()),
+            Err(error) => lines.push(format!("copy {copy} of {wanted} has no place now: {error}")),
+        }
+    }
+    Ok(lines)
+}
+
+fn lost(outlook: &Outlook) -> BTreeSet<NodeId> {
+    outlook.lost.iter().copied().collect()
 }

@@ -5,14 +5,15 @@ use super::engine_loop::{EngineLoop, Hands, LoopMessage};
 use super::frames;
 use super::grammars::GrammarDesk;
 use super::landed::LandedParts;
-use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile};
-use super::ranks::{RankPlan, Ranks, describe};
+use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
+use super::ranks::{RankError, RankPlan, Ranks, describe};
 use super::setup::{FileState, ShardSetup};
 use super::stage::head::Head;
 use super::stage::{LinkTrust, follower};
 use super::warm_up;
 use crate::clock::Clock;
 use crate::os;
+use crate::store::chunks::Manifest;
 use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
@@ -67,10 +68,22 @@ pub fn run(parent: u32) -> anyhow::Result<()> {
         Some(_) | None => serve(&setup, sender, &mailbox, &trust, landed),
     };
     if let Err(error) = &ended {
-        let reason = format!("{error:#}");
-        send(&setup, &FromEngine::Failed { reason })?;
+        send(&setup, &failed(error))?;
     }
     ended
+}
+
+fn failed(error: &anyhow::Error) -> FromEngine {
+    let reason = format!("{error:#}");
+    let prepare = match error.downcast_ref::<RankError>() {
+        Some(RankError::Prepare(error)) => Some(error),
+        Some(RankError::Thread(_) | RankError::Died) => None,
+        None => error.downcast_ref::<PrepareError>(),
+    };
+    match prepare.is_some_and(PrepareError::is_damage) {
+        true => FromEngine::Damaged { reason },
+        false => FromEngine::Failed { reason },
+    }
 }
 
 /// The end of the pipe ends the process, also in the middle of a step: nobody is left to hear its result.
@@ -176,7 +189,8 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
 }
 
 fn open(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<ModelFile> {
-    let file = ModelFile::map(Path::new(&setup.model_path), setup.kv_cache.format())?;
+    let manifest = Manifest::from_bytes(&setup.manifest).context("the node has sent no manifest of the file")?;
+    let file = ModelFile::map(Path::new(&setup.model_path), setup.kv_cache.format())?.verified(manifest);
     match setup.file {
         FileState::Here => Ok(file),
         FileState::Coming => {
@@ -231,7 +245,7 @@ fn measure(
         output.sampled.extend(wanted.iter().map(made_up));
         Ok(output)
     };
-    warm_up::measure(compute, config.vocabulary as u32, room).context("a rank died in its first steps")
+    warm_up::measure(compute, config.vocabulary as u32, room).context("in the first steps")
 }
 
 /// For a stage that knows no tokens.

@@ -2,11 +2,11 @@
 
 use super::prepare::BLOCK_TOKENS;
 use proto::request::{PrefixUse, Sampling, ServiceClass, Submit, Ticket};
-use proto::step::{Slice, SliceOutput, StepPlan};
+use proto::step::{Slice, SliceOutput, StepPlan, Verdict};
 use proto::{
     AdapterId, Attempt, BlockHash, BlockId, GroupId, RequestId, SequenceId, Span, StreamId, TenantId,
 };
-use shard::{Lost, SequenceTable, StepInput, StepOutput};
+use shard::{Lost, SampledToken, SequenceTable, StepInput, StepOutput};
 use std::time::{Duration, Instant};
 
 /// Sequences that are computed side by side, alike in everything but their tokens.
@@ -39,6 +39,18 @@ pub struct Exercise<Compute> {
     table: SequenceTable,
     vocabulary: u32,
     next: SequenceId,
+}
+
+/// Why a step told nothing.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExerciseError {
+    #[error("a rank died")]
+    Lost(#[from] Lost),
+    #[error(
+        "the model computes logits that are not numbers, so its weights were made or converted wrongly: convert it again, or \
+         take another file"
+    )]
+    NotFinite,
 }
 
 /// Sequences that have come as far as `computed` positions.
@@ -85,7 +97,7 @@ where
     }
 
     /// One step: the next `count` positions of every sequence, and a token for each at its end.
-    pub fn advance(&mut self, batch: &mut Batch, count: u32) -> Result<Duration, Lost> {
+    pub fn advance(&mut self, batch: &mut Batch, count: u32) -> Result<Duration, ExerciseError> {
         let plan = StepPlan {
             slices: batch.slices(count),
             ..StepPlan::default()
@@ -94,6 +106,10 @@ where
         let began = Instant::now();
         let input = self.table.input(&plan);
         let output = (self.compute)(input)?;
+        let is_broken = |(_, token): &(SequenceId, SampledToken)| token.verdict == Verdict::Broken;
+        if output.sampled.iter().any(is_broken) {
+            return Err(ExerciseError::NotFinite);
+        }
         self.table.record(&plan, &output, Span::ZERO);
         Ok(began.elapsed())
     }
@@ -158,8 +174,6 @@ fn submit(prompt: Vec<u32>, shape: Shape) -> Submit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::step::Verdict;
-    use shard::SampledToken;
 
     const SHAPE: Shape = Shape {
         sequences: 3,
@@ -201,6 +215,24 @@ mod tests {
         exercise.forget(batch);
         assert_eq!(SHAPE.blocks(), 9);
         assert_eq!((rows, sampled), (3 * 34, 3 * 15));
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_end_it() {
+        let broken = |input: StepInput| {
+            let logits = input.passes.iter().flat_map(|pass| &pass.logits);
+            let verdict = Verdict::Broken;
+            Ok(StepOutput {
+                sampled: logits
+                    .map(|wanted| (wanted.sequence, SampledToken { verdict, ..token() }))
+                    .collect(),
+                ..StepOutput::default()
+            })
+        };
+        let mut exercise = Exercise::new(broken, 1000, 512);
+        let mut batch = exercise.admit(SHAPE);
+        let advanced = exercise.advance(&mut batch, SHAPE.prompt_tokens);
+        assert_eq!(advanced, Err(ExerciseError::NotFinite));
     }
 
     fn token() -> SampledToken {

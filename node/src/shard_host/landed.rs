@@ -1,7 +1,7 @@
 //! What of a model file can be read while the node is still fetching it: whoever needs more waits.
 
 use proto::weights::{FilePart, Landed};
-use shard::{Arrivals, NeverCame};
+use shard::ArrivalError;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,14 +36,14 @@ impl LandedParts {
         self.told.notify_all();
     }
 
-    /// Until all has come and survives a crash. Nothing may leave the process before: what the disk could not take might have
-    /// been read as something else.
+    /// Until all has come and survives a crash.
     pub fn wait_for_all(&self, beat: &mut dyn FnMut()) {
         self.wait_until(beat, |known| known.is_all.then_some(()));
     }
 
-    fn wait_for(&self, bytes: &Range<u64>, beat: &mut dyn FnMut()) -> Result<(), NeverCame> {
-        let never = || NeverCame { bytes: bytes.clone() };
+    /// Until these bytes are there; `beat` is called now and then meanwhile.
+    pub fn wait_for(&self, bytes: &Range<u64>, beat: &mut dyn FnMut()) -> Result<(), ArrivalError> {
+        let never = || ArrivalError::NeverCame { bytes: bytes.clone() };
         self.wait_until(beat, |known| match known.has(bytes) {
             true => Some(Ok(())),
             false => known.is_all.then(|| Err(never())),
@@ -88,32 +88,6 @@ impl Known {
     fn has(&self, bytes: &Range<u64>) -> bool {
         let part = self.parts.range(..=bytes.start).next_back();
         bytes.is_empty() || part.is_some_and(|(_, end)| *end >= bytes.end)
-    }
-}
-
-/// The parts as a rank waits for them.
-pub struct RankArrivals<'a> {
-    /// `None`: the whole file is there.
-    pub landed: Option<&'a LandedParts>,
-    /// Is called now and then while the rank waits.
-    pub beat: &'a mut dyn FnMut(),
-}
-
-impl RankArrivals<'_> {
-    /// As [`LandedParts::wait_for_all`].
-    pub fn wait_for_all(&mut self) {
-        if let Some(landed) = self.landed {
-            landed.wait_for_all(self.beat);
-        }
-    }
-}
-
-impl Arrivals for RankArrivals<'_> {
-    fn wait_for(&mut self, bytes: &Range<u64>) -> Result<(), NeverCame> {
-        match self.landed {
-            Some(landed) => landed.wait_for(bytes, self.beat),
-            None => Ok(()),
-        }
     }
 }
 
@@ -180,6 +154,6 @@ mod tests {
         landed.take(Landed::All);
         assert_eq!(landed.wait_for(&(20..30), &mut || {}), Ok(()));
         let never = landed.wait_for(&(5..15), &mut || {});
-        assert_eq!(never, Err(NeverCame { bytes: 5..15 }));
+        assert_eq!(never, Err(ArrivalError::NeverCame { bytes: 5..15 }));
     }
 }

@@ -5,7 +5,7 @@
 //! its stdin ends, when the node's starting thread ends, or when it has nothing left to be.
 //!
 //! * Inside the child: [`child`] (the process), [`prepare`] (file and memory), [`landed`] (what of the file can be read while it
-//!   is being fetched), [`ranks`] (threads that compute),
+//!   is being fetched), [`verifier`] (that it is what it must be), [`ranks`] (threads that compute),
 //!   [`exercise`] and [`warm_up`] (steps to measure them by), [`engine_loop`] (the decider between mailbox and ranks), [`grammars`]
 //!   (compiled beside it), [`stage`] (where the model goes over several nodes).
 //! * Inside the node: [`process`] (starting and ending one), [`ear`] (hearing it, and that it hangs), [`supervisor`] (keeping one
@@ -32,4 +32,5 @@ pub mod setup;
 pub mod stage;
 pub mod stage_keeper;
 pub mod supervisor;
+pub mod verifier;
 pub mod warm_up;

@@ -1,12 +1,17 @@
 //! From a model file to a checked plan of memory, before anything large is allocated.
 
 use super::landed::LandedParts;
+use super::verifier::Verifier;
 use crate::os;
+use crate::store::chunks::Manifest;
 use coordinator::placer::layout::Room;
 use kernels::KvFormat;
 use memmap2::Mmap;
-use shard::{ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, PASS_ROWS_MAX, Stage};
+use shard::{
+    ArrivalError, ConfigError, Gguf, GgufError, LoadError, ModelConfig, ModelMemory, PASS_ROWS_MAX, Stage,
+};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +22,8 @@ pub const BLOCK_TOKENS: u32 = 16;
 pub const PROCESS_BYTES: u64 = 8 << 20;
 /// Beyond this much KV cache a replica is not made richer by default: 64 sequences of 2,048 tokens.
 const CACHE_TOKENS_WANTED: u64 = 64 * 2048;
+/// No model's metadata is larger.
+const HEAD_BYTES_MAX: u64 = 64 << 20;
 /// Of the memory that is left after weights and workspace, the cache takes at most one part in this many.
 const CACHE_SHARE: u64 = 4;
 
@@ -28,6 +35,12 @@ pub enum PrepareError {
     Format { path: PathBuf, error: GgufError },
     #[error("model file {path}: {error}")]
     Config { path: PathBuf, error: ConfigError },
+    #[error(
+        "model file {path} is damaged: bytes {} to {} are not what they were when it came, so the disk lies or somebody has \
+         changed them: `cluster pull MODEL` fetches a file of the store again; put one of your own back as it was",
+        .bytes.start, .bytes.end
+    )]
+    Damaged { path: PathBuf, bytes: Range<u64> },
     #[error("model file {path}: {error}")]
     Load { path: PathBuf, error: LoadError },
     #[error(
@@ -41,12 +54,20 @@ pub enum PrepareError {
     },
 }
 
+impl PrepareError {
+    /// Is the file not what it must be?
+    pub fn is_damage(&self) -> bool {
+        matches!(self, PrepareError::Damaged { .. })
+    }
+}
+
 /// A mapped model file that can be parsed again and again.
 pub struct ModelFile {
     path: PathBuf,
     bytes: Mmap,
     kv: KvFormat,
     landed: Option<Arc<LandedParts>>,
+    verifier: Option<Verifier>,
 }
 
 impl ModelFile {
@@ -61,7 +82,16 @@ impl ModelFile {
             bytes,
             kv,
             landed: None,
+            verifier: None,
         })
+    }
+
+    /// One of which nothing is used that is not what the manifest says. Without it the disk is believed.
+    pub fn verified(self, manifest: Manifest) -> ModelFile {
+        ModelFile {
+            verifier: Some(Verifier::new(manifest)),
+            ..self
+        }
     }
 
     /// One of full length that is still coming. Its metadata must be there, and what belongs to no layer.
@@ -72,15 +102,55 @@ impl ModelFile {
         }
     }
 
-    /// `None`: all that is needed is there.
-    pub fn landed(&self) -> Option<&LandedParts> {
-        self.landed.as_deref()
+    /// Returns once these bytes can be read and are what they must be; hashes with up to so many threads, and calls `beat` now
+    /// and then while they are coming.
+    pub fn wait_for(
+        &self,
+        bytes: &Range<u64>,
+        threads: usize,
+        beat: &mut dyn FnMut(),
+    ) -> Result<(), ArrivalError> {
+        if let Some(landed) = &self.landed {
+            landed.wait_for(bytes, beat)?;
+        }
+        match &self.verifier {
+            Some(verifier) => verifier
+                .verify(&self.bytes, bytes, threads)
+                .map_err(|bytes| ArrivalError::Damaged { bytes }),
+            None => Ok(()),
+        }
+    }
+
+    /// Until all of it has come and survives a crash. Nothing that was made of it may leave the process before: what the disk
+    /// could not take might have been read as something else.
+    pub fn wait_for_all(&self, beat: &mut dyn FnMut()) {
+        if let Some(landed) = &self.landed {
+            landed.wait_for_all(beat);
+        }
     }
 
     pub fn parse(&self) -> Result<Gguf<'_>, PrepareError> {
-        Gguf::parse(&self.bytes).map_err(|error| PrepareError::Format {
+        let parsed = Gguf::parse(&self.bytes);
+        let head_bytes = match (&parsed, &self.landed) {
+            (Ok(gguf), _) => gguf.head_bytes(),
+            // Where it ends cannot be told.
+            (Err(_), None) => HEAD_BYTES_MAX.min(self.bytes.len() as u64),
+            (Err(_), Some(_)) => 0,
+        };
+        self.verify_head(0..head_bytes)?;
+        parsed.map_err(|error| PrepareError::Format {
             path: self.path.clone(),
             error,
+        })
+    }
+
+    /// Of a file that is coming it is there.
+    fn verify_head(&self, bytes: Range<u64>) -> Result<(), PrepareError> {
+        let verify = |verifier: &Verifier| verifier.verify(&self.bytes, &bytes, 1);
+        let verified = self.verifier.as_ref().map_or(Ok(()), verify);
+        verified.map_err(|bytes| PrepareError::Damaged {
+            path: self.path.clone(),
+            bytes,
         })
     }
 
@@ -117,9 +187,13 @@ impl ModelFile {
     }
 
     pub fn load_error(&self, error: LoadError) -> PrepareError {
-        PrepareError::Load {
-            path: self.path.clone(),
-            error,
+        let path = self.path.clone();
+        match error {
+            LoadError::Arrival {
+                error: ArrivalError::Damaged { bytes },
+                ..
+            } => PrepareError::Damaged { path, bytes },
+            error => PrepareError::Load { path, error },
         }
     }
 }

@@ -1,17 +1,17 @@
 //! The threads that compute: rank 0 on the loop's own thread, the others each on one of theirs.
 
-use super::landed::RankArrivals;
 use super::packed::PackedStore;
 use super::prepare::{BLOCK_TOKENS, MemoryPlan, ModelFile, PrepareError};
 use crate::os;
 use kernels::cpu::{Cpu, Level, Team};
 use kernels::{KvFormat, Ops};
 use shard::{
-    Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput, StepOutput,
+    ArrivalError, Arrivals, Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput, StepOutput,
     WeightSource,
 };
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -122,9 +122,8 @@ fn load_rank<X: Exchange>(
 ) -> Result<Rank<Cpu, X>, RankError> {
     let gguf = file.parse()?;
     let config: ModelConfig = file.config(&gguf)?;
-    let team = Team::new(plan.threads_of(exchange.rank()), |_| {
-        os::priority::below_control_plane()
-    })?;
+    let threads = plan.threads_of(exchange.rank());
+    let team = Team::new(threads, |_| os::priority::below_control_plane())?;
     let load_error = |error: LoadError| RankError::Prepare(file.load_error(error));
     let cpu = Cpu::new(team, plan.level).map_err(|error| {
         load_error(LoadError::Device {
@@ -135,7 +134,8 @@ fn load_rank<X: Exchange>(
     let mut packed = plan.packed_of(exchange.rank());
     let (read_bytes, progress) = (Cell::new(0), RefCell::new(progress));
     let mut arrivals = RankArrivals {
-        landed: file.landed(),
+        file,
+        threads,
         beat: &mut || (progress.borrow_mut())(read_bytes.get()),
     };
     let mut source = WeightSource {
@@ -160,9 +160,24 @@ fn load_rank<X: Exchange>(
         },
     );
     let rank = rank.map_err(load_error)?;
-    arrivals.wait_for_all();
+    file.wait_for_all(arrivals.beat);
     packed.finish();
     Ok(rank)
+}
+
+/// The file as one rank waits for it.
+struct RankArrivals<'a> {
+    file: &'a ModelFile,
+    /// That the rank has.
+    threads: usize,
+    /// Is called now and then while the rank waits.
+    beat: &'a mut dyn FnMut(),
+}
+
+impl Arrivals for RankArrivals<'_> {
+    fn wait_for(&mut self, bytes: &Range<u64>) -> Result<(), ArrivalError> {
+        self.file.wait_for(bytes, self.threads, self.beat)
+    }
 }
 
 struct StartingRank {

@@ -15,6 +15,8 @@ pub struct ShardSetup {
     pub model: String,
     pub model_path: String,
     pub file: FileState,
+    /// What the file's chunks must be: the canonical bytes of its [`Manifest`](crate::store::chunks::Manifest).
+    pub manifest: Vec<u8>,
     /// Where packed weights are kept: the beginning of the files' names.
     pub packed: String,
     /// Tensor parallel ranks, each on threads of its own.

@@ -79,6 +79,10 @@ impl StageKeeper {
                     *reached = Reached::Ready;
                 }
                 Heard::Message(FromEngine::Failed { reason }) => return Some(reason),
+                Heard::Message(FromEngine::Damaged { reason }) => {
+                    self.plan.damage.notify_one();
+                    return Some(reason);
+                }
                 Heard::Message(
                     FromEngine::Loading { .. }
                     | FromEngine::Tokens(_)

@@ -18,10 +18,11 @@ use proto::engine::{FromEngine, Load, ReplicaInfo};
 use proto::stage::StageAddress;
 use proto::wire::{HEADER_BYTES, Header, Kind};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -37,6 +38,8 @@ pub struct ReplicaPlan {
     pub link: Option<LinkSource>,
     /// `None`: all that is needed of the file is here.
     pub coming: Option<ComingFile>,
+    /// Is told when the process has found that the file is damaged on this node's disk.
+    pub damage: Arc<Notify>,
     pub log_format: LogFormat,
 }
 
@@ -220,6 +223,10 @@ impl Session<'_> {
             FromEngine::Loading { permille } => board.phase(replica, Phase::Loading { permille }),
             FromEngine::Ready(info) => self.ready(info, frames.clone()).await,
             FromEngine::Failed { reason } => return Some(EpochEnd::Failed(reason)),
+            FromEngine::Damaged { reason } => {
+                plan.damage.notify_one();
+                return Some(EpochEnd::Failed(reason));
+            }
             FromEngine::Tokens(batch) => hub.tokens(epoch, batch).await,
             refused @ FromEngine::Refused { .. } => hub.refused(epoch, refused).await,
             FromEngine::Load(load) => {

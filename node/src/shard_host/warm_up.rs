@@ -1,7 +1,7 @@
 //! A few steps through the real ranks before the first request: they touch every weight and workspace page once, and
 //! they tell how long steps take here, so that neither the first batches nor `cluster up` have to guess.
 
-use super::exercise::{Batch, Exercise, Shape};
+use super::exercise::{Batch, Exercise, ExerciseError, Shape};
 use coordinator::cost::{CostFit, StepCost, StepWork};
 use coordinator::placer::layout::Room;
 use proto::Span;
@@ -19,7 +19,7 @@ const DECODE_STEPS: u32 = 2;
 const SEQUENCES_WANTED: u32 = 8;
 
 /// `None`: the first steps took too long, or there is no room for more.
-pub fn measure<Compute>(compute: Compute, vocabulary: u32, room: Room) -> Result<Option<StepCost>, Lost>
+pub fn measure<Compute>(compute: Compute, vocabulary: u32, room: Room) -> Result<Option<StepCost>, ExerciseError>
 where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
 {
@@ -73,7 +73,7 @@ where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
 {
     /// Gives the time of the whole round.
-    fn round(&mut self, sequences: u32, prompt: Prompt) -> Result<Duration, Lost> {
+    fn round(&mut self, sequences: u32, prompt: Prompt) -> Result<Duration, ExerciseError> {
         let before = self.spent;
         let mut batch = self.exercise.admit(shape(sequences));
         let elapsed = self.step(&mut batch, PROMPT_TOKENS)?;
@@ -88,7 +88,7 @@ where
         Ok(self.spent - before)
     }
 
-    fn step(&mut self, batch: &mut Batch, count: u32) -> Result<Duration, Lost> {
+    fn step(&mut self, batch: &mut Batch, count: u32) -> Result<Duration, ExerciseError> {
         let elapsed = self.exercise.advance(batch, count)?;
         self.spent += elapsed;
         Ok(elapsed)

@@ -34,9 +34,11 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod uses;
+mod weed;
 
 pub use held::{Opening, Promotion};
 pub use uses::Use;
+pub use weed::Weeded;
 
 use crate::hex;
 use catalogue::{Entry, Source};

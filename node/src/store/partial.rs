@@ -7,13 +7,15 @@
 //! ```
 //! A chunk is noted in `landed` once its bytes are synced, some at a time, so a crash loses the last few and claims none that
 //! is not there. What was noted is not read again when a partial is opened: it was verified when it came and synced before it
-//! was noted, which is all that is known of a blob too. Before a whole file becomes a blob every byte is.
+//! was noted, which is all that is known of a blob too; whoever computes with it verifies it again. Before a whole file becomes
+//! a blob every byte is.
 //!
 //! An entry of `landed` is the chunk's index and a CRC-32 over the manifest's digest and that index. The first one that does
 //! not fit ends the list: it was being written in a crash, or is of another manifest.
 
 use super::chunk_set::ChunkSet;
 use super::chunks::{self, Manifest};
+use super::Stored;
 use super::error::StoreError;
 use crate::hex;
 use rustix::fs::{FlockOperation, flock};
@@ -63,6 +65,30 @@ impl Partial {
         let folder = store.join("partial").join(hex::encode(&digest));
         let opened = Parts::open(&folder, digest, manifest).map_err(StoreError::io(&folder))?;
         Ok(opened.map(|parts| Partial(Arc::new(parts))))
+    }
+
+    /// Makes one of a blob of which only these chunks are sound. To be called under the store's lock. A crash leaves a blob, or
+    /// a partial of which less is noted than is there.
+    pub(super) fn of_blob(
+        store: &Path,
+        blob: &Stored,
+        manifest: &Manifest,
+        sound: &ChunkSet,
+    ) -> Result<(), StoreError> {
+        let folder = store.join("partial").join(hex::encode(&blob.digest));
+        let demote = || -> io::Result<()> {
+            let Some(landed) = take_landed(&folder)? else {
+                return fs::remove_file(&blob.path);
+            };
+            landed.set_len(0)?;
+            landed.sync_all()?;
+            chunks::keep(&folder.join("manifest"), manifest)?;
+            fs::rename(&blob.path, folder.join("data"))?;
+            File::open(&folder)?.sync_all()?;
+            landed.write_all_at(&entries(&manifest.digest(), sound.iter()), 0)?;
+            landed.sync_all()
+        };
+        demote().map_err(StoreError::io(&folder))
     }
 
     /// SHA-256 of the whole file.
@@ -161,6 +187,22 @@ impl Partial {
         }
     }
 
+    /// Reads these again as far as they are here; what is damaged is not here any more. Gives how many chunks are. Blocks.
+    pub fn weed(&self, chunks: &ChunkSet) -> Result<u32, StoreError> {
+        let mut damaged = ChunkSet::none(chunks.chunks());
+        for index in chunks.iter().filter(|index| self.has(*index)) {
+            // What cannot be read is as good as damaged.
+            let read = self.read_chunk(index).unwrap_or_default();
+            if !read.is_some_and(|bytes| self.manifest().verifies(index, &bytes)) {
+                damaged.insert(index);
+            }
+        }
+        if !damaged.is_empty() {
+            self.forget(&damaged)?;
+        }
+        Ok(damaged.len())
+    }
+
     /// These chunks turned out to be damaged.
     pub(super) fn forget(&self, damaged: &ChunkSet) -> Result<(), StoreError> {
         let mut record = lock(&self.0.record);
@@ -198,14 +240,10 @@ impl Partial {
 
 impl Parts {
     fn open(folder: &Path, digest: [u8; 32], manifest: Manifest) -> io::Result<Option<Parts>> {
-        fs::create_dir_all(folder)?;
-        let mut options = File::options();
-        options.create(true).truncate(false).read(true).write(true);
-        let mut landed = options.open(folder.join("landed"))?;
-        if flock(&landed, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Some(mut landed) = take_landed(folder)? else {
             return Ok(None);
-        }
-        let data = options.open(folder.join("data"))?;
+        };
+        let data = read_and_write(&folder.join("data"))?;
         let place = folder.join("manifest");
         let is_the_same = chunks::recall(&place).is_some_and(|kept| kept == manifest)
             && data.metadata()?.len() == manifest.file_bytes;
@@ -261,11 +299,7 @@ impl Parts {
             record.unsynced.drain(..).for_each(|index| here.remove(index));
             return Err(StoreError::io(self.folder.join("data"))(error));
         }
-        let entries: Vec<u8> = record
-            .unsynced
-            .iter()
-            .flat_map(|index| entry(&record.key, *index))
-            .collect();
+        let entries = entries(&record.key, record.unsynced.iter().copied());
         let written = record.file.write_all_at(&entries, record.bytes);
         written.map_err(StoreError::io(self.folder.join("landed")))?;
         record.bytes += entries.len() as u64;
@@ -280,6 +314,20 @@ impl Drop for Parts {
         // Otherwise the last chunks are fetched again.
         let _ = self.note(&mut record);
     }
+}
+
+/// `None`: another process fetches it.
+fn take_landed(folder: &Path) -> io::Result<Option<File>> {
+    fs::create_dir_all(folder)?;
+    let landed = read_and_write(&folder.join("landed"))?;
+    let is_taken = flock(&landed, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok(is_taken.then_some(landed))
+}
+
+fn read_and_write(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).read(true).write(true);
+    options.open(path)
 }
 
 /// Does a process hold this partial? Only under the store's lock, since it takes the lock of the partial for a moment.
@@ -302,6 +350,10 @@ fn noted(entries: &[u8], key: &[u8; 32], chunks: u32) -> (ChunkSet, u64) {
         sound += ENTRY_BYTES as u64;
     }
     (here, sound)
+}
+
+fn entries(key: &[u8; 32], chunks: impl Iterator<Item = u32>) -> Vec<u8> {
+    chunks.flat_map(|index| entry(key, index)).collect()
 }
 
 fn entry(key: &[u8; 32], index: u32) -> [u8; ENTRY_BYTES] {

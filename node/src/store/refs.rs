@@ -7,7 +7,7 @@ use crate::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -73,6 +73,15 @@ pub fn remember(store: &Path, reference: &Reference) -> Result<(), StoreError> {
     let text = serde_json::to_vec_pretty(reference).expect("a reference is plain data");
     write_synced(&temporary, &text).map_err(StoreError::io(&temporary))?;
     fs::rename(&temporary, &path).map_err(StoreError::io(&path))
+}
+
+/// The spec leads nowhere from now on, until it is looked up again.
+pub fn forget(store: &Path, spec: &str) -> Result<(), StoreError> {
+    let path = path(store, spec);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn write_synced(path: &Path, text: &[u8]) -> std::io::Result<()> {

@@ -8,6 +8,7 @@ use crate::os;
 use crate::shard_host::prepare::{MemoryPlan, ModelFile};
 use crate::shard_host::setup::{FileState, ShardSetup};
 use crate::shard_host::supervisor::ReplicaPlan;
+use crate::store::chunks::Manifest;
 use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
 use crate::store::{Check, Store, Stored, Use};
@@ -15,10 +16,13 @@ use crate::text::{TextModel, TokenizerSource};
 use anyhow::Context;
 use proto::cluster::{ModelRecord, ReplicaRecord};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub struct PreparedModel {
     pub named: NamedSpec,
     pub stored: Stored,
+    /// What the file's chunks must be.
+    manifest: Manifest,
     pub in_use: Use,
     /// Where packed weights are kept.
     packed: PathBuf,
@@ -41,7 +45,8 @@ impl PreparedModel {
         let named = wish.named();
         let (stored, in_use) = wish.take(store)?;
         // Metadata only; the weights are touched by the shard host alone.
-        let file = ModelFile::map(&stored.path, config.kv_cache.value.format())?;
+        let manifest = store.manifest(&stored)?;
+        let file = ModelFile::map(&stored.path, config.kv_cache.value.format())?.verified(manifest.clone());
         let gguf = file.parse()?;
         let model = file.config(&gguf)?;
         let memory = MemoryPlan::new(
@@ -56,6 +61,7 @@ impl PreparedModel {
             named: named.clone(),
             packed: store.packed(&stored.digest),
             stored,
+            manifest,
             in_use,
             source,
             text,
@@ -89,6 +95,7 @@ impl PreparedModel {
                 model: self.named.name.clone(),
                 model_path: self.stored.path.to_string_lossy().into_owned(),
                 file: FileState::Here,
+                manifest: self.manifest.to_bytes(),
                 packed: self.packed.to_string_lossy().into_owned(),
                 ranks: config.tp.value as u32,
                 threads: config.threads.value as u32,
@@ -99,6 +106,7 @@ impl PreparedModel {
             },
             link: None,
             coming: None,
+            damage: Arc::default(),
             log_format: config.log_format.value,
         }
     }

@@ -28,6 +28,7 @@ fn setup() -> ShardSetup {
         model: "m".to_owned(),
         model_path: "/m.gguf".to_owned(),
         file: FileState::Here,
+        manifest: vec![1, 2],
         packed: "/p".to_owned(),
         ranks: 3,
         threads: 4,

@@ -277,6 +277,10 @@ pub fn each_of_stages(check: &mut impl Check) {
     };
     check.check("pipeline", Kind::FromEngine, FromEngine::Pipeline(Box::new(used)));
     check.check("alive", Kind::FromEngine, FromEngine::Alive);
+    let damaged = FromEngine::Damaged {
+        reason: "bits".to_owned(),
+    };
+    check.check("damaged", Kind::FromEngine, damaged);
 }
 
 fn outlook(check: &mut impl Check) {

@@ -31,6 +31,7 @@ const ALIGNMENT_MAX: u64 = 1 << 20;
 pub struct Gguf<'a> {
     metadata: BTreeMap<&'a str, Value<'a>>,
     tensors: BTreeMap<&'a str, Tensor<'a>>,
+    head_bytes: u64,
 }
 
 impl<'a> Gguf<'a> {
@@ -43,6 +44,11 @@ impl<'a> Gguf<'a> {
         } = Table::parse(bytes)?;
         gguf.locate(bytes, data_at, alignment)?;
         Ok(gguf)
+    }
+
+    /// Of the file's beginning: all but the tensors' data.
+    pub fn head_bytes(&self) -> u64 {
+        self.head_bytes
     }
 
     fn alignment(&self, at: u64) -> Result<u64, GgufError> {
@@ -63,6 +69,7 @@ impl<'a> Gguf<'a> {
             .unwrap_or(&[]);
         // A file without data may end before the padding does; then no tensor fits and the message is right.
         let data_at = data_at.min(bytes.len() as u64);
+        self.head_bytes = data_at;
         self.tensors
             .values_mut()
             .try_for_each(|tensor| tensor.locate(data, data_at, alignment))
@@ -188,6 +195,7 @@ impl<'a> Table<'a> {
         let mut gguf = Gguf {
             metadata: metadata(&mut reader, metadata_count)?,
             tensors: BTreeMap::new(),
+            head_bytes: 0,
         };
         let alignment = gguf.alignment(reader.at())?;
         gguf.tensors = tensors(&mut reader, tensor_count)?;

@@ -1,4 +1,4 @@
-use super::NeverCame;
+use super::ArrivalError;
 use crate::gguf::GgufError;
 use kernels::OpsError;
 
@@ -8,7 +8,7 @@ pub enum LoadError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error("tensor {tensor}: {error}")]
-    NeverCame { tensor: String, error: NeverCame },
+    Arrival { tensor: String, error: ArrivalError },
     #[error("{what}: {error}")]
     Device { what: String, error: OpsError },
     #[error("{ranks} ranks cannot share {heads} attention heads: ask for at most {heads}")]

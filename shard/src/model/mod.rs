@@ -15,7 +15,7 @@ pub mod precision;
 mod rope;
 mod weights;
 
-pub use arrivals::{Arrivals, NeverCame, NothingToCome};
+pub use arrivals::{ArrivalError, Arrivals, NothingToCome};
 pub use config::{ConfigError, ModelConfig, RopeConfig};
 pub use cut::Cut;
 pub use decoder::{Decoder, Room};

@@ -65,7 +65,7 @@ impl<O: Ops> Weights<'_, '_, O> {
 
     fn wait_for(&mut self, tensor: &Tensor<'_>) -> Result<(), LoadError> {
         let came = self.source.arrivals.wait_for(&tensor.place());
-        came.map_err(|error| LoadError::NeverCame {
+        came.map_err(|error| LoadError::Arrival {
             tensor: tensor.name.to_owned(),
             error,
         })

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// So often chunks may be damaged on this node's disk between coming and being read again.
-const DAMAGED_MAX: u32 = 3;
+pub(super) const DAMAGED_MAX: u32 = 3;
 /// For saying what one has.
 const HOLDS_MAX: Duration = Duration::from_secs(2);
 

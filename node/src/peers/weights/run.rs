@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
                 self.close(node);
                 match end {
                     End::Blamed(blame, reason) => {
-                        tracing::warn!(%node, reason, "a model's file is fetched from elsewhere");
+                        tracing::warn!(%node, reason, "a node does not give what was asked of it: it is fetched from others");
                         self.sources.blame(node, blame, reason);
                     }
                     End::Store(error) => return Err(error.into()),
@@ -239,7 +239,15 @@ impl<'a> Run<'a> {
         progress.set(wanted_bytes - bytes(missing), wanted_bytes);
     }
 
-    fn log_givers(&self) {
+    fn log_givers(&mut self) {
+        while let Ok((node, news)) = self.heard.try_recv() {
+            if matches!(news, News::Landed) {
+                *self.given.entry(node).or_default() += 1;
+            }
+        }
+        if self.given.is_empty() {
+            return;
+        }
         let givers = self.given.iter();
         let givers: Vec<String> = givers
             .map(|(node, chunks)| format!("{chunks} of node {node}"))

@@ -4,7 +4,7 @@ use crate::store::chunk_set::ChunkSet;
 use crate::store::chunks::{CHUNK_BYTES, Manifest};
 use crate::store::error::StoreError;
 use crate::store::partial::Partial;
-use crate::store::{Opening, Store, Stored};
+use crate::store::{Opening, Store, Stored, Weeded};
 use proto::NodeId;
 use proto::weights::{HeldParts, Holding, ManifestAnswer, ManifestBytes, WholeFile};
 use std::collections::BTreeSet;
@@ -287,6 +287,17 @@ impl Shelf {
             wanted,
             newcomers: on_shelf.newcomers.subscribe(),
             afterwards,
+        }
+    }
+
+    /// Reads all again that is here of a file. What is damaged is not here any more, and nobody is promised it. Blocks.
+    pub fn weed(&self, digest: &[u8; 32]) -> Result<Weeded, StoreError> {
+        match self.parts(digest) {
+            Some((partial, _)) => Ok(match partial.weed(&partial.here())? {
+                0 => Weeded::Nothing,
+                chunks => Weeded::Chunks(chunks),
+            }),
+            None => self.store().weed(digest),
         }
     }
 

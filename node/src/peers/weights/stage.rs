@@ -1,13 +1,13 @@
 //! The parts of a model's file that one stage needs.
 
 use super::error::FetchError;
-use super::fetch::{Fetched, Fetcher, Wanted, Which};
+use super::fetch::{DAMAGED_MAX, Fetched, Fetcher, Wanted, Which};
 use crate::store::chunks::CHUNK_BYTES;
 use crate::store::error::StoreError;
 use proto::NodeId;
 use shard::gguf::Layout;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
 use tokio::task::spawn_blocking;
@@ -31,13 +31,20 @@ impl Fetcher {
         layers: &Range<u32>,
         candidates: &[NodeId],
     ) -> Result<BegunStage, FetchError> {
-        let mut head_chunks = 1;
+        let (mut head_chunks, mut damaged) = (1, 0);
         loop {
             let head = model.only(Which::Head(head_chunks));
             let fetched = self.fetch(&head, candidates, &mut |_, _| {}).await?;
             let path = fetched.path();
             let read = spawn_blocking(move || fetched.head(head_chunks)).await?;
-            let prefix = read.map_err(StoreError::io(path))?;
+            let Some(prefix) = read? else {
+                damaged += 1;
+                if damaged > DAMAGED_MAX {
+                    return Err(StoreError::Damaged(path).into());
+                }
+                tracing::warn!(path = %path.display(), "a model's file is damaged on this node's disk: what is damaged is fetched again");
+                continue;
+            };
             match Layout::of_prefix(&prefix, model.file_bytes)? {
                 None => head_chunks *= 2,
                 Some(layout) => {
@@ -73,18 +80,20 @@ impl Fetched {
         }
     }
 
-    /// Its first chunks, which were fetched. Blocks.
-    fn head(&self, chunks: u32) -> io::Result<Vec<u8>> {
+    /// Its first chunks, which were fetched. `None`: the disk has damaged some since, and they are not here any more. Blocks.
+    fn head(&self, chunks: u32) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Fetched::Parts(partial) => {
-                let read = partial.read(0..partial.manifest().place(chunks).start)?;
-                read.ok_or_else(|| io::Error::other("what was fetched is not there"))
+                let head = 0..partial.manifest().place(chunks).start;
+                partial.weed(&partial.chunks_of(std::slice::from_ref(&head)))?;
+                partial.read(head).map_err(StoreError::io(partial.path()))
             }
             Fetched::Whole(stored) => {
                 let bytes = u64::from(CHUNK_BYTES) * u64::from(chunks);
                 let mut head = Vec::new();
-                File::open(&stored.path)?.take(bytes).read_to_end(&mut head)?;
-                Ok(head)
+                let read = File::open(&stored.path).and_then(|file| file.take(bytes).read_to_end(&mut head));
+                read.map_err(StoreError::io(&stored.path))?;
+                Ok(Some(head))
             }
         }
     }

@@ -7,11 +7,11 @@ use crate::store::chunks::{self, Manifest};
 use crate::store::error::StoreError;
 use crate::store::inventory::FileKind;
 use crate::store::partial::Partial;
-use crate::store::{Check, Opening, Promotion, Store};
+use crate::store::{Check, Opening, Promotion, Store, Weeded};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const CHUNK: u32 = 1000;
@@ -313,4 +313,88 @@ fn no_manifest_is_made_of_a_file_that_has_changed() {
     assert!(matches!(error, StoreError::Damaged(_)), "{error}");
     fs::write(&path, b"short").unwrap();
     assert_eq!(store.find_held(&digest()).unwrap(), None);
+}
+
+fn turn(path: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[!byte[0]], at).unwrap();
+}
+
+#[test]
+fn a_blob_that_rots_is_here_as_far_as_it_is_sound() {
+    let folder = Folder::new("weeded-blob");
+    let store = store(&folder);
+    let partial = open(&store);
+    write_all(&partial);
+    let Promotion::Whole(stored) = store.promote(&partial).unwrap() else {
+        panic!("nothing is damaged");
+    };
+    drop(partial);
+    assert_eq!(store.weed(&digest()).unwrap(), Weeded::Nothing);
+    assert_eq!(fs::read(&stored.path).unwrap(), file(), "what is sound stays");
+    turn(&stored.path, 3_999);
+    turn(&stored.path, 20_499);
+    assert_eq!(store.weed(&digest()).unwrap(), Weeded::Chunks(2));
+    assert_eq!(store.find_held(&digest()).unwrap(), None);
+    let partial = open(&store);
+    assert_eq!(partial.here(), set((0..20).filter(|index| *index != 3)));
+    assert!(partial.write_chunk(3, &chunk(3)).unwrap() && partial.write_chunk(20, &chunk(20)).unwrap());
+    assert!(matches!(store.promote(&partial).unwrap(), Promotion::Whole(_)));
+    assert_eq!(fs::read(&stored.path).unwrap(), file());
+}
+
+#[test]
+fn a_damaged_blob_without_its_manifest_goes_and_one_that_is_fetched_is_not_taken_from_its_fetcher() {
+    let folder = Folder::new("weeded-whole");
+    let store = store(&folder);
+    let blob = folder.0.join("blobs").join(hex::encode(&digest()));
+    let mut damaged = file();
+    damaged[9] ^= 1;
+    fs::write(&blob, &damaged).unwrap();
+    assert_eq!(store.weed(&digest()).unwrap(), Weeded::Chunks(1), "one large chunk");
+    assert!(!blob.exists());
+    let partial = open(&store);
+    assert!(partial.write_chunk(1, &chunk(1)).unwrap());
+    chunks::keep(&chunks::place(&folder.0, &hex::encode(&digest())), &manifest()).unwrap();
+    fs::write(&blob, &damaged).unwrap();
+    assert_eq!(store.weed(&digest()).unwrap(), Weeded::Chunks(1));
+    assert!(!blob.exists());
+    assert_eq!(partial.here(), set([1]));
+    assert_eq!(partial.read_chunk(1).unwrap(), Some(chunk(1)));
+}
+
+#[test]
+fn what_rots_of_a_partial_is_not_here_any_more() {
+    let folder = Folder::new("weeded-parts");
+    let store = store(&folder);
+    let partial = open(&store);
+    (0..9).for_each(|index| assert!(partial.write_chunk(index, &chunk(index)).unwrap()));
+    partial.settle().unwrap();
+    turn(&partial.path(), 5_000);
+    turn(&partial.path(), 7_000);
+    assert_eq!(partial.weed(&set([4, 5, 20])).unwrap(), 1, "no others were looked at");
+    assert_eq!(partial.here(), set([0, 1, 2, 3, 4, 6, 7, 8]));
+    assert_eq!(partial.weed(&partial.here()).unwrap(), 1);
+    drop(partial);
+    assert_eq!(open(&store).here(), set([0, 1, 2, 3, 4, 6, 8]), "nor after a restart");
+}
+
+#[test]
+fn an_own_file_that_rots_is_left_as_it_is_and_leads_nowhere() {
+    let folder = Folder::new("weeded-own");
+    let store = store(&folder);
+    let path = folder.0.join("mine.gguf");
+    fs::write(&path, file()).unwrap();
+    let own = path.canonicalize().unwrap();
+    let stored = store.resolve(&spec(&own.display().to_string()), Check::Length);
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    turn(&path, 100);
+    let touched = File::options().write(true).open(&path).unwrap();
+    touched.set_modified(modified).unwrap();
+    assert_eq!(store.find_held(&digest()).unwrap(), Some(stored.unwrap()));
+    assert_eq!(store.weed(&digest()).unwrap(), Weeded::OwnFile(own));
+    assert_eq!(store.find_held(&digest()).unwrap(), None);
+    assert!(path.exists());
 }
