@@ -305,7 +305,11 @@ fn a_rehearsal_of_several_copies_gives_each_its_own_place_and_says_which_has_non
     let nodes = |layout: &Layout| -> Vec<NodeId> { layout.stages.iter().map(|stage| stage.node).collect() };
     let foreseen: Vec<Vec<NodeId>> = rehearsed.iter().flatten().map(nodes).collect();
     assert!((2..5).contains(&foreseen.len()), "{foreseen:?}");
-    assert_eq!(rehearsed.len(), foreseen.len() + 1, "one says why it has no place");
+    assert_eq!(
+        rehearsed.len(),
+        foreseen.len() + 1,
+        "one says why it has no place"
+    );
     town.deploy("a", 4, 5);
     town.settle();
     let placed = town.placed("a");

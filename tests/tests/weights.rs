@@ -96,6 +96,15 @@ fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
         || says("loading weights as they come") && says("cannot start yet"),
     );
     assert!(says("wrong digest"), "{}", fleet.node(place).log());
+    let told_elsewhere = || {
+        let replicas = fleet.json(0, &["status"])["replicas"].to_string();
+        replicas.contains("wrong digest")
+    };
+    until(
+        "why is known on the other node",
+        Duration::from_secs(20),
+        told_elsewhere,
+    );
     let is_served = || fleet.client(0).get("/v1/models").text.contains(MODEL);
     assert!(!is_served() && !says("replica ready"));
     assert!(

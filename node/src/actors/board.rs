@@ -36,6 +36,10 @@ pub enum Phase {
     Loading {
         permille: u16,
     },
+    /// It cannot go on without something that another node is to mend.
+    Waiting {
+        reason: String,
+    },
     Ready(ReplicaInfo),
     /// Ended, and waiting to be started again.
     Down {
@@ -105,6 +109,14 @@ impl Board {
         self.lock().values().any(|view| view.model == model)
     }
 
+    /// `None`: there is no such replica here, or it can serve.
+    pub fn unready_here(&self, replica: ReplicaId) -> Option<Phase> {
+        let replicas = self.lock();
+        let view = replicas.get(&replica)?;
+        let is_unready = view.place == Where::Here && !matches!(view.phase, Phase::Ready(_));
+        is_unready.then(|| view.phase.clone())
+    }
+
     /// As of now.
     pub fn views(&self) -> BTreeMap<ReplicaId, ReplicaView> {
         self.lock().clone()
@@ -155,6 +167,7 @@ impl Phase {
         match self {
             Phase::Starting => "starting".to_owned(),
             Phase::Loading { permille } => format!("loading, {}%", permille / 10),
+            Phase::Waiting { reason } => format!("waiting: {reason}"),
             Phase::Ready(_) => "ready".to_owned(),
             Phase::Down { reason } => format!("down: {reason}"),
         }

@@ -187,7 +187,8 @@ fn in_words(report: &DeployReport) -> String {
         (DeployStep::Measuring, _) => "new nodes measure what they can do".to_owned(),
         (DeployStep::Waiting, Some(reason)) => format!("waiting: {reason}"),
         (DeployStep::Waiting, None) => "waiting to be placed".to_owned(),
-        (DeployStep::Starting, _) => "placed; its stages load".to_owned(),
+        (DeployStep::Starting, Some(reason)) => format!("placed; {reason}"),
+        (DeployStep::Starting, None) => "placed; its stages load".to_owned(),
         (DeployStep::Planned, _) => "planned".to_owned(),
         (DeployStep::Serving, _) => "served".to_owned(),
     }

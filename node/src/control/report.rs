@@ -231,7 +231,7 @@ pub struct DeployReport {
     pub step: DeployStep,
     /// What goes where, and why.
     pub reasons: Vec<String>,
-    /// Why it is not placed, as far as the asked node knows.
+    /// Why it is not placed or, once it is, what keeps it from serving, as far as the asked node knows.
     pub waits_for: Option<String>,
 }
 

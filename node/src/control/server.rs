@@ -18,6 +18,7 @@ use crate::state::{NodeState, keys, tenants};
 use crate::telemetry::recent::FIRST_TOKEN;
 use coordinator::cluster_state::ClusterState;
 use proto::cluster::{KeyRecord, TenantRecord};
+use proto::engine::Load;
 use proto::{NodeId, ReplicaId, TenantId};
 use serde::Serialize;
 use std::io;
@@ -258,8 +259,10 @@ fn first_token_ms() -> Option<FirstToken> {
 fn replica_status(own: NodeId, replica: ReplicaId, view: &ReplicaView) -> ReplicaStatus {
     let info = match &view.phase {
         Phase::Ready(info) => Some(info),
-        Phase::Starting | Phase::Loading { .. } | Phase::Down { .. } => None,
+        Phase::Starting | Phase::Loading { .. } | Phase::Waiting { .. } | Phase::Down { .. } => None,
     };
+    // What is not up does nothing, whatever it last said.
+    let load = info.map_or_else(Load::default, |_| view.load);
     ReplicaStatus {
         replica: replica.0,
         node: match view.place {
@@ -271,16 +274,16 @@ fn replica_status(own: NodeId, replica: ReplicaId, view: &ReplicaView) -> Replic
         state: view.phase.in_words(),
         description: info.map(|info| info.description.clone()),
         context_tokens_max: info.map(|info| info.context_tokens_max),
-        running: view.load.running,
-        waiting: view.load.waiting,
-        blocks_total: view.load.blocks_total,
-        blocks_free: view.load.blocks_free,
-        blocks_cached: view.load.blocks_cached,
-        steps: view.load.steps,
-        preemptions: view.load.preemptions,
-        sampled_tokens: view.load.sampled_tokens,
-        computed_tokens: view.load.computed_tokens,
-        prefix_queried_tokens: view.load.prefix_queried_tokens,
-        prefix_hit_tokens: view.load.prefix_hit_tokens,
+        running: load.running,
+        waiting: load.waiting,
+        blocks_total: load.blocks_total,
+        blocks_free: load.blocks_free,
+        blocks_cached: load.blocks_cached,
+        steps: load.steps,
+        preemptions: load.preemptions,
+        sampled_tokens: load.sampled_tokens,
+        computed_tokens: load.computed_tokens,
+        prefix_queried_tokens: load.prefix_queried_tokens,
+        prefix_hit_tokens: load.prefix_hit_tokens,
     }
 }

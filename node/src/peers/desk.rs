@@ -8,6 +8,7 @@ use super::custody::Custody;
 use super::probe;
 use super::texts::Texts;
 use super::weights::Shelf;
+use crate::actors::board::{Board, Phase};
 use crate::clock;
 use crate::hex;
 use crate::placement::OutlookBoard;
@@ -20,7 +21,7 @@ use coordinator::cluster_state::{Applied, ClusterState};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use proto::cluster::{ClusterCommand, MemberRecord, NewMember, Role};
-use proto::engine::ToEngine;
+use proto::engine::{FromEngine, ToEngine};
 use proto::join::{
     JoinAnswer, JoinRequest, Joining, MemberAddress, Refused, RenewAnswer, RenewRequest, Renewed, Renewing,
     Welcome,
@@ -33,7 +34,11 @@ use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::time::interval;
 
+/// How often it is looked what a replica that is not ready does.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// As many as an answer to a stranger holds.
 const NAMED_MAX: usize = 32;
 
@@ -49,6 +54,8 @@ pub struct Desk {
     pub outlook: OutlookBoard,
     /// What others may have of this node's store, once that is open.
     weights: OnceLock<Shelf>,
+    /// What they are doing, once there are any.
+    board: OnceLock<Board>,
     /// The replicas on this node.
     hubs: RwLock<BTreeMap<ReplicaId, Hub>>,
 }
@@ -64,6 +71,7 @@ impl Desk {
             stages: StagePorts::default(),
             outlook: OutlookBoard::default(),
             weights: OnceLock::new(),
+            board: OnceLock::new(),
             hubs: RwLock::default(),
         }
     }
@@ -77,6 +85,12 @@ impl Desk {
     pub fn lend(&self, weights: Shelf) {
         let is_first = self.weights.set(weights).is_ok();
         assert!(is_first, "a node has one store for as long as it lives");
+    }
+
+    /// From now on other nodes hear why a replica here is not ready.
+    pub fn show(&self, board: Board) {
+        let is_first = self.board.set(board).is_ok();
+        assert!(is_first, "a node has one board for as long as it lives");
     }
 
     /// From now on other nodes may use this replica.
@@ -138,8 +152,8 @@ impl Desk {
             PeerRequest::AuthorityKey(_) => self.authority_key(from, member),
             PeerRequest::SignedBy(_) => PeerAnswer::SignedBy(Box::new(self.signed_by(member))),
             PeerRequest::StageAt(wanted) => match self.stages.find(wanted.replica) {
-                Some(address) => PeerAnswer::StageAt(Box::new(address)),
-                None => refused("its process is not there yet"),
+                Ok(address) => PeerAnswer::StageAt(Box::new(address)),
+                Err(reason) => refused(&reason),
             },
             PeerRequest::Holds(model) => PeerAnswer::Holds(Box::new(match self.weights.get() {
                 Some(weights) => weights.holds(from, model.digest).await,
@@ -268,7 +282,12 @@ impl Desk {
         mut sender: FrameSender,
         mut receiver: FrameReceiver,
     ) -> Result<(), LinkError> {
+        let why_not = || self.board.get()?.unready_here(wanted.replica).and_then(why_not);
         let Some(hub) = self.hub(wanted.replica) else {
+            if let Some(message) = why_not() {
+                sender.send(Kind::FromEngine, 0, &message).await?;
+            }
+            sender.finish();
             return Ok(());
         };
         let (attached, mut heard) = hub.attach(gateway);
@@ -283,8 +302,21 @@ impl Desk {
             Ok(())
         };
         let speaking = async {
-            while let Some(message) = heard.recv().await {
-                sender.send(Kind::FromEngine, 0, &message).await?;
+            let (mut looks, mut said) = (interval(LOOK_EVERY), None);
+            loop {
+                tokio::select! {
+                    message = heard.recv() => match message {
+                        Some(message) => sender.send(Kind::FromEngine, 0, &message).await?,
+                        None => break,
+                    },
+                    _ = looks.tick() => {
+                        let now = why_not();
+                        if now != said && let Some(message) = &now {
+                            sender.send(Kind::FromEngine, 0, message).await?;
+                        }
+                        said = now;
+                    }
+                }
             }
             sender.finish();
             Ok(())
@@ -325,6 +357,15 @@ fn refused(reason: &str) -> PeerAnswer {
     PeerAnswer::Refused(Box::new(Refusal {
         reason: reason.to_owned(),
     }))
+}
+
+/// For a node that would use a replica which is not ready.
+fn why_not(phase: Phase) -> Option<FromEngine> {
+    match phase {
+        Phase::Loading { permille } => Some(FromEngine::Loading { permille }),
+        Phase::Waiting { reason } | Phase::Down { reason } => Some(FromEngine::Failed { reason }),
+        Phase::Starting | Phase::Ready(_) => None,
+    }
 }
 
 impl Service for Desk {

@@ -138,8 +138,7 @@ impl<S: Served> RemoteReplica<S> {
                     .await;
                 pause = TRY_AGAIN_MIN;
             }
-            let reason = ended.map_or_else(|error| error.to_string(), |()| "it is not ready".to_owned());
-            self.board.phase(self.record.replica, Phase::Down { reason });
+            self.board.phase(self.record.replica, heard.phase_after(ended));
             sleep(pause).await;
             pause = (pause * 2).min(TRY_AGAIN_MAX);
         }
@@ -195,7 +194,13 @@ impl<S: Served> RemoteReplica<S> {
         if let FromEngine::Ready(info) = message {
             return self.ready(info, heard, frames).await;
         }
-        let Some(epoch) = heard.epoch else { return Ok(()) };
+        let Some(epoch) = heard.epoch else {
+            if let Some(phase) = why_not(message) {
+                heard.instead = Some(phase.clone());
+                self.board.phase(replica, phase);
+            }
+            return Ok(());
+        };
         match message {
             FromEngine::Tokens(batch) => {
                 for delivery in batch.deliveries {
@@ -292,6 +297,34 @@ impl<S: Served> RemoteReplica<S> {
 struct Heard {
     /// Once the replica is ready.
     epoch: Option<Epoch>,
+    /// What it does instead, where it is not.
+    instead: Option<Phase>,
+}
+
+impl Heard {
+    fn phase_after(self, ended: Result<(), PeerError>) -> Phase {
+        let down = |reason: String| Phase::Down { reason };
+        match ended {
+            Ok(()) => self.instead.unwrap_or_else(|| down("it is not ready".to_owned())),
+            Err(error) => down(error.to_string()),
+        }
+    }
+}
+
+/// What a replica does that is not ready.
+fn why_not(message: FromEngine) -> Option<Phase> {
+    match message {
+        FromEngine::Loading { permille } => Some(Phase::Loading { permille }),
+        FromEngine::Failed { reason } | FromEngine::Damaged { reason } => Some(Phase::Down { reason }),
+        FromEngine::Ready(_)
+        | FromEngine::Tokens(_)
+        | FromEngine::Refused { .. }
+        | FromEngine::Load(_)
+        | FromEngine::Drained
+        | FromEngine::Listening(_)
+        | FromEngine::Pipeline(_)
+        | FromEngine::Alive => None,
+    }
 }
 
 async fn write_all(

@@ -20,7 +20,7 @@ use crate::store::spec::{NamedSpec, SpecError, may_be_a_name};
 use crate::store::{Check, Store, Use};
 use coordinator::cluster_state::Rejected;
 use proto::ReplicaId;
-use proto::cluster::{ClusterCommand, Deployment, ModelRecord, PLACING_LEVEL, Undeploy};
+use proto::cluster::{ClusterCommand, Deployment, ModelRecord, PLACING_LEVEL, Placement, Undeploy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -227,11 +227,10 @@ impl Deploying {
             reasons,
             waits_for: match step {
                 DeployStep::Waiting => self.obstacle(name).await,
-                DeployStep::Reading
-                | DeployStep::Measuring
-                | DeployStep::Planned
-                | DeployStep::Starting
-                | DeployStep::Serving => None,
+                DeployStep::Starting => self.hindrance(&placed),
+                DeployStep::Reading | DeployStep::Measuring | DeployStep::Planned | DeployStep::Serving => {
+                    None
+                }
             },
             ..DeployReport::at(step)
         }
@@ -248,6 +247,17 @@ impl Deploying {
             let applied = self.state.applied();
             plan::reasons(&applied, &outlook, applied.deployment(name)?).err()
         })
+    }
+
+    /// Of the first replica that has failed to start, or waits for another node.
+    fn hindrance(&self, placed: &[Placement]) -> Option<String> {
+        let views = self.gateway.board.views();
+        let mut hindered = placed.iter().filter_map(|placement| {
+            let phase = &views.get(&placement.replica)?.phase;
+            let is_hindered = matches!(phase, Phase::Waiting { .. } | Phase::Down { .. });
+            is_hindered.then(|| format!("replica {}: {}", placement.replica, phase.in_words()))
+        });
+        hindered.next()
     }
 
     fn is_ready(&self, replica: ReplicaId) -> bool {

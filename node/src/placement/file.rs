@@ -2,9 +2,9 @@ use crate::config::low::KvCache;
 use crate::peers::weights::{BegunStage, FetchError, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
 use crate::shard_host::coming::{ComingFile, Fetch};
 use crate::shard_host::prepare::{ModelFile, PrepareError};
+use crate::store::chunks::Manifest;
 use crate::store::error::StoreError;
 use crate::store::spec::NamedSpec;
-use crate::store::chunks::Manifest;
 use crate::store::{Check, Stored, Use, Weeded};
 use crate::text::TokenizerSource;
 use crate::transport::Peers;
@@ -173,10 +173,16 @@ impl ModelFiles {
         let model = &deployment.model.name;
         match spawn_blocking(move || shelf.weed(&digest)).await?? {
             Weeded::Nothing => {
-                bail!("its file was found damaged, and is what it must be when all is read again: check the disk and the memory")
+                bail!(
+                    "its file was found damaged, and is what it must be when all is read again: check the disk and the memory"
+                )
             }
             Weeded::Chunks(chunks) => {
-                tracing::warn!(model, chunks, "its file is damaged on this node's disk: what is damaged is fetched again");
+                tracing::warn!(
+                    model,
+                    chunks,
+                    "its file is damaged on this node's disk: what is damaged is fetched again"
+                );
             }
             Weeded::OwnFile(path) => {
                 let path = path.display();

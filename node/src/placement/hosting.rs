@@ -1,7 +1,7 @@
 //! What was placed on this node, running: follows the log, starts what is new, and ends what has gone.
 
 use super::file::{Came, ModelFiles, PlacedFile, Rest, is_damage};
-use crate::actors::board::{Board, Phase};
+use crate::actors::board::{Board, Phase, Where};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::Mailbox;
 use crate::actors::router::RouterMessage;
@@ -142,6 +142,8 @@ impl Hosting {
             self.desk.remove_replica(replica);
             hub.end().await;
             self.board.remove_here(replica);
+        } else {
+            self.desk.stages.remove(replica);
         }
     }
 
@@ -184,19 +186,19 @@ impl Hosting {
     fn cannot_start(&self, assignment: &Assignment, error: &str) {
         let model = &assignment.deployment.model.name;
         tracing::warn!(model, error, "what was placed here cannot start yet");
-        let reason = error.to_owned();
-        self.board
-            .phase(assignment.record.replica, Phase::Down { reason });
+        let (replica, reason) = (assignment.record.replica, error.to_owned());
+        match assignment.is_head() {
+            true => {
+                let epoch = assignment.record.epoch;
+                self.board.starting(replica, epoch, model, Where::Here);
+                self.board.phase(replica, Phase::Down { reason });
+            }
+            false => self.desk.stages.fail(replica, reason),
+        }
     }
 
     /// Until it is dropped.
-    async fn run(
-        &self,
-        assignment: &Assignment,
-        hub: Option<&Hub>,
-        file: PlacedFile,
-        damage: &Arc<Notify>,
-    ) {
+    async fn run(&self, assignment: &Assignment, hub: Option<&Hub>, file: PlacedFile, damage: &Arc<Notify>) {
         let plan = ReplicaPlan {
             damage: Arc::clone(damage),
             ..self.plan(assignment, &file)
@@ -254,6 +256,7 @@ impl Hosting {
             replica: assignment.record.replica,
             before: before.iter().map(|stage| stage.node).collect(),
             peers: self.peers.clone(),
+            board: self.board.clone(),
         });
         let supervisor = Supervisor {
             plan,

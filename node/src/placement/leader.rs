@@ -90,7 +90,11 @@ impl Leading {
             let placed = applied.replica(replica)?.epoch;
             match &views.get(&replica)?.phase {
                 Phase::Ready(info) if info.epoch >= placed => Some((replica, info.epoch)),
-                Phase::Ready(_) | Phase::Starting | Phase::Loading { .. } | Phase::Down { .. } => None,
+                Phase::Ready(_)
+                | Phase::Starting
+                | Phase::Loading { .. }
+                | Phase::Waiting { .. }
+                | Phase::Down { .. } => None,
             }
         });
         serving.collect()

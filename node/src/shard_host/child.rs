@@ -189,7 +189,8 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
 }
 
 fn open(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<ModelFile> {
-    let manifest = Manifest::from_bytes(&setup.manifest).context("the node has sent no manifest of the file")?;
+    let manifest =
+        Manifest::from_bytes(&setup.manifest).context("the node has sent no manifest of the file")?;
     let file = ModelFile::map(Path::new(&setup.model_path), setup.kv_cache.format())?.verified(manifest);
     match setup.file {
         FileState::Here => Ok(file),

@@ -1,6 +1,8 @@
 //! The node's part in a pipeline whose head is here: it asks the other nodes where their stages are, and notices when one
 //! has gone.
 
+use super::stage::NOT_THERE_YET;
+use crate::actors::board::{Board, Phase};
 use crate::transport::Peers;
 use proto::engine::ToEngine;
 use proto::peer::{PeerAnswer, PeerRequest, Replica};
@@ -24,6 +26,7 @@ pub struct Pipeline {
     /// The nodes of the stages before, in their order.
     pub before: Vec<NodeId>,
     pub peers: Peers,
+    pub board: Board,
 }
 
 impl Pipeline {
@@ -54,8 +57,11 @@ impl Pipeline {
         loop {
             match self.ask(node).await {
                 Ok(address) => return address,
+                Err(reason) if reason == NOT_THERE_YET => {}
                 Err(reason) => {
-                    tracing::debug!(replica = %self.replica, %node, reason, "a stage is waited for")
+                    tracing::debug!(replica = %self.replica, %node, reason, "a stage is waited for");
+                    let reason = format!("the stage on node {node}: {reason}");
+                    self.board.phase(self.replica, Phase::Waiting { reason });
                 }
             }
             sleep(ASK_EVERY).await;

@@ -6,8 +6,8 @@ use crate::os;
 use kernels::cpu::{Cpu, Level, Team};
 use kernels::{KvFormat, Ops};
 use shard::{
-    ArrivalError, Arrivals, Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput, StepOutput,
-    WeightSource,
+    ArrivalError, Arrivals, Exchange, LoadError, Lost, ModelConfig, Rank, Share, Shm, Solo, Stage, StepInput,
+    StepOutput, WeightSource,
 };
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -32,10 +32,11 @@ impl StageKeeper {
         let (replica, model) = (self.plan.setup.replica, &self.plan.model);
         let mut pause = PAUSE_MIN;
         loop {
-            let _port = OpenPort(&self);
+            let port = OpenPort(&self);
             let mut reached = Reached::Loading;
             let reason = self.serve(&mut reached).await;
-            drop(_port);
+            drop(port);
+            self.ports.fail(replica, reason.clone());
             tracing::error!(%replica, model, reason, "a stage has ended, starting it again");
             pause = match reached {
                 Reached::Ready => PAUSE_MIN,

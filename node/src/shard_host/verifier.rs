@@ -49,7 +49,11 @@ impl Verifier {
 
     fn chunks_of(&self, bytes: &Range<u64>) -> ChunkSet {
         let manifest = &self.manifest;
-        ChunkSet::of_ranges(std::slice::from_ref(bytes), manifest.chunk_bytes, manifest.chunks())
+        ChunkSet::of_ranges(
+            std::slice::from_ref(bytes),
+            manifest.chunk_bytes,
+            manifest.chunks(),
+        )
     }
 
     fn unknown(&self, wanted: &ChunkSet) -> usize {
@@ -85,7 +89,10 @@ impl Verifier {
 
     fn wait_for(&self, wanted: &ChunkSet) -> Result<(), Range<u64>> {
         let mut known = self.lock();
-        while wanted.iter().any(|index| known[index as usize] == Known::UnderWay) {
+        while wanted
+            .iter()
+            .any(|index| known[index as usize] == Known::UnderWay)
+        {
             known = self.settled.wait(known).unwrap_or_else(PoisonError::into_inner);
         }
         let mut damaged = wanted
@@ -146,10 +153,7 @@ mod tests {
         let cut = &file()[..1020];
         let verifier = verifier();
         assert_eq!(verifier.verify(cut, &(0..1000), 2), Ok(()));
-        assert_eq!(
-            verifier.verify(cut, &(0..1050), 2),
-            Err(1000..1050)
-        );
+        assert_eq!(verifier.verify(cut, &(0..1050), 2), Err(1000..1050));
     }
 
     #[test]

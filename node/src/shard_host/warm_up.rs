@@ -19,7 +19,11 @@ const DECODE_STEPS: u32 = 2;
 const SEQUENCES_WANTED: u32 = 8;
 
 /// `None`: the first steps took too long, or there is no room for more.
-pub fn measure<Compute>(compute: Compute, vocabulary: u32, room: Room) -> Result<Option<StepCost>, ExerciseError>
+pub fn measure<Compute>(
+    compute: Compute,
+    vocabulary: u32,
+    room: Room,
+) -> Result<Option<StepCost>, ExerciseError>
 where
     Compute: FnMut(StepInput) -> Result<StepOutput, Lost>,
 {

@@ -13,9 +13,9 @@
 //! An entry of `landed` is the chunk's index and a CRC-32 over the manifest's digest and that index. The first one that does
 //! not fit ends the list: it was being written in a crash, or is of another manifest.
 
+use super::Stored;
 use super::chunk_set::ChunkSet;
 use super::chunks::{self, Manifest};
-use super::Stored;
 use super::error::StoreError;
 use crate::hex;
 use rustix::fs::{FlockOperation, flock};

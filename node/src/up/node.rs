@@ -145,6 +145,7 @@ impl Node {
             ended: router_ended,
             clock,
         } = Routing::start(config, &entry).await?;
+        entry.desk.show(gateway.board.clone());
         let deploying = deploying(config, &entry, &shelf, &gateway);
         let mut supervisors = JoinSet::new();
         let control = ControlServer {

@@ -18,7 +18,7 @@ mod stage_loop;
 
 pub use link_source::LinkSource;
 pub use links::LinkTrust;
-pub use ports::StagePorts;
+pub use ports::{NOT_THERE_YET, StagePorts};
 pub use residual::Residual;
 
 #[cfg(test)]

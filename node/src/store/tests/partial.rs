@@ -353,7 +353,11 @@ fn a_damaged_blob_without_its_manifest_goes_and_one_that_is_fetched_is_not_taken
     let mut damaged = file();
     damaged[9] ^= 1;
     fs::write(&blob, &damaged).unwrap();
-    assert_eq!(store.weed(&digest()).unwrap(), Weeded::Chunks(1), "one large chunk");
+    assert_eq!(
+        store.weed(&digest()).unwrap(),
+        Weeded::Chunks(1),
+        "one large chunk"
+    );
     assert!(!blob.exists());
     let partial = open(&store);
     assert!(partial.write_chunk(1, &chunk(1)).unwrap());
@@ -374,11 +378,19 @@ fn what_rots_of_a_partial_is_not_here_any_more() {
     partial.settle().unwrap();
     turn(&partial.path(), 5_000);
     turn(&partial.path(), 7_000);
-    assert_eq!(partial.weed(&set([4, 5, 20])).unwrap(), 1, "no others were looked at");
+    assert_eq!(
+        partial.weed(&set([4, 5, 20])).unwrap(),
+        1,
+        "no others were looked at"
+    );
     assert_eq!(partial.here(), set([0, 1, 2, 3, 4, 6, 7, 8]));
     assert_eq!(partial.weed(&partial.here()).unwrap(), 1);
     drop(partial);
-    assert_eq!(open(&store).here(), set([0, 1, 2, 3, 4, 6, 8]), "nor after a restart");
+    assert_eq!(
+        open(&store).here(),
+        set([0, 1, 2, 3, 4, 6, 8]),
+        "nor after a restart"
+    );
 }
 
 #[test]
