@@ -93,7 +93,7 @@ impl Service {
             None if models.len() == 1 => Ok(models.remove(0)),
             None => Err(ApiError::invalid(
                 "model",
-                "`model` is missing, and not exactly one is served here",
+                "`model` is missing, and several are served here: name one of those that GET /v1/models lists",
             )),
         }
     }

@@ -48,7 +48,7 @@ mod unserved;
 mod usage;
 
 pub use limits::{Limits, MetricsAccess};
-pub use serve::{SeatsMax, Transport, serve};
+pub use serve::{SeatsMax, Transport, describe as describe_connections, serve};
 
 use crate::gateway::Gateway;
 use axum::Router;

@@ -1,6 +1,7 @@
 //! The recorder behind `metrics::counter!` and the like. No listener of its own: `/metrics` renders it.
 
 use super::request_metrics;
+use crate::http;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// Once in a process.
@@ -9,5 +10,6 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| anyhow::anyhow!("metrics are recorded already"))?;
     request_metrics::describe();
+    http::describe_connections();
     Ok(handle)
 }

@@ -2,7 +2,7 @@
 
 use super::spans;
 use crate::http::telemetry as http;
-use metrics::{describe_counter, describe_histogram};
+use metrics::{counter, describe_counter, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 pub struct Metric {
@@ -133,6 +133,7 @@ pub fn describe() {
             Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
         }
     }
+    counter!(spans::DROPPED).increment(0);
 }
 
 /// The families of `page` that have a second name, under that name. Counted once, shown twice.

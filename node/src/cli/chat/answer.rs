@@ -37,6 +37,9 @@ pub enum End {
     Failed(String),
 }
 
+/// No rate is made of fewer.
+const RATED_TOKENS_MIN: u64 = 8;
+
 /// How fast it came.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Pace {
@@ -185,7 +188,8 @@ impl Pace {
         let first = self.first_token?;
         let further_secs = (self.last_token - first).as_secs_f64();
         let (tokens, first_millis) = (self.tokens, first.as_millis());
-        Some(if tokens > 1 && further_secs > 0.0 {
+        // A handful that came together tells how they were sent, not how fast they were made.
+        Some(if tokens >= RATED_TOKENS_MIN && further_secs > 0.0 {
             let rate = (tokens - 1) as f64 / further_secs;
             format!("{tokens} tokens, {rate:.1} tok/s, first after {first_millis} ms")
         } else {
@@ -301,5 +305,10 @@ mod tests {
             Some("11 tokens, 10.0 tok/s, first after 120 ms")
         );
         assert_eq!(Pace::default().in_words(), None);
+        let short = Pace { tokens: 3, ..pace };
+        assert_eq!(
+            short.in_words().as_deref(),
+            Some("3 token(s), first after 120 ms")
+        );
     }
 }

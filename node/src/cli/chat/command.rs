@@ -1,6 +1,7 @@
 //! Lines that begin with `/`.
 
 use super::setting::Setting;
+use crate::path::of_person;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -49,7 +50,11 @@ impl Command {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         let text = || (!rest.is_empty()).then(|| rest.to_owned());
-        let file = || text().map(PathBuf::from).ok_or(format!("{name} needs a FILE"));
+        let file = || {
+            text()
+                .map(|text| of_person(&text))
+                .ok_or(format!("{name} needs a FILE"))
+        };
         match name {
             "/help" | "/?" => Ok(Command::Help),
             "/system" => Ok(Command::System(text())),

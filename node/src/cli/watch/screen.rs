@@ -2,6 +2,7 @@
 
 use super::rates::{History, Track, kv_use, prefix_hits};
 use super::terminal::Size;
+use crate::cli::agreed;
 use crate::control::report::{FirstToken, StatusReport};
 use std::collections::VecDeque;
 
@@ -25,9 +26,14 @@ pub fn frame(report: &StatusReport, history: &History, size: Size) -> Vec<String
             report.keys
         ),
     ];
+    lines.extend(agreed::members(report));
     for track in history.tracks() {
         lines.push(String::new());
         lines.extend(replica(track, size.columns));
+    }
+    if !report.deployments.is_empty() {
+        lines.push(String::new());
+        lines.extend(agreed::deployments(report));
     }
     let body = usize::from(size.rows.saturating_sub(1));
     lines.truncate(body);
@@ -126,7 +132,7 @@ fn cut(line: &str, columns: u16) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::control::report::{RaftStatus, ReplicaStatus};
+    use crate::control::report::{DeploymentStatus, RaftStatus, ReplicaStatus};
     use std::time::{Duration, Instant};
 
     pub fn report() -> StatusReport {
@@ -202,8 +208,14 @@ pub mod tests {
     }
 
     #[test]
-    fn a_frame_tells_how_the_replica_does() {
+    fn a_frame_tells_how_the_replica_does_and_what_is_agreed_on() {
         let mut report = report();
+        report.deployments = vec![DeploymentStatus {
+            model: "big".to_owned(),
+            replicas: 2,
+            waits_for: Some("no room".to_owned()),
+            placed: Vec::new(),
+        }];
         let history = history(&mut report);
         let shown = frame(
             &report,
@@ -216,6 +228,9 @@ pub mod tests {
         .join("\n");
         for words in [
             "up 1 h 2 min",
+            "node 1 leads, term 1, 1 voter(s)",
+            "deployed big: 0 of 2 placed",
+            "waits: no room",
             "40.0 tok/s",
             "p50 80 ms p95 120 ms",
             "2 running · 1 waiting",

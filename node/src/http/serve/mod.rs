@@ -22,7 +22,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use metrics::counter;
+use metrics::{counter, describe_counter};
+use pace::TooSlow;
 use remainder::{Remainder, linger};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_user_timeout};
@@ -42,6 +43,8 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use watched::{Paced, Watch, Watched, lock};
 
+const CUT: &str = "cluster_http_connections_cut_total";
+const REFUSED: &str = "cluster_http_connections_refused_total";
 /// After a failed accept (no file descriptors left, most likely) there is no use in trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel keeps of an answer that is not read: enough for any line, and it bounds what slow readers cost.
@@ -50,6 +53,24 @@ const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// to him like an answer that was lost.
 const LATECOMER_MAX: Duration = Duration::from_millis(300);
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+/// As a reason for which a connection is cut: another one came for which there was no seat.
+const FOR_ROOM: &str = "room";
+
+/// Shows what is counted of connections, as zeros, before there is any.
+pub fn describe() {
+    describe_counter!(CUT, "Connections that were cut off, by why.");
+    describe_counter!(
+        REFUSED,
+        "Connections that were turned away since there were too many, by where."
+    );
+    for reason in [TooSlow::Idle, TooSlow::Head, TooSlow::Reading].map(TooSlow::name) {
+        counter!(CUT, "reason" => reason).increment(0);
+    }
+    counter!(CUT, "reason" => FOR_ROOM).increment(0);
+    for crowd in [Crowd::Everywhere, Crowd::Neighbourhood].map(Crowd::name) {
+        counter!(REFUSED, "crowd" => crowd).increment(0);
+    }
+}
 
 /// Serves until `shutdown` completes; then takes no new connections, lets running requests finish for
 /// `limits.drain_max`, and cuts off the rest. Only a fault of the listener itself is an error.
@@ -166,7 +187,7 @@ impl Hall {
         match seating {
             Seating::Taken(seat) => self.seat(stream, seat),
             Seating::TakenInsteadOf { seat, gone } => {
-                counter!("cluster_http_connections_cut_total", "reason" => "room").increment(1);
+                counter!(CUT, "reason" => FOR_ROOM).increment(1);
                 if let Some(connection) = self.running.remove(&gone) {
                     connection.abort();
                 }
@@ -183,11 +204,8 @@ impl Hall {
 
     /// Costs no task and waits for nothing: the answer is written once, to a client that may not even listen.
     fn turn_away(&self, stream: &TcpStream, crowd: Crowd) {
-        let reason = match crowd {
-            Crowd::Everywhere => "everywhere",
-            Crowd::Neighbourhood => "address",
-        };
-        counter!("cluster_http_connections_refused_total", "crowd" => reason).increment(1);
+        let reason = crowd.name();
+        counter!(REFUSED, "crowd" => reason).increment(1);
         match self.server.transport {
             Transport::Plain => {
                 // What the client has sent already would turn the close into a reset, which overtakes the answer.
@@ -312,7 +330,7 @@ impl Server {
                 linger(stream, &self.limits).await;
             }
             Err(why) => {
-                counter!("cluster_http_connections_cut_total", "reason" => why.name()).increment(1);
+                counter!(CUT, "reason" => why.name()).increment(1);
                 tracing::debug!(?why, "a connection was cut off");
             }
         }

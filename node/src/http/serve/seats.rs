@@ -36,6 +36,15 @@ pub enum Crowd {
     Neighbourhood,
 }
 
+impl Crowd {
+    pub fn name(self) -> &'static str {
+        match self {
+            Crowd::Everywhere => "everywhere",
+            Crowd::Neighbourhood => "address",
+        }
+    }
+}
+
 pub struct Seats {
     max: SeatsMax,
     seats: HashMap<SeatId, Seat>,

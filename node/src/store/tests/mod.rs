@@ -214,7 +214,7 @@ fn without_any_source_one_line_names_all_and_says_what_to_do() {
     let folder = Folder::new("offline");
     let store = Store::open(&folder.0, no_hub(), no_python()).unwrap();
     let error = store.known(&entry(), Check::Length).unwrap_err().to_string();
-    for words in ["hf:org/one", "pypi:package", "--model FILE.gguf"] {
+    for words in ["hf:org/one", "pypi:package", "local file (FILE.gguf)"] {
         assert!(error.contains(words), "{words} is missing in {error}");
     }
     assert!(!error.contains('\n'));
