@@ -49,7 +49,7 @@ pub enum FromEngine {
     Pipeline(Box<PipelineUse>),
     /// To the node alone, twice a second: the process is there. Said by a thread that does nothing else.
     Alive,
-    /// As `Failed`: the model's file is not what it must be on this node's disk.
+    /// As `Failed`: the model's file is not what it must be on this node's disk, or has gone from there.
     Damaged {
         reason: String,
     },

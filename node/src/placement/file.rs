@@ -173,9 +173,7 @@ impl ModelFiles {
         let model = &deployment.model.name;
         match spawn_blocking(move || shelf.weed(&digest)).await?? {
             Weeded::Nothing => {
-                bail!(
-                    "its file was found damaged, and is what it must be when all is read again: check the disk and the memory"
-                )
+                bail!("its file was damaged or gone, and what is here of it now is sound: it is taken anew")
             }
             Weeded::Chunks(chunks) => {
                 tracing::warn!(

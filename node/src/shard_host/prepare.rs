@@ -55,9 +55,16 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
-    /// Is the file not what it must be?
+    /// Is the file not what it must be, or has it gone since?
     pub fn is_damage(&self) -> bool {
-        matches!(self, PrepareError::Damaged { .. })
+        match self {
+            PrepareError::Damaged { .. } => true,
+            PrepareError::Open { error, .. } => error.kind() == io::ErrorKind::NotFound,
+            PrepareError::Format { .. }
+            | PrepareError::Config { .. }
+            | PrepareError::Load { .. }
+            | PrepareError::TooBig { .. } => false,
+        }
     }
 }
 
