@@ -211,7 +211,7 @@ fn a_removed_node_is_cut_off_and_ends() {
     let mut node = fleet.take(2);
     let status = node.wait(Duration::from_secs(15)).expect("it ends by itself");
     println!("removed node ended after {:?}", removed_at.elapsed());
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(3));
     assert!(node.log().contains("removed from its cluster"), "{}", node.log());
     drop(node);
     let last = stream.last().expect("more than one event");
