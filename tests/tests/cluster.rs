@@ -265,7 +265,7 @@ fn the_only_voter_can_be_removed_and_the_other_node_goes_on() {
         assert_eq!(
             node.wait(Duration::from_secs(15))
                 .and_then(|status| status.code()),
-            Some(1)
+            Some(3)
         );
         fleet.says(other, &["tenant", "add", "later"]);
         assert!(text_of(&fleet.client(other).complete(prompt())).contains("Paris"));
