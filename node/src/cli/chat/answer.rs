@@ -193,7 +193,8 @@ impl Pace {
             let rate = (tokens - 1) as f64 / further_secs;
             format!("{tokens} tokens, {rate:.1} tok/s, first after {first_millis} ms")
         } else {
-            format!("{tokens} token(s), first after {first_millis} ms")
+            let noun = if tokens == 1 { "token" } else { "tokens" };
+            format!("{tokens} {noun}, first after {first_millis} ms")
         })
     }
 }
@@ -306,9 +307,6 @@ mod tests {
         );
         assert_eq!(Pace::default().in_words(), None);
         let short = Pace { tokens: 3, ..pace };
-        assert_eq!(
-            short.in_words().as_deref(),
-            Some("3 token(s), first after 120 ms")
-        );
+        assert_eq!(short.in_words().as_deref(), Some("3 tokens, first after 120 ms"));
     }
 }
