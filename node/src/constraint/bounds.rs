@@ -1,8 +1,9 @@
 //! What is refused before a compiler sees it, because it would only find out expensively.
 
-use super::classes;
 use super::compiler::GrammarError;
+use super::{classes, cost, lark_regex, number};
 use proto::request::Grammar;
+use serde_json::Value;
 
 /// All texts of a grammar together.
 pub const GRAMMAR_BYTES_MAX: usize = 256 << 10;
@@ -14,6 +15,9 @@ const LINE_WORDS_MAX: usize = 1024;
 const RULE_CHARS_SHOWN: usize = 60;
 /// Parentheses, brackets and braces inside one another.
 const DEPTH_MAX: usize = 128;
+/// In one regex: `?`, `*`, `+` and `{`. What may be left out one after the other is compiled without fuel, in a time and a memory
+/// that grow with the square of it: 0.07 s for so many.
+const REPEATS_MAX: usize = 2000;
 
 pub fn check(grammar: &Grammar) -> Result<(), GrammarError> {
     let bytes = bytes(grammar);
@@ -25,11 +29,23 @@ pub fn check(grammar: &Grammar) -> Result<(), GrammarError> {
     match grammar {
         Grammar::JsonObject => Ok(()),
         Grammar::JsonSchema(text) => check_depth(text),
-        Grammar::Regex(text) => check_depth(text).and_then(|()| classes::check_regex(text)),
+        Grammar::Regex(text) => {
+            check_depth(text)?;
+            check_repeats(text)?;
+            classes::check_regex(text)
+        }
         Grammar::Lark(text) => {
             refuse_gbnf(text)?;
             check_depth(text)?;
             check_lines(text)?;
+            let regexes = lark_regex::find(text);
+            regexes
+                .into_iter()
+                .try_for_each(|regex| check_repeats(&text[regex.inside]))?;
+            schemas_within(text).try_for_each(|schema| {
+                number::check_as_it_is(&schema)?;
+                cost::check(&schema)
+            })?;
             classes::check_lark(text)
         }
         Grammar::Choice(choices) if choices.is_empty() => Err(GrammarError::new("there is no choice in it")),
@@ -70,6 +86,22 @@ fn check_depth(text: &str) -> Result<(), GrammarError> {
         }
     }
     Ok(())
+}
+
+fn check_repeats(regex: &str) -> Result<(), GrammarError> {
+    let repeats = regex.bytes().filter(|byte| b"?*+{".contains(byte)).count();
+    match repeats > REPEATS_MAX {
+        true => Err(GrammarError::new(format!(
+            "a regex of it repeats in more than {REPEATS_MAX} places (`?`, `*`, `+`, `{{`)"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The schemas of `%json` in a text of Lark. What is none the compiler says.
+fn schemas_within(lark: &str) -> impl Iterator<Item = Value> {
+    let texts = lark.split("%json").skip(1);
+    texts.filter_map(|text| serde_json::Deserializer::from_str(text).into_iter().next()?.ok())
 }
 
 /// Others take that language in the same field, and the compiler would speak of single letters.

@@ -6,6 +6,14 @@ use serde_json::{Map, Number, Value};
 /// llguidance loses an exclusive bound at a whole number when the other bound is near. So answers keep this distance.
 const DISTANCE: f64 = 1e-9;
 
+/// llguidance reckons bounds of whole numbers in 64 bits, takes those beyond for the last one, and recurses without end where it
+/// has to negate the least.
+const FOLLOWED_MAX: f64 = 9e18;
+/// From here on a whole number and the next one are the same in floating point, so that what an exclusive bound excludes is lost.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+const BOUNDS: [&str; 4] = ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"];
+
 const COUNTS: [&str; 6] = [
     "minItems",
     "maxItems",
@@ -65,7 +73,8 @@ pub fn settle(schema: &mut Map<String, Value>) -> Result<(), GrammarError> {
             }
         }
         let bound = schema.get(exclusive).and_then(Value::as_f64);
-        if let Some(bound) = bound.filter(|bound| is_fractional && bound.fract() == 0.0) {
+        let is_lost = |bound: f64| bound.abs() >= EXACT_MAX || is_fractional && bound.fract() == 0.0;
+        if let Some(bound) = bound.filter(|bound| is_lost(*bound)) {
             schema.shift_remove(exclusive);
             let bound = side.within(bound);
             let known = schema.get(inclusive).and_then(Value::as_f64).unwrap_or(bound);
@@ -113,8 +122,42 @@ fn inward(keyword: &str, number: &Number, side: Side) -> Result<f64, GrammarErro
         Side::Least => (value as i128) < exact,
         Side::Most => value as i128 > exact,
     });
-    Ok(match is_beyond {
+    let value = match is_beyond {
         true => side.next(value),
         false => value,
-    })
+    };
+    followed(keyword, value, side)
+}
+
+/// A bound that allows no more, and that the compiler follows.
+fn followed(keyword: &str, value: f64, side: Side) -> Result<f64, GrammarError> {
+    match side {
+        Side::Least if value > FOLLOWED_MAX => Err(beyond(keyword)),
+        Side::Most if value < -FOLLOWED_MAX => Err(beyond(keyword)),
+        Side::Least => Ok(value.max(-FOLLOWED_MAX)),
+        Side::Most => Ok(value.min(FOLLOWED_MAX)),
+    }
+}
+
+/// Refuses bounds that the compiler does not follow, in a schema that it is handed as it is.
+pub fn check_as_it_is(schema: &Value) -> Result<(), GrammarError> {
+    match schema {
+        Value::Object(members) => {
+            for keyword in BOUNDS {
+                let bound = members.get(keyword).and_then(Value::as_f64);
+                if bound.is_some_and(|bound| bound.abs() > FOLLOWED_MAX) {
+                    return Err(beyond(keyword));
+                }
+            }
+            members.values().try_for_each(check_as_it_is)
+        }
+        Value::Array(items) => items.iter().try_for_each(check_as_it_is),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+fn beyond(keyword: &str) -> GrammarError {
+    GrammarError::new(format!(
+        "`{keyword}` is beyond 9e18: bounds of so large numbers cannot be followed"
+    ))
 }
