@@ -55,8 +55,7 @@ pub async fn pass(State(service): State<Service>, mut request: Request, next: Ne
         .get::<MatchedPath>()
         .map_or("other", |path| path.as_str())
         .to_string();
-    let span =
-        tracing::info_span!("request", id = %id, client_id = shown_id, method = %request.method(), route);
+    let span = tracing::info_span!("request", id = %id, client_id = shown_id.to_str().unwrap_or_default(), method = %request.method(), route);
     let request_span = RequestSpan::begin(&request, &route, id);
     let mut response = match authenticated(&service, &request) {
         Ok(tenant) => {
