@@ -1,4 +1,4 @@
-//! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
+//! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage, 3 a node that was removed.
 
 mod agreed;
 mod authority;
