@@ -142,7 +142,8 @@ impl ModelFile {
             (Ok(gguf), _) => gguf.head_bytes(),
             // Where it ends cannot be told.
             (Err(_), None) => HEAD_BYTES_MAX.min(self.bytes.len() as u64),
-            (Err(_), Some(_)) => 0,
+            // Of the beginning at least the first chunk is there.
+            (Err(_), Some(_)) => 1.min(self.bytes.len() as u64),
         };
         self.verify_head(0..head_bytes)?;
         parsed.map_err(|error| PrepareError::Format {
@@ -374,6 +375,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_beginning_that_cannot_be_read_is_damage_also_while_the_file_is_coming() {
+        use sha2::{Digest, Sha256};
+        let path = std::env::temp_dir().join(format!("cluster-head-{}", std::process::id()));
+        let bytes = TinyLlama::default().file();
+        let digests = bytes.chunks(4096).map(|chunk| Sha256::digest(chunk).into());
+        let manifest = Manifest {
+            file_bytes: bytes.len() as u64,
+            chunk_bytes: 4096,
+            digests: digests.collect(),
+        };
+        for damaged_at in [0, 30] {
+            let mut damaged = bytes.clone();
+            damaged[damaged_at] ^= 0x40;
+            std::fs::write(&path, &damaged).unwrap();
+            let map = || {
+                let file = ModelFile::map(&path, KvFormat::Bf16).unwrap();
+                file.verified(manifest.clone())
+            };
+            let (whole, coming) = (map(), map().coming(Arc::default()));
+            for file in [whole, coming] {
+                let error = file.parse().err().expect("it is damaged");
+                assert!(error.is_damage(), "{error}");
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
