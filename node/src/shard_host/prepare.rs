@@ -398,7 +398,7 @@ mod tests {
             };
             let (whole, coming) = (map(), map().coming(Arc::default()));
             for file in [whole, coming] {
-                let error = file.parse().err().expect("it is damaged");
+                let error = file.parse().expect_err("it is damaged");
                 assert!(error.is_damage(), "{error}");
             }
         }
