@@ -71,6 +71,22 @@ fn model_file(store: &Path) -> PathBuf {
     found.next().expect("the model's file")
 }
 
+/// A founder that holds a model of its own, has deployed it, and has no room for it; and where the model's file lies.
+fn holder_without_room(folder: &TempFolder) -> (Fleet, PathBuf) {
+    let (model, store) = (folder.path().join("model.gguf"), folder.path().join("store-0"));
+    fs::copy(model_path(), &model).expect("a copy of the model");
+    let store = store.to_str().expect("a readable path");
+    let fleet = Fleet::found_as(Holds::Nothing, &["--memory", "64MiB", "--store", store]);
+    let deployed = format!("{MODEL}={}", model.display());
+    fleet.says(0, &["deploy", &deployed, "--no-wait"]);
+    (fleet, model)
+}
+
+fn join_with_room(fleet: &mut Fleet, store: &Path) -> usize {
+    let store = store.to_str().expect("a readable path");
+    fleet.join_as(Holds::Nothing, &["--memory", "1GiB", "--store", store])
+}
+
 #[test]
 fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
     let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
@@ -80,15 +96,11 @@ fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
     };
     let expected = text(&Fleet::found());
     let folder = TempFolder::new();
-    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-    let (model, stores) = (at("model.gguf"), [at("store-0"), at("store-1")]);
-    fs::copy(model_path(), &model).expect("a copy of the model");
-    // The founder holds the model and has no room for it.
-    let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", "64MiB", "--store", &stores[0]]);
-    fleet.says(0, &["deploy", &format!("{MODEL}={model}"), "--no-wait"]);
+    let (mut fleet, model) = holder_without_room(&folder);
     // From now on it gives a chunk that is damaged, so no other node gets all of the file.
-    turn_last_byte(Path::new(&model));
-    let place = fleet.join_as(Holds::Nothing, &["--memory", "1GiB", "--store", &stores[1]]);
+    turn_last_byte(&model);
+    let store = folder.path().join("store-1");
+    let place = join_with_room(&mut fleet, &store);
     let says = |words: &str| fleet.node(place).log().contains(words);
     until(
         "it gives up what it has begun to load",
@@ -111,7 +123,7 @@ fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
         !says("starting it again"),
         "that a file does not come is no fault of the process"
     );
-    turn_last_byte(Path::new(&model));
+    turn_last_byte(&model);
     until("it is served", Duration::from_secs(60), is_served);
     assert_eq!(text(&fleet), expected);
     assert!(!says("starting it again"), "{}", fleet.node(place).log());
@@ -126,12 +138,9 @@ fn forget_packed(store: &Path) {
 fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
     let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
     let folder = TempFolder::new();
-    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-    let (model, stores) = (at("model.gguf"), [at("store-0"), at("store-1")]);
-    fs::copy(model_path(), &model).expect("a copy of the model");
-    let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", "64MiB", "--store", &stores[0]]);
-    fleet.says(0, &["deploy", &format!("{MODEL}={model}"), "--no-wait"]);
-    let place = fleet.join_as(Holds::Nothing, &["--memory", "1GiB", "--store", &stores[1]]);
+    let (mut fleet, model) = holder_without_room(&folder);
+    let store = folder.path().join("store-1");
+    let place = join_with_room(&mut fleet, &store);
     // That the model is offered may still be known from before its node was killed.
     let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body).status == 200;
     let text = |fleet: &Fleet| {
@@ -140,19 +149,18 @@ fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
         answer["choices"][0]["text"].as_str().expect("a text").to_owned()
     };
     let expected = text(&fleet);
-    let store = Path::new(&stores[1]);
     // In weights; and in what the tokenizer is made of, right at the beginning.
     let bytes = fs::metadata(&model).expect("the model").len();
     for from_end in [1000, bytes - 300_000] {
         fleet.kill(place);
-        turn_byte(&model_file(store), from_end);
-        forget_packed(store);
+        turn_byte(&model_file(&store), from_end);
+        forget_packed(&store);
         fleet.start(place);
         assert_eq!(text(&fleet), expected, "{from_end} bytes from its end");
         let log = fleet.node(place).log();
         assert!(log.contains("damaged on this node's disk"), "{log}");
         assert_eq!(
-            fs::read(model_file(store)).expect("what was mended"),
+            fs::read(model_file(&store)).expect("what was mended"),
             fs::read(&model).expect("the model"),
         );
     }

@@ -100,7 +100,10 @@ fn check_repeats(regex: &str) -> Result<(), GrammarError> {
 
 /// The schemas of `%json` in a text of Lark. What is none the compiler says.
 fn schemas_within(lark: &str) -> impl Iterator<Item = Value> {
-    let texts = lark.split("%json").skip(1);
+    // Each to its own end: the same letters may stand in a string of it.
+    let texts = lark
+        .match_indices("%json")
+        .map(|(at, mark)| &lark[at + mark.len()..]);
     texts.filter_map(|text| serde_json::Deserializer::from_str(text).into_iter().next()?.ok())
 }
 

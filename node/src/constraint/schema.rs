@@ -33,6 +33,8 @@ pub fn read(text: &str) -> Result<Value, GrammarError> {
     let spacing = Spacing::take(&mut schema)?;
     let mut schema = settled(Value::Object(schema))?;
     cost::check(&schema)?;
+    // Wherever the walk above has not been: one bound beyond ends the process.
+    number::check_as_it_is(&schema)?;
     spacing.set(&mut schema);
     Ok(schema)
 }

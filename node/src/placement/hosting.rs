@@ -263,6 +263,7 @@ impl Hosting {
             pipeline,
             hub,
             board: self.board.clone(),
+            epochs: self.epochs.clone(),
             on_first_failure: FirstFailure::TryAgain,
         };
         tokio::join!(

@@ -25,6 +25,8 @@ struct Run {
     first: BTreeMap<ReplicaId, u64>,
     /// Where the next run may begin, as the file says.
     next: BTreeMap<ReplicaId, u64>,
+    /// The last that each replica has begun in this run.
+    begun: BTreeMap<ReplicaId, u64>,
 }
 
 impl Epochs {
@@ -39,6 +41,7 @@ impl Epochs {
         let run = Mutex::new(Run {
             first: next.clone(),
             next,
+            begun: BTreeMap::new(),
         });
         Ok(Epochs(Arc::new(Shared { path, run })))
     }
@@ -54,7 +57,13 @@ impl Epochs {
         *first = (*first).max(given.0 + EPOCHS_OF_A_RUN);
     }
 
-    /// With which a replica begins that the cluster knows by this epoch; the same for the whole run. That it is used is durable.
+    /// A replica has counted up to this epoch.
+    pub fn begun(&self, replica: ReplicaId, epoch: Epoch) {
+        self.run().begun.insert(replica, epoch.0);
+    }
+
+    /// With which a replica begins that the cluster knows by this epoch: the same for the whole run, or the one after those that
+    /// it has begun in it. That epochs of the run are used is durable.
     pub fn first_of(&self, replica: ReplicaId, known: Epoch) -> io::Result<Epoch> {
         let mut run = self.run();
         let first = run
@@ -72,7 +81,8 @@ impl Epochs {
                 return Err(error);
             }
         }
-        Ok(Epoch(first))
+        let begun = run.begun.get(&replica).map_or(first, |begun| begun + 1);
+        Ok(Epoch(first.max(begun)))
     }
 }
 
@@ -129,6 +139,21 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cluster-epochs-{}-{number}", std::process::id()));
         let _ = fs::remove_file(&path);
         path
+    }
+
+    #[test]
+    fn a_replica_that_begins_anew_goes_on_counting() {
+        let epochs = Epochs::open(path()).unwrap();
+        let first = epochs.first_of(REPLICA, Epoch(7)).unwrap();
+        (0..10).for_each(|count| epochs.begun(REPLICA, Epoch(first.0 + count)));
+        assert_eq!(epochs.first_of(REPLICA, Epoch(7)).unwrap(), Epoch(first.0 + 10));
+        assert_eq!(epochs.first_of(ReplicaId(4), Epoch(7)).unwrap(), Epoch(7));
+        let given = Epoch(EPOCHS_OF_A_RUN);
+        assert_eq!(
+            epochs.first_of(REPLICA, given).unwrap(),
+            given,
+            "by the cluster, meanwhile"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::coming::ComingFile;
 use super::ear::{Ear, Heard, QUIET_LOOKS};
+use super::epochs::Epochs;
 use super::hub::Hub;
 use super::pipeline::Pipeline;
 use super::process::ShardProcess;
@@ -73,6 +74,7 @@ pub struct Supervisor {
     pub pipeline: Option<Pipeline>,
     pub hub: Hub,
     pub board: Board,
+    pub epochs: Epochs,
 }
 
 /// Why an epoch ended.
@@ -100,6 +102,7 @@ impl Supervisor {
         let mut backoff = BACKOFF_MIN;
         loop {
             let epoch = self.plan.setup.epoch;
+            self.epochs.begun(self.plan.setup.replica, epoch);
             self.board
                 .starting(self.plan.setup.replica, epoch, &self.plan.model, Where::Here);
             let mut session = Session {

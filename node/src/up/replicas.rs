@@ -120,6 +120,7 @@ impl OwnReplicas {
             pipeline: None,
             hub,
             board: self.gateway.board.clone(),
+            epochs: self.epochs.clone(),
         };
         let added_at_secs = {
             let applied = self.state.applied();

@@ -20,6 +20,10 @@ fn bounds_beyond_64_bits_are_followed_inwards_or_refused_and_never_end_the_proce
         );
         let lark = Grammar::Lark(format!("start: %json {bounds}"));
         assert!(refusal(&lark).contains("imum` is beyond 9e18"), "{bounds}");
+        let mut titled = bounds.clone();
+        titled["$comment"] = json!("%json");
+        let lark = Grammar::Lark(format!("start: %json {titled}"));
+        assert!(refusal(&lark).contains("imum` is beyond 9e18"), "{titled}");
     }
     let taken = [
         json!({"type": "integer", "minimum": least, "maximum": i64::MAX}),
