@@ -211,7 +211,7 @@ fn a_removed_node_is_cut_off_and_ends() {
     let mut node = fleet.take(2);
     let status = node.wait(Duration::from_secs(15)).expect("it ends by itself");
     println!("removed node ended after {:?}", removed_at.elapsed());
-    assert_eq!(status.code(), Some(3));
+    assert_eq!(status.code(), Some(1));
     assert!(node.log().contains("removed from its cluster"), "{}", node.log());
     drop(node);
     let last = stream.last().expect("more than one event");
@@ -265,7 +265,7 @@ fn the_only_voter_can_be_removed_and_the_other_node_goes_on() {
         assert_eq!(
             node.wait(Duration::from_secs(15))
                 .and_then(|status| status.code()),
-            Some(3)
+            Some(1)
         );
         fleet.says(other, &["tenant", "add", "later"]);
         assert!(text_of(&fleet.client(other).complete(prompt())).contains("Paris"));

@@ -1,4 +1,4 @@
-//! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage, 3 a node that was removed.
+//! The command line. Exit codes: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
 
 mod agreed;
 mod authority;
@@ -26,7 +26,6 @@ mod up;
 mod watch;
 
 use crate::config::high::{ConfigError, Machine};
-use crate::up::Removed;
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
@@ -83,8 +82,6 @@ enum Command {
 
 /// As clap's own.
 const WRONG_USAGE: u8 = 2;
-/// Of a node that its cluster has removed: whoever watches over processes need not start it again.
-const REMOVED: u8 = 3;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -99,19 +96,11 @@ pub fn main() -> ExitCode {
             // One line, whatever the causes had to say.
             let line = one_line(&format!("{error:#}"));
             let _ = writeln!(std::io::stderr(), "error: {line}");
-            exit_code(&error)
+            match error.downcast_ref::<ConfigError>() {
+                Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
+                Some(_) | None => ExitCode::FAILURE,
+            }
         }
-    }
-}
-
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let config = error.downcast_ref::<ConfigError>();
-    if config.is_some_and(ConfigError::is_wrong_usage) {
-        ExitCode::from(WRONG_USAGE)
-    } else if error.is::<Removed>() {
-        ExitCode::from(REMOVED)
-    } else {
-        ExitCode::FAILURE
     }
 }
 

@@ -5,7 +5,6 @@ use super::front;
 use super::meeting;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
-use super::removed::Removed;
 use super::replicas::{OwnReplicas, Sorted};
 use super::shared;
 use super::signals::Signals;
@@ -58,6 +57,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_millis(3500);
 /// How long a node without a model of its own waits for others'.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
 
+const REMOVED: &str = "this node has been removed from its cluster; to let it in again, start it with an empty --data-dir and \
+                       a new token";
 /// More than one look of `directory::removed`: whoever waits for the same began to look at another moment.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -116,7 +117,7 @@ impl Node {
         tokio::select! {
             node = Node::set_up(config, transport, exporter, http, entry, output) => node,
             // What the cluster has to agree on first would be waited for in vain.
-            () = directory::removed(member) => bail!(Removed),
+            () = directory::removed(member) => bail!(REMOVED),
         }
     }
 
@@ -316,7 +317,7 @@ impl Node {
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),
-            () = directory::removed(self.entry.state.member.clone()) => bail!(Removed),
+            () = directory::removed(self.entry.state.member.clone()) => bail!(REMOVED),
         }
         let ending = tokio::select! {
             () = signals.next() => Ending::Told,
@@ -344,7 +345,7 @@ impl Node {
         drop(self.in_use);
         match ending {
             Ending::Told => Ok(()),
-            Ending::Removed => bail!(Removed),
+            Ending::Removed => bail!(REMOVED),
         }
     }
 }
