@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tests::{Fleet, Holds, MODEL, NodeOptions, TempFolder, model_path, run_to_end, until};
 
+/// Too little for the model, enough for half of it.
+const HALF: &str = "220MiB";
+
 /// Of the blobs of a store.
 fn blobs(store: &Path) -> Vec<String> {
     let entries = fs::read_dir(store.join("blobs")).into_iter().flatten().flatten();
@@ -164,6 +167,67 @@ fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
             fs::read(&model).expect("the model"),
         );
     }
+}
+
+#[test]
+fn what_a_disk_has_damaged_of_a_shared_model_is_taken_from_another_node_too() {
+    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
+    let text = |fleet: &Fleet, place: usize| {
+        let answer = fleet.client(place).complete(body.clone());
+        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+    };
+    let mut fleet = Fleet::found_with(Holds::TheModelByName);
+    let places = fleet.join_at_once(Holds::AsTheOthers, 1);
+    let store = fleet.own_store(places[0]);
+    let expected = text(&fleet, 0);
+    let bytes = fs::metadata(model_path()).expect("the model").len();
+    for from_end in [1000, bytes - 300_000] {
+        fleet.kill(places[0]);
+        turn_byte(&model_file(&store), from_end);
+        forget_packed(&store);
+        fleet.start(places[0]);
+        fleet.until_ready(0, 2);
+        let log = fleet.node(places[0]).log();
+        assert!(log.contains("damaged on this node's disk"), "{log}");
+        assert_eq!(
+            fs::read(model_file(&store)).expect("what was mended"),
+            fs::read(model_path()).expect("the model"),
+        );
+    }
+    fleet.kill(0);
+    assert_eq!(text(&fleet, places[0]), expected, "by what was mended");
+}
+
+#[test]
+fn two_nodes_of_one_host_that_share_a_store_have_a_stage_each() {
+    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
+    let text = |fleet: &Fleet| {
+        let answer = fleet.client(0).complete(body.clone());
+        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+    };
+    let expected = text(&Fleet::found());
+    let folder = TempFolder::new();
+    let (mut fleet, _) = holder_without_room(&folder);
+    let store = folder.path().join("shared");
+    let half = [
+        "--memory",
+        HALF,
+        "--store",
+        store.to_str().expect("a readable path"),
+    ];
+    let places = [(); 2].map(|()| fleet.join_as(Holds::Nothing, &half));
+    let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body).status == 200;
+    until("it is served", Duration::from_secs(60), || is_served(&fleet));
+    assert_eq!(text(&fleet), expected);
+    let hosts = places.map(|place| fleet.node(place).children().len());
+    assert_eq!(hosts, [1, 1], "a stage on each");
+    // Each finds one of the two folders free.
+    places.iter().for_each(|place| fleet.kill(*place));
+    places.iter().for_each(|place| fleet.start(*place));
+    until("it is served again", Duration::from_secs(60), || {
+        is_served(&fleet)
+    });
+    assert_eq!(text(&fleet), expected);
 }
 
 #[test]

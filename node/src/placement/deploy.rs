@@ -310,7 +310,7 @@ fn is_the_same(known: &Deployment, asked: &Deployment) -> bool {
 
 /// Fetches and hashes where it must.
 fn read(store: &Store, named: &NamedSpec, config: &Config) -> anyhow::Result<ReadModel> {
-    let (stored, in_use) = store.take(&named.spec, Check::Length)?;
+    let (stored, in_use) = store.take(&named.spec, Check::Touched)?;
     let file = ModelFile::map(&stored.path, config.kv_cache.value.format())?;
     let gguf = file.parse()?;
     let model = file.config(&gguf)?;

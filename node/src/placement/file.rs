@@ -216,11 +216,12 @@ impl ModelFiles {
     async fn original(&self, deployment: &Deployment) -> anyhow::Result<(Stored, Use)> {
         let (shelf, model) = (self.shelf.clone(), deployment.model.clone());
         let named: NamedSpec = format!("{}={}", model.name, model.spec).parse()?;
-        let taken = spawn_blocking(move || shelf.store().take(&named.spec, Check::Length)).await?;
+        let taken = spawn_blocking(move || shelf.store().take(&named.spec, Check::Touched)).await?;
         let (stored, in_use) = taken?;
         if stored.digest != model.digest {
             bail!(
-                "{} is another file here than the one that was deployed as {}: deploy it anew, or put the same file here",
+                "{} is not the file that was deployed as {}, so it is damaged, was changed, or is another one on this node: put the \
+                 same file there, or deploy it anew",
                 stored.path.display(),
                 model.name
             );

@@ -258,7 +258,7 @@ impl Hosting {
             peers: self.peers.clone(),
             board: self.board.clone(),
         });
-        let supervisor = Supervisor {
+        let mut supervisor = Supervisor {
             plan,
             pipeline,
             hub,

@@ -7,7 +7,7 @@
 //! * [`deploy`]: `cluster deploy`, as the node sees it.
 
 pub mod deploy;
-mod file;
+pub mod file;
 pub mod hosting;
 pub mod leader;
 pub mod outlook;

@@ -97,7 +97,7 @@ enum EpochEnd {
 
 impl Supervisor {
     /// For as long as the node lives. What becomes of the first start that succeeds, or that is the last, goes to `first`.
-    pub async fn run(mut self, first: oneshot::Sender<FirstStart>) {
+    pub async fn run(&mut self, first: oneshot::Sender<FirstStart>) {
         let mut first = Some(first);
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -106,7 +106,7 @@ impl Supervisor {
             self.board
                 .starting(self.plan.setup.replica, epoch, &self.plan.model, Where::Here);
             let mut session = Session {
-                supervisor: &self,
+                supervisor: self,
                 epoch,
                 first: &mut first,
                 port: None,

@@ -32,8 +32,8 @@ pub enum StoreError {
     #[error("{path}: {error}: check that the place exists and is yours, or choose another with --store")]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "{spec} could not be fetched ({reasons}): check the name, and that this machine reaches where it lies, or use a local file \
-         (FILE.gguf) instead"
+        "{spec} could not be fetched ({reasons}): check the name, and that this machine reaches where it lies, or name a local \
+         file instead (FILE.gguf, as in --model FILE.gguf)"
     )]
     Unreachable { spec: String, reasons: String },
     #[error("{spec} has the wrong digest: expected {expected}, found {found}; nothing was kept")]

@@ -14,7 +14,7 @@ pub enum Opening {
     /// It is here already.
     Whole(Stored),
     Parts(Partial),
-    /// Another process of this host fetches it.
+    /// Another process of this host fetches it, and will be done some time.
     Elsewhere,
 }
 

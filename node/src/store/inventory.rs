@@ -163,7 +163,8 @@ fn model_of(file: &HeldFile) -> Option<String> {
     const DIGITS: usize = 64;
     let name = file.path.file_name()?.to_str()?;
     let whole = match file.kind {
-        FileKind::Model | FileKind::Manifest | FileKind::Partial => name.len() == DIGITS,
+        FileKind::Model | FileKind::Manifest => name.len() == DIGITS,
+        FileKind::Partial => file.path.file_stem()?.len() == DIGITS,
         FileKind::Packed => file.path.extension().is_none(),
     };
     let digest = name.get(..DIGITS).filter(|_| whole)?;

@@ -66,8 +66,12 @@ pub struct Stored {
 /// How much is checked of a file that the store already has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Check {
-    /// Its length: enough to start with, since blobs were verified when they came.
+    /// Its length, and of a user's own file when that says it was changed: enough to start with, since blobs were verified when
+    /// they came.
     Length,
+    /// As [`Check::Length`], but a user's own file is read again where it was touched in any way, as one that was put back with
+    /// its old time was.
+    Touched,
     /// Every byte.
     Digest,
 }
@@ -125,7 +129,7 @@ impl Store {
 
     fn find(&self, spec: &Spec, check: Check) -> Result<Stored, StoreError> {
         let stored = match spec {
-            Spec::Path(path) => self.own_file(path),
+            Spec::Path(path) => self.own_file(path, check),
             Spec::Catalogue(entry) => self.known(entry, check),
             Spec::Hub { .. } | Spec::Pypi { .. } => self.unknown(spec, check),
         }?;
@@ -149,7 +153,7 @@ impl Store {
     }
 
     /// The digest of a large file takes seconds, so it is remembered for as long as length and time stay.
-    fn own_file(&self, path: &Path) -> Result<Stored, StoreError> {
+    fn own_file(&self, path: &Path, check: Check) -> Result<Stored, StoreError> {
         let path = path
             .canonicalize()
             .map_err(|_| StoreError::NoFile(path.to_owned()))?;
@@ -157,25 +161,32 @@ impl Store {
         if data.is_dir() {
             return Err(StoreError::Folder(path));
         }
-        let modified_nanos = refs::modified_nanos(&data);
+        let (modified_nanos, changed_nanos) = (refs::modified_nanos(&data), refs::changed_nanos(&data));
         let spec = path.to_string_lossy().into_owned();
+        let is_believed = |known: &Reference| match check {
+            Check::Length => true,
+            Check::Touched => known.changed_nanos == changed_nanos,
+            Check::Digest => false,
+        };
         let known = refs::recall(&self.folder, &spec)
             .filter(|known| known.bytes == data.len() && known.modified_nanos == modified_nanos)
+            .filter(is_believed)
             .and_then(|known| hex::decode(&known.sha256));
-        let digest = match known {
-            Some(digest) => digest,
-            None => {
-                let (digest, manifest) =
-                    chunks::of_file(&path, CHUNK_BYTES).map_err(StoreError::io(&path))?;
-                self.keep_manifest(&digest, &manifest)?;
-                digest
-            }
-        };
+        if let Some(digest) = known {
+            return Ok(Stored {
+                path,
+                digest,
+                bytes: data.len(),
+            });
+        }
+        let (digest, manifest) = chunks::of_file(&path, CHUNK_BYTES).map_err(StoreError::io(&path))?;
+        self.keep_manifest(&digest, &manifest)?;
         let reference = Reference {
             spec,
             sha256: hex::encode(&digest),
             bytes: data.len(),
             modified_nanos,
+            changed_nanos,
         };
         refs::remember(&self.folder, &reference)?;
         Ok(Stored {
@@ -261,6 +272,7 @@ impl Store {
             sha256,
             bytes: stored.bytes,
             modified_nanos: None,
+            changed_nanos: None,
         };
         refs::remember(&self.folder, &reference)?;
         Ok(stored)
@@ -282,7 +294,7 @@ impl Store {
         };
         let sound = data.len() == bytes
             && match check {
-                Check::Length => true,
+                Check::Length | Check::Touched => true,
                 Check::Digest => digest::of_file(&path).map_err(StoreError::io(&path))? == *digest,
             };
         if sound {

@@ -4,7 +4,11 @@
 //! partial/<sha256>/manifest   what its chunks must be
 //! partial/<sha256>/data       the file at full length; where nothing has landed, a hole
 //! partial/<sha256>/landed     which chunks are there; locked by the process that fetches
+//! partial/<sha256>/kept       that process uses the parts for as long as it lives: nobody need wait for it
 //! ```
+//! Where one process of a host keeps parts and another wants parts as well, as the nodes of two stages do that share a store,
+//! that one has a folder of its own, `partial/<sha256>.1` and so on, and gets from the first what it has.
+//!
 //! A chunk is noted in `landed` once its bytes are synced, some at a time, so a crash loses the last few and claims none that
 //! is not there. What was noted is not read again when a partial is opened: it was verified when it came and synced before it
 //! was noted, which is all that is known of a blob too; whoever computes with it verifies it again. Before a whole file becomes
@@ -30,6 +34,9 @@ use tokio::sync::watch;
 /// 64 MiB: so much has to be fetched again after a crash.
 const SYNC_EVERY_CHUNKS: usize = 16;
 const ENTRY_BYTES: usize = 8;
+/// Far more than nodes of one host share a store.
+const FOLDERS_MAX: u32 = 64;
+const KEPT: &str = "kept";
 
 /// Clones are the same file. While one is held, no other process fetches it, and it is not collected.
 #[derive(Clone)]
@@ -56,15 +63,23 @@ struct Record {
 }
 
 impl Partial {
-    /// To be called under the store's lock. `None`: another process fetches it.
+    /// To be called under the store's lock. `None`: another process fetches it, and will be done with it some time.
     pub(super) fn open(
         store: &Path,
         digest: [u8; 32],
         manifest: Manifest,
     ) -> Result<Option<Partial>, StoreError> {
-        let folder = store.join("partial").join(hex::encode(&digest));
-        let opened = Parts::open(&folder, digest, manifest).map_err(StoreError::io(&folder))?;
-        Ok(opened.map(|parts| Partial(Arc::new(parts))))
+        for folder in folders(store, &digest) {
+            let landed = match take_landed(&folder).map_err(StoreError::io(&folder))? {
+                Landed::Free(landed) => landed,
+                Landed::Kept => continue,
+                Landed::Fetched => return Ok(None),
+            };
+            let opened = Parts::open(&folder, landed, digest, manifest);
+            let parts = opened.map_err(StoreError::io(&folder))?;
+            return Ok(Some(Partial(Arc::new(parts))));
+        }
+        Ok(None)
     }
 
     /// Makes one of a blob of which only these chunks are sound. To be called under the store's lock. A crash leaves a blob, or
@@ -75,9 +90,9 @@ impl Partial {
         manifest: &Manifest,
         sound: &ChunkSet,
     ) -> Result<(), StoreError> {
-        let folder = store.join("partial").join(hex::encode(&blob.digest));
+        let folder = folder(store, &blob.digest);
         let demote = || -> io::Result<()> {
-            let Some(landed) = take_landed(&folder)? else {
+            let Landed::Free(landed) = take_landed(&folder)? else {
                 return fs::remove_file(&blob.path);
             };
             landed.set_len(0)?;
@@ -144,6 +159,13 @@ impl Partial {
     /// All that has landed is noted, and survives a crash. Blocks.
     pub fn settle(&self) -> Result<(), StoreError> {
         self.0.note(&mut lock(&self.0.record))
+    }
+
+    /// Settles, and from now on no other process waits until this one lets go of it. Blocks.
+    pub fn keep(&self) -> Result<(), StoreError> {
+        self.settle()?;
+        let mark = self.0.folder.join(KEPT);
+        File::create(&mark).map(drop).map_err(StoreError::io(mark))
     }
 
     /// `None`: it is not here. Blocks.
@@ -239,10 +261,7 @@ impl Partial {
 }
 
 impl Parts {
-    fn open(folder: &Path, digest: [u8; 32], manifest: Manifest) -> io::Result<Option<Parts>> {
-        let Some(mut landed) = take_landed(folder)? else {
-            return Ok(None);
-        };
+    fn open(folder: &Path, mut landed: File, digest: [u8; 32], manifest: Manifest) -> io::Result<Parts> {
         let data = read_and_write(&folder.join("data"))?;
         let place = folder.join("manifest");
         let is_the_same = chunks::recall(&place).is_some_and(|kept| kept == manifest)
@@ -262,7 +281,7 @@ impl Parts {
         landed.read_to_end(&mut entries)?;
         let (here, bytes) = noted(&entries, &key, manifest.chunks());
         landed.set_len(bytes)?;
-        Ok(Some(Parts {
+        Ok(Parts {
             folder: folder.to_owned(),
             digest,
             data,
@@ -277,7 +296,7 @@ impl Parts {
             manifest,
             #[cfg(test)]
             writes_left: Mutex::new(None),
-        }))
+        })
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -316,12 +335,42 @@ impl Drop for Parts {
     }
 }
 
-/// `None`: another process fetches it.
-fn take_landed(folder: &Path) -> io::Result<Option<File>> {
+enum Landed {
+    /// Locked from now on.
+    Free(File),
+    /// Another process uses the parts for as long as it lives.
+    Kept,
+    /// Another process fetches it.
+    Fetched,
+}
+
+fn take_landed(folder: &Path) -> io::Result<Landed> {
     fs::create_dir_all(folder)?;
     let landed = read_and_write(&folder.join("landed"))?;
-    let is_taken = flock(&landed, FlockOperation::NonBlockingLockExclusive).is_ok();
-    Ok(is_taken.then_some(landed))
+    let kept = folder.join(KEPT);
+    if flock(&landed, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(match kept.exists() {
+            true => Landed::Kept,
+            false => Landed::Fetched,
+        });
+    }
+    match fs::remove_file(kept) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(Landed::Free(landed)),
+    }
+}
+
+fn folder(store: &Path, digest: &[u8; 32]) -> PathBuf {
+    store.join("partial").join(hex::encode(digest))
+}
+
+/// One for each process of this host that may keep parts of the same file.
+fn folders(store: &Path, digest: &[u8; 32]) -> impl Iterator<Item = PathBuf> {
+    let first = folder(store, digest);
+    (0..FOLDERS_MAX).map(move |number| match number {
+        0 => first.clone(),
+        number => first.with_extension(number.to_string()),
+    })
 }
 
 fn read_and_write(path: &Path) -> io::Result<File> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -20,6 +21,9 @@ pub struct Reference {
     pub bytes: u64,
     /// Of a user's own file, in nanoseconds since 1970: the digest holds while length and time stay.
     pub modified_nanos: Option<u128>,
+    /// Likewise, when the system last noted any change of it: also of a file that was put back with its old time.
+    #[serde(default)]
+    pub changed_nanos: Option<u128>,
 }
 
 impl Reference {
@@ -40,6 +44,13 @@ impl Reference {
 pub fn modified_nanos(data: &fs::Metadata) -> Option<u128> {
     let since = data.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(since.as_nanos())
+}
+
+/// When the system last noted any change of a file, in nanoseconds since 1970.
+pub fn changed_nanos(data: &fs::Metadata) -> Option<u128> {
+    let secs = u128::try_from(data.ctime()).ok()?;
+    let nanos = u128::try_from(data.ctime_nsec()).ok()?;
+    Some(secs * 1_000_000_000 + nanos)
 }
 
 /// `None`: nothing remembered, or nothing readable, which is the same.

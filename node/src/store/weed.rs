@@ -36,6 +36,10 @@ impl Store {
             refs::forget(&self.folder, &stored.path.to_string_lossy())?;
             return Ok(Weeded::OwnFile(stored.path));
         }
+        if !stored.path.exists() {
+            // Another process of this host has found it first.
+            return Ok(Weeded::Nothing);
+        }
         let Some(manifest) = kept else {
             // Which chunks are sound cannot be told.
             fs::remove_file(&stored.path).map_err(StoreError::io(&stored.path))?;

@@ -2,6 +2,7 @@
 
 mod announce;
 mod front;
+mod keeping;
 mod meeting;
 mod model;
 mod models;

@@ -24,6 +24,8 @@ pub struct PreparedModel {
     /// What the file's chunks must be.
     manifest: Manifest,
     pub in_use: Use,
+    /// `None`: a person has asked for it.
+    pub shared: Option<SharedModel>,
     /// Where packed weights are kept.
     packed: PathBuf,
     /// For nodes that do not hold it.
@@ -63,6 +65,7 @@ impl PreparedModel {
             stored,
             manifest,
             in_use,
+            shared: wish.shared().cloned(),
             source,
             text,
             memory,
@@ -145,6 +148,13 @@ impl<'a> Wish<'a> {
         match self {
             Wish::Asked(named) => named,
             Wish::Shared(model) => &model.named,
+        }
+    }
+
+    fn shared(self) -> Option<&'a SharedModel> {
+        match self {
+            Wish::Asked(_) => None,
+            Wish::Shared(model) => Some(model),
         }
     }
 

@@ -5,6 +5,7 @@ use super::shared::SharedModel;
 use crate::config::Config;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
+use crate::placement::file::is_damage;
 use crate::shard_host::prepare::PrepareError;
 use crate::store::error::StoreError;
 use crate::store::spec::{NamedSpec, Spec};
@@ -14,6 +15,7 @@ use proto::NodeId;
 use std::cell::RefCell;
 
 /// What a node is to serve.
+#[derive(Clone)]
 pub enum Models {
     /// Somebody asked for these: what cannot be had is an error.
     Asked(Vec<NamedSpec>),
@@ -76,6 +78,7 @@ pub fn placed_here(entry: &Entry) -> Vec<[u8; 32]> {
 impl Models {
     pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
         let too_big = RefCell::new(Vec::new());
+        let damaged = RefCell::new(Vec::new());
         let whole = match self {
             Models::Asked(models) => {
                 let wishes = models.iter().map(Wish::Asked);
@@ -93,6 +96,10 @@ impl Models {
             Models::Shared(models) => {
                 let wishes = models.iter().map(Wish::Shared);
                 let mut prepared = model::prepare_all(wishes, config, store, |named, error| {
+                    if is_damage(&error) {
+                        let model = models.iter().find(|model| model.named.name == named.name);
+                        damaged.borrow_mut().extend(model.cloned());
+                    }
                     let error = format!("{error:#}");
                     tracing::warn!(
                         model = named.name,
@@ -108,6 +115,7 @@ impl Models {
         Ok(Prepared {
             whole,
             too_big: too_big.into_inner(),
+            damaged: damaged.into_inner(),
             placed_use: Vec::new(),
         })
     }
@@ -118,6 +126,8 @@ pub struct Prepared {
     pub whole: Vec<PreparedModel>,
     /// These go over several nodes.
     pub too_big: Vec<TooBig>,
+    /// Shared ones whose files turned out damaged on this node's disk.
+    pub damaged: Vec<SharedModel>,
     /// Of what the cluster has placed here, as far as it is in the store: it is not collected before it runs again.
     pub placed_use: Vec<Use>,
 }

@@ -6,7 +6,7 @@ use super::meeting;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
 use super::replicas::{OwnReplicas, Sorted};
-use super::shared;
+use super::shared::SharedFiles;
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
@@ -132,12 +132,9 @@ impl Node {
         let address = http.local_addr()?;
         let shelf = Shelf::new(model::open_store(&config.store.value)?);
         entry.desk.lend(shelf.clone());
-        let Prepared {
-            whole,
-            too_big,
-            placed_use,
-        } = own_models(config, &entry, &shelf, output).await?;
-        tell_plan(config, &whole, output);
+        let files = SharedFiles::of(&entry, &shelf, output);
+        let models = own_models(config, &entry, &files).await?;
+        tell_plan(config, &models.whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
             gateway,
@@ -174,20 +171,20 @@ impl Node {
             entry,
             starting: JoinSet::new(),
             supervisors,
-            in_use: placed_use,
+            in_use: models.placed_use,
             output,
             key,
             certificate: config.tls_cert.value.clone(),
         };
         node.follow_others();
         // Before any of them takes it.
-        let taken_bytes = whole.iter().map(PreparedModel::memory_bytes).sum();
+        let taken_bytes = models.whole.iter().map(PreparedModel::memory_bytes).sum();
         let memory_bytes = profile::memory_bytes(config, taken_bytes);
         let (config, epochs) = (Arc::new(config.clone()), epochs(&node.entry)?);
-        let own = node.own_replicas(&config, epochs.clone());
-        node.start_replicas(own, whole).await?;
+        let own = node.own_replicas(&config, files, epochs.clone());
+        node.start_replicas(own, models.whole).await?;
         node.start_placement(config, shelf, memory_bytes, &deploying, epochs);
-        node.deploy_all(too_big, &deploying);
+        node.deploy_all(models.too_big, &deploying);
         Ok(node)
     }
 
@@ -260,7 +257,7 @@ impl Node {
         let Sorted { named, later } = own.sort(prepared).await?;
         for (model, record) in named {
             let starting = own.start(model, &record).await?;
-            self.supervisors.spawn(starting.supervisor.run(starting.on_first));
+            self.supervisors.spawn(starting.keeper.run(starting.on_first));
             self.in_use.push(starting.in_use);
             let (served, first) = (starting.served, starting.first);
             self.starting.spawn(async move {
@@ -283,13 +280,14 @@ impl Node {
         Ok(())
     }
 
-    fn own_replicas(&self, config: &Arc<Config>, epochs: Epochs) -> OwnReplicas {
+    fn own_replicas(&self, config: &Arc<Config>, files: SharedFiles, epochs: Epochs) -> OwnReplicas {
         OwnReplicas {
             config: Arc::clone(config),
             state: Arc::clone(&self.entry.state),
             desk: Arc::clone(&self.entry.desk),
             gateway: Arc::clone(&self.gateway),
             epochs,
+            files,
         }
     }
 
@@ -507,19 +505,29 @@ fn deploying(config: &Config, entry: &Entry, shelf: &Shelf, gateway: &Arc<Router
 }
 
 /// What this node serves by its own choice, out of other nodes' stores where it is not here.
-async fn own_models(
-    config: &Config,
-    entry: &Entry,
-    shelf: &Shelf,
-    output: Output,
-) -> anyhow::Result<Prepared> {
+async fn own_models(config: &Config, entry: &Entry, files: &SharedFiles) -> anyhow::Result<Prepared> {
     let models = models::of_node(config, entry);
-    match &models {
-        Models::Shared(shared) => shared::fetch_missing(shared, entry, shelf, output).await,
-        Models::Asked(_) => {}
-    }
     let placed = models::placed_here(entry);
-    prepare(models, placed, config.clone(), shelf.clone(), output).await
+    let prepare = || {
+        prepare(
+            models.clone(),
+            placed.clone(),
+            config.clone(),
+            files.shelf.clone(),
+            files.output,
+        )
+    };
+    if let Models::Shared(shared) = &models {
+        files.fetch_missing(shared).await;
+    }
+    let prepared = prepare().await?;
+    if prepared.damaged.is_empty() {
+        return Ok(prepared);
+    }
+    for model in &prepared.damaged {
+        files.mend(model).await;
+    }
+    prepare().await
 }
 
 async fn prepare(

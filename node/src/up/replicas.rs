@@ -1,8 +1,10 @@
 //! The replicas that a node serves by its own choice, with the cluster's word or, where it cannot agree, with what this node
 //! has heard before.
 
+use super::keeping::{Keeper, Mending};
 use super::model::PreparedModel;
 use super::naming::Naming;
+use super::shared::SharedFiles;
 use crate::actors::gateway::RouterGateway;
 use crate::clock;
 use crate::config::Config;
@@ -28,6 +30,7 @@ pub struct OwnReplicas {
     pub desk: Arc<Desk>,
     pub gateway: Arc<RouterGateway>,
     pub epochs: Epochs,
+    pub files: SharedFiles,
 }
 
 /// What can be served, and what has to wait until the cluster has named it.
@@ -47,7 +50,7 @@ pub struct StartingReplica {
     pub served: ServedModel,
     pub first: oneshot::Receiver<FirstStart>,
     /// For as long as it is to live.
-    pub supervisor: Supervisor,
+    pub keeper: Keeper,
     pub on_first: oneshot::Sender<FirstStart>,
     pub in_use: Use,
 }
@@ -114,8 +117,13 @@ impl OwnReplicas {
         if !is_offered {
             hub.withdraw().await;
         }
+        let plan = model.replica(&self.config, &record);
+        let mending = model.shared.map(|model| Mending {
+            files: self.files.clone(),
+            model,
+        });
         let supervisor = Supervisor {
-            plan: model.replica(&self.config, &record),
+            plan,
             on_first_failure: FirstFailure::End,
             pipeline: None,
             hub,
@@ -137,7 +145,7 @@ impl OwnReplicas {
         Ok(StartingReplica {
             served,
             first,
-            supervisor,
+            keeper: Keeper { supervisor, mending },
             on_first,
             in_use: model.in_use,
         })
@@ -184,7 +192,7 @@ impl OwnReplicas {
                 Err(_) => tracing::error!(model = name, "its supervisor died"),
             }
         };
-        tokio::join!(starting.supervisor.run(starting.on_first), announce);
+        tokio::join!(starting.keeper.run(starting.on_first), announce);
         drop(starting.in_use);
     }
 }

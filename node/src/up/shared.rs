@@ -5,13 +5,16 @@ use super::announce::Output;
 use crate::config::byte_size::ByteSize;
 use crate::peers::entry::Entry;
 use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::state::NodeState;
 use crate::store::error::StoreError;
 use crate::store::progress::Progress;
 use crate::store::spec::{NamedSpec, Spec};
-use crate::store::{Check, Store, Stored, Use};
+use crate::store::{Check, Store, Stored, Use, Weeded};
+use crate::transport::Peers;
 use proto::NodeId;
 use proto::cluster::PLACING_LEVEL;
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::spawn_blocking;
 
@@ -47,29 +50,80 @@ impl SharedModel {
     }
 }
 
-/// What is not here, one model after the other. What no node gives is left to where its spec leads.
-pub async fn fetch_missing(models: &[SharedModel], entry: &Entry, shelf: &Shelf, output: Output) {
-    let fetcher = Fetcher {
-        own: entry.state.node(),
-        peers: entry.peers.clone(),
-        shelf: shelf.clone(),
-        patience: Patience::default(),
-    };
-    for model in models {
-        let (store, wanted) = (shelf.clone(), model.clone());
-        let is_here = spawn_blocking(move || wanted.is_here(store.store())).await;
-        if is_here.unwrap_or(false) {
-            continue;
+/// Where shared models come from. Cheap to copy.
+#[derive(Clone)]
+pub struct SharedFiles {
+    state: Arc<NodeState>,
+    peers: Peers,
+    pub shelf: Shelf,
+    pub output: Output,
+}
+
+impl SharedFiles {
+    pub fn of(entry: &Entry, shelf: &Shelf, output: Output) -> SharedFiles {
+        SharedFiles {
+            state: Arc::clone(&entry.state),
+            peers: entry.peers.clone(),
+            shelf: shelf.clone(),
+            output,
         }
+    }
+
+    /// What is not here, one model after the other. What no node gives is left to where its spec leads.
+    pub async fn fetch_missing(&self, models: &[SharedModel]) {
+        for model in models {
+            let (shelf, wanted) = (self.shelf.clone(), model.clone());
+            let is_here = spawn_blocking(move || wanted.is_here(shelf.store())).await;
+            if !is_here.unwrap_or(false) {
+                self.fetch(model).await;
+            }
+        }
+    }
+
+    /// What this node's disk has damaged of it is taken from other nodes, where the store's file is the one that is used.
+    pub async fn mend(&self, model: &SharedModel) -> Mended {
+        let (shelf, digest, name) = (self.shelf.clone(), model.digest, &model.named.name);
+        match spawn_blocking(move || shelf.weed(&digest)).await {
+            Ok(Ok(Weeded::Chunks(chunks))) => {
+                tracing::warn!(
+                    model = name,
+                    chunks,
+                    "its file is damaged on this node's disk: what is damaged is fetched again"
+                );
+                self.fetch(model).await;
+                Mended::Tried
+            }
+            Ok(Ok(Weeded::Nothing | Weeded::OwnFile(_))) | Err(_) => Mended::Not,
+            Ok(Err(error)) => {
+                tracing::warn!(model = name, %error, "its damaged file cannot be mended");
+                Mended::Not
+            }
+        }
+    }
+
+    async fn fetch(&self, model: &SharedModel) {
+        let fetcher = Fetcher {
+            own: self.state.node(),
+            peers: self.peers.clone(),
+            shelf: self.shelf.clone(),
+            patience: Patience::default(),
+        };
         let others: Vec<NodeId> = {
-            let applied = entry.state.applied();
+            let applied = self.state.applied();
             let others = applied.members().filter(|member| member.node != fetcher.own);
             // An earlier program hangs up on who asks.
             let able = others.filter(|member| member.level >= PLACING_LEVEL);
             able.map(|member| member.node).collect()
         };
-        fetch(model, &fetcher, &others, output).await;
+        fetch(model, &fetcher, &others, self.output).await;
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mended {
+    /// It is worth another start.
+    Tried,
+    Not,
 }
 
 async fn fetch(model: &SharedModel, fetcher: &Fetcher, others: &[NodeId], output: Output) {

@@ -98,7 +98,7 @@ impl Fetcher {
         progress: &mut dyn Progress,
     ) -> Result<Fetched, FetchError> {
         let mut sources = Sources::new(self.own);
-        let mut damaged = 0;
+        let (mut damaged, mut has_waited) = (0, false);
         loop {
             if let Some(stored) = self.held(wanted).await? {
                 return Ok(Fetched::Whole(stored));
@@ -109,6 +109,12 @@ impl Fetcher {
                 Begun::Whole(stored) => return Ok(Fetched::Whole(stored)),
                 Begun::Fetching(fetching) => fetching,
                 Begun::Elsewhere => {
+                    if !has_waited {
+                        tracing::info!(
+                            "another process of this host, or another task of this one, fetches this model's file: waiting for it"
+                        );
+                    }
+                    has_waited = true;
                     sleep(self.patience.look_every).await;
                     continue;
                 }
@@ -156,7 +162,7 @@ impl Fetcher {
                 }
             }
             Which::Head(_) | Which::Ranges(_) => {
-                spawn_blocking(move || partial.settle()).await??;
+                spawn_blocking(move || partial.keep()).await??;
                 Ok(Some(Fetched::Parts(fetching.keep())))
             }
         }

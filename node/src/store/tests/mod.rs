@@ -19,6 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 const MODEL: &[u8] = b"GGUF and so on";
 
@@ -214,7 +215,7 @@ fn without_any_source_one_line_names_all_and_says_what_to_do() {
     let folder = Folder::new("offline");
     let store = Store::open(&folder.0, no_hub(), no_python()).unwrap();
     let error = store.known(&entry(), Check::Length).unwrap_err().to_string();
-    for words in ["hf:org/one", "pypi:package", "local file (FILE.gguf)"] {
+    for words in ["hf:org/one", "pypi:package", "--model FILE.gguf"] {
         assert!(error.contains(words), "{words} is missing in {error}");
     }
     assert!(!error.contains('\n'));
@@ -258,6 +259,33 @@ fn a_users_own_file_stays_where_it_is_and_is_hashed_anew_when_it_changes() {
     fs::write(&path, b"another").unwrap();
     assert_eq!(own(&store).digest, <[u8; 32]>::from(Sha256::digest(b"another")));
     assert_eq!(own(&store).path, path.canonicalize().unwrap());
+}
+
+#[test]
+fn a_users_own_file_that_was_put_back_with_its_old_time_is_read_again() {
+    let folder = Folder::new("put-back");
+    let path = folder.0.join("mine.gguf");
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    let put = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(old).unwrap();
+    };
+    let store = Store::open(&folder.0.join("store"), no_hub(), no_python()).unwrap();
+    let digest_after = |check| store.resolve(&Spec::Path(path.clone()), check).unwrap().digest;
+    let of = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+    put(b"damaged!");
+    assert_eq!(digest_after(Check::Length), of(b"damaged!"));
+    put(b"as it is");
+    assert_eq!(
+        digest_after(Check::Length),
+        of(b"damaged!"),
+        "nothing says that it was changed"
+    );
+    assert_eq!(digest_after(Check::Touched), of(b"as it is"));
+    put(b"as it be");
+    assert_eq!(digest_after(Check::Digest), of(b"as it be"));
+    assert_eq!(digest_after(Check::Length), of(b"as it be"), "what was read last");
 }
 
 #[test]

@@ -259,6 +259,39 @@ fn one_process_fetches_and_the_partial_is_not_collected_meanwhile() {
 }
 
 #[test]
+fn where_one_process_keeps_parts_another_has_a_folder_of_its_own() {
+    let folder = Folder::new("kept");
+    let (mine, theirs) = (store(&folder), store(&folder));
+    let first = open(&mine);
+    first.write_chunk(0, &chunk(0)).unwrap();
+    first.keep().unwrap();
+    let second = open(&theirs);
+    assert_ne!(first.path(), second.path());
+    assert!(second.here().is_empty(), "each knows what it has");
+    second.write_chunk(5, &chunk(5)).unwrap();
+    second.keep().unwrap();
+    let models = theirs.inventory().unwrap().models;
+    assert_eq!((models.len(), models[0].in_use), (1, true));
+    assert_eq!(models[0].files.len(), 2);
+    assert!(mine.collect(Some(0)).unwrap().removed.is_empty());
+    drop(first);
+    let again = open(&mine);
+    assert_eq!(again.here(), set([0]), "the first that is free");
+    assert!(
+        matches!(
+            theirs.open_partial(&digest(), &manifest()).unwrap(),
+            Opening::Elsewhere
+        ),
+        "it has not said yet that it keeps it"
+    );
+    write_all(&again);
+    assert!(matches!(mine.promote(&again).unwrap(), Promotion::Whole(_)));
+    assert_eq!(second.read_chunk(5).unwrap(), Some(chunk(5)), "who reads goes on");
+    drop(second);
+    assert_eq!(mine.collect(None).unwrap().removed.len(), 1, "of no use any more");
+}
+
+#[test]
 fn a_partial_that_nobody_goes_on_with_is_collected() {
     let folder = Folder::new("abandoned");
     let store = store(&folder);
