@@ -237,11 +237,11 @@ impl ModelFiles {
             coming,
         } = opening;
         let (file, its_manifest, kv) = (path.clone(), manifest.clone(), self.kv);
-        let is_coming = coming.is_some();
+        let landed = coming.as_ref().map(ComingFile::landed_now);
         let source = spawn_blocking(move || -> anyhow::Result<TokenizerSource> {
             let mut mapped = ModelFile::map(&file, kv.format())?.verified(its_manifest);
-            if is_coming {
-                mapped = mapped.coming(Arc::default());
+            if let Some(landed) = landed {
+                mapped = mapped.coming(Arc::new(landed));
             }
             let source = TokenizerSource::from_gguf(&mapped.parse()?);
             source.with_context(|| format!("model file {}", file.display()))

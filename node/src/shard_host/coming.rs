@@ -1,5 +1,6 @@
 //! A model file that a process reads while this node is still fetching it.
 
+use super::landed::LandedParts;
 use crate::store::chunk_set::ChunkSet;
 use crate::store::partial::Partial;
 use proto::engine::ToEngine;
@@ -26,6 +27,14 @@ impl ComingFile {
     /// `progress` says that the fetch is done, once what has come was settled.
     pub fn new(partial: Partial, progress: watch::Receiver<Fetch>) -> ComingFile {
         ComingFile { partial, progress }
+    }
+
+    /// What is there now, for whoever waits for nothing more.
+    pub fn landed_now(&self) -> LandedParts {
+        let landed = LandedParts::default();
+        landed.take(Landed::Parts(self.parts(&self.partial.here())));
+        landed.take(Landed::All);
+        landed
     }
 
     /// Tells a process that runs what it may read: first all that is there, then what lands. Never ends.

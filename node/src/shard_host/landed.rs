@@ -50,6 +50,14 @@ impl LandedParts {
         })
     }
 
+    /// So much of the file's beginning is there. Waits until any of it is, or nothing is to be waited for.
+    pub fn beginning_bytes(&self) -> u64 {
+        self.wait_until(&mut || {}, |known| match known.parts.get(&0) {
+            Some(end) => Some(*end),
+            None => known.is_all.then_some(0),
+        })
+    }
+
     fn wait_until<T>(&self, beat: &mut dyn FnMut(), is_reached: impl Fn(&Known) -> Option<T>) -> T {
         let mut known = self.lock();
         loop {

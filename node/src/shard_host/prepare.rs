@@ -141,11 +141,10 @@ impl ModelFile {
         let head_bytes = match (&parsed, &self.landed) {
             (Ok(gguf), _) => gguf.head_bytes(),
             // Where it ends cannot be told.
-            (Err(_), None) => HEAD_BYTES_MAX.min(self.bytes.len() as u64),
-            // Of the beginning at least the first chunk is there.
-            (Err(_), Some(_)) => 1.min(self.bytes.len() as u64),
+            (Err(_), None) => HEAD_BYTES_MAX,
+            (Err(_), Some(landed)) => HEAD_BYTES_MAX.min(landed.beginning_bytes()),
         };
-        self.verify_head(0..head_bytes)?;
+        self.verify_head(0..head_bytes.min(self.bytes.len() as u64))?;
         parsed.map_err(|error| PrepareError::Format {
             path: self.path.clone(),
             error,
@@ -292,6 +291,7 @@ mod tests {
     use coordinator::placer::layout::{Device, NoFit, Wishes, fit};
     use proto::NodeId;
     use proto::cluster::{ModelShape, NodeRates, ProductKind, ProductRates, StagePlace};
+    use proto::weights::{FilePart, Landed};
     use shard::testing::TinyLlama;
 
     const MODEL: ModelMemory = ModelMemory {
@@ -380,24 +380,33 @@ mod tests {
     #[test]
     fn a_beginning_that_cannot_be_read_is_damage_also_while_the_file_is_coming() {
         use sha2::{Digest, Sha256};
+        const CHUNK: usize = 1024;
         let path = std::env::temp_dir().join(format!("cluster-head-{}", std::process::id()));
         let bytes = TinyLlama::default().file();
-        let digests = bytes.chunks(4096).map(|chunk| Sha256::digest(chunk).into());
+        let head = Gguf::parse(&bytes).unwrap().head_bytes() as usize;
+        let digests = bytes.chunks(CHUNK).map(|chunk| Sha256::digest(chunk).into());
         let manifest = Manifest {
             file_bytes: bytes.len() as u64,
-            chunk_bytes: 4096,
+            chunk_bytes: CHUNK as u32,
             digests: digests.collect(),
         };
-        for damaged_at in [0, 30] {
+        let damaged_at = |at: usize| {
             let mut damaged = bytes.clone();
-            damaged[damaged_at] ^= 0x40;
-            std::fs::write(&path, &damaged).unwrap();
+            damaged[at] ^= 0x40;
+            damaged
+        };
+        let is_beyond_reading = |at: &usize| Gguf::parse(&damaged_at(*at)).is_err();
+        let later = (CHUNK..head).find(is_beyond_reading).expect("a second chunk");
+        for at in [0, 30, later] {
+            std::fs::write(&path, damaged_at(at)).unwrap();
             let map = || {
                 let file = ModelFile::map(&path, KvFormat::Bf16).unwrap();
                 file.verified(manifest.clone())
             };
-            let (whole, coming) = (map(), map().coming(Arc::default()));
-            for file in [whole, coming] {
+            let landed = LandedParts::default();
+            let end = head.next_multiple_of(CHUNK) as u64;
+            landed.take(Landed::Parts(vec![FilePart { start: 0, end }]));
+            for file in [map(), map().coming(Arc::new(landed))] {
                 let error = file.parse().expect_err("it is damaged");
                 assert!(error.is_damage(), "{error}");
             }
