@@ -227,8 +227,12 @@ fn a_removed_node_is_cut_off_and_ends() {
         errors(&last).contains("there is no node"),
         "an id that nobody has"
     );
+    let mark = fleet.data_folder(2).join("removed");
+    assert!(mark.exists(), "the unit does not start it again");
+    std::fs::remove_file(&mark).expect("the mark");
     let again = fleet.up_of(2, &[]);
     assert!(errors(&again).contains("removed from its cluster"), "also later");
+    assert!(mark.exists(), "also later");
 }
 
 #[test]

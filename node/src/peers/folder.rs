@@ -33,7 +33,8 @@ pub enum FolderError {
     Io { path: PathBuf, error: io::Error },
 }
 
-pub(super) const FORMER: &str = "former";
+pub(super) const REMOVED: &str = "removed";
+const FORMER: &str = "former";
 
 /// What a data folder has of the log of a node that ran on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,6 +223,18 @@ impl DataFolder {
 
     pub fn epochs(&self) -> PathBuf {
         self.path.join("epochs")
+    }
+
+    /// The cluster has removed this node: a service manager that looks for this file does not start it again and again.
+    pub fn remember_removed(&self) -> Result<(), FolderError> {
+        let path = self.path.join(REMOVED);
+        write_durably(&path, "").map_err(|error| FolderError::Io { path, error })
+    }
+
+    /// Somebody starts it all the same.
+    pub fn forget_removed(&self) {
+        // What stays there keeps only a service manager from starting it.
+        let _ = fs::remove_file(self.path.join(REMOVED));
     }
 
     /// From now on this node is to join as a new one, in the place of this one. On the disk when this returns: what else says

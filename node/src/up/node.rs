@@ -21,6 +21,7 @@ use crate::control::server::{self, ControlServer};
 use crate::gateway::{Gateway, ServedModel};
 use crate::http::{self, Limits, Transport};
 use crate::peers::entry::{self, Entry, Place};
+use crate::peers::folder::DataFolder;
 use crate::peers::weights::Shelf;
 use crate::peers::{RemoteReplicas, directory};
 use crate::placement::deploy::{DeployWish, Deploying};
@@ -34,7 +35,7 @@ use crate::state::keys::{self, LocalKey};
 use crate::store::error::StoreError;
 use crate::store::{Store, Use};
 use crate::telemetry::{otlp, recorder, spans};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use coordinator::cost::StepCost;
 use coordinator::router::{Router, RouterConfig};
 use std::io;
@@ -113,11 +114,12 @@ impl Node {
         };
         let entry = entry::enter(&place, config.join.value.as_ref()).await?;
         output.say(&announce::entry_line(&entry));
-        let member = entry.state.member.clone();
+        let (member, folder) = (entry.state.member.clone(), Arc::clone(&entry.folder));
+        folder.forget_removed();
         tokio::select! {
             node = Node::set_up(config, transport, exporter, http, entry, output) => node,
             // What the cluster has to agree on first would be waited for in vain.
-            () = directory::removed(member) => bail!(REMOVED),
+            () = directory::removed(member) => Err(removed(&folder)),
         }
     }
 
@@ -315,7 +317,7 @@ impl Node {
                 self.output.ready(&ready);
             }
             () = signals.next() => return Ok(()),
-            () = directory::removed(self.entry.state.member.clone()) => bail!(REMOVED),
+            () = directory::removed(self.entry.state.member.clone()) => return Err(removed(&self.entry.folder)),
         }
         let ending = tokio::select! {
             () = signals.next() => Ending::Told,
@@ -343,7 +345,7 @@ impl Node {
         drop(self.in_use);
         match ending {
             Ending::Told => Ok(()),
-            Ending::Removed => bail!(REMOVED),
+            Ending::Removed => Err(removed(&self.entry.folder)),
         }
     }
 }
@@ -352,6 +354,14 @@ impl Node {
 enum Ending {
     Told,
     Removed,
+}
+
+/// What a person reads who started it, or who looks for why it has ended.
+fn removed(folder: &DataFolder) -> anyhow::Error {
+    if let Err(error) = folder.remember_removed() {
+        tracing::warn!(%error, "a service manager will start this node again and again");
+    }
+    anyhow!(REMOVED)
 }
 
 /// Clients whose answers are about to be cut off hear why, and that they may ask again.
