@@ -33,8 +33,9 @@ pub enum FolderError {
     Io { path: PathBuf, error: io::Error },
 }
 
-pub(super) const REMOVED: &str = "removed";
-const FORMER: &str = "former";
+pub(super) const FORMER: &str = "former";
+/// Of a node that its cluster has removed.
+const REMOVED: &str = "removed";
 
 /// What a data folder has of the log of a node that ran on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
