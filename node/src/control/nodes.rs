@@ -123,7 +123,7 @@ fn node_status(
         quic: member.quic.clone(),
         http: member.http.clone(),
         connected: link.is_some() || member.node == own,
-        round_trip_ms: link.map(|link| link.round_trip.as_secs_f64() * 1e3),
+        round_trip_ms: link.map(|link| link.round_trip.as_micros() as f64 / 1e3),
         joined_at_secs: member.joined_at_secs,
     }
 }

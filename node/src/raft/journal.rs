@@ -198,6 +198,9 @@ impl Writer {
                     return Err(error);
                 }
                 Ok(()) => {
+                    if self.trouble.words().is_some() {
+                        tracing::info!("there is space again, and what waited is written");
+                    }
                     self.trouble.set(None);
                     return Ok(());
                 }

@@ -9,6 +9,7 @@ use super::peers::Peers;
 use super::protocol::{Class, Protocol, Side};
 use super::reset_key::{RandomIds, ResetKey};
 use super::service::{Membership, Service};
+use super::told::ToldLately;
 use super::{question, serve, socket, tls, tuning};
 use crate::clock;
 use crate::os::port;
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     refused_by: Mutex<BTreeSet<NodeId>>,
     /// When somebody came last who has a certificate of this cluster and is no member that this node knows.
     unknown_came: Mutex<Option<Instant>>,
+    told_lately: ToldLately,
 }
 
 impl Shared {
@@ -147,6 +149,7 @@ pub fn bind(settings: Settings) -> Result<Peers, BindError> {
         gate: Mutex::new(Gate::new(Instant::now())),
         refused_by: Mutex::default(),
         unknown_came: Mutex::default(),
+        told_lately: ToldLately::default(),
     });
     tokio::spawn(accept(shared.clone()));
     Ok(Peers::new(shared))
@@ -224,8 +227,10 @@ async fn welcome(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSe
         (Some(Protocol::Join), Ok(None)) => join(&shared, &connection, from).await,
         (Some(Protocol::Join), Ok(Some(_))) => refuse(&connection, CloseCode::Protocol),
     };
-    if let Err(reason) = outcome {
-        tracing::info!(%from, ?protocol, reason, "a connection was refused");
+    let Err(reason) = outcome else { return };
+    match shared.told_lately.is_news(from.ip(), &reason, Instant::now()) {
+        true => tracing::info!(%from, ?protocol, reason, "a connection was refused"),
+        false => tracing::debug!(%from, ?protocol, reason, "a connection was refused"),
     }
 }
 

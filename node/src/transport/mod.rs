@@ -25,6 +25,7 @@ mod room;
 mod serve;
 mod socket;
 mod tls;
+mod told;
 
 pub use endpoint::{Settings, bind, listen, listen_soon};
 pub use error::{BindError, CloseCode, JoinError, LinkError, PeerError};
