@@ -25,6 +25,9 @@ const REMOVAL_MAX: Duration = Duration::from_secs(10);
 /// Who was removed knows by then. With the wait for a leader before it, less than who asks waits for an answer.
 const CUT_OFF_MAX: Duration = Duration::from_secs(5);
 
+const NO_ADDRESS: &str = "this node serves all addresses of its host (0.0.0.0), which has no route that would tell by which of \
+                          them other hosts reach it: start it with --http IP:PORT, an address of its own";
+
 pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> ControlAnswer<CreatedToken> {
     let role = Role::named(role)
         .ok_or_else(|| format!("`{role}` is no role: a node joins as a `voter` or as a `worker`"))?;
@@ -41,6 +44,9 @@ pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> Contr
         let authority = spki_of(first).map_err(|error| error.to_string())?;
         (authority, addresses(state.node(), applied.members()))
     };
+    if addresses.is_empty() {
+        return Err(NO_ADDRESS.to_owned());
+    }
     let token = JoinToken::draw(role, authority, addresses).map_err(|error| error.to_string())?;
     let id = hex::encode(&token.id);
     let expires_at_secs = clock::unix_secs() + ttl_secs;
@@ -80,6 +86,7 @@ fn addresses<'a>(own: NodeId, members: impl Iterator<Item = &'a MemberRecord>) -
     holders
         .iter()
         .filter_map(|member| member.quic.parse().ok())
+        .filter(|address: &SocketAddr| !address.ip().is_unspecified())
         .take(TOKEN_ADDRESSES_MAX)
         .collect()
 }

@@ -10,34 +10,34 @@ use super::folder::{DataFolder, FolderError, Memory};
 use super::legacy::{self, LegacyError};
 use super::membership::CommittedMembership;
 use super::papers::{Papers, PapersError};
+use super::reachable::{self, Bound};
 use super::repair;
 use super::{Desk, PeerLinks, directory};
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
-use crate::raft::{self, AppliedState, CommitError, Member, OpenDisk, OpenError};
+use crate::raft::{self, AppliedState, Member, OpenDisk, OpenError};
 use crate::random;
 use crate::state::{NodeState, StateError};
 use crate::transport::{self, BindError, JoinError, Peers, Settings};
 use crate::trust::{Bundle, Identity, JoinToken, TrustError};
 use coordinator::cluster_state::{FOUNDER, Rejected};
 use proto::NodeId;
-use proto::cluster::{ClusterCommand, Founding, MemberAt, NewTenant};
+use proto::cluster::{ClusterCommand, Founding, NewTenant};
 use proto::join::{JoinRequest, Joining, MemberAddress, NodeIdentity};
 use proto::wire::{self, Kind, WireError};
 use rustls::pki_types::CertificateDer;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// The highest feature level that this program understands.
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// Between its certificate and the first word of the leader.
 const WELCOME_MAX: Duration = Duration::from_secs(30);
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(thiserror::Error, Debug)]
 pub enum EntryError {
@@ -90,6 +90,16 @@ pub struct Place<'a> {
     pub quic: SocketAddr,
     pub http_scheme: &'static str,
     pub http: SocketAddr,
+}
+
+impl Place<'_> {
+    fn bound(&self, quic: SocketAddr) -> Bound {
+        Bound {
+            quic,
+            http: self.http,
+            http_scheme: self.http_scheme,
+        }
+    }
 }
 
 /// A node that is a member.
@@ -257,7 +267,9 @@ async fn join(place: &Place<'_>, mut seat: Seat, token: &JoinToken) -> Result<En
     let folder = &seat.folder;
     let identity = own_key(folder)?;
     let quic = seat.socket.local_addr().unwrap_or(place.quic);
-    let reachable = Reachable::of(place, quic, token.addresses.first().copied());
+    let bound = place.bound(quic);
+    let reachable = bound.reachable(&token.addresses, None);
+    let reachable = reachable.unwrap_or_else(|| bound.as_bound());
     let request = JoinRequest::V1(Box::new(Joining {
         token_id: token.id,
         secret: token.secret,
@@ -392,12 +404,12 @@ impl Opened {
         tasks.spawn(directory::follow(node, self.applied.clone(), self.peers.clone()));
         let state = Arc::new(NodeState { member });
         let quic = self.peers.local_address().unwrap_or(place.quic);
-        let reachable = Reachable::of(place, quic, None);
+        let bound = place.bound(quic);
         match self.how {
-            How::Founded => self.found(&state, &reachable).await?,
+            How::Founded => self.found(&state, &bound).await?,
             // A founder that was killed before it had founded does so now.
             How::Returned if node == FOUNDER && !state.applied().is_founded() => {
-                self.found(&state, &reachable).await?;
+                self.found(&state, &bound).await?;
             }
             // One that was killed while it took over goes on with it.
             How::Returned if node == FOUNDER => take_over(&state, &self.folder).await?,
@@ -406,7 +418,7 @@ impl Opened {
             How::Returned | How::ReturnedWithToken | How::Joined => self.hear(&state).await?,
         }
         tasks.spawn(attendance::keep(state.member.clone()));
-        tasks.spawn(tell_where(Arc::clone(&state), reachable));
+        tasks.spawn(reachable::tell_where(Arc::clone(&state), bound));
         tasks.spawn(certificates::keep(Renewal {
             node,
             identity: Arc::clone(&self.identity),
@@ -428,14 +440,15 @@ impl Opened {
         })
     }
 
-    async fn found(&self, state: &NodeState, reachable: &Reachable) -> Result<(), EntryError> {
+    async fn found(&self, state: &NodeState, bound: &Bound) -> Result<(), EntryError> {
+        let reachable = bound.reachable(&[], None).unwrap_or_else(|| bound.as_bound());
         state.member.found().await.map_err(StateError::from)?;
         let authority = self.bundle.authorities();
         let founding = Founding {
             cluster: u128::from_le_bytes(random::bytes()).max(1),
             spki: self.identity.spki_hash(),
-            quic: reachable.quic.clone(),
-            http: reachable.http.clone(),
+            quic: reachable.quic,
+            http: reachable.http,
             level: FEATURE_LEVEL,
             at_secs: clock::unix_secs(),
             authority: authority.first().map(|der| der.to_vec()).unwrap_or_default(),
@@ -495,76 +508,4 @@ async fn take_over(state: &NodeState, folder: &DataFolder) -> Result<(), EntryEr
     let aside = folder.path().join("log.taken-over");
     std::fs::rename(&path, aside).map_err(|error| FolderError::Io { path, error })?;
     Ok(())
-}
-
-/// Where others reach this node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Reachable {
-    quic: String,
-    http: String,
-}
-
-impl Reachable {
-    fn of(place: &Place<'_>, quic: SocketAddr, towards: Option<SocketAddr>) -> Reachable {
-        let quic = SocketAddr::new(reachable_ip(quic.ip(), towards), quic.port());
-        let http = SocketAddr::new(reachable_ip(place.http.ip(), towards), place.http.port());
-        Reachable {
-            quic: quic.to_string(),
-            http: format!("{}://{http}", place.http_scheme),
-        }
-    }
-}
-
-/// The address from which this host would speak to `towards`, where the port is open on all of them.
-fn reachable_ip(bound: IpAddr, towards: Option<SocketAddr>) -> IpAddr {
-    if !bound.is_unspecified() {
-        return bound;
-    }
-    let (any, somewhere): (IpAddr, SocketAddr) = match bound {
-        // Addresses for documentation (RFC 5737, RFC 3849): only the route there is asked for, nothing is sent.
-        IpAddr::V4(_) => (
-            Ipv4Addr::UNSPECIFIED.into(),
-            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
-        ),
-        IpAddr::V6(_) => (
-            Ipv6Addr::UNSPECIFIED.into(),
-            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
-        ),
-    };
-    let route = || {
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(towards.unwrap_or(somewhere))?;
-        socket.local_addr()
-    };
-    route().map_or(bound, |address| address.ip())
-}
-
-/// Until the log says where this node is now and what it understands.
-async fn tell_where(state: Arc<NodeState>, reachable: Reachable) {
-    let node = state.node();
-    loop {
-        let is_known = state.applied().member(node).is_some_and(|member| {
-            member.quic == reachable.quic && member.http == reachable.http && member.level == FEATURE_LEVEL
-        });
-        if is_known {
-            return;
-        }
-        let at = MemberAt {
-            node,
-            quic: reachable.quic.clone(),
-            http: reachable.http.clone(),
-            level: FEATURE_LEVEL,
-        };
-        match state.commit(ClusterCommand::MoveMember(Box::new(at))).await {
-            Ok(_) => return,
-            Err(StateError::Commit(
-                CommitError::NoLeader | CommitError::Unknown(_) | CommitError::Away(_),
-            )) => {}
-            Err(StateError::Rejected(error)) => {
-                tracing::error!(%error, "this node could not say where it is");
-                return;
-            }
-        }
-        sleep(ASK_AGAIN).await;
-    }
 }

@@ -28,6 +28,7 @@ mod links;
 mod membership;
 pub mod papers;
 pub mod probe;
+mod reachable;
 mod remote;
 mod repair;
 pub mod reseed;

@@ -27,7 +27,12 @@ pub(super) struct AddressBook {
 }
 
 impl AddressBook {
+    /// A node that serves all addresses of its host, and does not know which of them others reach, cannot be dialled: what was
+    /// known of it stays.
     pub fn set(&self, node: NodeId, address: SocketAddr) {
+        if address.ip().is_unspecified() {
+            return;
+        }
         self.lock().insert(node, address);
     }
 

@@ -47,7 +47,7 @@ mod tests {
         assert!(told.is_news(other, "NotAMember", after(59)), "another host");
         assert!(told.is_news(one, "NotAMember", after(60)));
         let crowd = (0..10_000).map(|host: u32| IpAddr::from(host.to_be_bytes()));
-        crowd.for_each(|host| drop(told.is_news(host, "Busy", now)));
+        crowd.for_each(|host| _ = told.is_news(host, "Busy", now));
         assert!(told.0.lock().unwrap().len() <= REMEMBERED_MAX);
     }
 }
