@@ -421,7 +421,7 @@ async fn a_value_that_no_type_could_hold_is_called_what_it_is() {
         ),
         (
             r#"{"prompt": "fox", "service_tier": 5}"#.to_owned(),
-            "`service_tier` must be a string",
+            "`service_tier` must be auto, default, flex, priority, scale or fast",
         ),
     ] {
         let answer = ask(&gateway, "POST", "/v1/completions", body).await;
