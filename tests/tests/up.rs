@@ -73,6 +73,26 @@ fn a_truncated_model_is_refused() {
     );
 }
 
+/// Whoever reads logs as JSON finds nothing else on stderr.
+#[test]
+fn with_logs_in_json_all_of_stderr_is_json() {
+    let folder = TempFolder::new();
+    let path = spoilt_model(&folder, |bytes| bytes.truncate(bytes.len() / 2));
+    let arguments = ["--model", text(&path), "--json", "--log-format", "json"];
+    let output = up(&folder, ANY_PORT, &arguments);
+    assert_refused(&output, &["spoilt.gguf"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<Value> = errors
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let levels: Vec<&str> = lines
+        .iter()
+        .map(|line| line["level"].as_str().expect("a level"))
+        .collect();
+    assert_eq!(levels.last(), Some(&"ERROR"), "{errors}");
+}
+
 #[test]
 fn a_file_that_is_no_model_is_refused() {
     let folder = TempFolder::new();

@@ -26,6 +26,7 @@ mod up;
 mod watch;
 
 use crate::config::high::{ConfigError, Machine};
+use crate::telemetry::notes::{self, Note};
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
@@ -94,8 +95,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the causes had to say.
-            let line = one_line(&format!("{error:#}"));
-            let _ = writeln!(std::io::stderr(), "error: {line}");
+            notes::say(Note::Error, &one_line(&format!("{error:#}")));
             match error.downcast_ref::<ConfigError>() {
                 Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
                 Some(_) | None => ExitCode::FAILURE,
