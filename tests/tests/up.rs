@@ -173,6 +173,28 @@ fn printed_config(no_auth: &str, config: &Path) -> std::process::Output {
 }
 
 #[test]
+fn a_value_of_the_environment_that_cannot_be_meant_is_told_with_its_variable() {
+    for (variable, value) in [
+        ("CLUSTER_THREADS", "x"),
+        ("CLUSTER_THREADS", "0"),
+        ("CLUSTER_TP", "0"),
+        ("CLUSTER_CPU_LEVEL", "foo"),
+        ("CLUSTER_LOG_FORMAT", "xml"),
+        ("CLUSTER_STORE_MAX", "many"),
+    ] {
+        let mut command = std::process::Command::new(tests::cluster_binary());
+        let output = command
+            .args(["up", "--print-config"])
+            .env(variable, value)
+            .output();
+        let output = output.expect("the cluster binary runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}: {errors}");
+        assert!(errors.contains(variable), "{errors}");
+    }
+}
+
+#[test]
 fn the_environment_opens_a_node_only_in_plain_words_and_beats_the_file() {
     let folder = TempFolder::new();
     let config = folder.path().join("cluster.toml");

@@ -23,6 +23,7 @@ mod tenant;
 mod token;
 mod top;
 mod up;
+mod variable;
 mod watch;
 
 use crate::config::high::{ConfigError, Machine};
@@ -86,7 +87,7 @@ const WRONG_USAGE: u8 = 2;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -100,6 +101,17 @@ pub fn main() -> ExitCode {
                 Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
                 Some(_) | None => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+/// What was typed and what the environment adds to it; ends the program where that is wrong.
+fn matches() -> ArgMatches {
+    let (mut command, typed) = (Cli::command(), std::env::args_os().collect::<Vec<_>>());
+    match command.try_get_matches_from_mut(&typed) {
+        Ok(matches) => matches,
+        Err(error) => {
+            variable::named(error, &command, &typed, |name| std::env::var_os(name).is_some()).exit()
         }
     }
 }
