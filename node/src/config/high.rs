@@ -96,6 +96,11 @@ pub enum ConfigError {
     TwiceNamed(String),
     #[error("neither HOME nor {flag} is set: give {flag} DIR")]
     NoHome { flag: &'static str },
+    #[error("{error} (given as {variable})")]
+    OfVariable {
+        error: Box<ConfigError>,
+        variable: String,
+    },
 }
 
 impl ConfigError {
@@ -114,6 +119,34 @@ impl ConfigError {
             | ConfigError::Spec(_)
             | ConfigError::Token(_)
             | ConfigError::NoHome { .. } => false,
+            ConfigError::OfVariable { error, .. } => error.is_wrong_usage(),
+        }
+    }
+
+    /// The setting that is to blame, by its id.
+    fn setting(&self) -> Option<&str> {
+        match self {
+            ConfigError::File { .. } => Some("config"),
+            ConfigError::Spec(_) | ConfigError::NoneAndOthers | ConfigError::TwiceNamed(_) => Some("model"),
+            ConfigError::OpenToNetwork(_) => Some("no_auth"),
+            ConfigError::CpuLevel(_) => Some("cpu_level"),
+            ConfigError::Zero(setting) | ConfigError::HalfOfTls { given: setting, .. } => Some(setting),
+            ConfigError::TooManyThreads(_) => Some("threads"),
+            ConfigError::FewerThreadsThanRanks { .. } => Some("tp"),
+            ConfigError::Token(_) => Some("join"),
+            ConfigError::NoHome { .. } | ConfigError::OfVariable { .. } => None,
+        }
+    }
+
+    /// With the variable, where the setting came from one: nobody may have typed the option that it stands for.
+    fn with_variable(self, sources: &Sources<'_>) -> ConfigError {
+        let id = self.setting().map(|setting| setting.replace('-', "_"));
+        match id.as_deref().map(|id| (id, sources.typed(id))) {
+            Some((id, Typed::Environment)) => ConfigError::OfVariable {
+                variable: format!("CLUSTER_{}", id.to_uppercase()),
+                error: Box::new(self),
+            },
+            Some((_, Typed::Flag)) | None => self,
         }
     }
 }
@@ -147,6 +180,10 @@ impl Machine {
 impl Config {
     /// Reads the file that `low` names, if any.
     pub fn resolve(low: UpArgs, sources: &Sources<'_>, machine: &Machine) -> Result<Config, ConfigError> {
+        Config::settled(low, sources, machine).map_err(|error| error.with_variable(sources))
+    }
+
+    fn settled(low: UpArgs, sources: &Sources<'_>, machine: &Machine) -> Result<Config, ConfigError> {
         let file = low
             .config
             .as_deref()

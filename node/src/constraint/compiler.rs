@@ -1,7 +1,7 @@
 //! From a grammar to a follower at its start.
 
 use super::follower::{Follower, Lost};
-use super::{ascii, bounds, end_tokens, lexeme, nesting, schema, unimplemented, vocabulary};
+use super::{ascii, bounds, complexity, end_tokens, lexeme, nesting, schema, unimplemented, vocabulary};
 use crate::text::Vocabulary;
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::earley::{CGrammar, SlicedBiasComputer};
@@ -47,7 +47,7 @@ impl GrammarError {
                 tracing::error!(panic, backtrace, "a grammar broke the compiler");
                 "the compiler cannot work with it".to_owned()
             }
-            None => unimplemented::in_our_words(message, grammar),
+            None => complexity::in_our_words(unimplemented::in_our_words(message, grammar)),
         };
         let message = IN_OUR_WORDS
             .iter()

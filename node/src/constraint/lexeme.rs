@@ -1,7 +1,7 @@
 //! Grammars that are one lexeme, a regex or a choice, without Lark around them: for every text in Lark llguidance makes
 //! the lexer anew that reads it, and that takes longer than to compile a small grammar.
 
-use super::ascii;
+use super::{ascii, complexity};
 use llguidance::api::{GrammarInit, ParserLimits};
 use llguidance::derivre::RegexAst;
 use llguidance::earley::lexerspec::LexerSpec;
@@ -23,10 +23,7 @@ fn of_lexeme(lexeme: RegexAst, limits: &ParserLimits) -> anyhow::Result<GrammarI
     let nothing_between = RegexAst::NoMatch;
     lexer.setup_lexeme_class(nothing_between)?;
     let lexeme = lexer.add_greedy_lexeme("text".to_owned(), lexeme, false, None, usize::MAX)?;
-    anyhow::ensure!(
-        lexer.cost() <= limits.initial_lexer_fuel,
-        "the grammar is too big"
-    );
+    anyhow::ensure!(lexer.cost() <= limits.initial_lexer_fuel, complexity::OURS);
     let mut grammar = Grammar::new(None);
     let is_start = SymbolProps {
         is_start: true,

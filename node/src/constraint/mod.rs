@@ -10,7 +10,8 @@
 //! * [`lexeme`]: regexes and choices; [`ascii`] says what `\d` and `\w` are in them and in the regexes of Lark, which
 //!   [`lark_regex`] finds. [`classes`] and [`nesting`] bound what llguidance takes from any language, and
 //!   [`end_tokens`] keeps the end of an answer out of it.
-//! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`cache`] keeps those.
+//! * [`compiler`]: from a grammar to a [`follower::Follower`] at its start; [`complexity`] says what was too much for it, and
+//!   [`cache`] keeps those.
 //! * [`masks`]: threads that compute masks beside the forward pass; [`stream`] is what a rank sees of it.
 //! * [`workshop`]: a bounded queue and a thread of the lowest priority, for compiling.
 //! * [`checker`]: the node's side.
@@ -21,6 +22,7 @@ pub mod cache;
 pub mod checker;
 pub mod classes;
 pub mod compiler;
+pub mod complexity;
 pub mod cost;
 pub mod end_tokens;
 pub mod exclusive;

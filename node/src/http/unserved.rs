@@ -10,6 +10,7 @@ pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_forms(shared)?;
     refuse_about_prompts(shared)?;
     refuse_about_engines(shared)?;
+    refuse_about_text(shared)?;
     refuse_others(shared)
 }
 
@@ -77,6 +78,9 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
     let ngrams = shared.no_repeat_ngram_size.map(|number| number.0);
     refuse_field("no_repeat_ngram_size", ngrams, ADVICE)?;
     refuse_field("top_a", shared.top_a.map(|number| number.0), ADVICE)?;
+    let range = shared.dynatemp_range.map(|number| number.0);
+    refuse_field("dynatemp_range", range, ADVICE)?;
+    refuse_unless("top_n_sigma", &shared.top_n_sigma, is_at_most_zero)?;
     refuse_other_names(shared)
 }
 
@@ -88,6 +92,9 @@ fn refuse_other_names(shared: &Shared) -> Result<(), ApiError> {
         "it is `repetition_penalty` here",
     )?;
     refuse_field("max_new_tokens", shared.max_new_tokens, "it is `max_tokens` here")?;
+    refuse_field("n_predict", shared.n_predict, "it is `max_tokens` here")?;
+    let kept = "it is `include_stop_str_in_output` here";
+    refuse_field("no_stop_trim", shared.no_stop_trim, kept)?;
     refuse_field(
         "min_new_tokens",
         shared.min_new_tokens.map(|number| number.0),
@@ -101,6 +108,23 @@ fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
     refuse_field("cache_salt", shared.cache_salt, salt)?;
     refuse_unless("truncation_side", &shared.truncation_side, |side| {
         is_text(side, "left") || is_empty(side)
+    })
+}
+
+/// What an answer's text is like, and where it ends.
+fn refuse_about_text(shared: &Shared) -> Result<(), ApiError> {
+    let strings = "answers end at the strings of `stop` and the tokens of `stop_token_ids`";
+    refuse_field("stop_regex", shared.stop_regex, strings)?;
+    if shared.spaces_between_special_tokens == Some(false) {
+        return Err(not_supported("spaces_between_special_tokens"));
+    }
+    // What a template does by itself is its own matter, so neither value is known to change nothing.
+    if shared.enable_thinking.is_some() {
+        let message = "`enable_thinking` is not supported here: set it in `chat_template_kwargs`";
+        return Err(ApiError::unsupported("enable_thinking", message));
+    }
+    refuse_unless("verbosity", &shared.verbosity, |verbosity| {
+        is_text(verbosity, "medium") || is_empty(verbosity)
     })
 }
 
@@ -226,6 +250,10 @@ fn refuse_unless(
 
 fn not_supported(name: &str) -> ApiError {
     ApiError::unsupported(name, format!("`{name}` is not supported with this value"))
+}
+
+fn is_at_most_zero(value: &RawValue) -> bool {
+    serde_json::from_str::<f64>(value.get()).is_ok_and(|number| number <= 0.0)
 }
 
 fn is_text(value: &RawValue, text: &str) -> bool {

@@ -17,6 +17,7 @@ const DEFAULT: &str = "info,openraft=warn,openraft::core::tick=error,openraft::c
 
 /// Once, at the start of a process. `CLUSTER_LOG` selects what is logged (`info`, `node=debug`, …).
 pub fn start(format: LogFormat) {
+    super::notes::start(format);
     match EnvFilter::try_from_env("CLUSTER_LOG") {
         Ok(asked) => tracing_subscriber::registry()
             .with(writer(format).with_filter(asked))

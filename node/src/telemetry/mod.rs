@@ -3,6 +3,7 @@
 pub mod cluster_metrics;
 pub mod engine_metrics;
 pub mod logs;
+pub mod notes;
 pub mod otlp;
 pub mod parts;
 pub mod recent;

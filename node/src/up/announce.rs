@@ -4,11 +4,12 @@ use crate::config::Config;
 use crate::config::high::Auth;
 use crate::gateway::ServedModel;
 use crate::peers::entry::{Entry, How};
+use crate::telemetry::notes::{self, Note};
 use coordinator::cost::{StepCost, StepWork};
 use kernels::cpu::Level;
 use proto::NodeId;
 use serde_json::json;
-use std::io::{self, Write, stderr, stdout};
+use std::io::{self, Write, stdout};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -65,7 +66,7 @@ impl Output {
     pub fn say(self, line: &str) {
         match self {
             Output::Words => told(writeln!(stdout(), "{line}")),
-            Output::Json => told(writeln!(stderr(), "{line}")),
+            Output::Json => notes::say(Note::Told, line),
         }
     }
 

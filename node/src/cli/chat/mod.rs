@@ -12,7 +12,7 @@ mod talk;
 
 use super::server::{Server, model_names};
 use answer::{Screen, ask};
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use conversation::Conversation;
 use serde_json::Value;
@@ -67,8 +67,9 @@ impl Chat {
             let history = self.server.chat_history();
             return talk::run(&runtime, &endpoint, conversation, history);
         }
-        let mut text = String::new();
-        stdin().read_to_string(&mut text)?;
+        let mut bytes = Vec::new();
+        stdin().read_to_end(&mut bytes)?;
+        let text = piped_text(bytes)?;
         if text.trim().is_empty() {
             bail!("there is nothing to say: stdin is empty");
         }
@@ -92,7 +93,29 @@ impl Chat {
     }
 }
 
+fn piped_text(bytes: Vec<u8>) -> anyhow::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to() + 1;
+        anyhow!("stdin is not UTF-8 text (from byte {place} on): convert it first, as with `iconv -t UTF-8`")
+    })
+}
+
 /// Of an option that is a field of the request: what no server would take is wrong usage.
 fn setting(name: &'static str) -> impl Fn(&str) -> Result<Value, String> + Clone + Send + Sync + 'static {
     move |text| Setting::named(name)?.read(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_is_not_utf8_is_told_as_such_with_the_place() {
+        assert_eq!(piped_text("Größe".into()).unwrap(), "Größe");
+        let error = piped_text(b"Gr\xf6\xdfe".to_vec()).unwrap_err().to_string();
+        assert!(
+            error.contains("stdin is not UTF-8 text (from byte 3 on)"),
+            "{error}"
+        );
+    }
 }

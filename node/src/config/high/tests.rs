@@ -119,6 +119,15 @@ fn a_file_that_is_not_there_is_named_with_where_it_was_looked_for() {
 }
 
 #[test]
+fn every_setting_has_the_variable_that_its_errors_name() {
+    let command = UpArgs::augment_args(Command::new("up"));
+    for argument in command.get_arguments() {
+        let variable = format!("CLUSTER_{}", argument.get_id().as_str().to_uppercase());
+        assert_eq!(argument.get_env().unwrap(), variable.as_str());
+    }
+}
+
+#[test]
 fn no_setting_is_left_out_of_what_is_printed() {
     let shown = resolve(&[]).unwrap().shown();
     let command = UpArgs::augment_args(Command::new("up"));

@@ -11,6 +11,7 @@ mod completion;
 mod form;
 mod list;
 mod message;
+mod objects;
 mod prompt;
 mod scalar;
 mod shared;
@@ -31,6 +32,7 @@ pub use tool::{RequestCall, RequestFunction, RequestTool, ToolChoice, Tools};
 pub use unserved::{Unserved, UnservedNumber, is_empty};
 
 use super::error::ApiError;
+use objects::ObjectsOnly;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
@@ -38,7 +40,7 @@ use serde_path_to_error::{Path, Segment};
 const NESTING_MAX: usize = 128;
 
 /// Reads a body. A complaint names the field; `null` counts as absent, unknown fields are skipped, a field that comes
-/// twice is refused.
+/// twice is refused, and a list where an object is due.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if nesting(bytes) > NESTING_MAX {
         return Err(ApiError::malformed(format!(
@@ -46,7 +48,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         )));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let request = serde_path_to_error::deserialize(&mut deserializer)
+    let request = serde_path_to_error::deserialize(ObjectsOnly(&mut deserializer))
         .map_err(|error| complaint(error.path(), error.inner(), bytes))?;
     deserializer.end().map_err(|error| syntax(&error))?;
     Ok(request)
@@ -123,8 +125,7 @@ fn unread(words: &str) -> &'static str {
     } else if words.contains("unicode code point") {
         "has bytes that are not UTF-8"
     } else {
-        // A number, a flag or a list where one of several names is due.
-        "must be a string"
+        "cannot be read"
     }
 }
 

@@ -188,6 +188,23 @@ macro_rules! with_shared_fields {
             regex: Unserved,
             /// Not supported under this name: see `structured_outputs`.
             ebnf: Unserved,
+            /// Not supported: see `stop`.
+            stop_regex: Unserved,
+            /// Not supported under this name: see `include_stop_str_in_output`.
+            no_stop_trim: Unserved,
+            /// Not supported under this name: see `max_tokens`.
+            n_predict: Unserved,
+            /// Not supported: only 0 and less, which keep all tokens.
+            #[schemars(with = "Option<f64>")]
+            top_n_sigma: Box<RawValue>,
+            dynatemp_range: UnservedNumber<0>,
+            /// Only true.
+            spaces_between_special_tokens: bool,
+            /// Not supported under this name: see `chat_template_kwargs`.
+            enable_thinking: bool,
+            /// Only `medium`.
+            #[schemars(with = "Option<String>")]
+            verbosity: Box<RawValue>,
         } }
     };
 }

@@ -35,6 +35,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tls::{Greeting, greet};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -277,13 +278,21 @@ impl Server {
         match self.transport.clone() {
             Transport::Plain => self.serve_http(stream, seat).await,
             Transport::Tls(acceptor) => {
-                match timeout(self.limits.header_wait_max, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => self.serve_http(stream, seat).await,
+                match timeout(self.limits.header_wait_max, greet(&acceptor, stream)).await {
+                    Ok(Ok(Greeting::Tls(stream))) => self.serve_http(stream, seat).await,
+                    Ok(Ok(Greeting::PlainHttp(stream))) => self.end_plain_http(stream).await,
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
             }
         }
+    }
+
+    async fn end_plain_http(self, mut stream: TcpStream) {
+        let answer = unheard::last_words(&unheard::plain_http());
+        // A client that does not take it has no use for it.
+        let _ = timeout(self.limits.write_wait_max, stream.write_all(&answer)).await;
+        linger(stream, &self.limits).await;
     }
 
     async fn serve_http(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, seat: SeatId) {

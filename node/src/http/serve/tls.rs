@@ -4,15 +4,35 @@ use crate::path::in_full;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// What carries HTTP.
 #[derive(Clone)]
 pub enum Transport {
     Plain,
     Tls(TlsAcceptor),
+}
+
+/// How a client begins where HTTPS is served.
+pub enum Greeting {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Without TLS. Nothing of it is read yet.
+    PlainHttp(TcpStream),
+}
+
+/// The first byte tells: that of a handshake is no letter, and every method of HTTP begins with one.
+pub async fn greet(acceptor: &TlsAcceptor, stream: TcpStream) -> io::Result<Greeting> {
+    let mut first = [0];
+    let read = stream.peek(&mut first).await?;
+    match read == 1 && first[0].is_ascii_alphabetic() {
+        true => Ok(Greeting::PlainHttp(stream)),
+        false => Ok(Greeting::Tls(Box::new(acceptor.accept(stream).await?))),
+    }
 }
 
 /// Each names the file, what is wrong with it, and what belongs there.

@@ -1,5 +1,5 @@
-//! Answers to clients of whom no request was read: there is no seat for them, or their head cannot be understood. hyper
-//! has some for the second case, without a body and a name; these take their place.
+//! Answers to clients of whom no request was read: there is no seat for them, they speak HTTP where HTTPS is served, or
+//! their head cannot be understood. hyper has some for the last case, without a body and a name; these take their place.
 
 use super::seats::Crowd;
 use crate::http::edge;
@@ -37,6 +37,14 @@ pub fn bad_head(error: &hyper::Error) -> ApiError {
             format!("the request's head is not HTTP/1.1: {error}"),
         ),
     }
+}
+
+pub fn plain_http() -> ApiError {
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        "https_required",
+        "this port speaks HTTPS, and the request came as plain HTTP: begin the address with https://",
+    )
 }
 
 /// The whole answer as it is sent, after which the connection ends; counted as one.

@@ -473,6 +473,25 @@ mod tls {
     }
 
     #[tokio::test]
+    async fn plain_http_is_told_that_the_port_speaks_https() {
+        let files = Files::new("plain");
+        let transport = files.transport("cert.pem", "key.pem").unwrap();
+        let server = server_over(transport, FakeGateway::new(hello), Limits::default()).await;
+        let mut stream = server.connect().await;
+        stream.write_all(HEALTH).await.unwrap();
+        let text = all(stream).await;
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
+        for words in [
+            "this port speaks HTTPS",
+            "\r\nconnection: close",
+            "\r\nx-request-id: ",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        server.end().await;
+    }
+
+    #[tokio::test]
     async fn a_handshake_that_stalls_is_cut_off() {
         let files = Files::new("stalls");
         let limits = Limits {

@@ -9,6 +9,7 @@ mod fake;
 mod forms;
 mod idempotency;
 mod logprobs;
+mod objects;
 mod openapi;
 mod reasoning;
 mod refusals;

@@ -101,6 +101,19 @@ async fn bad_values_of_shared_fields_are_refused_by_name() {
         ("json_schema", json!({"type": "object"})),
         ("regex", json!("a+")),
         ("ebnf", json!("root ::= \"a\"")),
+        ("stop_regex", json!("a+")),
+        ("stop_regex", json!(["a+"])),
+        ("no_stop_trim", json!(true)),
+        ("n_predict", json!(5)),
+        ("n_predict", json!(-1)),
+        ("top_n_sigma", json!(1)),
+        ("top_n_sigma", json!("1")),
+        ("dynatemp_range", json!(0.5)),
+        ("spaces_between_special_tokens", json!(false)),
+        ("enable_thinking", json!(true)),
+        ("enable_thinking", json!(false)),
+        ("verbosity", json!("low")),
+        ("verbosity", json!(1)),
         ("model", json!(5)),
     ];
     for (param, value) in bad {
@@ -260,8 +273,23 @@ async fn values_that_ask_for_nothing_are_taken() {
         "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
         "json_schema": null, "prompt_embeds": null, "repetition_detection": null, "tfs": 1.0, "top_a": 0, "repeat_penalty": 1,
         "max_new_tokens": null, "min_new_tokens": 0, "truncation_side": "left", "cache_salt": "",
-        "tfs_z": 1, "no_repeat_ngram_size": 0, "priority": 0, "kv_transfer_params": null,
+        "tfs_z": 1, "no_repeat_ngram_size": 0, "priority": 0, "kv_transfer_params": null, "stop_regex": [],
+        "no_stop_trim": false, "n_predict": null, "dynatemp_range": 0, "spaces_between_special_tokens": true,
+        "enable_thinking": null,
     });
+    for (name, value) in [
+        ("top_n_sigma", json!(-1.0)),
+        ("top_n_sigma", json!(0)),
+        ("verbosity", json!("medium")),
+        ("verbosity", json!(null)),
+    ] {
+        let body = with(body.clone(), name, value);
+        assert_eq!(
+            post(&gateway, "/v1/completions", body).await.status,
+            200,
+            "{name}"
+        );
+    }
     assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
 }
 
@@ -421,7 +449,7 @@ async fn a_value_that_no_type_could_hold_is_called_what_it_is() {
         ),
         (
             r#"{"prompt": "fox", "service_tier": 5}"#.to_owned(),
-            "`service_tier` must be a string",
+            "`service_tier` must be auto, default, flex, priority, scale or fast",
         ),
     ] {
         let answer = ask(&gateway, "POST", "/v1/completions", body).await;
