@@ -47,8 +47,11 @@ pub fn renew_own(
     folder: &DataFolder,
     node: NodeId,
 ) -> Result<(), TrustError> {
-    let authority = custody.first_of(&bundle.authorities());
-    match authority.filter(|_| identity.is_due(clock::unix_secs())) {
+    let authorities = bundle.authorities();
+    let authority = custody.first_of(&authorities);
+    // Nobody believes one that was damaged on the disk.
+    let is_due = || identity.is_due(clock::unix_secs()) || identity.signed_by(&authorities).is_none();
+    match authority.filter(|_| is_due()) {
         Some(authority) => sign_own(identity, &authority, folder, node),
         None => Ok(()),
     }

@@ -78,12 +78,22 @@ impl Papers {
                 log: node,
                 certificate,
             }),
-            None if !may_sign => Err(PapersError::Damaged {
+            // It makes itself another.
+            Some(_) | None if may_sign => Ok(()),
+            None => Err(PapersError::Damaged {
                 path: folder.chain(),
                 reason: "there is no certificate, and nobody listens to this node without one".to_owned(),
                 node,
             }),
-            Some(_) | None => Ok(()),
+            Some(_) if self.identity.signed_by(&self.bundle.authorities()).is_none() => {
+                Err(PapersError::Damaged {
+                    path: folder.chain(),
+                    reason: "nobody whom this node believes has signed its certificate, so no other node believes it"
+                        .to_owned(),
+                    node,
+                })
+            }
+            Some(_) => Ok(()),
         }
     }
 }

@@ -41,6 +41,7 @@ pub use uses::Use;
 pub use weed::Weeded;
 
 use crate::hex;
+use crate::telemetry::notes::{self, Note};
 use catalogue::{Entry, Source};
 use chunks::CHUNK_BYTES;
 use collect::Collected;
@@ -142,10 +143,9 @@ impl Store {
         let path = self.folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io(&path))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            eprintln!(
-                "waiting: another process works in the store {}",
-                self.folder.display()
-            );
+            let folder = self.folder.display();
+            let words = format!("waiting: another process works in the store {folder}");
+            notes::say(Note::Told, &words);
             flock(&file, FlockOperation::LockExclusive)
                 .map_err(|error| StoreError::io(&path)(error.into()))?;
         }
@@ -304,7 +304,8 @@ impl Store {
                 bytes,
             }));
         }
-        eprintln!("{} is damaged and will be fetched again", path.display());
+        let words = format!("{} is damaged and will be fetched again", path.display());
+        notes::say(Note::Told, &words);
         fs::remove_file(&path).map_err(StoreError::io(&path))?;
         Ok(None)
     }

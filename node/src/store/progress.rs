@@ -1,5 +1,6 @@
 //! How far a download is: a bar on a terminal, a line now and then elsewhere. Always on stderr.
 
+use crate::telemetry::notes::{self, Note};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -45,7 +46,7 @@ impl Progress {
                 let tenths = (bytes * 10).checked_div(self.total).unwrap_or(0).min(10);
                 if tenths > *said_tenths {
                     *said_tenths = tenths;
-                    eprintln!("{what}: {}%", tenths * 10);
+                    notes::say(Note::Told, &format!("{what}: {}%", tenths * 10));
                 }
             }
         }
@@ -69,7 +70,7 @@ fn bar(what: &str, total: u64) -> ProgressBar {
 }
 
 fn lines(what: &str) -> Shape {
-    eprintln!("{what}");
+    notes::say(Note::Told, what);
     Shape::Lines {
         what: what.to_owned(),
         said_tenths: 0,

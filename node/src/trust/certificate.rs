@@ -41,8 +41,7 @@ impl Facts {
     }
 }
 
-/// Does the certificate name this authority as the one that signed it? Authorities have names of their own, so no other
-/// is meant; whether the signature is good is for the verifiers to say.
+/// Has this authority signed the certificate? Whether it is still good is for the verifiers to say.
 pub fn is_issued_by(certificate: &CertificateDer<'_>, authority: &CertificateDer<'_>) -> bool {
     let parsed = (
         X509Certificate::from_der(certificate),
@@ -51,6 +50,7 @@ pub fn is_issued_by(certificate: &CertificateDer<'_>, authority: &CertificateDer
     match parsed {
         (Ok((_, certificate)), Ok((_, authority))) => {
             certificate.issuer().as_raw() == authority.subject().as_raw()
+                && certificate.verify_signature(Some(authority.public_key())).is_ok()
         }
         (Err(_), _) | (_, Err(_)) => false,
     }

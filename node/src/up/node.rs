@@ -55,6 +55,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// A little earlier their clients hear why.
 const GIVE_UP_AFTER: Duration = Duration::from_millis(3500);
 
+/// For Raft, whose last write a full disk may never take.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
 /// How long a node without a model of its own waits for others'.
 const OTHERS_MAX: Duration = Duration::from_secs(10);
 
@@ -340,7 +343,11 @@ impl Node {
         }
         let _ = timeout(FLUSH_MAX, spans::flush()).await;
         self.supervisors.shutdown().await;
-        self.entry.state.member.stop().await;
+        tokio::select! {
+            () = self.entry.state.member.stop() => {}
+            () = signals.next() => tracing::warn!("ended at once"),
+            () = sleep(STOP_MAX) => tracing::warn!("the disk takes nothing: ended without what was to be written, of which nothing was acknowledged"),
+        }
         self.entry.peers.close().await;
         drop(self.in_use);
         match ending {

@@ -6,6 +6,7 @@ use crate::hex;
 use crate::trust::spki_of;
 use proto::cluster::{Role, TokenRecord};
 use std::fs;
+use tokio::time::sleep;
 
 /// With its data folder, which goes with it.
 struct Node {

@@ -105,6 +105,29 @@ async fn a_repair_that_was_killed_after_it_had_joined_is_ended_by_the_next_start
 enum Harm {
     Lost,
     Holds(&'static str),
+    /// What reads as a certificate, with a signature of nobody.
+    Flipped,
+}
+
+/// In the signature, with which a certificate ends.
+fn flip_signature(path: &std::path::Path) {
+    let text = fs::read_to_string(path).unwrap();
+    let end = text.find("-----END").unwrap();
+    let at = end - 12;
+    let other = if &text[at..=at] == "A" { "B" } else { "A" };
+    fs::write(path, [&text[..at], other, &text[at + 1..]].concat()).unwrap();
+}
+
+#[tokio::test]
+async fn who_may_sign_makes_itself_another_certificate_in_place_of_a_damaged_one() {
+    let mut founder = Node::founded("signs-itself").await;
+    founder.stop().await;
+    let chain = founder.path("identity/chain.pem");
+    flip_signature(&chain);
+    let damaged = fs::read(&chain).unwrap();
+    assert_eq!(founder.start(None).await.unwrap(), FOUNDER);
+    assert_ne!(fs::read(&chain).unwrap(), damaged);
+    let (_other, _) = Node::joined("believes", &founder).await;
 }
 
 #[tokio::test]
@@ -116,6 +139,7 @@ async fn each_damaged_part_is_named_and_repaired() {
         ("identity/chain.pem", Harm::Lost),
         ("identity/chain.pem", Harm::Holds("")),
         ("identity/chain.pem", Harm::Holds("nonsense")),
+        ("identity/chain.pem", Harm::Flipped),
         ("identity/authorities.pem", Harm::Lost),
         ("identity/authorities.pem", Harm::Holds("")),
         ("authority/key.pem", Harm::Holds("nonsense")),
@@ -137,6 +161,7 @@ async fn each_damaged_part_is_named_and_repaired() {
             Harm::Lost if path.is_dir() => fs::remove_dir_all(&path).unwrap(),
             Harm::Lost => fs::remove_file(&path).unwrap(),
             Harm::Holds(text) => fs::write(&path, text).unwrap(),
+            Harm::Flipped => flip_signature(&path),
         }
         let told = node.refused(None).await;
         let is_told = told.contains(name) && told.contains("--join") && told.contains("token create");
