@@ -93,7 +93,8 @@ fn expected(expectation: &Expectation) -> String {
     }
 }
 
-fn agreement(raft: &RaftStatus) -> String {
+/// In half a line.
+pub fn agreement(raft: &RaftStatus) -> String {
     let leader = raft
         .leader
         .map_or("no leader: changes have to wait".to_owned(), |leader| {

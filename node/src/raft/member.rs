@@ -520,9 +520,14 @@ impl<L: Links> Member<L> {
             |vote| *vote == metrics.vote && self.leads(&metrics),
             |node| membership.get_node(&node.0).is_some(),
         );
-        let trouble = trouble.or_else(|| acknowledged::words(&forgotten));
+        // A leader whose disk takes nothing leads nobody, and may not know of another.
+        let may_lead = |leader: &NodeId| *leader != self.id || trouble.is_none();
+        let leader = leader_of(&metrics)
+            .filter(may_lead)
+            .filter(|leader| self.is_heard(*leader));
+        let trouble = trouble.clone().or_else(|| acknowledged::words(&forgotten));
         MemberView {
-            leader: leader_of(&metrics).filter(|leader| self.is_heard(*leader)),
+            leader,
             term: metrics.current_term,
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |id| id.index),

@@ -31,7 +31,9 @@ pub fn run(data_dir: &Path, format: Format, interval: Duration) -> anyhow::Resul
     match format {
         Format::Json => lines(data_dir, interval, |report, _| serde_json::to_string(report)),
         Format::Words if stdout().is_terminal() && stdin().is_terminal() => live(data_dir, interval),
-        Format::Words => lines(data_dir, interval, |_, history| Ok(screen::line(history))),
+        Format::Words => lines(data_dir, interval, |report, history| {
+            Ok(screen::line(report, history))
+        }),
     }
 }
 

@@ -72,7 +72,7 @@ fn replica(track: &Track, columns: u16) -> Vec<String> {
 }
 
 /// One line for a log.
-pub fn line(history: &History) -> String {
+pub fn line(report: &StatusReport, history: &History) -> String {
     let replicas = history.tracks().map(|track| {
         let last = &track.last;
         format!(
@@ -86,7 +86,8 @@ pub fn line(history: &History) -> String {
             prefix_hits(last).map_or("-".to_owned(), |share| format!("{:.0}%", share * 100.0)),
         )
     });
-    replicas.collect::<Vec<_>>().join("; ")
+    let parts = std::iter::once(agreed::agreement(&report.raft)).chain(replicas);
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn first_token(times: Option<FirstToken>) -> String {
@@ -240,8 +241,11 @@ pub mod tests {
         ] {
             assert!(shown.contains(words), "no {words:?} in\n{shown}");
         }
+        let logged = line(&report, &history);
+        let (agreed, replica) = logged.split_once("; ").unwrap();
+        assert!(agreed.starts_with("node 1 leads, term 1"), "{agreed}");
         assert_eq!(
-            line(&history),
+            replica,
             "a model ready: 40.0 tok/s, 2 running, 1 waiting, KV 50%, prefix hits 25%"
         );
     }
