@@ -522,9 +522,8 @@ impl<L: Links> Member<L> {
         );
         // A leader whose disk takes nothing leads nobody, and may not know of another.
         let may_lead = |leader: &NodeId| *leader != self.id || trouble.is_none();
-        let leader = leader_of(&metrics)
-            .filter(may_lead)
-            .filter(|leader| self.is_heard(*leader));
+        let is_heard = |leader: &NodeId| may_lead(leader) && self.is_heard(*leader);
+        let leader = leader_of(&metrics).filter(is_heard);
         let trouble = trouble.clone().or_else(|| acknowledged::words(&forgotten));
         MemberView {
             leader,
