@@ -1,11 +1,11 @@
 //! Models' files go from node to node.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tests::{Fleet, Holds, MODEL, NodeOptions, TempFolder, model_path, run_to_end, until};
+use tests::{Fleet, Holds, MODEL, NodeOptions, TempFolder, model_path, run_to_end, signal, until};
 
 /// Too little for the model, enough for half of it.
 const HALF: &str = "220MiB";
@@ -44,6 +44,16 @@ fn nodes_without_the_file_take_it_from_the_first_and_serve_it() {
     assert_eq!(text(&fleet, places[1]), first, "the same tokens");
 }
 
+fn body() -> Value {
+    json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true})
+}
+
+/// What a node answers.
+fn text(fleet: &Fleet, place: usize) -> String {
+    let answer = fleet.client(place).complete(body());
+    answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+}
+
 /// Turns the bits of the byte that lies so far before the end of a file around, so that the time of its last change stays.
 fn turn_byte(path: &Path, from_end: u64) {
     let file = File::options()
@@ -65,13 +75,17 @@ fn turn_last_byte(path: &Path) {
 
 /// The one file below that folder of a store that is as large as the model, whole or in parts.
 fn model_file(store: &Path) -> PathBuf {
+    find_model_file(store).expect("the model's file")
+}
+
+fn find_model_file(store: &Path) -> Option<PathBuf> {
     let bytes = fs::metadata(model_path()).expect("the model").len();
     let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
     let parts = entries(store.join("partial")).map(|entry| entry.path().join("data"));
     let blobs = entries(store.join("blobs")).map(|entry| entry.path());
     let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.len() == bytes);
     let mut found = blobs.chain(parts).filter(is_it);
-    found.next().expect("the model's file")
+    found.next()
 }
 
 /// A founder that holds a model of its own, has deployed it, and has no room for it; and where the model's file lies.
@@ -92,12 +106,7 @@ fn join_with_room(fleet: &mut Fleet, store: &Path) -> usize {
 
 #[test]
 fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
-    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
-    let text = |fleet: &Fleet| {
-        let answer = fleet.client(0).complete(body.clone());
-        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
-    };
-    let expected = text(&Fleet::found());
+    let expected = text(&Fleet::found(), 0);
     let folder = TempFolder::new();
     let (mut fleet, model) = holder_without_room(&folder);
     // From now on it gives a chunk that is damaged, so no other node gets all of the file.
@@ -128,7 +137,7 @@ fn a_node_loads_what_has_come_and_serves_nothing_before_all_has() {
     );
     turn_last_byte(&model);
     until("it is served", Duration::from_secs(60), is_served);
-    assert_eq!(text(&fleet), expected);
+    assert_eq!(text(&fleet, 0), expected);
     assert!(!says("starting it again"), "{}", fleet.node(place).log());
 }
 
@@ -139,19 +148,17 @@ fn forget_packed(store: &Path) {
 
 #[test]
 fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
-    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
     let folder = TempFolder::new();
     let (mut fleet, model) = holder_without_room(&folder);
     let store = folder.path().join("store-1");
     let place = join_with_room(&mut fleet, &store);
     // That the model is offered may still be known from before its node was killed.
-    let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body).status == 200;
-    let text = |fleet: &Fleet| {
+    let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body()).status == 200;
+    let served_text = |fleet: &Fleet| {
         until("it is served", Duration::from_secs(60), || is_served(fleet));
-        let answer = fleet.client(0).complete(body.clone());
-        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+        text(fleet, 0)
     };
-    let expected = text(&fleet);
+    let expected = served_text(&fleet);
     // In weights; and in what the tokenizer is made of, right at the beginning.
     let bytes = fs::metadata(&model).expect("the model").len();
     for from_end in [1000, bytes - 300_000] {
@@ -159,7 +166,7 @@ fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
         turn_byte(&model_file(&store), from_end);
         forget_packed(&store);
         fleet.start(place);
-        assert_eq!(text(&fleet), expected, "{from_end} bytes from its end");
+        assert_eq!(served_text(&fleet), expected, "{from_end} bytes from its end");
         let log = fleet.node(place).log();
         assert!(log.contains("damaged on this node's disk"), "{log}");
         assert_eq!(
@@ -171,11 +178,6 @@ fn what_a_disk_has_damaged_is_not_computed_with_but_taken_from_another_node() {
 
 #[test]
 fn what_a_disk_has_damaged_of_a_shared_model_is_taken_from_another_node_too() {
-    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
-    let text = |fleet: &Fleet, place: usize| {
-        let answer = fleet.client(place).complete(body.clone());
-        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
-    };
     let mut fleet = Fleet::found_with(Holds::TheModelByName);
     let places = fleet.join_at_once(Holds::AsTheOthers, 1);
     let store = fleet.own_store(places[0]);
@@ -194,18 +196,28 @@ fn what_a_disk_has_damaged_of_a_shared_model_is_taken_from_another_node_too() {
             fs::read(model_path()).expect("the model"),
         );
     }
+    // And beneath a node that goes on.
+    for harm in [
+        |blob: &Path| turn_byte(blob, 1000),
+        |blob: &Path| fs::remove_file(blob).expect("a blob"),
+    ] {
+        harm(&model_file(&store));
+        forget_packed(&store);
+        let hosts = fleet.node(places[0]).children();
+        hosts.iter().for_each(|host| signal(*host, "KILL"));
+        until("it is mended", Duration::from_secs(60), || {
+            let file = find_model_file(&store).and_then(|path| fs::read(path).ok());
+            file == fs::read(model_path()).ok()
+        });
+    }
+    fleet.until_ready(0, 2);
     fleet.kill(0);
     assert_eq!(text(&fleet, places[0]), expected, "by what was mended");
 }
 
 #[test]
 fn two_nodes_of_one_host_that_share_a_store_have_a_stage_each() {
-    let body = json!({"prompt": "The capital of", "max_tokens": 24, "temperature": 0, "ignore_eos": true});
-    let text = |fleet: &Fleet| {
-        let answer = fleet.client(0).complete(body.clone());
-        answer["choices"][0]["text"].as_str().expect("a text").to_owned()
-    };
-    let expected = text(&Fleet::found());
+    let expected = text(&Fleet::found(), 0);
     let folder = TempFolder::new();
     let (mut fleet, _) = holder_without_room(&folder);
     let store = folder.path().join("shared");
@@ -216,9 +228,9 @@ fn two_nodes_of_one_host_that_share_a_store_have_a_stage_each() {
         store.to_str().expect("a readable path"),
     ];
     let places = [(); 2].map(|()| fleet.join_as(Holds::Nothing, &half));
-    let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body).status == 200;
+    let is_served = |fleet: &Fleet| fleet.client(0).post("/v1/completions", &body()).status == 200;
     until("it is served", Duration::from_secs(60), || is_served(&fleet));
-    assert_eq!(text(&fleet), expected);
+    assert_eq!(text(&fleet, 0), expected);
     let hosts = places.map(|place| fleet.node(place).children().len());
     assert_eq!(hosts, [1, 1], "a stage on each");
     // Each finds one of the two folders free.
@@ -227,7 +239,7 @@ fn two_nodes_of_one_host_that_share_a_store_have_a_stage_each() {
     until("it is served again", Duration::from_secs(60), || {
         is_served(&fleet)
     });
-    assert_eq!(text(&fleet), expected);
+    assert_eq!(text(&fleet, 0), expected);
 }
 
 #[test]

@@ -25,8 +25,8 @@ const REMOVAL_MAX: Duration = Duration::from_secs(10);
 /// Who was removed knows by then. With the wait for a leader before it, less than who asks waits for an answer.
 const CUT_OFF_MAX: Duration = Duration::from_secs(5);
 
-const NO_ADDRESS: &str = "this node serves all addresses of its host (0.0.0.0), which has no route that would tell by which of \
-                          them other hosts reach it: start it with --http IP:PORT, an address of its own";
+const NO_ADDRESS: &str = "this node serves all addresses of its host, and no route says by which of them other hosts reach it: \
+                          start it with --http IP:PORT, an address of its own";
 
 pub async fn create_token(state: &NodeState, role: &str, ttl_secs: u64) -> ControlAnswer<CreatedToken> {
     let role = Role::named(role)

@@ -114,8 +114,9 @@ fn own_ip(host: &impl Host, bound: IpAddr, towards: &[SocketAddr], known: Option
     let sources = others
         .chain([world])
         .filter_map(|there| host.source_towards(there));
-    let mut sources = sources.filter(|source| !source.is_unspecified());
-    sources.next()
+    let sources: Vec<IpAddr> = sources.filter(|source| !source.is_unspecified()).collect();
+    let of_use = sources.iter().find(|source| is_of_use(**source));
+    of_use.or(sources.first()).copied()
 }
 
 /// By a node on another host.
@@ -149,7 +150,16 @@ fn untold(state: &NodeState, bound: &Bound) -> Option<MemberAt> {
     let applied = state.applied();
     let told = applied.member(node);
     let told_ip = told.and_then(|told| Some(told.quic.parse::<SocketAddr>().ok()?.ip()));
-    let now = bound.reachable(&others(&applied, node), told_ip)?;
+    let as_told = || {
+        told.map(|told| Reachable {
+            quic: told.quic.clone(),
+            http: told.http.clone(),
+        })
+    };
+    // What this program understands is told wherever it is.
+    let now = bound
+        .reachable(&others(&applied, node), told_ip)
+        .or_else(as_told)?;
     let is_told = told
         .is_some_and(|told| told.quic == now.quic && told.http == now.http && told.level == FEATURE_LEVEL);
     (!is_told).then_some(MemberAt {
@@ -235,6 +245,23 @@ mod tests {
             "one is enough"
         );
         assert_eq!(quic(&host, &[], None).as_deref(), Some("10.0.0.9:8001"));
+        let host = Pretended {
+            routes: vec![
+                (ip("127.0.0.1"), ip("127.0.0.1")),
+                (ip("10.1.0.2"), ip("10.1.0.1")),
+            ],
+            ..Pretended::default()
+        };
+        let towards = ["127.0.0.1:8003", "10.1.0.2:8001"];
+        assert_eq!(
+            quic(&host, &towards, None).as_deref(),
+            Some("10.1.0.1:8001"),
+            "nodes of other hosts too"
+        );
+        assert_eq!(
+            quic(&host, &towards[..1], None).as_deref(),
+            Some("127.0.0.1:8001")
+        );
     }
 
     #[test]

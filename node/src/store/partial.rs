@@ -71,9 +71,9 @@ impl Partial {
     ) -> Result<Option<Partial>, StoreError> {
         for folder in folders(store, &digest) {
             let landed = match take_landed(&folder).map_err(StoreError::io(&folder))? {
-                Landed::Free(landed) => landed,
-                Landed::Kept => continue,
-                Landed::Fetched => return Ok(None),
+                Claim::Free(landed) => landed,
+                Claim::Kept => continue,
+                Claim::Fetched => return Ok(None),
             };
             let opened = Parts::open(&folder, landed, digest, manifest);
             let parts = opened.map_err(StoreError::io(&folder))?;
@@ -90,20 +90,32 @@ impl Partial {
         manifest: &Manifest,
         sound: &ChunkSet,
     ) -> Result<(), StoreError> {
-        let folder = folder(store, &blob.digest);
-        let demote = || -> io::Result<()> {
-            let Landed::Free(landed) = take_landed(&folder)? else {
-                return fs::remove_file(&blob.path);
+        for folder in folders(store, &blob.digest) {
+            let landed = match take_landed(&folder).map_err(StoreError::io(&folder))? {
+                Claim::Free(landed) => landed,
+                Claim::Kept => continue,
+                // Chunks that it has are not had twice.
+                Claim::Fetched => break,
             };
-            landed.set_len(0)?;
-            landed.sync_all()?;
-            chunks::keep(&folder.join("manifest"), manifest)?;
-            fs::rename(&blob.path, folder.join("data"))?;
-            File::open(&folder)?.sync_all()?;
-            landed.write_all_at(&entries(&manifest.digest(), sound.iter()), 0)?;
-            landed.sync_all()
-        };
-        demote().map_err(StoreError::io(&folder))
+            return Partial::demote(&folder, landed, blob, manifest, sound).map_err(StoreError::io(&folder));
+        }
+        fs::remove_file(&blob.path).map_err(StoreError::io(&blob.path))
+    }
+
+    fn demote(
+        folder: &Path,
+        landed: File,
+        blob: &Stored,
+        manifest: &Manifest,
+        sound: &ChunkSet,
+    ) -> io::Result<()> {
+        landed.set_len(0)?;
+        landed.sync_all()?;
+        chunks::keep(&folder.join("manifest"), manifest)?;
+        fs::rename(&blob.path, folder.join("data"))?;
+        File::open(folder)?.sync_all()?;
+        landed.write_all_at(&entries(&manifest.digest(), sound.iter()), 0)?;
+        landed.sync_all()
     }
 
     /// SHA-256 of the whole file.
@@ -164,8 +176,10 @@ impl Partial {
     /// Settles, and from now on no other process waits until this one lets go of it. Blocks.
     pub fn keep(&self) -> Result<(), StoreError> {
         self.settle()?;
-        let mark = self.0.folder.join(KEPT);
-        File::create(&mark).map(drop).map_err(StoreError::io(mark))
+        if let Err(error) = File::create(self.0.folder.join(KEPT)) {
+            tracing::warn!(%error, "other nodes of this host that share its store may have to wait for this one");
+        }
+        Ok(())
     }
 
     /// `None`: it is not here. Blocks.
@@ -335,7 +349,7 @@ impl Drop for Parts {
     }
 }
 
-enum Landed {
+enum Claim {
     /// Locked from now on.
     Free(File),
     /// Another process uses the parts for as long as it lives.
@@ -344,19 +358,19 @@ enum Landed {
     Fetched,
 }
 
-fn take_landed(folder: &Path) -> io::Result<Landed> {
+fn take_landed(folder: &Path) -> io::Result<Claim> {
     fs::create_dir_all(folder)?;
     let landed = read_and_write(&folder.join("landed"))?;
     let kept = folder.join(KEPT);
     if flock(&landed, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(match kept.exists() {
-            true => Landed::Kept,
-            false => Landed::Fetched,
+            true => Claim::Kept,
+            false => Claim::Fetched,
         });
     }
     match fs::remove_file(kept) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(Landed::Free(landed)),
+        Ok(()) | Err(_) => Ok(Claim::Free(landed)),
     }
 }
 

@@ -6,7 +6,8 @@ use super::error::StoreError;
 use super::partial::Partial;
 use super::{Store, refs};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// What was damaged of a model.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,19 +27,20 @@ impl Store {
         };
         let kept = self.kept_manifest(&stored);
         let chunk_bytes = kept.as_ref().map_or(CHUNK_BYTES, |kept| kept.chunk_bytes);
+        let before = stamp(&stored.path);
         let (found, read) =
             chunks::of_file(&stored.path, chunk_bytes).map_err(StoreError::io(&stored.path))?;
         if found == *digest {
             return Ok(Weeded::Nothing);
         }
         let _lock = self.lock()?;
+        if stamp(&stored.path) != before {
+            // Another process of this host has found it first.
+            return Ok(Weeded::Nothing);
+        }
         if stored.path != self.blob(digest) {
             refs::forget(&self.folder, &stored.path.to_string_lossy())?;
             return Ok(Weeded::OwnFile(stored.path));
-        }
-        if !stored.path.exists() {
-            // Another process of this host has found it first.
-            return Ok(Weeded::Nothing);
         }
         let Some(manifest) = kept else {
             // Which chunks are sound cannot be told.
@@ -49,6 +51,12 @@ impl Store {
         Partial::of_blob(&self.folder, &stored, &manifest, &sound)?;
         Ok(Weeded::Chunks(manifest.chunks() - sound.len()))
     }
+}
+
+/// Which file it is, and when it was touched last.
+fn stamp(path: &Path) -> Option<(u64, Option<u128>)> {
+    let data = fs::metadata(path).ok()?;
+    Some((data.ino(), refs::changed_nanos(&data)))
 }
 
 /// The chunks of which two manifests say the same.

@@ -26,7 +26,7 @@ impl Keeper {
     /// As [`Supervisor::run`].
     pub async fn run(mut self, on_first: oneshot::Sender<FirstStart>) {
         let damage = Arc::clone(&self.supervisor.plan.damage);
-        let mut on_first = Some(on_first);
+        let (mut on_first, mut found) = (Some(on_first), None);
         for mended in 0.. {
             let (first, told) = oneshot::channel();
             let came_up = async {
@@ -49,10 +49,12 @@ impl Keeper {
             };
             if is_mended == Mended::Not {
                 if let Some(on_first) = on_first.take() {
-                    let _ = on_first.send(Err(reason));
+                    let _ = on_first.send(Err(found.filter(|_| is_damaged).unwrap_or(reason)));
                 }
                 return;
             }
+            // That its file is gone says less than what was damaged.
+            found.get_or_insert(reason);
             self.supervisor.plan.setup.epoch.0 += 1;
         }
     }

@@ -6,7 +6,7 @@ use super::meeting;
 use super::model::{self, PreparedModel};
 use super::models::{self, Models, Prepared, TooBig};
 use super::replicas::{OwnReplicas, Sorted};
-use super::shared::SharedFiles;
+use super::shared::{Mended, SharedFiles};
 use super::signals::Signals;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
@@ -346,7 +346,7 @@ impl Node {
         tokio::select! {
             () = self.entry.state.member.stop() => {}
             () = signals.next() => tracing::warn!("ended at once"),
-            () = sleep(STOP_MAX) => tracing::warn!("the disk takes nothing: ended without what was to be written, of which nothing was acknowledged"),
+            () = sleep(STOP_MAX) => tracing::warn!("the log takes nothing: ended without it"),
         }
         self.entry.peers.close().await;
         drop(self.in_use);
@@ -538,13 +538,14 @@ async fn own_models(config: &Config, entry: &Entry, files: &SharedFiles) -> anyh
         files.fetch_missing(shared).await;
     }
     let prepared = prepare().await?;
-    if prepared.damaged.is_empty() {
-        return Ok(prepared);
-    }
+    let mut is_mended = false;
     for model in &prepared.damaged {
-        files.mend(model).await;
+        is_mended |= files.mend(model).await == Mended::Tried;
     }
-    prepare().await
+    match is_mended {
+        true => prepare().await,
+        false => Ok(prepared),
+    }
 }
 
 async fn prepare(

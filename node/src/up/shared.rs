@@ -80,24 +80,34 @@ impl SharedFiles {
         }
     }
 
-    /// What this node's disk has damaged of it is taken from other nodes, where the store's file is the one that is used.
+    /// What this node's disk has damaged or lost of it is taken from other nodes, or from where its spec leads.
     pub async fn mend(&self, model: &SharedModel) -> Mended {
         let (shelf, digest, name) = (self.shelf.clone(), model.digest, &model.named.name);
         match spawn_blocking(move || shelf.weed(&digest)).await {
-            Ok(Ok(Weeded::Chunks(chunks))) => {
-                tracing::warn!(
-                    model = name,
-                    chunks,
-                    "its file is damaged on this node's disk: what is damaged is fetched again"
-                );
-                self.fetch(model).await;
-                Mended::Tried
-            }
-            Ok(Ok(Weeded::Nothing | Weeded::OwnFile(_))) | Err(_) => Mended::Not,
-            Ok(Err(error)) => {
-                tracing::warn!(model = name, %error, "its damaged file cannot be mended");
-                Mended::Not
-            }
+            Ok(Ok(Weeded::Chunks(chunks))) => tracing::warn!(
+                model = name,
+                chunks,
+                "its file is damaged on this node's disk: what is damaged is fetched again"
+            ),
+            // It is gone, or another process of this host has found it first and is mending it.
+            Ok(Ok(Weeded::Nothing)) => {}
+            Ok(Ok(Weeded::OwnFile(path))) => tracing::warn!(
+                model = name,
+                path = %path.display(),
+                "its file is damaged or was changed on this node's disk: the model is fetched"
+            ),
+            Ok(Err(error)) => tracing::warn!(model = name, %error, "its damaged file cannot be mended"),
+            Err(_) => return Mended::Not,
+        }
+        self.fetch_missing(std::slice::from_ref(model)).await;
+        let (shelf, model) = (self.shelf.clone(), model.clone());
+        let is_had = spawn_blocking(move || {
+            let taken = model.take(shelf.store());
+            taken.is_ok_and(|(stored, _)| stored.digest == model.digest)
+        });
+        match is_had.await {
+            Ok(true) => Mended::Tried,
+            Ok(false) | Err(_) => Mended::Not,
         }
     }
 

@@ -21,8 +21,9 @@ async fn a_full_disk_on_the_leader_stops_nobody_else() {
     assert!(matches!(first, Ok(Ok(_))), "{first:?}");
     assert!(full_since.elapsed() < Duration::from_secs(5));
     cluster.add_tenant(other, "second").await.unwrap().unwrap();
-    let trouble = cluster.member(leader).view().trouble;
-    assert!(trouble.is_some_and(|trouble| trouble.contains("no space")));
+    let view = cluster.member(leader).view();
+    assert!(view.trouble.is_some_and(|trouble| trouble.contains("no space")));
+    assert_ne!(view.leader, Some(leader), "it leads nobody");
     cluster.drives[&leader].free();
     let free_since = Instant::now();
     cluster.settle(3).await;

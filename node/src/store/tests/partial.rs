@@ -259,6 +259,31 @@ fn one_process_fetches_and_the_partial_is_not_collected_meanwhile() {
 }
 
 #[test]
+fn a_damaged_blob_leaves_its_sound_chunks_also_where_another_process_keeps_parts() {
+    let folder = Folder::new("kept-and-damaged");
+    let (mine, theirs) = (store(&folder), store(&folder));
+    let kept = open(&mine);
+    kept.keep().unwrap();
+    let whole = open(&theirs);
+    write_all(&whole);
+    let Promotion::Whole(stored) = theirs.promote(&whole).unwrap() else {
+        panic!("nothing is damaged");
+    };
+    drop(whole);
+    let file = File::options().write(true).open(&stored.path).unwrap();
+    file.write_all_at(&[!chunk(3)[0]], 3 * u64::from(CHUNK)).unwrap();
+    assert_eq!(theirs.weed(&digest()).unwrap(), Weeded::Chunks(1));
+    assert_eq!(
+        mine.weed(&digest()).unwrap(),
+        Weeded::Nothing,
+        "somebody was first"
+    );
+    let mut sound = ChunkSet::all(manifest().chunks());
+    sound.remove(3);
+    assert_eq!(open(&theirs).here(), sound);
+}
+
+#[test]
 fn where_one_process_keeps_parts_another_has_a_folder_of_its_own() {
     let folder = Folder::new("kept");
     let (mine, theirs) = (store(&folder), store(&folder));
