@@ -170,22 +170,10 @@ impl ModelFiles {
     /// others next. An error where nothing is.
     pub async fn weed(&self, deployment: &Deployment) -> anyhow::Result<()> {
         let (shelf, digest) = (self.shelf.clone(), deployment.model.digest);
-        let model = &deployment.model.name;
-        match spawn_blocking(move || shelf.weed(&digest)).await?? {
-            Weeded::Nothing => {
-                bail!("its file was damaged or gone, and what is here of it now is sound: it is taken anew")
-            }
-            Weeded::Chunks(chunks) => {
-                tracing::warn!(
-                    model,
-                    chunks,
-                    "its file is damaged on this node's disk: what is damaged is fetched again"
-                );
-            }
-            Weeded::OwnFile(path) => {
-                let path = path.display();
-                tracing::warn!(model, %path, "its file is damaged or was changed on this node's disk: the model is fetched");
-            }
+        let weeded = spawn_blocking(move || shelf.weed(&digest)).await??;
+        weeded.tell(&deployment.model.name);
+        if weeded == Weeded::Nothing {
+            bail!("its file was damaged or gone, and what is here of it now is sound: it is taken anew");
         }
         Ok(())
     }

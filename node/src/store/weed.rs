@@ -19,6 +19,24 @@ pub enum Weeded {
     OwnFile(PathBuf),
 }
 
+impl Weeded {
+    /// Into the log.
+    pub fn tell(&self, model: &str) {
+        match self {
+            Weeded::Nothing => {}
+            Weeded::Chunks(chunks) => tracing::warn!(
+                model,
+                chunks,
+                "its file is damaged on this node's disk: what is damaged is fetched again"
+            ),
+            Weeded::OwnFile(path) => {
+                let path = path.display();
+                tracing::warn!(model, %path, "its file is damaged or was changed on this node's disk: the model is fetched");
+            }
+        }
+    }
+}
+
 impl Store {
     /// Reads all of a model that is here. A blob that is damaged becomes a partial of its sound chunks. Blocks.
     pub fn weed(&self, digest: &[u8; 32]) -> Result<Weeded, StoreError> {

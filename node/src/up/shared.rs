@@ -9,7 +9,7 @@ use crate::state::NodeState;
 use crate::store::error::StoreError;
 use crate::store::progress::Progress;
 use crate::store::spec::{NamedSpec, Spec};
-use crate::store::{Check, Store, Stored, Use, Weeded};
+use crate::store::{Check, Store, Stored, Use};
 use crate::transport::Peers;
 use proto::NodeId;
 use proto::cluster::PLACING_LEVEL;
@@ -84,18 +84,8 @@ impl SharedFiles {
     pub async fn mend(&self, model: &SharedModel) -> Mended {
         let (shelf, digest, name) = (self.shelf.clone(), model.digest, &model.named.name);
         match spawn_blocking(move || shelf.weed(&digest)).await {
-            Ok(Ok(Weeded::Chunks(chunks))) => tracing::warn!(
-                model = name,
-                chunks,
-                "its file is damaged on this node's disk: what is damaged is fetched again"
-            ),
-            // It is gone, or another process of this host has found it first and is mending it.
-            Ok(Ok(Weeded::Nothing)) => {}
-            Ok(Ok(Weeded::OwnFile(path))) => tracing::warn!(
-                model = name,
-                path = %path.display(),
-                "its file is damaged or was changed on this node's disk: the model is fetched"
-            ),
+            // Where that is nothing it is gone, or another process of this host has found it first and is mending it.
+            Ok(Ok(weeded)) => weeded.tell(name),
             Ok(Err(error)) => tracing::warn!(model = name, %error, "its damaged file cannot be mended"),
             Err(_) => return Mended::Not,
         }
