@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tests::{Client, Crowd, CrowdSize, Node};
 
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 30;
 const REQUESTS_A_ROUND: usize = 100;
 const CROWD: CrowdSize = CrowdSize {
     idle: 10_000,

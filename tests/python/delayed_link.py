@@ -45,12 +45,20 @@ def device(namespace, mtu):
 class Way:
     """From one device to the other."""
 
-    def __init__(self, source, target, arguments):
-        self.source, self.target, self.arguments = source, target, arguments
+    def __init__(self, source, target, arguments, over):
+        self.source, self.target, self.arguments, self.over = source, target, arguments, over
         self.under_way, self.something = collections.deque(), threading.Semaphore(0)
         self.random = random.Random(source)
         for work in (self.take_in, self.hand_on):
-            threading.Thread(target=work, daemon=True).start()
+            threading.Thread(target=self.until_over, args=[work], daemon=True).start()
+
+    def until_over(self, work):
+        try:
+            work()
+        except OSError:
+            # The devices go with their namespaces, under whoever waits at them.
+            if not self.over.is_set():
+                raise
 
     def take_in(self):
         while True:
@@ -79,12 +87,14 @@ def main():
     # Blocked in all threads, so that whoever asks for the end is waited for and the namespaces go.
     signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
     near, far = (device(namespace, arguments.mtu) for namespace in ADDRESSES)
+    over = threading.Event()
     try:
-        Way(near, far, arguments)
-        Way(far, near, arguments)
+        Way(near, far, arguments, over)
+        Way(far, near, arguments, over)
         print("up", flush=True)
         signal.sigwait(END_SIGNALS)
     finally:
+        over.set()
         for namespace in ADDRESSES:
             ip("netns", "del", namespace)
 

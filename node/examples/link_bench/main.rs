@@ -214,7 +214,7 @@ fn start_other(address: SocketAddr, options: &Options) -> Child {
 impl Options {
     fn parse() -> Result<Options, String> {
         let mut options = Options {
-            rounds: 1000,
+            rounds: 4000,
             // As a stage has for its links.
             threads: 1,
             mode: Mode::Both,
