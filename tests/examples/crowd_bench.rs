@@ -12,6 +12,8 @@ use tests::{Client, Crowd, CrowdSize, Node};
 
 const ROUNDS: usize = 30;
 const REQUESTS_A_ROUND: usize = 100;
+/// What a crowd that leaves still costs is neither of the two.
+const LEAVING: Duration = Duration::from_secs(2);
 const CROWD: CrowdSize = CrowdSize {
     idle: 10_000,
     slow_headers: 1_000,
@@ -28,6 +30,8 @@ fn main() {
         let crowd = Crowd::gather(address, CROWD);
         crowded.extend(measure(&client));
         reopened += crowd.reopened();
+        drop(crowd);
+        std::thread::sleep(LEAVING);
         eprintln!("round {} of {ROUNDS}", round + 1);
     }
     println!("{CROWD:?}, {reopened} of them ended by the node and opened again");
