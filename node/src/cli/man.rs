@@ -51,7 +51,9 @@ fn page(command: clap::Command, source: &str) -> io::Result<(String, Vec<u8>)> {
     let man = clap_mangen::Man::new(command).source(source);
     let mut page = Vec::new();
     man.render(&mut page)?;
-    let page = String::from_utf8_lossy(&page).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n");
+    let page = String::from_utf8_lossy(&page)
+        .replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n")
+        .replace(".SH EXTRA\nExample:\n", ".SH EXAMPLES\n");
     Ok((man.get_filename(), page.into_bytes()))
 }
 
@@ -61,8 +63,13 @@ mod tests {
 
     #[test]
     fn a_page_names_the_program_below_and_its_examples_above_them() {
-        let examples = "Examples:\n  program part";
-        let part = clap::Command::new("part").after_help(examples);
+        for heading in ["Examples", "Example"] {
+            look_at_page(&format!("{heading}:\n  program part"));
+        }
+    }
+
+    fn look_at_page(examples: &str) {
+        let part = clap::Command::new("part").after_help(examples.to_owned());
         let mut program = clap::Command::new("program").version("1.2").subcommand(part);
         program.build();
         let part = program.find_subcommand("part").expect("it was added");
@@ -71,6 +78,6 @@ mod tests {
         assert_eq!(name, "program-part.1");
         assert!(page.contains(".TH program-part 1  \"program 1.2\""), "{page}");
         assert!(page.contains(".SH EXAMPLES\n"), "{page}");
-        assert!(!page.contains("EXTRA") && !page.contains("Examples:"), "{page}");
+        assert!(!page.contains("EXTRA") && !page.contains("Example"), "{page}");
     }
 }

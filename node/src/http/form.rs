@@ -1,7 +1,9 @@
 //! From what a client writes about the form of its answer to a grammar.
 
 use super::error::ApiError;
-use super::request::{Choices, FormatKind, ResponseFormat, Shared, StructuredOutputs, Unserved};
+use super::request::{
+    Choices, FormatKind, JsonSchemaFormat, ResponseFormat, Shared, StructuredOutputs, Unserved,
+};
 use crate::constraint::{bounds, schema, spacing};
 use proto::request::Grammar;
 use serde_json::Value;
@@ -99,17 +101,33 @@ fn compact(form: Option<Form>) -> Result<Form, ApiError> {
 
 fn response_format(format: Option<ResponseFormat>) -> Result<Option<Grammar>, ApiError> {
     let Some(format) = format else { return Ok(None) };
-    match format.kind {
-        FormatKind::Text => Ok(None),
-        FormatKind::JsonObject => Ok(Some(Grammar::JsonObject)),
-        FormatKind::JsonSchema => {
-            let schema = format.json_schema.and_then(|format| format.schema);
-            let missing = || ApiError::missing("response_format.json_schema.schema");
-            Ok(Some(Grammar::JsonSchema(
-                schema.ok_or_else(missing)?.get().to_owned(),
-            )))
-        }
+    let grammar = |schema: Box<RawValue>| Some(Grammar::JsonSchema(schema.get().to_owned()));
+    match (format.kind, format.json_schema, format.schema) {
+        (FormatKind::Text, None, None) => Ok(None),
+        (FormatKind::JsonObject, None, None) => Ok(Some(Grammar::JsonObject)),
+        (FormatKind::JsonObject, None, Some(schema)) => Ok(grammar(schema)),
+        (
+            FormatKind::JsonSchema,
+            Some(JsonSchemaFormat {
+                schema: Some(schema), ..
+            }),
+            None,
+        ) => Ok(grammar(schema)),
+        (FormatKind::JsonSchema, _, None) => Err(ApiError::missing("response_format.json_schema.schema")),
+        (FormatKind::Text | FormatKind::JsonObject, Some(_), _) => Err(misplaced(
+            "response_format.json_schema",
+            "`response_format.type` is `json_schema`",
+        )),
+        (FormatKind::Text | FormatKind::JsonSchema, _, Some(_)) => Err(misplaced(
+            "response_format.schema",
+            "`response_format.type` is `json_object`",
+        )),
     }
+}
+
+/// To ignore it would give an answer of another form than is meant.
+fn misplaced(field: &str, place: &str) -> ApiError {
+    ApiError::invalid(field, format!("`{field}` counts only where {place}"))
 }
 
 fn structured_outputs(outputs: Option<StructuredOutputs>) -> Result<Option<Grammar>, ApiError> {

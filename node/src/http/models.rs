@@ -4,6 +4,7 @@ use super::Service;
 use super::error::ApiError;
 use crate::gateway::ServedModel;
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -17,7 +18,11 @@ pub async fn list(State(service): State<Service>) -> Json<Value> {
     Json(json!({"object": "list", "data": models}))
 }
 
-pub async fn one(State(service): State<Service>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub async fn one(
+    State(service): State<Service>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|rejection| ApiError::invalid("model", rejection.body_text()))?;
     let models = service.gateway.models();
     let found = models.iter().find(|model| model.name == name);
     found

@@ -92,16 +92,13 @@ impl Envelope {
         Value::Object(page)
     }
 
-    /// With what the client wants to see of the fragment.
-    fn news(&self, choice: u32, mut fragment: Fragment) -> News {
+    /// What the client wants to see of it.
+    fn shown(&self, mut fragment: Fragment) -> Fragment {
         match self.reasoning {
             ReasoningText::Hidden => fragment.reasoning.clear(),
             ReasoningText::Shown => {}
         }
-        News {
-            choice,
-            what: What::Fragment(fragment),
-        }
+        fragment
     }
 
     fn whole_choice(&self, index: u32, choice: &WholeChoice) -> Value {
@@ -140,6 +137,8 @@ impl Envelope {
 pub struct News {
     pub choice: u32,
     pub what: What,
+    /// Of the request up to here, however much more has been computed since.
+    pub usage: Usage,
 }
 
 pub enum What {
@@ -286,16 +285,13 @@ impl Session {
         match event {
             Event::Started { cached_tokens } => {
                 self.count_cached(choice, cached_tokens);
-                news.push(News {
-                    choice,
-                    what: What::Opened,
-                });
+                news.push(self.news(choice, What::Opened));
             }
             Event::PromptScores(scores) => self.choices[choice as usize].add_prompt_scores(scores),
             Event::Token { position, id, score } => {
                 self.tell_echo(choice, news);
                 let fragment = self.token(choice, position, id, score);
-                news.push(self.envelope.news(choice, fragment));
+                news.push(self.said(choice, fragment));
             }
             Event::Timing(timing) => self.times.told(choice, timing),
             Event::Finished(finish) => {
@@ -304,7 +300,7 @@ impl Session {
                 self.tell_echo(choice, news);
                 let fragment = self.choices[choice as usize].end(reason);
                 self.count_end(choice, &fragment);
-                news.push(self.envelope.news(choice, fragment));
+                news.push(self.said(choice, fragment));
             }
             Event::Failed(failure) => return Err(failure.into()),
         }
@@ -320,7 +316,19 @@ impl Session {
 
     fn tell_echo(&mut self, choice: u32, news: &mut Vec<News>) {
         if let Some(echo) = self.choices[choice as usize].take_echo(&self.envelope.model.text) {
-            news.push(self.envelope.news(choice, echo));
+            news.push(self.said(choice, echo));
+        }
+    }
+
+    fn said(&self, choice: u32, fragment: Fragment) -> News {
+        self.news(choice, What::Fragment(self.envelope.shown(fragment)))
+    }
+
+    fn news(&self, choice: u32, what: What) -> News {
+        News {
+            choice,
+            what,
+            usage: self.usage(),
         }
     }
 

@@ -5,6 +5,7 @@ use super::common::UsageChunks;
 use super::dialect::{Dialect, Logprobs};
 use super::extras::TokenIds;
 use super::session::{News, Session, What};
+use super::usage::Usage;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -98,20 +99,20 @@ impl Writer {
         }
     }
 
-    fn write_news(&mut self, News { choice, what }: News, page: &mut String) {
+    fn write_news(&mut self, News { choice, what, usage }: News, page: &mut String) {
         match what {
-            What::Opened => self.write_opening(choice, page),
-            What::Fragment(fragment) => self.write_fragment(choice, &fragment, page),
+            What::Opened => self.write_opening(choice, usage, page),
+            What::Fragment(fragment) => self.write_fragment(choice, &fragment, usage, page),
         }
     }
 
     /// The prompt's token ids, where they are wanted, come with the first chunk: in chats, which have one prompt,
     /// beside the choices.
-    fn write_opening(&self, choice: u32, page: &mut String) {
+    fn write_opening(&self, choice: u32, usage: Usage, page: &mut String) {
         let dialect = self.session.envelope.dialect;
         let chunk = match (dialect, dialect.opening(choice), self.session.prompt_ids(choice)) {
             (Dialect::Chat, Some(opening), Some(ids)) => {
-                let mut chunk = self.chunk(opening);
+                let mut chunk = self.chunk(opening, usage);
                 chunk["prompt_token_ids"] = ids;
                 chunk
             }
@@ -119,38 +120,39 @@ impl Writer {
                 let nothing = Fragment::default();
                 let mut opening = self.session.envelope.parts(choice, &nothing).remove(0);
                 opening["prompt_token_ids"] = ids;
-                self.chunk(opening)
+                self.chunk(opening, usage)
             }
-            (_, Some(opening), _) => self.chunk(opening),
+            (_, Some(opening), _) => self.chunk(opening, usage),
             (_, None, _) => return,
         };
         write_event(page, &chunk);
     }
 
-    fn write_fragment(&mut self, choice: u32, fragment: &Fragment, page: &mut String) {
+    fn write_fragment(&mut self, choice: u32, fragment: &Fragment, usage: Usage, page: &mut String) {
         if self.says_something(fragment) {
             let mut parts = self.session.envelope.parts(choice, fragment);
             let last = parts.pop();
             for part in parts {
-                write_event(page, &self.chunk(part));
+                write_event(page, &self.chunk(part, usage));
             }
             // Whoever has seen the position has seen all of the token.
             if let Some(position) = fragment.position {
                 self.write_id(choice, position, page);
             }
             if let Some(last) = last {
-                write_event(page, &self.chunk(last));
+                write_event(page, &self.chunk(last, usage));
             }
         }
         if let Some(finish) = fragment.finish {
-            self.write_closing(choice, finish, page);
+            self.write_closing(choice, finish, usage, page);
         }
     }
 
     /// The last of all tells where the time has gone, where that is wanted.
-    fn write_closing(&mut self, choice: u32, finish: FinishReason, page: &mut String) {
+    fn write_closing(&mut self, choice: u32, finish: FinishReason, usage: Usage, page: &mut String) {
         self.open -= 1;
-        let mut chunk = self.chunk(self.session.envelope.dialect.closing(choice, finish));
+        let closing = self.session.envelope.dialect.closing(choice, finish);
+        let mut chunk = self.chunk(closing, usage);
         if self.open == 0
             && let Some(timing) = self.session.timing()
         {
@@ -175,13 +177,12 @@ impl Writer {
         writeln!(page, "id: {request}:{choice}:{position}").expect("a String takes everything");
     }
 
-    fn chunk(&self, choice: Value) -> Value {
+    /// `usage`: up to this chunk.
+    fn chunk(&self, choice: Value, usage: Usage) -> Value {
         let usage = match self.usage {
             UsageChunks::Never => None,
             UsageChunks::AtEnd => Some(Value::Null),
-            UsageChunks::OnEveryChoice | UsageChunks::OnEveryChoiceAndAtEnd => {
-                Some(self.session.usage().json())
-            }
+            UsageChunks::OnEveryChoice | UsageChunks::OnEveryChoiceAndAtEnd => Some(usage.json()),
         };
         self.session.envelope.chunk(vec![choice], usage)
     }

@@ -12,6 +12,7 @@ use super::membership::CommittedMembership;
 use super::papers::{Papers, PapersError};
 use super::reachable::{self, Bound};
 use super::repair;
+use super::reseeding::Reseeding;
 use super::{Desk, PeerLinks, directory};
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
@@ -70,6 +71,8 @@ pub enum EntryError {
         .node.map_or_else(|| "a member of a cluster".to_owned(), |node| format!("node {node}"))
     )]
     LogMissing { folder: PathBuf, node: Option<NodeId> },
+    #[error("`{command}` has begun in {folder} and not come to its end: run it again, nothing is lost")]
+    HalfReseeded { folder: PathBuf, command: &'static str },
     #[error(
         "{0} belongs to a member of another cluster than the one that the token is for: start it without --join, or join \
          with an empty --data-dir"
@@ -146,6 +149,9 @@ pub async fn enter(place: &Place<'_>, token: Option<&JoinToken>) -> Result<Entry
     // First, so that a port which is taken leaves no new folder behind.
     let socket = transport::listen_soon(place.quic).await?;
     let folder = DataFolder::lock(place.data_dir)?;
+    if let Some(begun) = Reseeding::of(folder.path())? {
+        return Err(half_reseeded(folder.path(), &begun));
+    }
     let (disk, kept) = match (open(&folder), token) {
         (Err(damage), Some(_)) if repair::is_for(&damage) => {
             repair::begin(&folder, &damage)?;
@@ -218,6 +224,16 @@ pub(super) fn log_missing(folder: &DataFolder) -> EntryError {
     EntryError::LogMissing {
         folder: folder.path().to_owned(),
         node: repair::whose(folder),
+    }
+}
+
+pub(super) fn half_reseeded(data_dir: &Path, begun: &Reseeding) -> EntryError {
+    EntryError::HalfReseeded {
+        folder: data_dir.to_owned(),
+        command: match begun {
+            Reseeding::Recovery { .. } => "cluster recover",
+            Reseeding::Restoration => "cluster restore FILE",
+        },
     }
 }
 

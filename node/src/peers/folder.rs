@@ -144,7 +144,7 @@ impl DataFolder {
         Ok(folder)
     }
 
-    fn make_folders(&self) -> Result<(), FolderError> {
+    pub(super) fn make_folders(&self) -> Result<(), FolderError> {
         make_private(&self.path.join("identity"))?;
         for place in AuthorityPlace::ALL {
             make_private(&self.path.join(place.folder()))?;
@@ -265,10 +265,20 @@ impl DataFolder {
         }
     }
 
+    /// Where what this node was can be moved to.
+    pub fn free_aside(&self, at_secs: u64) -> String {
+        let name = format!("before-{at_secs}");
+        let others = (2..).map(|count| format!("before-{at_secs}-{count}"));
+        let mut names = std::iter::once(name).chain(others);
+        let free = names.find(|name| !self.path.join(name).exists());
+        free.expect("the names do not end")
+    }
+
     /// Moves what this node was out of the way, so that it can become a new one: whoever loses his memory must not go on
-    /// under his old name. What is missing is missing there too. `also`: what else is of no use. Gives where it is now.
-    pub fn set_aside(&self, at_secs: u64, also: &[Part]) -> Result<PathBuf, FolderError> {
-        let aside = self.path.join(format!("before-{at_secs}"));
+    /// under his old name. What is missing is missing there too. `also`: what else is of no use. `aside`: a name of
+    /// [`DataFolder::free_aside`]. Gives where it is now.
+    pub fn set_aside(&self, aside: &str, also: &[Part]) -> Result<PathBuf, FolderError> {
+        let aside = self.path.join(aside);
         make_private(&aside)?;
         let also = also.iter().map(|part| part.name());
         for name in ["raft", "identity"].into_iter().chain(also) {
@@ -285,7 +295,7 @@ impl DataFolder {
     }
 }
 
-fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;

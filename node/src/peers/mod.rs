@@ -11,7 +11,7 @@
 //!   that was.
 //! * [`attendance`]: says when a member is lost, and when it is back.
 //! * [`legacy`]: the log of nodes that knew no others.
-//! * [`reseed`]: a cluster of one out of a backup, or out of what is left.
+//! * [`reseed`]: a cluster of one out of a backup, or out of what is left; [`reseeding`]: what has become of one that broke off.
 //! * [`weights`]: models' files, from the stores of other nodes.
 //! * [`remote`]: replicas on other nodes, for the router of this one.
 
@@ -32,6 +32,7 @@ mod reachable;
 mod remote;
 mod repair;
 pub mod reseed;
+mod reseeding;
 pub mod rotation;
 mod texts;
 pub mod weights;

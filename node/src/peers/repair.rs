@@ -30,6 +30,7 @@ pub fn is_for(error: &EntryError) -> bool {
         | EntryError::Legacy(_)
         | EntryError::State(_)
         | EntryError::MemberAlready(_)
+        | EntryError::HalfReseeded { .. }
         | EntryError::Unheard(_) => false,
     }
 }
@@ -37,7 +38,8 @@ pub fn is_for(error: &EntryError) -> bool {
 /// Moves out of the way what the node was, and writes down who that is.
 pub fn begin(folder: &DataFolder, damage: &EntryError) -> Result<(), FolderError> {
     folder.remember_former(traces(folder).former().after(folder.former()))?;
-    let aside = folder.set_aside(clock::unix_secs(), &papers::damaged_parts(folder))?;
+    let aside = folder.free_aside(clock::unix_secs());
+    let aside = folder.set_aside(&aside, &papers::damaged_parts(folder))?;
     tracing::warn!(
         aside = %aside.display(),
         %damage,

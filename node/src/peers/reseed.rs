@@ -4,9 +4,10 @@
 //! to the old cluster is refused: two halves that both believe to be the cluster cannot meet.
 
 use super::custody::Custody;
-use super::entry::{EntryError, FEATURE_LEVEL, log_missing, own_key};
+use super::entry::{EntryError, FEATURE_LEVEL, half_reseeded, log_missing, own_key};
 use super::folder::{DataFolder, FolderError, Memory};
 use super::papers::damaged_parts;
+use super::reseeding::Reseeding;
 use crate::clock;
 use crate::raft::disk::{Change, Disk, DiskError};
 use crate::raft::{OpenError, WrittenState};
@@ -62,24 +63,41 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
         path: file.to_owned(),
         error,
     })?;
-    match Memory::of(data_dir) {
-        Memory::New => {}
-        Memory::Kept | Memory::Lost => return Err(ReseedError::NotEmpty(data_dir.to_owned())),
+    let begun = Reseeding::of(data_dir)?;
+    match (&begun, Memory::of(data_dir)) {
+        (Some(Reseeding::Restoration), _) | (None, Memory::New) => {}
+        (Some(recovery @ Reseeding::Recovery { .. }), _) => {
+            return Err(half_reseeded(data_dir, recovery).into());
+        }
+        (None, Memory::Kept | Memory::Lost) => return Err(ReseedError::NotEmpty(data_dir.to_owned())),
     }
     let folder = DataFolder::lock(data_dir)?;
+    if let Some(begun) = begun {
+        begun.undo(&folder)?;
+    }
+    Reseeding::Restoration.begin(&folder)?;
     // Where the old log stood does not matter: nobody who has it can meet the new one.
-    seed(&folder, ClusterState::of_image(image), 0)
+    let reseeded = seed(&folder, ClusterState::of_image(image), 0)?;
+    Reseeding::end(&folder)?;
+    Ok(reseeded)
 }
 
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
 /// lost.
 pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
-    let memory = Memory::of(data_dir);
-    if memory == Memory::New {
+    let begun = Reseeding::of(data_dir)?;
+    if begun.is_none() && Memory::of(data_dir) == Memory::New {
         return Err(ReseedError::Empty(data_dir.to_owned()));
     }
     let folder = DataFolder::lock(data_dir)?;
-    if memory == Memory::Lost {
+    match begun {
+        Some(recovery @ Reseeding::Recovery { .. }) => recovery.undo(&folder)?,
+        Some(Reseeding::Restoration) => {
+            return Err(half_reseeded(data_dir, &Reseeding::Restoration).into());
+        }
+        None => {}
+    }
+    if Memory::of(data_dir) == Memory::Lost {
         return Err(log_missing(&folder).into());
     }
     let disk = Disk::open(folder.path())?;
@@ -91,8 +109,11 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
     }
     let member = own.and_then(|own| written.state.member(own.node));
     let was = member.map(|member| member.role);
-    let aside = folder.set_aside(clock::unix_secs(), &damaged_parts(&folder))?;
+    let name = folder.free_aside(clock::unix_secs());
+    Reseeding::Recovery { aside: name.clone() }.begin(&folder)?;
+    let aside = folder.set_aside(&name, &damaged_parts(&folder))?;
     let reseeded = seed(&folder, written.state, written.index)?;
+    Reseeding::end(&folder)?;
     Ok(Reseeded {
         was,
         aside: Some(aside),

@@ -76,13 +76,13 @@ impl SampleRequest {
     /// Where the grammar leaves no choice there is none to make.
     fn forced(&self, mask: &TokenMask, logits: &[f32]) -> Option<u32> {
         let only = mask.only().filter(|token| (*token as usize) < logits.len())?;
-        let is_free = mask.end() == GrammarEnd::NotYet && !self.sampling.stop_tokens.contains(&only);
-        is_free.then_some(only)
+        (mask.end() == GrammarEnd::NotYet).then_some(only)
     }
 
-    fn may_stop(&self, mask: Option<&TokenMask>) -> bool {
-        let is_complete = mask.is_none_or(|mask| mask.end() == GrammarEnd::Allowed);
-        is_complete && !too_early_to_stop(self)
+    /// Where the grammar may end, or asks for the very token: what a request stops at may be a part of its grammar.
+    fn may_stop_at(&self, token: u32, mask: Option<&TokenMask>) -> bool {
+        let is_allowed = mask.is_none_or(|mask| mask.end() == GrammarEnd::Allowed || mask.allows(token));
+        is_allowed && !too_early_to_stop(self)
     }
 }
 
@@ -160,12 +160,11 @@ impl Sampler {
         request.counts.penalise(&request.sampling, &mut self.adjusted);
         let stop_tokens = &request.sampling.stop_tokens;
         self.stop_logits.clear();
-        if request.may_stop(mask) {
-            let logits = stop_tokens
-                .iter()
-                .filter_map(|token| Some((*token, *self.adjusted.get(*token as usize)?)));
-            self.stop_logits.extend(logits);
-        }
+        let logits = stop_tokens
+            .iter()
+            .filter(|token| request.may_stop_at(**token, mask))
+            .filter_map(|token| Some((*token, *self.adjusted.get(*token as usize)?)));
+        self.stop_logits.extend(logits);
         if let Some(mask) = mask {
             mask.apply(&mut self.adjusted);
         }

@@ -100,7 +100,7 @@ fn a_grammar_forbids_and_the_scores_stay_those_of_the_raw_logits() {
 }
 
 #[test]
-fn a_stop_token_may_be_chosen_only_where_the_grammar_may_end() {
+fn a_stop_token_may_be_chosen_where_the_grammar_may_end_or_asks_for_it() {
     let sampling = Sampling {
         stop_tokens: vec![1, 9999],
         ..greedy()
@@ -110,8 +110,10 @@ fn a_stop_token_may_be_chosen_only_where_the_grammar_may_end() {
         let token = choose_within(mask, sampling.clone(), &logits);
         (token.verdict, token.id)
     };
-    let within = ready(&[0, 1, 2], GrammarEnd::NotYet);
+    let within = ready(&[0, 2], GrammarEnd::NotYet);
     assert_eq!(chosen(within, &sampling), (Verdict::Continue, 2));
+    let asks_for_it = ready(&[0, 1, 2], GrammarEnd::NotYet);
+    assert_eq!(chosen(asks_for_it.clone(), &sampling), (Verdict::Stop, 1));
     let complete = ready(&[0], GrammarEnd::Allowed);
     assert_eq!(chosen(complete.clone(), &sampling), (Verdict::Stop, 1));
     let early = Sampling {
@@ -119,6 +121,7 @@ fn a_stop_token_may_be_chosen_only_where_the_grammar_may_end() {
         ..sampling.clone()
     };
     assert_eq!(chosen(complete, &early), (Verdict::Continue, 0));
+    assert_eq!(chosen(asks_for_it, &early), (Verdict::Continue, 2));
     let over = ready(&[], GrammarEnd::Due);
     assert_eq!(
         chosen(over, &early).0,
@@ -126,7 +129,12 @@ fn a_stop_token_may_be_chosen_only_where_the_grammar_may_end() {
         "min_tokens asks for too much"
     );
     let only_a_stop = ready(&[1], GrammarEnd::NotYet);
-    assert_eq!(chosen(only_a_stop, &sampling).0, Verdict::Unguided);
+    assert_eq!(chosen(only_a_stop.clone(), &sampling), (Verdict::Stop, 1));
+    assert_eq!(
+        chosen(only_a_stop, &early),
+        (Verdict::Stop, 1),
+        "min_tokens asks for too much"
+    );
 }
 
 #[test]

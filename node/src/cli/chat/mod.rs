@@ -44,7 +44,7 @@ pub struct Chat {
     #[arg(long, value_name = "N", value_parser = setting("max_tokens"))]
     max_tokens: Option<Value>,
     /// The same seed gives the same answer
-    #[arg(long, value_name = "N", value_parser = setting("seed"))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = setting("seed"))]
     seed: Option<Value>,
     #[command(flatten)]
     server: Server,

@@ -19,6 +19,9 @@ pub struct ResponseFormat {
     pub kind: FormatKind,
     /// For `json_schema`.
     pub json_schema: Option<JsonSchemaFormat>,
+    /// For `json_object`, as llama.cpp has it: the answer is valid under this JSON schema.
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    pub schema: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,7 +21,7 @@ mod unserved;
 
 pub use chat::ChatRequest;
 pub use completion::CompletionRequest;
-pub use form::{Choices, FormatKind, ResponseFormat, StructuredOutputs};
+pub use form::{Choices, FormatKind, JsonSchemaFormat, ResponseFormat, StructuredOutputs};
 pub use list::TokenIds;
 pub use message::{Messages, RequestMessage, Role};
 pub use prompt::Prompt;

@@ -35,6 +35,15 @@ async fn without_a_valid_key_only_the_probes_answer() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_no_text_is_refused_in_the_form_of_errors() {
+    let answer = ask(&FakeGateway::new(hello), "GET", "/v1/models/%ff", String::new()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.error_param().as_str()),
+        (400, "model")
+    );
+}
+
+#[tokio::test]
 async fn of_a_request_without_a_key_no_byte_of_the_body_is_read() {
     const OPEN: [&str; 3] = ["/health", "/metrics", "/ready"];
     let gateway = FakeGateway::new(hello);

@@ -38,6 +38,11 @@ async fn every_way_to_ask_for_a_form_becomes_a_grammar_of_every_choice() {
             json_schema(number.clone()),
         ),
         (
+            "response_format",
+            json!({"type": "json_object", "schema": number}),
+            json_schema(number.clone()),
+        ),
+        (
             "structured_outputs",
             json!({"json": number}),
             json_schema(number.clone()),
@@ -178,6 +183,16 @@ async fn a_form_that_cannot_be_kept_is_refused_before_it_is_admitted_and_says_wh
         ("response_format", schema_format(json!(5)), "object"),
         ("response_format", json!({"type": "json_schema"}), "missing"),
         ("response_format", json!({"type": "yaml"}), "json_schema"),
+        (
+            "response_format",
+            json!({"type": "text", "schema": {}}),
+            "`response_format.type` is `json_object`",
+        ),
+        (
+            "response_format",
+            json!({"type": "json_object", "json_schema": {"schema": {}}}),
+            "`response_format.type` is `json_schema`",
+        ),
         ("response_format", json!("json_object"), "object"),
         ("structured_outputs", json!({"regex": "("}), "regex"),
         (

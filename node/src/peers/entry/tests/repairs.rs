@@ -3,6 +3,7 @@
 use super::super::super::folder::FORMER;
 use super::*;
 use crate::peers::reseed;
+use crate::raft::WrittenState;
 
 impl Node {
     async fn joined(name: &str, founder: &Node) -> (Node, NodeId) {
@@ -238,4 +239,43 @@ async fn what_a_recovered_node_was_is_told() {
     node.stop().await;
     let reseeded = reseed::recover(&node.data_dir).unwrap();
     assert_eq!(reseeded.was, Some(Role::Worker));
+}
+
+#[tokio::test]
+async fn a_recovery_that_broke_off_is_done_again_and_nothing_starts_before() {
+    for moved in [vec!["raft"], vec!["raft", "identity"]] {
+        let mut node = Node::founded("broken-off").await;
+        node.stop().await;
+        fs::create_dir(node.path("before-1")).unwrap();
+        for name in moved {
+            fs::rename(node.path(name), node.path("before-1").join(name)).unwrap();
+        }
+        fs::write(node.path("reseeding"), "recovery before-1\n").unwrap();
+        let told = node.refused(None).await;
+        assert!(told.contains("`cluster recover` has begun"), "{told}");
+        let reseeded = reseed::recover(&node.data_dir).unwrap();
+        assert_eq!(reseeded.was, Some(Role::Voter), "its log was found again");
+        assert_eq!(node.start(None).await.unwrap(), reseeded.node);
+    }
+}
+
+#[tokio::test]
+async fn a_restoration_that_broke_off_is_done_again_and_no_cluster_founded_instead() {
+    let mut node = Node::founded("half-restored").await;
+    node.stop().await;
+    let image = WrittenState::read(Disk::open(&node.data_dir).unwrap())
+        .unwrap()
+        .state
+        .image();
+    let backup = node.path("backup");
+    fs::write(&backup, wire::frame(Kind::Backup, 0, &image)).unwrap();
+    let empty = node.path("restored");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("reseeding"), "restoration\n").unwrap();
+    fs::create_dir(empty.join("raft")).unwrap();
+    let told = reseed::recover(&empty).err().unwrap().to_string();
+    assert!(told.contains("`cluster restore FILE` has begun"), "{told}");
+    let reseeded = reseed::restore(&backup, &empty).unwrap();
+    assert_eq!(reseeded.tenants, 1);
+    assert!(!empty.join("reseeding").exists());
 }
