@@ -63,16 +63,10 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
         path: file.to_owned(),
         error,
     })?;
-    let begun = Reseeding::of(data_dir)?;
-    match (&begun, Memory::of(data_dir)) {
-        (Some(Reseeding::Restoration), _) | (None, Memory::New) => {}
-        (Some(recovery @ Reseeding::Recovery { .. }), _) => {
-            return Err(half_reseeded(data_dir, recovery).into());
-        }
-        (None, Memory::Kept | Memory::Lost) => return Err(ReseedError::NotEmpty(data_dir.to_owned())),
-    }
+    restorable(data_dir)?;
     let folder = DataFolder::lock(data_dir)?;
-    if let Some(begun) = begun {
+    // Once more: whoever had it until now may have come to his end.
+    if let Some(begun) = restorable(data_dir)? {
         begun.undo(&folder)?;
     }
     Reseeding::Restoration.begin(&folder)?;
@@ -82,20 +76,24 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Reseeded, ReseedError> {
     Ok(reseeded)
 }
 
+/// What has to be undone first.
+fn restorable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
+    match (Reseeding::of(data_dir)?, Memory::of(data_dir)) {
+        (begun @ Some(Reseeding::Restoration), _) => Ok(begun),
+        (Some(other @ Reseeding::Recovery { .. }), _) => Err(half_reseeded(data_dir, &other).into()),
+        (None, Memory::New) => Ok(None),
+        (None, Memory::Kept | Memory::Lost) => Err(ReseedError::NotEmpty(data_dir.to_owned())),
+    }
+}
+
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
 /// lost.
 pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
-    let begun = Reseeding::of(data_dir)?;
-    if begun.is_none() && Memory::of(data_dir) == Memory::New {
-        return Err(ReseedError::Empty(data_dir.to_owned()));
-    }
+    recoverable(data_dir)?;
     let folder = DataFolder::lock(data_dir)?;
-    match begun {
-        Some(recovery @ Reseeding::Recovery { .. }) => recovery.undo(&folder)?,
-        Some(Reseeding::Restoration) => {
-            return Err(half_reseeded(data_dir, &Reseeding::Restoration).into());
-        }
-        None => {}
+    // Once more: whoever had it until now may have come to his end.
+    if let Some(begun) = recoverable(data_dir)? {
+        begun.undo(&folder)?;
     }
     if Memory::of(data_dir) == Memory::Lost {
         return Err(log_missing(&folder).into());
@@ -119,6 +117,16 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
         aside: Some(aside),
         ..reseeded
     })
+}
+
+/// What has to be undone first.
+fn recoverable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
+    match (Reseeding::of(data_dir)?, Memory::of(data_dir)) {
+        (begun @ Some(Reseeding::Recovery { .. }), _) => Ok(begun),
+        (Some(other @ Reseeding::Restoration), _) => Err(half_reseeded(data_dir, &other).into()),
+        (None, Memory::New) => Err(ReseedError::Empty(data_dir.to_owned())),
+        (None, Memory::Kept | Memory::Lost) => Ok(None),
+    }
 }
 
 fn seed(folder: &DataFolder, state: ClusterState, index: u64) -> Result<Reseeded, ReseedError> {
