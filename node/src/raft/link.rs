@@ -3,7 +3,7 @@
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, SnapshotMismatch, Unreachable,
 };
-use openraft::network::RPCOption;
+use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
@@ -15,10 +15,13 @@ use proto::raft::{
     AppendAnswer, CommandAnswer, RaftAnswer, RaftRequest, ReadAnswer, SnapshotAnswer, VoteAnswer,
 };
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::acknowledged::{Acknowledged, Asked};
 use super::convert;
+use super::member::HEARTBEAT_MILLIS;
 use super::types::TypeConfig;
 
 /// The ways to the other members.
@@ -65,11 +68,16 @@ pub struct LinkFactory<L> {
     pub acknowledged: Acknowledged,
 }
 
+/// Between two tries to reach a member that is not there: what openraft does by itself.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(500);
+
 /// openraft's way to one member.
 pub struct Link<L> {
     links: L,
     acknowledged: Acknowledged,
     to: NodeId,
+    /// It has answered the last time, and lacks what it had acknowledged.
+    has_forgotten: Arc<AtomicBool>,
 }
 
 impl<L: Links> RaftNetworkFactory<TypeConfig> for LinkFactory<L> {
@@ -80,6 +88,7 @@ impl<L: Links> RaftNetworkFactory<TypeConfig> for LinkFactory<L> {
             links: self.links.clone(),
             acknowledged: self.acknowledged.clone(),
             to: NodeId(target),
+            has_forgotten: Arc::default(),
         }
     }
 }
@@ -134,11 +143,26 @@ impl<L: Links> RaftNetwork<TypeConfig> for Link<L> {
             RaftAnswer::Append(answer) => {
                 let answer = convert::append_answer_back(&answer);
                 let heard = self.acknowledged.hear(self.to, &asked, &answer);
+                self.has_forgotten.store(heard.is_err(), Ordering::Relaxed);
                 heard.map_err(|forgotten| RPCError::Unreachable(Unreachable::new(&forgotten)))?;
                 Ok(answer)
             }
             answer => Err(self.amiss(&answer)),
         }
+    }
+
+    /// Who has forgotten something still has to hear that there is a leader: otherwise it stands for election, and the one
+    /// that has noticed, and says so, leads no longer.
+    ///
+    /// Asked for once, and then again only after an answer that is no fault.
+    fn backoff(&self) -> Backoff {
+        let has_forgotten = Arc::clone(&self.has_forgotten);
+        Backoff::new(std::iter::repeat_with(move || {
+            match has_forgotten.load(Ordering::Relaxed) {
+                true => Duration::from_millis(HEARTBEAT_MILLIS),
+                false => UNREACHABLE_PAUSE,
+            }
+        }))
     }
 
     async fn install_snapshot(

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// A follower stands for election 500 to 600 ms after the last word of the leader.
-const HEARTBEAT_MILLIS: u64 = 50;
+pub(super) const HEARTBEAT_MILLIS: u64 = 50;
 const ELECTION_MILLIS: (u64, u64) = (200, 300);
 /// Several times the longest election.
 pub(super) const UNHEARD_MILLIS_MAX: u64 = 2000;

@@ -3,6 +3,7 @@
 
 use super::cluster::Cluster;
 use super::drive::Drive;
+use super::network::Weather;
 use crate::raft::OpenError;
 use crate::raft::disk::tests::machine::Loss;
 use proto::NodeId;
@@ -28,7 +29,12 @@ async fn a_voter_that_was_set_back_alone_is_noticed_and_nothing_is_lost() {
             trouble.is_some_and(|trouble| trouble.contains(&format!("node {victim} lacks")))
         };
         cluster.until("its leader notices", notices).await;
-        sleep(Duration::from_secs(5)).await;
+        // So late that a pause between two words to it would be longer than it waits for one.
+        cluster.network.set_weather(Weather {
+            delay_micros: 100..20_000,
+            ..Weather::fair()
+        });
+        sleep(Duration::from_secs(60)).await;
         cluster.add_tenant(other, "later").await.unwrap().unwrap();
         let view = cluster.member(leader).view();
         assert_eq!(
