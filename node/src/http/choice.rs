@@ -163,12 +163,7 @@ impl Choice {
         }
     }
 
-    /// How many tokens were generated.
-    pub fn tokens(&self) -> u32 {
-        self.tokens
-    }
-
-    /// How many of `tokens` were spent on reasoning.
+    /// How many of its tokens were spent on reasoning.
     pub fn reasoning_tokens(&self) -> u32 {
         self.reasoning_tokens
     }

@@ -153,8 +153,7 @@ pub struct Session {
     generation: Generation,
     choices: Vec<Choice>,
     choices_per_prompt: u32,
-    prompt_tokens: u64,
-    cached_tokens: u64,
+    usage: Usage,
     times: Times,
     /// Choices that have not ended; 0 also after an error.
     running: usize,
@@ -179,8 +178,10 @@ impl Session {
             generation,
             choices,
             choices_per_prompt,
-            prompt_tokens,
-            cached_tokens: 0,
+            usage: Usage {
+                prompt_tokens,
+                ..Usage::default()
+            },
             running,
             watch,
         }
@@ -230,16 +231,7 @@ impl Session {
     }
 
     pub fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens,
-            completion_tokens: self.choices.iter().map(|choice| u64::from(choice.tokens())).sum(),
-            cached_tokens: self.cached_tokens,
-            reasoning_tokens: self
-                .choices
-                .iter()
-                .map(|choice| u64::from(choice.reasoning_tokens()))
-                .sum(),
-        }
+        self.usage
     }
 
     /// The next news, in order for each choice; `None` when every choice has ended or an error was told. Dropping the
@@ -310,7 +302,7 @@ impl Session {
     /// Once for each prompt, by its first choice: the others find what that one computed.
     fn count_cached(&mut self, choice: u32, cached_tokens: u32) {
         if choice.is_multiple_of(self.choices_per_prompt) {
-            self.cached_tokens += u64::from(cached_tokens);
+            self.usage.cached_tokens += u64::from(cached_tokens);
         }
     }
 
@@ -328,7 +320,7 @@ impl Session {
         News {
             choice,
             what,
-            usage: self.usage(),
+            usage: self.usage,
         }
     }
 
@@ -336,7 +328,11 @@ impl Session {
         let now = Instant::now();
         self.watch.token(choice, now);
         self.times.token(choice, now);
-        let fragment = self.choices[choice as usize].push(position, id, score);
+        let taker = &mut self.choices[choice as usize];
+        let reasoning_before = taker.reasoning_tokens();
+        let fragment = taker.push(position, id, score);
+        self.usage.completion_tokens += 1;
+        self.usage.reasoning_tokens += u64::from(taker.reasoning_tokens() - reasoning_before);
         if fragment.finish.is_some() {
             self.generation.control.end(choice);
             self.times.cut(choice, now);

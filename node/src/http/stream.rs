@@ -29,6 +29,7 @@ pub fn streamed(session: Session, usage: UsageChunks, keep_alive: Duration) -> R
     };
     let writer = Writer {
         open: session.choices(),
+        used: session.usage(),
         session,
         usage,
         keep_alive,
@@ -63,6 +64,8 @@ struct Writer {
     /// Choices whose end has not been written.
     open: usize,
     usage: UsageChunks,
+    /// Of what is written, however much more has come since.
+    used: Usage,
     keep_alive: Duration,
     state: State,
 }
@@ -100,19 +103,20 @@ impl Writer {
     }
 
     fn write_news(&mut self, News { choice, what, usage }: News, page: &mut String) {
+        self.used = usage;
         match what {
-            What::Opened => self.write_opening(choice, usage, page),
-            What::Fragment(fragment) => self.write_fragment(choice, &fragment, usage, page),
+            What::Opened => self.write_opening(choice, page),
+            What::Fragment(fragment) => self.write_fragment(choice, &fragment, page),
         }
     }
 
     /// The prompt's token ids, where they are wanted, come with the first chunk: in chats, which have one prompt,
     /// beside the choices.
-    fn write_opening(&self, choice: u32, usage: Usage, page: &mut String) {
+    fn write_opening(&self, choice: u32, page: &mut String) {
         let dialect = self.session.envelope.dialect;
         let chunk = match (dialect, dialect.opening(choice), self.session.prompt_ids(choice)) {
             (Dialect::Chat, Some(opening), Some(ids)) => {
-                let mut chunk = self.chunk(opening, usage);
+                let mut chunk = self.chunk(opening);
                 chunk["prompt_token_ids"] = ids;
                 chunk
             }
@@ -120,39 +124,38 @@ impl Writer {
                 let nothing = Fragment::default();
                 let mut opening = self.session.envelope.parts(choice, &nothing).remove(0);
                 opening["prompt_token_ids"] = ids;
-                self.chunk(opening, usage)
+                self.chunk(opening)
             }
-            (_, Some(opening), _) => self.chunk(opening, usage),
+            (_, Some(opening), _) => self.chunk(opening),
             (_, None, _) => return,
         };
         write_event(page, &chunk);
     }
 
-    fn write_fragment(&mut self, choice: u32, fragment: &Fragment, usage: Usage, page: &mut String) {
+    fn write_fragment(&mut self, choice: u32, fragment: &Fragment, page: &mut String) {
         if self.says_something(fragment) {
             let mut parts = self.session.envelope.parts(choice, fragment);
             let last = parts.pop();
             for part in parts {
-                write_event(page, &self.chunk(part, usage));
+                write_event(page, &self.chunk(part));
             }
             // Whoever has seen the position has seen all of the token.
             if let Some(position) = fragment.position {
                 self.write_id(choice, position, page);
             }
             if let Some(last) = last {
-                write_event(page, &self.chunk(last, usage));
+                write_event(page, &self.chunk(last));
             }
         }
         if let Some(finish) = fragment.finish {
-            self.write_closing(choice, finish, usage, page);
+            self.write_closing(choice, finish, page);
         }
     }
 
     /// The last of all tells where the time has gone, where that is wanted.
-    fn write_closing(&mut self, choice: u32, finish: FinishReason, usage: Usage, page: &mut String) {
+    fn write_closing(&mut self, choice: u32, finish: FinishReason, page: &mut String) {
         self.open -= 1;
-        let closing = self.session.envelope.dialect.closing(choice, finish);
-        let mut chunk = self.chunk(closing, usage);
+        let mut chunk = self.chunk(self.session.envelope.dialect.closing(choice, finish));
         if self.open == 0
             && let Some(timing) = self.session.timing()
         {
@@ -177,12 +180,11 @@ impl Writer {
         writeln!(page, "id: {request}:{choice}:{position}").expect("a String takes everything");
     }
 
-    /// `usage`: up to this chunk.
-    fn chunk(&self, choice: Value, usage: Usage) -> Value {
+    fn chunk(&self, choice: Value) -> Value {
         let usage = match self.usage {
             UsageChunks::Never => None,
             UsageChunks::AtEnd => Some(Value::Null),
-            UsageChunks::OnEveryChoice | UsageChunks::OnEveryChoiceAndAtEnd => Some(usage.json()),
+            UsageChunks::OnEveryChoice | UsageChunks::OnEveryChoiceAndAtEnd => Some(self.used.json()),
         };
         self.session.envelope.chunk(vec![choice], usage)
     }

@@ -211,15 +211,8 @@ impl DataFolder {
 
     /// What lies there is deleted, the key first. Nothing where there is none.
     pub fn clear_authority(&self, place: AuthorityPlace) -> Result<(), FolderError> {
-        for path in [self.authority_key(place), self.authority_certificate(place)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(FolderError::Io { path, error });
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        remove(&self.authority_key(place))?;
+        remove(&self.authority_certificate(place))
     }
 
     pub fn epochs(&self) -> PathBuf {
@@ -258,11 +251,7 @@ impl DataFolder {
 
     /// It has joined.
     pub fn forget_former(&self) -> Result<(), FolderError> {
-        let path = self.path.join(FORMER);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FolderError::Io { path, error }),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        remove(&self.path.join(FORMER))
     }
 
     /// Where what this node was can be moved to.
@@ -292,6 +281,21 @@ impl DataFolder {
         }
         self.make_folders()?;
         Ok(aside)
+    }
+}
+
+/// A file or a folder; nothing where there is none.
+pub(super) fn remove(path: &Path) -> Result<(), FolderError> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FolderError::Io {
+            path: path.to_owned(),
+            error,
+        }),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

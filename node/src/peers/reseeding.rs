@@ -1,7 +1,7 @@
 //! A recovery or a restoration that has begun: what a folder held is moved away before what it is to hold is there, and in
 //! between it looks like that of a node that has never run.
 
-use super::folder::{DataFolder, FolderError, write_durably};
+use super::folder::{DataFolder, FolderError, remove, write_durably};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,21 +97,6 @@ fn put_back(folder: &Path, aside: &Path) -> Result<(), FolderError> {
         fs::rename(moved.path(), &place).map_err(|error| FolderError::Io { path: place, error })?;
     }
     fs::remove_dir(aside).map_err(io_error)
-}
-
-/// A file or a folder; nothing where there is none.
-fn remove(path: &Path) -> Result<(), FolderError> {
-    let removed = match path.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FolderError::Io {
-            path: path.to_owned(),
-            error,
-        }),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 #[cfg(test)]
