@@ -216,6 +216,33 @@ fn what_a_disk_has_damaged_of_a_shared_model_is_taken_from_another_node_too() {
 }
 
 #[test]
+fn a_node_whose_own_disk_is_in_the_way_says_so_and_goes_on_when_it_is_not() {
+    let mut fleet = Fleet::found_with(Holds::TheModelByName);
+    let place = fleet.join_at_once(Holds::AsTheOthers, 1)[0];
+    let (store, expected) = (fleet.own_store(place), text(&fleet, 0));
+    let blob = model_file(&store);
+    fleet.kill(place);
+    // As from an empty store whose disk takes nothing.
+    let in_the_way = store.join("partial").join(blob.file_name().expect("its name"));
+    fs::remove_file(&blob).expect("a blob");
+    forget_packed(&store);
+    fs::write(&in_the_way, "").expect("a file in the way");
+    fleet.start(place);
+    for asked in [place, 0] {
+        until("it says why it waits", Duration::from_secs(20), || {
+            let replicas = fleet.json(asked, &["status"])["replicas"].to_string();
+            replicas.contains("check that the place exists and is yours")
+        });
+    }
+    assert_eq!(text(&fleet, place), expected, "by the other node");
+    assert!(blobs(&store).is_empty(), "no other source was tried");
+    fs::remove_file(&in_the_way).expect("the file in the way");
+    fleet.until_ready(0, 2);
+    fleet.kill(0);
+    assert_eq!(text(&fleet, place), expected, "by itself");
+}
+
+#[test]
 fn two_nodes_of_one_host_that_share_a_store_have_a_stage_each() {
     let expected = text(&Fleet::found(), 0);
     let folder = TempFolder::new();

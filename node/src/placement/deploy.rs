@@ -19,6 +19,7 @@ use crate::state::NodeState;
 use crate::store::spec::{NamedSpec, SpecError, may_be_a_name};
 use crate::store::{Check, Store, Use};
 use coordinator::cluster_state::Rejected;
+use coordinator::placer::layout::NoFit;
 use proto::ReplicaId;
 use proto::cluster::{ClusterCommand, Deployment, ModelRecord, PLACING_LEVEL, Placement, Undeploy};
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,7 @@ impl Deploying {
         if self.is_anyone_measuring() {
             return Ok(DeployReport::at(DeployStep::Measuring));
         }
-        let wanted = self.wanted(wish, asked);
+        let wanted = self.wanted(wish, asked)?;
         let outlook = outlook::ask(&self.state, &self.outlook).await?;
         let reasons = plan::foreseen(&self.state.applied(), &outlook, &wanted)?;
         // A file may be another one by the next time.
@@ -111,7 +112,7 @@ impl Deploying {
         let Some(asked) = self.asked(wish).await? else {
             return Ok(DeployReport::at(DeployStep::Reading));
         };
-        let deployment = self.wanted(wish, asked);
+        let deployment = self.wanted(wish, asked)?;
         let name = deployment.model.name.clone();
         let known = self.state.applied().deployment(&name).cloned();
         if known.is_none_or(|known| !is_the_same(&known, &deployment)) {
@@ -128,16 +129,22 @@ impl Deploying {
         Ok(progress)
     }
 
-    fn wanted(&self, wish: &DeployWish, asked: Deployment) -> Deployment {
+    fn wanted(&self, wish: &DeployWish, asked: Deployment) -> ControlAnswer<Deployment> {
         let applied = self.state.applied();
         let known = applied.deployment(&asked.model.name);
         let ranks = wish.ranks.or(known.map(|known| known.ranks));
+        let ranks = ranks.unwrap_or(self.config.tp.value as u32);
         let replicas = wish.replicas.or(known.map(|known| known.replicas));
-        Deployment {
-            replicas: replicas.unwrap_or(1),
-            ranks: ranks.unwrap_or(self.config.tp.value as u32),
-            ..asked
+        // The cluster would refuse it too, with words about all that a shape must be.
+        let heads = asked.shape.heads;
+        if ranks > heads {
+            return Err(NoFit::RanksBeyondHeads { ranks, heads }.to_string());
         }
+        Ok(Deployment {
+            replicas: replicas.unwrap_or(1),
+            ranks,
+            ..asked
+        })
     }
 
     /// What is deployed under this name, or what the file says that is meant; `None`: it is being read.

@@ -85,7 +85,7 @@ impl ModelFiles {
         match self.fetcher().begin_stage(&wanted, &layers, others).await {
             Ok(begun) => self.take_begun(deployment, begun).await,
             Err(error) => {
-                let (stored, in_use) = self.original_after(&error, deployment).await?;
+                let (stored, in_use) = self.original_after(error, deployment).await?;
                 self.take_whole(deployment, stored, in_use).await
             }
         }
@@ -108,7 +108,7 @@ impl ModelFiles {
             }
             Ok(Fetched::Whole(_)) => Ok(Came::Elsewhere),
             Err(error) => {
-                self.original_after(&error, deployment).await?;
+                self.original_after(error, deployment).await?;
                 Ok(Came::Elsewhere)
             }
         }
@@ -192,20 +192,19 @@ impl ModelFiles {
         }
     }
 
+    /// From where the model's spec leads.
     async fn original_after(
         &self,
-        error: &FetchError,
+        error: FetchError,
         deployment: &Deployment,
     ) -> anyhow::Result<(Stored, Use)> {
-        let original = self.original(deployment).await;
-        original.with_context(|| format!("other nodes could not give it ({error})"))
-    }
-
-    async fn original(&self, deployment: &Deployment) -> anyhow::Result<(Stored, Use)> {
+        if error.is_of_own_disk() {
+            return Err(error.into());
+        }
         let (shelf, model) = (self.shelf.clone(), deployment.model.clone());
         let named: NamedSpec = format!("{}={}", model.name, model.spec).parse()?;
         let taken = spawn_blocking(move || shelf.store().take(&named.spec, Check::Touched)).await?;
-        let (stored, in_use) = taken?;
+        let (stored, in_use) = taken.map_err(|original| error.and_original(original))?;
         if stored.digest != model.digest {
             bail!(
                 "{} is not the file that was deployed as {}, so it is damaged, was changed, or is another one on this node: put the \

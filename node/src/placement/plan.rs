@@ -118,7 +118,7 @@ fn copies(
                 }
                 lines.extend_from_slice(layout.reasons());
             }
-            Err(error) if lines.is_empty() => return Err(error.to_string()),
+            Err(error) if copy == 1 => return Err(error.to_string()),
             Err(error) => lines.push(format!("copy {copy} of {wanted} has no place now: {error}")),
         }
     }

@@ -249,6 +249,12 @@ impl MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// What [`MemoryPlan::new`] takes at most for a file of so many bytes that was not read yet. `None`: it does not fit.
+    pub fn foreseen_bytes(file_bytes: u64, available: u64) -> Option<u64> {
+        let rest = available.checked_sub(file_bytes)?;
+        Some(file_bytes + rest / CACHE_SHARE)
+    }
+
     /// Exactly so. An error when it does not fit in `available` bytes.
     pub fn with_room(
         memory: &ModelMemory,

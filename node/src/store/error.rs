@@ -49,6 +49,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Is it the disk of this node that fails, whatever the source? No other source helps then.
+    pub fn is_of_own_disk(&self) -> bool {
+        match self {
+            StoreError::DiskFull(_) | StoreError::Io { .. } => true,
+            StoreError::NoFile(_)
+            | StoreError::Folder(_)
+            | StoreError::Unreachable { .. }
+            | StoreError::WrongDigest { .. }
+            | StoreError::Damaged(_) => false,
+        }
+    }
+
     /// For mapping: what went wrong while working at `path`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
         let path = path.into();

@@ -11,6 +11,7 @@ mod node;
 mod replicas;
 mod shared;
 mod signals;
+mod waiting;
 
 pub use announce::Output;
 pub use model::open_store;

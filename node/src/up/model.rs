@@ -1,6 +1,6 @@
 //! A model on its way to being served: found, read as far as the node needs it, planned.
 
-use super::shared::SharedModel;
+use super::shared::{SharedModel, Sought};
 use crate::clock;
 use crate::config::Config;
 use crate::config::byte_size::ByteSize;
@@ -38,7 +38,7 @@ pub struct PreparedModel {
 
 impl PreparedModel {
     /// Blocks: fetches and hashes where it must. `available` is the memory for this model.
-    fn prepare(
+    pub fn prepare(
         wish: Wish<'_>,
         store: &Store,
         config: &Config,
@@ -140,50 +140,64 @@ impl PreparedModel {
 pub enum Wish<'a> {
     /// From where the spec leads.
     Asked(&'a NamedSpec),
-    Shared(&'a SharedModel),
+    Shared(&'a Sought),
 }
 
 impl<'a> Wish<'a> {
     fn named(self) -> &'a NamedSpec {
         match self {
             Wish::Asked(named) => named,
-            Wish::Shared(model) => &model.named,
+            Wish::Shared(sought) => &sought.model.named,
         }
     }
 
     fn shared(self) -> Option<&'a SharedModel> {
         match self {
             Wish::Asked(_) => None,
-            Wish::Shared(model) => Some(model),
+            Wish::Shared(sought) => Some(&sought.model),
         }
     }
 
-    fn take(self, store: &Store) -> Result<(Stored, Use), StoreError> {
+    fn take(self, store: &Store) -> anyhow::Result<(Stored, Use)> {
         match self {
-            Wish::Asked(named) => store.take(&named.spec, Check::Length),
-            Wish::Shared(model) => model.take(store),
+            Wish::Asked(named) => Ok(store.take(&named.spec, Check::Length)?),
+            Wish::Shared(sought) => sought.take(store),
         }
     }
 }
 
+/// A model that cannot be had at present.
+pub struct Failed<'a> {
+    pub wish: Wish<'a>,
+    pub error: anyhow::Error,
+    /// The memory that was there for it.
+    pub available: u64,
+}
+
 /// These models one after the other, sharing the memory that is there. What cannot be had goes to `failed`, which says
-/// whether to go on without it.
+/// how many bytes of it to keep free, or that nothing can go on without it.
 pub fn prepare_all<'a>(
     wishes: impl Iterator<Item = Wish<'a>>,
     config: &Config,
     store: &Store,
-    failed: impl Fn(&NamedSpec, anyhow::Error) -> anyhow::Result<()>,
+    mut failed: impl FnMut(Failed<'a>) -> anyhow::Result<u64>,
 ) -> anyhow::Result<Vec<PreparedModel>> {
     let mut available = budget(config);
     let mut prepared = Vec::new();
     for wish in wishes {
-        match PreparedModel::prepare(wish, store, config, available) {
+        let taken_bytes = match PreparedModel::prepare(wish, store, config, available) {
             Ok(model) => {
-                available = available.saturating_sub(model.memory_bytes());
+                let taken_bytes = model.memory_bytes();
                 prepared.push(model);
+                taken_bytes
             }
-            Err(error) => failed(wish.named(), error)?,
-        }
+            Err(error) => failed(Failed {
+                wish,
+                error,
+                available,
+            })?,
+        };
+        available = available.saturating_sub(taken_bytes);
     }
     Ok(prepared)
 }

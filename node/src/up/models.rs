@@ -1,18 +1,21 @@
 //! Which models a node serves.
 
-use super::model::{self, PreparedModel, Wish};
-use super::shared::SharedModel;
+use super::announce::Output;
+use super::model::{self, Failed, PreparedModel, Wish};
+use super::shared::{Mended, SharedFiles, SharedModel, Sought};
+use super::waiting::WaitingModel;
 use crate::config::Config;
+use crate::config::byte_size::ByteSize;
 use crate::config::high::Origin;
 use crate::peers::entry::Entry;
-use crate::placement::file::is_damage;
+use crate::peers::weights::Shelf;
 use crate::shard_host::prepare::PrepareError;
 use crate::store::error::StoreError;
 use crate::store::spec::{NamedSpec, Spec};
 use crate::store::{Store, Use};
 use coordinator::cluster_state::{ClusterState, FOUNDER};
 use proto::NodeId;
-use std::cell::RefCell;
+use tokio::task::spawn_blocking;
 
 /// What a node is to serve.
 #[derive(Clone)]
@@ -20,7 +23,7 @@ pub enum Models {
     /// Somebody asked for these: what cannot be had is an error.
     Asked(Vec<NamedSpec>),
     /// What the cluster serves, as far as this node can have it: the same files, with their digests.
-    Shared(Vec<SharedModel>),
+    Shared(Vec<Sought>),
 }
 
 /// Files of the user's own, before a cluster is founded for what is not there. Whether they hold models is seen later.
@@ -38,12 +41,13 @@ pub fn look_for_files(models: &[NamedSpec]) -> Result<(), StoreError> {
 }
 
 /// A node that was told nothing shares the load of its cluster.
-pub fn of_node(config: &Config, entry: &Entry) -> Models {
+fn of_node(config: &Config, entry: &Entry) -> Models {
     let begins = begins(&entry.state.applied(), entry.state.node());
     if config.models.origin != Origin::Default || begins {
         return Models::Asked(config.models.value.clone());
     }
-    Models::Shared(shared(&entry.state.applied()))
+    let shared = shared(&entry.state.applied());
+    Models::Shared(shared.into_iter().map(Sought::new).collect())
 }
 
 /// The founder, or a node that is left alone: there is nothing to share. The only node of a cluster that was restored or
@@ -68,7 +72,7 @@ fn shared(applied: &ClusterState) -> Vec<SharedModel> {
 }
 
 /// Files of the models of which the cluster has placed a stage on this node, by digest.
-pub fn placed_here(entry: &Entry) -> Vec<[u8; 32]> {
+fn placed_here(entry: &Entry) -> Vec<[u8; 32]> {
     let applied = entry.state.applied();
     let placed = applied.placements_of(entry.state.node());
     let deployed = placed.filter_map(|placement| applied.deployment(&placement.model));
@@ -76,58 +80,96 @@ pub fn placed_here(entry: &Entry) -> Vec<[u8; 32]> {
 }
 
 impl Models {
-    pub fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
-        let too_big = RefCell::new(Vec::new());
-        let damaged = RefCell::new(Vec::new());
-        let whole = match self {
-            Models::Asked(models) => {
-                let wishes = models.iter().map(Wish::Asked);
-                model::prepare_all(wishes, config, store, |named, error| {
-                    if !is_too_big(&error) {
-                        return Err(error);
-                    }
-                    too_big.borrow_mut().push(TooBig {
-                        named: named.clone(),
-                        reason: format!("{error:#}"),
-                    });
-                    Ok(())
-                })?
-            }
-            Models::Shared(models) => {
-                let wishes = models.iter().map(Wish::Shared);
-                let mut prepared = model::prepare_all(wishes, config, store, |named, error| {
-                    if is_damage(&error) {
-                        let model = models.iter().find(|model| model.named.name == named.name);
-                        damaged.borrow_mut().extend(model.cloned());
-                    }
-                    let error = format!("{error:#}");
-                    tracing::warn!(
-                        model = named.name,
-                        error,
-                        "left to other nodes: it cannot be had here"
-                    );
-                    Ok(())
-                })?;
-                prepared.retain(|model| is_the_same(model, models));
-                prepared
-            }
+    fn prepare(&self, config: &Config, store: &Store) -> anyhow::Result<Prepared> {
+        let wishes: Vec<Wish<'_>> = match self {
+            Models::Asked(models) => models.iter().map(Wish::Asked).collect(),
+            Models::Shared(models) => models.iter().map(Wish::Shared).collect(),
         };
-        Ok(Prepared {
-            whole,
-            too_big: too_big.into_inner(),
-            damaged: damaged.into_inner(),
-            placed_use: Vec::new(),
-        })
+        let mut prepared = Prepared::default();
+        let whole = model::prepare_all(wishes.into_iter(), config, store, |failed| prepared.note(failed))?;
+        Ok(Prepared { whole, ..prepared })
     }
 }
 
+/// What this node serves by its own choice, out of other nodes' stores where it is not here.
+pub async fn own(config: &Config, entry: &Entry, files: &SharedFiles) -> anyhow::Result<Prepared> {
+    let mut models = of_node(config, entry);
+    if let Models::Shared(shared) = &mut models {
+        files.seek(shared).await;
+    }
+    let placed = placed_here(entry);
+    let prepare = || {
+        prepare(
+            models.clone(),
+            placed.clone(),
+            config.clone(),
+            files.shelf.clone(),
+            files.output,
+        )
+    };
+    let prepared = prepare().await?;
+    let mut is_mended = false;
+    for waiting in prepared.waiting.iter().filter(|waiting| waiting.is_damaged) {
+        is_mended |= files.mend(&waiting.model).await == Mended::Tried;
+    }
+    match is_mended {
+        true => prepare().await,
+        false => Ok(prepared),
+    }
+}
+
+async fn prepare(
+    models: Models,
+    placed: Vec<[u8; 32]>,
+    config: Config,
+    shelf: Shelf,
+    output: Output,
+) -> anyhow::Result<Prepared> {
+    spawn_blocking(move || {
+        let store = shelf.store();
+        let mut prepared = models.prepare(&config, store)?;
+        for digest in &placed {
+            let held = store.take_held(digest)?;
+            prepared.placed_use.extend(held.map(|(_, in_use)| in_use));
+        }
+        if let Some(bytes_max) = config.store_max.value {
+            tell_collected(output, bytes_max, store)?;
+        }
+        Ok(prepared)
+    })
+    .await?
+}
+
+/// After the models are in use, so that none of them goes.
+fn tell_collected(output: Output, bytes_max: ByteSize, store: &Store) -> Result<(), StoreError> {
+    let collected = store.collect(Some(bytes_max.bytes()))?;
+    for removal in collected.removed {
+        let (path, bytes) = (removal.file.path.display(), ByteSize::new(removal.file.bytes));
+        output.say(&format!(
+            "store    removed {path}, {bytes}: {}",
+            removal.reason.words()
+        ));
+    }
+    for error in collected.failed {
+        tracing::warn!(%error, "a file that should leave the store could not be removed");
+    }
+    if collected.bytes_left > bytes_max.bytes() {
+        let left = ByteSize::new(collected.bytes_left);
+        output.say(&format!(
+            "store    holds {left}, more than --store-max {bytes_max}: the rest is in use"
+        ));
+    }
+    Ok(())
+}
+
 /// What became of the models of a node.
+#[derive(Default)]
 pub struct Prepared {
     pub whole: Vec<PreparedModel>,
     /// These go over several nodes.
     pub too_big: Vec<TooBig>,
-    /// Shared ones whose files turned out damaged on this node's disk.
-    pub damaged: Vec<SharedModel>,
+    /// Shared ones that cannot be had at present.
+    pub waiting: Vec<WaitingModel>,
     /// Of what the cluster has placed here, as far as it is in the store: it is not collected before it runs again.
     pub placed_use: Vec<Use>,
 }
@@ -137,22 +179,45 @@ pub struct TooBig {
     pub reason: String,
 }
 
+impl Prepared {
+    /// What its models take of this node's memory, or will.
+    pub fn memory_bytes(&self) -> u64 {
+        let whole = self.whole.iter().map(PreparedModel::memory_bytes);
+        whole
+            .chain(self.waiting.iter().map(WaitingModel::memory_bytes))
+            .sum()
+    }
+
+    /// How many bytes are to be kept free for it. An error where this node cannot go on without.
+    fn note(&mut self, failed: Failed<'_>) -> anyhow::Result<u64> {
+        match failed.wish {
+            Wish::Asked(named) if is_too_big(&failed.error) => self.too_big.push(TooBig {
+                named: named.clone(),
+                reason: format!("{:#}", failed.error),
+            }),
+            Wish::Asked(_) => return Err(failed.error),
+            Wish::Shared(sought) if is_too_big(&failed.error) => leave(&sought.model, &failed.error),
+            Wish::Shared(sought) => match WaitingModel::new(&sought.model, &failed) {
+                Some(waiting) => {
+                    let memory_bytes = waiting.memory_bytes();
+                    self.waiting.push(waiting);
+                    return Ok(memory_bytes);
+                }
+                None => leave(&sought.model, &failed.error),
+            },
+        }
+        Ok(0)
+    }
+}
+
 fn is_too_big(error: &anyhow::Error) -> bool {
     let prepare = error.downcast_ref::<PrepareError>();
     matches!(prepare, Some(PrepareError::TooBig { .. }))
 }
 
-/// A path may lead to another file on another host.
-fn is_the_same(model: &PreparedModel, shared: &[SharedModel]) -> bool {
-    let wanted = shared.iter().find(|shared| shared.named.name == model.named.name);
-    let is_the_same = wanted.is_some_and(|shared| shared.digest == model.stored.digest);
-    if !is_the_same {
-        tracing::warn!(
-            model = model.named.name,
-            "left to other nodes: it is another file here"
-        );
-    }
-    is_the_same
+fn leave(model: &SharedModel, error: &anyhow::Error) {
+    let (model, error) = (&model.named.name, format!("{error:#}"));
+    tracing::warn!(model, error, "left to other nodes: there is no room for it here");
 }
 
 #[cfg(test)]

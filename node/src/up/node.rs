@@ -4,17 +4,17 @@ use super::announce::{self, Output, Ready, ReadyModel};
 use super::front;
 use super::meeting;
 use super::model::{self, PreparedModel};
-use super::models::{self, Models, Prepared, TooBig};
-use super::replicas::{OwnReplicas, Sorted};
-use super::shared::{Mended, SharedFiles};
+use super::models::{self, TooBig};
+use super::replicas::{OwnModel, OwnReplicas, Sorted};
+use super::shared::SharedFiles;
 use super::signals::Signals;
+use super::waiting::WaitingModel;
 use crate::actors::board::{Board, ReplicaView, Where};
 use crate::actors::gateway::RouterGateway;
 use crate::actors::machine::{self, Mailbox};
 use crate::actors::router::{RouterMessage, RouterWorld};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::byte_size::ByteSize;
 use crate::config::high::Auth;
 use crate::control::report::DeployStep;
 use crate::control::server::{self, ControlServer};
@@ -32,13 +32,13 @@ use crate::shard_host::epochs::Epochs;
 use crate::shard_host::supervisor::FirstStart;
 use crate::state::StateError;
 use crate::state::keys::{self, LocalKey};
-use crate::store::error::StoreError;
-use crate::store::{Store, Use};
+use crate::store::Use;
 use crate::telemetry::{otlp, recorder, spans};
 use anyhow::{Context, anyhow, bail};
 use coordinator::cost::StepCost;
 use coordinator::router::{Router, RouterConfig};
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl Node {
         let shelf = Shelf::new(model::open_store(&config.store.value)?);
         entry.desk.lend(shelf.clone());
         let files = SharedFiles::of(&entry, &shelf, output);
-        let models = own_models(config, &entry, &files).await?;
+        let mut models = models::own(config, &entry, &files).await?;
         tell_plan(config, &models.whole, output);
         let key = first_key(config, &entry, output).await?;
         let Routing {
@@ -176,18 +176,17 @@ impl Node {
             entry,
             starting: JoinSet::new(),
             supervisors,
-            in_use: models.placed_use,
+            in_use: mem::take(&mut models.placed_use),
             output,
             key,
             certificate: config.tls_cert.value.clone(),
         };
         node.follow_others();
         // Before any of them takes it.
-        let taken_bytes = models.whole.iter().map(PreparedModel::memory_bytes).sum();
-        let memory_bytes = profile::memory_bytes(config, taken_bytes);
+        let memory_bytes = profile::memory_bytes(config, models.memory_bytes());
         let (config, epochs) = (Arc::new(config.clone()), epochs(&node.entry)?);
         let own = node.own_replicas(&config, files, epochs.clone());
-        node.start_replicas(own, models.whole).await?;
+        node.start_replicas(own, models.whole, models.waiting).await?;
         node.start_placement(config, shelf, memory_bytes, &deploying, epochs);
         node.deploy_all(models.too_big, &deploying);
         Ok(node)
@@ -258,9 +257,23 @@ impl Node {
     }
 
     /// What the cluster has named. Where it cannot agree, what it named before is served, and the rest when it can again.
-    async fn start_replicas(&mut self, own: OwnReplicas, prepared: Vec<PreparedModel>) -> anyhow::Result<()> {
-        let Sorted { named, later } = own.sort(prepared).await?;
+    async fn start_replicas(
+        &mut self,
+        own: OwnReplicas,
+        prepared: Vec<PreparedModel>,
+        waiting: Vec<WaitingModel>,
+    ) -> anyhow::Result<()> {
+        let here = prepared.into_iter().map(Box::new).map(OwnModel::Here);
+        let waiting = waiting.into_iter().map(Box::new).map(OwnModel::Waiting);
+        let Sorted { named, later } = own.sort(here.chain(waiting).collect()).await?;
         for (model, record) in named {
+            let model = match model {
+                OwnModel::Here(model) => *model,
+                OwnModel::Waiting(waiting) => {
+                    self.supervisors.spawn(own.clone().wait_for(*waiting, record));
+                    continue;
+                }
+            };
             let starting = own.start(model, &record).await?;
             self.supervisors.spawn(starting.keeper.run(starting.on_first));
             self.in_use.push(starting.in_use);
@@ -519,75 +532,4 @@ fn deploying(config: &Config, entry: &Entry, shelf: &Shelf, gateway: &Arc<Router
         Arc::clone(gateway),
         entry.desk.outlook.clone(),
     ))
-}
-
-/// What this node serves by its own choice, out of other nodes' stores where it is not here.
-async fn own_models(config: &Config, entry: &Entry, files: &SharedFiles) -> anyhow::Result<Prepared> {
-    let models = models::of_node(config, entry);
-    let placed = models::placed_here(entry);
-    let prepare = || {
-        prepare(
-            models.clone(),
-            placed.clone(),
-            config.clone(),
-            files.shelf.clone(),
-            files.output,
-        )
-    };
-    if let Models::Shared(shared) = &models {
-        files.fetch_missing(shared).await;
-    }
-    let prepared = prepare().await?;
-    let mut is_mended = false;
-    for model in &prepared.damaged {
-        is_mended |= files.mend(model).await == Mended::Tried;
-    }
-    match is_mended {
-        true => prepare().await,
-        false => Ok(prepared),
-    }
-}
-
-async fn prepare(
-    models: Models,
-    placed: Vec<[u8; 32]>,
-    config: Config,
-    shelf: Shelf,
-    output: Output,
-) -> anyhow::Result<Prepared> {
-    tokio::task::spawn_blocking(move || {
-        let store = shelf.store();
-        let mut prepared = models.prepare(&config, store)?;
-        for digest in &placed {
-            let held = store.take_held(digest)?;
-            prepared.placed_use.extend(held.map(|(_, in_use)| in_use));
-        }
-        if let Some(bytes_max) = config.store_max.value {
-            tell_collected(output, bytes_max, store)?;
-        }
-        Ok(prepared)
-    })
-    .await?
-}
-
-/// After the models are in use, so that none of them goes.
-fn tell_collected(output: Output, bytes_max: ByteSize, store: &Store) -> Result<(), StoreError> {
-    let collected = store.collect(Some(bytes_max.bytes()))?;
-    for removal in collected.removed {
-        let (path, bytes) = (removal.file.path.display(), ByteSize::new(removal.file.bytes));
-        output.say(&format!(
-            "store    removed {path}, {bytes}: {}",
-            removal.reason.words()
-        ));
-    }
-    for error in collected.failed {
-        tracing::warn!(%error, "a file that should leave the store could not be removed");
-    }
-    if collected.bytes_left > bytes_max.bytes() {
-        let left = ByteSize::new(collected.bytes_left);
-        output.say(&format!(
-            "store    holds {left}, more than --store-max {bytes_max}: the rest is in use"
-        ));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use super::keeping::{Keeper, Mending};
 use super::model::PreparedModel;
 use super::naming::Naming;
 use super::shared::SharedFiles;
+use super::waiting::WaitingModel;
 use crate::actors::gateway::RouterGateway;
 use crate::clock;
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::shard_host::supervisor::{FirstFailure, FirstStart, Supervisor};
 use crate::state::NodeState;
 use crate::store::Use;
 use anyhow::Context;
-use proto::cluster::ReplicaRecord;
+use proto::cluster::{ModelRecord, ReplicaRecord};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -33,16 +34,22 @@ pub struct OwnReplicas {
     pub files: SharedFiles,
 }
 
+/// One of the models that this node is to serve.
+pub enum OwnModel {
+    Here(Box<PreparedModel>),
+    Waiting(Box<WaitingModel>),
+}
+
 /// What can be served, and what has to wait until the cluster has named it.
 pub struct Sorted {
-    pub named: Vec<(PreparedModel, ReplicaRecord)>,
+    pub named: Vec<(OwnModel, ReplicaRecord)>,
     pub later: Option<Later>,
 }
 
 /// Until the cluster agrees again.
 pub struct Later {
     naming: Naming,
-    unnamed: Vec<PreparedModel>,
+    unnamed: Vec<OwnModel>,
 }
 
 /// A replica on its way up.
@@ -57,8 +64,8 @@ pub struct StartingReplica {
 
 impl OwnReplicas {
     /// Waits some seconds for the cluster to agree.
-    pub async fn sort(&self, models: Vec<PreparedModel>) -> anyhow::Result<Sorted> {
-        let records = models.iter().map(PreparedModel::record).collect();
+    pub async fn sort(&self, models: Vec<OwnModel>) -> anyhow::Result<Sorted> {
+        let records = models.iter().map(OwnModel::record).collect();
         let naming = Naming::new(Arc::clone(&self.state), records);
         if let Some(records) = naming.ask().await? {
             let named = models.into_iter().zip(records).collect();
@@ -78,10 +85,10 @@ impl OwnReplicas {
     }
 
     /// As it was agreed on when this node last heard of it, by the same file.
-    fn known(&self, model: &PreparedModel) -> Option<ReplicaRecord> {
-        let (applied, name) = (self.state.applied(), &model.named.name);
-        let is_same = applied.model(name)?.digest == model.stored.digest;
-        let record = applied.own_replica(self.state.node(), name)?;
+    fn known(&self, model: &OwnModel) -> Option<ReplicaRecord> {
+        let (applied, wanted) = (self.state.applied(), model.record());
+        let is_same = applied.model(&wanted.name)?.digest == wanted.digest;
+        let record = applied.own_replica(self.state.node(), &wanted.name)?;
         is_same.then(|| record.clone())
     }
 
@@ -164,14 +171,19 @@ impl OwnReplicas {
         tracing::info!("the cluster agrees again, and knows what this node serves");
         let mut running = JoinSet::new();
         for model in later.unnamed {
-            let record = records.iter().find(|record| record.model == model.named.name);
+            let name = model.record().name;
+            let record = records.iter().find(|record| record.model == name);
             let record = record.expect("each model was named").clone();
-            running.spawn(self.clone().keep(model, record));
+            match model {
+                OwnModel::Here(model) => running.spawn(self.clone().keep(*model, record)),
+                OwnModel::Waiting(waiting) => running.spawn(self.clone().wait_for(*waiting, record)),
+            };
         }
         while running.join_next().await.is_some() {}
     }
 
-    async fn keep(self, model: PreparedModel, record: ReplicaRecord) {
+    /// For as long as the node lives.
+    pub async fn keep(self, model: PreparedModel, record: ReplicaRecord) {
         let name = model.named.name.clone();
         let starting = match self.start(model, &record).await {
             Ok(starting) => starting,
@@ -194,5 +206,15 @@ impl OwnReplicas {
         };
         tokio::join!(starting.keeper.run(starting.on_first), announce);
         drop(starting.in_use);
+    }
+}
+
+impl OwnModel {
+    /// As the cluster knows it from now on.
+    fn record(&self) -> ModelRecord {
+        match self {
+            OwnModel::Here(model) => model.record(),
+            OwnModel::Waiting(waiting) => waiting.record(),
+        }
     }
 }

@@ -4,16 +4,17 @@
 use super::announce::Output;
 use crate::config::byte_size::ByteSize;
 use crate::peers::entry::Entry;
-use crate::peers::weights::{Fetched, Fetcher, Patience, Shelf, Wanted, Which};
+use crate::peers::weights::{FetchError, Fetched, Fetcher, Patience, Shelf, Wanted, Which};
 use crate::state::NodeState;
-use crate::store::error::StoreError;
 use crate::store::progress::Progress;
 use crate::store::spec::{NamedSpec, Spec};
 use crate::store::{Check, Store, Stored, Use};
 use crate::transport::Peers;
+use anyhow::bail;
 use proto::NodeId;
 use proto::cluster::PLACING_LEVEL;
 use std::fs;
+use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::spawn_blocking;
@@ -26,15 +27,42 @@ pub struct SharedModel {
     pub bytes: u64,
 }
 
-impl SharedModel {
-    /// Wherever it is here; else from where its spec leads, be that to another file. Blocks.
-    pub fn take(&self, store: &Store) -> Result<(Stored, Use), StoreError> {
-        match store.take_held(&self.digest)? {
-            Some(taken) => Ok(taken),
-            None => store.take(&self.named.spec, Check::Length),
-        }
+/// A model that other nodes were asked for.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    pub model: SharedModel,
+    /// Why they could not give it. `None`: it is here, or nobody was asked yet.
+    missed: Option<Arc<FetchError>>,
+}
+
+impl Sought {
+    pub fn new(model: SharedModel) -> Sought {
+        Sought { model, missed: None }
     }
 
+    /// Wherever it is here; else from where its spec leads, unless this node's own disk was in the way. Blocks.
+    pub fn take(&self, store: &Store) -> anyhow::Result<(Stored, Use)> {
+        let SharedModel { named, digest, .. } = &self.model;
+        if let Some(taken) = store.take_held(digest)? {
+            return Ok(taken);
+        }
+        if let Some(missed) = self.missed.as_ref().filter(|missed| missed.is_of_own_disk()) {
+            bail!("{missed}");
+        }
+        let original = store.take(&named.spec, Check::Length);
+        let (stored, in_use) = original.map_err(|original| match &self.missed {
+            Some(missed) => missed.and_original(original),
+            None => original.into(),
+        })?;
+        // A path may lead to another file on another host.
+        if stored.digest != *digest {
+            bail!("{} is another file on this host", stored.path.display());
+        }
+        Ok((stored, in_use))
+    }
+}
+
+impl SharedModel {
     /// Blocks, and hashes a file that a user has at the same place as on the node that brought the model in.
     fn is_here(&self, store: &Store) -> bool {
         let is_held = || store.find_held(&self.digest).is_ok_and(|held| held.is_some());
@@ -69,13 +97,18 @@ impl SharedFiles {
         }
     }
 
-    /// What is not here, one model after the other. What no node gives is left to where its spec leads.
-    pub async fn fetch_missing(&self, models: &[SharedModel]) {
-        for model in models {
-            let (shelf, wanted) = (self.shelf.clone(), model.clone());
+    /// Fetches what is not here, one model after the other. What no node gives is left to where its spec leads.
+    pub async fn seek(&self, models: &mut [Sought]) {
+        for sought in models {
+            let (shelf, wanted) = (self.shelf.clone(), sought.model.clone());
             let is_here = spawn_blocking(move || wanted.is_here(shelf.store())).await;
-            if !is_here.unwrap_or(false) {
-                self.fetch(model).await;
+            sought.missed = match is_here {
+                Ok(true) => None,
+                Ok(false) | Err(_) => self.fetch(&sought.model).await.err().map(Arc::new),
+            };
+            if let Some(missed) = &sought.missed {
+                let (model, error) = (&sought.model.named.name, missed.to_string());
+                tracing::debug!(model, error, "other nodes did not give the file");
             }
         }
     }
@@ -89,19 +122,17 @@ impl SharedFiles {
             Ok(Err(error)) => tracing::warn!(model = name, %error, "its damaged file cannot be mended"),
             Err(_) => return Mended::Not,
         }
-        self.fetch_missing(std::slice::from_ref(model)).await;
-        let (shelf, model) = (self.shelf.clone(), model.clone());
-        let is_had = spawn_blocking(move || {
-            let taken = model.take(shelf.store());
-            taken.is_ok_and(|(stored, _)| stored.digest == model.digest)
-        });
+        let mut sought = Sought::new(model.clone());
+        self.seek(slice::from_mut(&mut sought)).await;
+        let shelf = self.shelf.clone();
+        let is_had = spawn_blocking(move || sought.take(shelf.store()).is_ok());
         match is_had.await {
             Ok(true) => Mended::Tried,
             Ok(false) | Err(_) => Mended::Not,
         }
     }
 
-    async fn fetch(&self, model: &SharedModel) {
+    async fn fetch(&self, model: &SharedModel) -> Result<(), FetchError> {
         let fetcher = Fetcher {
             own: self.state.node(),
             peers: self.peers.clone(),
@@ -115,7 +146,7 @@ impl SharedFiles {
             let able = others.filter(|member| member.level >= PLACING_LEVEL);
             able.map(|member| member.node).collect()
         };
-        fetch(model, &fetcher, &others, self.output).await;
+        fetch(model, &fetcher, &others, self.output).await
     }
 }
 
@@ -126,7 +157,12 @@ pub enum Mended {
     Not,
 }
 
-async fn fetch(model: &SharedModel, fetcher: &Fetcher, others: &[NodeId], output: Output) {
+async fn fetch(
+    model: &SharedModel,
+    fetcher: &Fetcher,
+    others: &[NodeId],
+    output: Output,
+) -> Result<(), FetchError> {
     let name = &model.named.name;
     let wanted = Wanted {
         digest: model.digest,
@@ -142,15 +178,11 @@ async fn fetch(model: &SharedModel, fetcher: &Fetcher, others: &[NodeId], output
     };
     let fetched = fetcher.fetch(&wanted, others, &mut tell).await;
     drop(progress);
-    match fetched {
-        Ok(Fetched::Whole(_) | Fetched::Parts(_)) => output.say(&format!(
-            "weights  {name}: {} from other nodes in {:.1} s",
-            ByteSize::new(model.bytes),
-            began.elapsed().as_secs_f64()
-        )),
-        Err(error) => {
-            let error = error.to_string();
-            tracing::warn!(model = name, error, "other nodes could not give the file");
-        }
-    }
+    let (Fetched::Whole(_) | Fetched::Parts(_)) = fetched?;
+    output.say(&format!(
+        "weights  {name}: {} from other nodes in {:.1} s",
+        ByteSize::new(model.bytes),
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Why a file could not be had from other nodes.
 
 use crate::store::error::StoreError;
+use anyhow::anyhow;
 use proto::NodeId;
 use shard::GgufError;
 
@@ -24,6 +25,30 @@ pub enum FetchError {
     Gguf(#[from] GgufError),
     #[error("a task of this fetch failed ({0}): please report it")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl FetchError {
+    /// Is it the disk of this node that fails? No other source helps then.
+    pub fn is_of_own_disk(&self) -> bool {
+        match self {
+            FetchError::Store(error) => error.is_of_own_disk(),
+            FetchError::Nobody { .. }
+            | FetchError::NobodyLeft { .. }
+            | FetchError::Gguf(_)
+            | FetchError::Task(_) => false,
+        }
+    }
+
+    /// For a person, where the place that the file came from does not give it either.
+    pub fn and_original(&self, original: StoreError) -> anyhow::Error {
+        match original {
+            // Often of another host: there is nothing to be checked about it here.
+            StoreError::NoFile(path) => {
+                anyhow!("{self}; nor is there a file at {} on this host", path.display())
+            }
+            other => anyhow::Error::new(other).context(format!("other nodes could not give it ({self})")),
+        }
+    }
 }
 
 fn listed(tried: &[(NodeId, String)]) -> String {
