@@ -17,8 +17,8 @@
 //! ip netns exec a link_bench --connect 10.9.0.2:7700 --folder /dev/shm/bench
 //! ```
 //!
-//! Where the kernel has no netem, `tests/python/delayed_link.py` makes two namespaces with such a link; and `nft` can lose
-//! packets on the way in (`numgen random mod 100 < 1 drop` in a chain of hook input, in both namespaces), where
+//! Where the kernel has no netem, `tests/machines/netem.sh` boots one that has; `tests/python/delayed_link.py` makes two
+//! namespaces with such a link, at the speed of the host; and `nft` can lose packets on the way in (`numgen random mod 100 < 1 drop` in a chain of hook input, in both namespaces), where
 //! `gso_max_segs 1` on both links lets it see single packets.
 //!
 //! The ports used are the one named and the two after it. `--folder` is where the listening side leaves the keys.
@@ -59,6 +59,7 @@ trait Way {
 
 struct Options {
     rounds: usize,
+    bytes_max: usize,
     threads: usize,
     mode: Mode,
     folder: PathBuf,
@@ -74,7 +75,9 @@ fn main() -> ExitCode {
     let options = match Options::parse() {
         Ok(options) => options,
         Err(complaint) => {
-            eprintln!("{complaint}\n--rounds N, --threads N, --listen or --connect ADDRESS, --folder FOLDER");
+            eprintln!(
+                "{complaint}\n--rounds N, --bytes-max N, --threads N, --listen or --connect ADDRESS, --folder FOLDER"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -131,7 +134,7 @@ async fn measure(address: SocketAddr, options: &Options) {
     };
     println!("| bytes | way | p50 µs | p99 µs | p50 to TCP+TLS |");
     println!("|---:|---|---:|---:|---:|");
-    for size in SIZES {
+    for size in SIZES.into_iter().filter(|size| *size <= options.bytes_max) {
         let mut times = [const { Vec::new() }; WAYS];
         let rounds = options.rounds.div_ceil(BLOCK_ROUNDS);
         // The first blocks find the size of packets and warm up what there is to warm up.
@@ -215,6 +218,7 @@ impl Options {
     fn parse() -> Result<Options, String> {
         let mut options = Options {
             rounds: 4000,
+            bytes_max: usize::MAX,
             // As a stage has for its links.
             threads: 1,
             mode: Mode::Both,
@@ -226,6 +230,7 @@ impl Options {
             let bad = |_| format!("{word} {value} is not understood");
             match word.as_str() {
                 "--rounds" => options.rounds = value.parse().map_err(bad)?,
+                "--bytes-max" => options.bytes_max = value.parse().map_err(bad)?,
                 "--threads" => options.threads = value.parse().map_err(bad)?,
                 "--listen" => options.mode = Mode::Listen(address(&value)?),
                 "--connect" => options.mode = Mode::Connect(address(&value)?),

@@ -54,6 +54,10 @@ fn message(index: usize, given: RequestMessage, json: &mut FreeJson) -> Result<M
         let message = "`function_call` is not supported; give what was called as `tool_calls`";
         return Err(ApiError::unsupported(&param("function_call"), message));
     }
+    if given.prefix == Some(Unserved::AsksForSomething) {
+        let message = "`prefix` is not supported; the request's `continue_final_message` has the last message gone on with";
+        return Err(ApiError::unsupported(&param("prefix"), message));
+    }
     let content = match (given.content, given.role) {
         (Some(content), _) => Some(content.0),
         // Templates tell an assistant that only called from one that said nothing.

@@ -81,6 +81,12 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
     let range = shared.dynatemp_range.map(|number| number.0);
     refuse_field("dynatemp_range", range, ADVICE)?;
     refuse_unless("top_n_sigma", &shared.top_n_sigma, is_at_most_zero)?;
+    let beams = "answers are sampled; for the likeliest tokens set `temperature` to 0";
+    refuse_field("num_beams", shared.num_beams.map(|number| number.0), beams)?;
+    if shared.do_sample == Some(false) {
+        let message = "`do_sample` is not supported here: set `temperature` to 0";
+        return Err(ApiError::unsupported("do_sample", message));
+    }
     refuse_other_names(shared)
 }
 
@@ -106,6 +112,13 @@ fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
     let salt = "no tenant finds what another one's prompts have left in the cache; give those that are to be apart keys of \
         different tenants";
     refuse_field("cache_salt", shared.cache_salt, salt)?;
+    let ids = "completions take token ids as `prompt`";
+    refuse_field("input_ids", shared.input_ids, ids)?;
+    refuse_field(
+        "input_embeds",
+        shared.input_embeds,
+        "prompts are text or token ids",
+    )?;
     refuse_unless("truncation_side", &shared.truncation_side, |side| {
         is_text(side, "left") || is_empty(side)
     })
@@ -197,6 +210,16 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             "logits_processors",
             shared.logits_processors,
             "requests cannot bring code",
+        ),
+        (
+            "custom_logit_processor",
+            shared.custom_logit_processor,
+            "requests cannot bring code",
+        ),
+        (
+            "lora_path",
+            shared.lora_path,
+            "no adapters are served; `model` names a whole model",
         ),
         ("audio", shared.audio, "models here speak text alone"),
         (

@@ -35,6 +35,8 @@ pub struct RequestMessage {
     /// Another name of `reasoning_content`.
     pub reasoning: Option<String>,
     pub function_call: Option<Unserved>,
+    /// Not supported under this name: see `continue_final_message`.
+    pub prefix: Option<Unserved>,
 }
 
 #[derive(JsonSchema, Clone, Copy, PartialEq, Eq, Debug)]

@@ -198,6 +198,14 @@ macro_rules! with_shared_fields {
             #[schemars(with = "Option<f64>")]
             top_n_sigma: Box<RawValue>,
             dynatemp_range: UnservedNumber<0>,
+            num_beams: UnservedNumber<1>,
+            /// Only true: `temperature` 0 takes the likeliest tokens.
+            do_sample: bool,
+            custom_logit_processor: Unserved,
+            lora_path: Unserved,
+            /// Not supported under this name: see `prompt`.
+            input_ids: Unserved,
+            input_embeds: Unserved,
             /// Only true.
             spaces_between_special_tokens: bool,
             /// Not supported under this name: see `chat_template_kwargs`.

@@ -16,3 +16,4 @@ mod refusals;
 mod streams;
 mod timing;
 mod tools;
+mod unserved;

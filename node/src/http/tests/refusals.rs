@@ -8,13 +8,13 @@ use proto::request::Refusal;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn with(base: Value, name: &str, value: Value) -> Value {
+pub fn with(base: Value, name: &str, value: Value) -> Value {
     let mut body = base;
     body[name] = value;
     body
 }
 
-async fn assert_refused(gateway: &Arc<FakeGateway>, path: &str, body: Value, param: &str) {
+pub async fn assert_refused(gateway: &Arc<FakeGateway>, path: &str, body: Value, param: &str) {
     let answer = post(gateway, path, body.clone()).await;
     assert_eq!(answer.status, 400, "{body}: {}", answer.text);
     assert_eq!(answer.error_param(), param, "{body}: {}", answer.text);
@@ -190,6 +190,10 @@ async fn bad_messages_are_refused_by_place() {
             "messages[0].function_call",
         ),
         (
+            json!([{"role": "assistant", "content": "a", "prefix": true}]),
+            "messages[0].prefix",
+        ),
+        (
             json!([{"role": "user", "content": "a"}, {"role": "function", "content": "a"}]),
             "messages[1].role",
         ),
@@ -262,35 +266,6 @@ async fn what_only_chats_have_is_refused_of_completions() {
     }
     let without_tools = json!({"prompt": "fox", "tool_choice": "auto"});
     assert_eq!(post(&gateway, "/v1/completions", without_tools).await.status, 200);
-}
-
-#[tokio::test]
-async fn values_that_ask_for_nothing_are_taken() {
-    let gateway = FakeGateway::new(hello);
-    let body = json!({
-        "prompt": "fox", "tools": [], "tool_choice": "none", "top_logprobs": 0, "response_format": {"type": "text"}, "suffix": "",
-        "best_of": 1, "logit_bias": {}, "stop": [], "top_k": -1, "prompt_logprobs": null, "guided_json": null,
-        "length_penalty": 1.0, "typical_p": 1, "mirostat": 0, "dry_multiplier": 0.0, "xtc_probability": 0, "grammar": "",
-        "json_schema": null, "prompt_embeds": null, "repetition_detection": null, "tfs": 1.0, "top_a": 0, "repeat_penalty": 1,
-        "max_new_tokens": null, "min_new_tokens": 0, "truncation_side": "left", "cache_salt": "",
-        "tfs_z": 1, "no_repeat_ngram_size": 0, "priority": 0, "kv_transfer_params": null, "stop_regex": [],
-        "no_stop_trim": false, "n_predict": null, "dynatemp_range": 0, "spaces_between_special_tokens": true,
-        "enable_thinking": null,
-    });
-    for (name, value) in [
-        ("top_n_sigma", json!(-1.0)),
-        ("top_n_sigma", json!(0)),
-        ("verbosity", json!("medium")),
-        ("verbosity", json!(null)),
-    ] {
-        let body = with(body.clone(), name, value);
-        assert_eq!(
-            post(&gateway, "/v1/completions", body).await.status,
-            200,
-            "{name}"
-        );
-    }
-    assert_eq!(post(&gateway, "/v1/completions", body).await.status, 200);
 }
 
 #[tokio::test]
