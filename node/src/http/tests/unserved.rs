@@ -33,13 +33,17 @@ async fn values_that_ask_for_nothing_are_taken() {
         "max_new_tokens": null, "min_new_tokens": 0, "truncation_side": "left", "cache_salt": "",
         "tfs_z": 1, "no_repeat_ngram_size": 0, "priority": 0, "kv_transfer_params": null, "stop_regex": [],
         "no_stop_trim": false, "n_predict": null, "dynatemp_range": 0, "spaces_between_special_tokens": true,
-        "enable_thinking": null, "num_beams": 1, "do_sample": true, "input_ids": [], "lora_path": null,
+        "enable_thinking": null,
     });
     for (name, value) in [
         ("top_n_sigma", json!(-1.0)),
         ("top_n_sigma", json!(0)),
         ("verbosity", json!("medium")),
         ("verbosity", json!(null)),
+        ("num_beams", json!(1)),
+        ("do_sample", json!(true)),
+        ("input_ids", json!([])),
+        ("lora_path", json!(null)),
     ] {
         let body = with(body.clone(), name, value);
         assert_eq!(
