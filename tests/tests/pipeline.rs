@@ -124,6 +124,14 @@ fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
             planned.ends_with("nothing changes: it is placed already")
         },
     );
+    let planned = fleet.says(1, &["deploy", "mine", "--replicas", "2", "--dry-run"]);
+    assert!(planned.contains("copy 2 of 2 has no place now"), "{planned}");
+    let too_many = fleet.command(1, &["deploy", "mine", "--tp", "16", "--dry-run"]);
+    let error = String::from_utf8_lossy(&too_many.stderr);
+    assert!(
+        error.contains("16 ranks cannot share 9 attention heads"),
+        "{error}"
+    );
 }
 
 #[test]
