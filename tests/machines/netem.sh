@@ -19,7 +19,7 @@ fetch_kernel() {
   local package
   package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-/ { print $2; exit }')
   release=${package#linux-image-}
-  (cd "$work" && apt-get download "$package" && dpkg-deb -x "$package"_*.deb kernel)
+  (cd "$work" && apt-get download -o APT::Sandbox::User=root "$package" && dpkg-deb -x "$package"_*.deb kernel)
   depmod -b "$work/kernel" "$release"
 }
 
