@@ -1,6 +1,6 @@
 //! The page of numbers that engines report, under our names and under those that dashboards for vLLM read.
 
-use crate::actors::board::{Phase, ReplicaView, Where};
+use crate::actors::board::{Phase, ReplicaView};
 use proto::ReplicaId;
 use proto::engine::{Load, PipelineUse};
 use std::collections::BTreeMap;
@@ -117,10 +117,8 @@ fn kv_usage(load: &Load) -> f64 {
     f64::from(owned) / f64::from(load.blocks_total.max(1))
 }
 
-/// Of the replicas of this node, in Prometheus' text format: each node tells of its own, so that sums over nodes are right.
-/// Counters begin anew with each epoch, as with any process that was restarted.
+/// In Prometheus' text format. Counters begin anew with each epoch, as with any process that was restarted.
 pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
-    let views = &own(views);
     let mut page = String::new();
     for metric in METRICS {
         family(
@@ -145,11 +143,6 @@ pub fn page(views: &BTreeMap<ReplicaId, ReplicaView>) -> String {
         stages(&mut page, views);
     }
     page
-}
-
-fn own(views: &BTreeMap<ReplicaId, ReplicaView>) -> BTreeMap<ReplicaId, ReplicaView> {
-    let here = views.iter().filter(|(_, view)| view.place == Where::Here);
-    here.map(|(replica, view)| (*replica, view.clone())).collect()
 }
 
 /// Of a replica in several stages, told by the node of the last one.
@@ -306,8 +299,8 @@ fn names(replica: ReplicaId, view: &ReplicaView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::board::Board;
-    use proto::{Epoch, NodeId, Span};
+    use crate::actors::board::{Board, Where};
+    use proto::{Epoch, Span};
 
     #[test]
     fn each_number_stands_under_both_names_with_its_model() {
@@ -329,12 +322,7 @@ mod tests {
             computed: [9, 6].map(Span::from_secs).to_vec(),
         };
         board.pipeline(ReplicaId(0), used);
-        board.starting(ReplicaId(1), Epoch(1), "b", Where::Elsewhere(NodeId(2)));
         let page = page(&board.views());
-        assert!(
-            !page.contains("replica=\"1\""),
-            "told by its own node alone: {page}"
-        );
         for line in [
             r#"cluster_requests_running{model_name="a\"b",replica="0"} 3"#,
             r#"vllm:num_requests_running{model_name="a\"b",replica="0",engine="0"} 3"#,
