@@ -39,14 +39,14 @@ make_first_disk() {
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 while read -r module; do insmod "/modules/$module"; done < /order
-mkdir /host /above /root
+mkdir /host /above /all
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose host /host
 mount -t tmpfs above /above; mkdir /above/files /above/work
-mount -t overlay -o lowerdir=/host,upperdir=/above/files,workdir=/above/work all /root
-for folder in proc sys dev; do mount --move /$folder /root/$folder; done
-mount -t tmpfs run /root/run; mkdir -p /root/dev/shm; mount -t tmpfs shm /root/dev/shm
-cp /measure /root/run/measure
-exec chroot /root /bin/bash /run/measure > /dev/ttyS0 2>&1
+mount -t overlay -o lowerdir=/host,upperdir=/above/files,workdir=/above/work all /all
+for folder in proc sys dev; do mount --move /$folder /all/$folder; done
+mount -t tmpfs run /all/run; mkdir -p /all/dev/shm; mount -t tmpfs shm /all/dev/shm
+cp /measure /all/run/measure
+exec chroot /all /bin/bash /run/measure > /dev/ttyS0 2>&1
 INIT
   chmod +x "$disk/init"
   { printf 'bench=%q\n' "$bench"; measure_in_guest; } > "$disk/measure"
@@ -55,7 +55,7 @@ INIT
 
 measure_in_guest() {
   cat << 'GUEST'
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin 
 ip netns add near && ip netns add far
 ip link add va netns near type veth peer name vb netns far
 ip -n near addr add 10.9.0.1/24 dev va && ip -n far addr add 10.9.0.2/24 dev vb

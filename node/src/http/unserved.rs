@@ -141,10 +141,17 @@ fn refuse_about_text(shared: &Shared) -> Result<(), ApiError> {
     })
 }
 
-/// When and where a request is computed.
+/// When, where and with what a request is computed.
 fn refuse_about_engines(shared: &Shared) -> Result<(), ApiError> {
     let fair = "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`";
     refuse_field("priority", shared.priority.map(|number| number.0), fair)?;
+    refuse_field(
+        "custom_logit_processor",
+        shared.custom_logit_processor,
+        "requests cannot bring code",
+    )?;
+    let adapters = "no adapters are served; `model` names a whole model";
+    refuse_field("lora_path", shared.lora_path, adapters)?;
     let place = "where keys and values are kept is not for requests to say";
     refuse_field("kv_transfer_params", shared.kv_transfer_params, place)
 }
@@ -210,16 +217,6 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             "logits_processors",
             shared.logits_processors,
             "requests cannot bring code",
-        ),
-        (
-            "custom_logit_processor",
-            shared.custom_logit_processor,
-            "requests cannot bring code",
-        ),
-        (
-            "lora_path",
-            shared.lora_path,
-            "no adapters are served; `model` names a whole model",
         ),
         ("audio", shared.audio, "models here speak text alone"),
         (

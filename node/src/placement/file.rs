@@ -207,8 +207,8 @@ impl ModelFiles {
         let (stored, in_use) = taken.map_err(|original| error.and_original(original))?;
         if stored.digest != model.digest {
             bail!(
-                "{} is not the file that was deployed as {}, so it is damaged, was changed, or is another one on this node: put the \
-                 same file there, or deploy it anew",
+                "other nodes could not give it ({error}): {} is not the file that was deployed as {}, so it is damaged, was \
+                 changed, or is another one on this node: put the same file there, or deploy it anew",
                 stored.path.display(),
                 model.name
             );

@@ -56,7 +56,11 @@ impl Sought {
         })?;
         // A path may lead to another file on another host.
         if stored.digest != *digest {
-            bail!("{} is another file on this host", stored.path.display());
+            let path = stored.path.display();
+            match &self.missed {
+                Some(missed) => bail!("{missed}; and {path} is another file on this host"),
+                None => bail!("{path} is another file on this host"),
+            }
         }
         Ok((stored, in_use))
     }
