@@ -94,4 +94,4 @@ fetch_kernel > /dev/null
 make_first_disk
 timeout $((MINUTES_MAX * 60)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 3072 -nographic -no-reboot \
   -kernel "$work/kernel/boot/vmlinuz-$release" -initrd "$work/disk.gz" -append 'console=ttyS0 quiet panic=-1' \
-  -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap < /dev/null | sed -un '/^==/,$p'
+  -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap < /dev/null | sed -un '/== MTU/,$p'
