@@ -46,7 +46,7 @@ mount -t overlay -o lowerdir=/host,upperdir=/above/files,workdir=/above/work all
 for folder in proc sys dev; do mount --move /$folder /all/$folder; done
 mount -t tmpfs run /all/run; mkdir -p /all/dev/shm; mount -t tmpfs shm /all/dev/shm
 cp /measure /all/run/measure
-exec chroot /all /bin/bash /run/measure > /dev/ttyS0 2>&1
+exec chroot /all /bin/bash -c 'exec > /dev/ttyS0 2>&1; . /run/measure'
 INIT
   chmod +x "$disk/init"
   { printf 'bench=%q\n' "$bench"; measure_in_guest; } > "$disk/measure"
@@ -94,4 +94,4 @@ fetch_kernel > /dev/null
 make_first_disk
 timeout $((MINUTES_MAX * 60)) qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 3072 -nographic -no-reboot \
   -kernel "$work/kernel/boot/vmlinuz-$release" -initrd "$work/disk.gz" -append 'console=ttyS0 quiet panic=-1' \
-  -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap < /dev/null | sed -un '/== MTU/,$p'
+  -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap < /dev/null | sed -un 's/.*== MTU/== MTU/; /^== MTU/,$p'

@@ -42,7 +42,6 @@ impl Fetcher {
                 if damaged > DAMAGED_MAX {
                     return Err(StoreError::Damaged(path).into());
                 }
-                tracing::warn!(path = %path.display(), "a model's file is damaged on this node's disk: what is damaged is fetched again");
                 continue;
             };
             match Layout::of_prefix(&prefix, model.file_bytes)? {
@@ -85,7 +84,11 @@ impl Fetched {
         match self {
             Fetched::Parts(partial) => {
                 let head = 0..partial.manifest().place(chunks).start;
-                partial.weed(&partial.chunks_of(std::slice::from_ref(&head)))?;
+                // Told here, where it cannot be given up between being found and being told.
+                if partial.weed(&partial.chunks_of(std::slice::from_ref(&head)))? > 0 {
+                    let path = partial.path();
+                    tracing::warn!(path = %path.display(), "a model's file is damaged on this node's disk: what is damaged is fetched again");
+                }
                 partial.read(head).map_err(StoreError::io(partial.path()))
             }
             Fetched::Whole(stored) => {
