@@ -4,6 +4,10 @@ use super::error::ApiError;
 use super::request::{CompletionRequest, Shared, Unserved, UnservedNumber, is_empty};
 use serde_json::value::RawValue;
 
+const BEAMS: &str = "answers are sampled; for the likeliest tokens set `temperature` to 0";
+const CODE: &str = "requests cannot bring code";
+const PROMPTS: &str = "prompts are text or token ids";
+
 pub fn refuse(shared: &Shared) -> Result<(), ApiError> {
     refuse_functions(shared)?;
     refuse_samplers(shared)?;
@@ -81,8 +85,7 @@ fn refuse_samplers(shared: &Shared) -> Result<(), ApiError> {
     let range = shared.dynatemp_range.map(|number| number.0);
     refuse_field("dynatemp_range", range, ADVICE)?;
     refuse_unless("top_n_sigma", &shared.top_n_sigma, is_at_most_zero)?;
-    let beams = "answers are sampled; for the likeliest tokens set `temperature` to 0";
-    refuse_field("num_beams", shared.num_beams.map(|number| number.0), beams)?;
+    refuse_field("num_beams", shared.num_beams.map(|number| number.0), BEAMS)?;
     if shared.do_sample == Some(false) {
         let message = "`do_sample` is not supported here: set `temperature` to 0";
         return Err(ApiError::unsupported("do_sample", message));
@@ -114,11 +117,7 @@ fn refuse_about_prompts(shared: &Shared) -> Result<(), ApiError> {
     refuse_field("cache_salt", shared.cache_salt, salt)?;
     let ids = "completions take token ids as `prompt`";
     refuse_field("input_ids", shared.input_ids, ids)?;
-    refuse_field(
-        "input_embeds",
-        shared.input_embeds,
-        "prompts are text or token ids",
-    )?;
+    refuse_field("input_embeds", shared.input_embeds, PROMPTS)?;
     refuse_unless("truncation_side", &shared.truncation_side, |side| {
         is_text(side, "left") || is_empty(side)
     })
@@ -145,11 +144,7 @@ fn refuse_about_text(shared: &Shared) -> Result<(), ApiError> {
 fn refuse_about_engines(shared: &Shared) -> Result<(), ApiError> {
     let fair = "tenants are scheduled fairly; `service_tier` is a class of the queue: `priority`, `default` or `flex`";
     refuse_field("priority", shared.priority.map(|number| number.0), fair)?;
-    refuse_field(
-        "custom_logit_processor",
-        shared.custom_logit_processor,
-        "requests cannot bring code",
-    )?;
+    refuse_field("custom_logit_processor", shared.custom_logit_processor, CODE)?;
     let adapters = "no adapters are served; `model` names a whole model";
     refuse_field("lora_path", shared.lora_path, adapters)?;
     let place = "where keys and values are kept is not for requests to say";
@@ -198,11 +193,7 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.suffix,
             "text is not filled in before a suffix; leave it out",
         ),
-        (
-            "use_beam_search",
-            shared.use_beam_search,
-            "answers are sampled; for the likeliest tokens set `temperature` to 0",
-        ),
+        ("use_beam_search", shared.use_beam_search, BEAMS),
         (
             "bad_words",
             shared.bad_words,
@@ -213,11 +204,7 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.allowed_token_ids,
             "give the wanted tokens' ids a `logit_bias` of 100",
         ),
-        (
-            "logits_processors",
-            shared.logits_processors,
-            "requests cannot bring code",
-        ),
+        ("logits_processors", shared.logits_processors, CODE),
         ("audio", shared.audio, "models here speak text alone"),
         (
             "web_search_options",
@@ -239,11 +226,7 @@ fn refuse_others(shared: &Shared) -> Result<(), ApiError> {
             shared.logprob_token_ids,
             "log-probabilities are those of the likeliest tokens",
         ),
-        (
-            "prompt_embeds",
-            shared.prompt_embeds,
-            "prompts are text or token ids",
-        ),
+        ("prompt_embeds", shared.prompt_embeds, PROMPTS),
     ];
     for (name, value, advice) in fields {
         refuse_field(name, value, advice)?;

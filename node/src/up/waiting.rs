@@ -74,7 +74,13 @@ impl OwnReplicas {
             sleep(pause).await;
             match self.have(&waiting).await {
                 Ok(model) => break model,
-                Err(error) => reason = format!("{error:#}"),
+                Err(error) => {
+                    if is_damage(&error) {
+                        // Otherwise the same damage would be found each time.
+                        self.files.mend(&waiting.model).await;
+                    }
+                    reason = format!("{error:#}");
+                }
             }
             pause = (pause * 2).min(TRY_AGAIN_MAX);
         };
