@@ -10,7 +10,7 @@ set -euo pipefail
 
 bench=$(readlink -f "$1")
 readonly MODULES='virtio_pci 9pnet_virtio 9p overlay sch_netem veth'
-readonly MINUTES_MAX=20
+readonly MINUTES_MAX=45
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -77,7 +77,7 @@ measure() {
   mkdir -p /dev/shm/bench
   ip netns exec far "$bench" --listen 10.9.0.2:7700 --folder /dev/shm/bench &
   sleep 2
-  ip netns exec near "$bench" --connect 10.9.0.2:7700 --folder /dev/shm/bench --rounds 20 --bytes-max 65536
+  ip netns exec near "$bench" --connect 10.9.0.2:7700 --folder /dev/shm/bench --rounds 20
   kill %% && wait
   rm -rf /dev/shm/bench
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tests::run_to_end;
 
 /// Of one case, before its layers stay as they are.
-const TRIES_MAX: usize = 4;
+const TRIES_MAX: u64 = 4;
 
 /// What a case is measured by.
 #[derive(Clone, Copy)]
@@ -70,14 +70,14 @@ impl Case {
 
     /// Measured again where the layers are cut anew meanwhile, as they are once nodes turn out other than they were measured.
     pub fn run(&self, placed: &Placed) -> Measured {
-        let mut tries = (0..TRIES_MAX).filter_map(|_| self.run_once(placed));
+        let mut tries = (0..TRIES_MAX).filter_map(|seed| self.run_once(placed, seed));
         tries.next().expect("the layers were cut anew each time")
     }
 
-    fn run_once(&self, placed: &Placed) -> Option<Measured> {
+    fn run_once(&self, placed: &Placed, seed: u64) -> Option<Measured> {
         self.warm_up(placed);
         let (before, layers) = (used_so_far(placed), placed.layers());
-        let summary = self.ask(placed);
+        let summary = self.ask(placed, seed);
         let used = used_so_far(placed).since(&before);
         if placed.layers() != layers {
             println!(
@@ -101,8 +101,9 @@ impl Case {
         self.bench_serve(placed, 1, u64::MAX);
     }
 
-    pub fn ask(&self, placed: &Placed) -> Value {
-        self.bench_serve(placed, self.streams, 0)
+    /// Prompts of another seed are in no cache yet.
+    pub fn ask(&self, placed: &Placed, seed: u64) -> Value {
+        self.bench_serve(placed, self.streams, seed)
     }
 
     fn bench_serve(&self, placed: &Placed, streams: u32, seed: u64) -> Value {

@@ -3,11 +3,12 @@
 //! ```sh
 //! cargo build --release
 //! cargo run --release -p shard --example random_llama -- SMOLLM2.gguf /tmp/1b.gguf q4_0
-//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [even|uneven|memory|recut]
+//! CLUSTER_BINARY=target/release/cluster cargo run --release -p tests --example pipeline_bench -- /tmp/1b.gguf [even|uneven [GROUP]|memory|recut]
 //! ```
 //!
-//! `even`: also without a word. `uneven`: the second process may use AVX2 at most, and is so much slower. What two unequal nodes
-//! could do at best is what each does alone, added up. `memory`: what two processes of six tenths of the model each take, against
+//! `even`: also without a word. `uneven`: the second process may use AVX2 at most, and is so much slower; with a `GROUP`, the
+//! folder of a control group, it is as slow as that group is made to be. What two unequal nodes
+//! could do at best is what each does alone, added up. Each case goes on for as long as its cut may be judged a bad one. `memory`: what two processes of six tenths of the model each take, against
 //! what was planned.
 //!
 //! Of two processes: the `bubble`, the part of the stages' time in which they did nothing; what of it was lost `between` them; the
@@ -17,21 +18,28 @@
 
 mod case;
 mod memory;
+mod pace;
 mod pipelined;
 mod placed;
 mod recut;
+mod settling;
 mod simulated;
 
 use case::{CASES, Case, FEWER_CASES, Measured};
+use pace::Pace;
 use pipelined::HEADER;
-use placed::Placed;
+use placed::{Placed, Settings};
+use settling::Settling;
 
 fn main() {
     let mut words = std::env::args().skip(1);
     let model = words.next().expect("a model file");
     match words.next().as_deref() {
         None | Some("even") => even(&model),
-        Some("uneven") => uneven(&model),
+        Some("uneven") => match words.next() {
+            None => uneven(&model, &["--cpu-level", "avx2"], &Pace::Whole),
+            Some(group) => uneven(&model, &[], &Pace::Within(group.into())),
+        },
         Some("memory") => memory::compare(&model),
         Some("recut") => recut::compare(&model),
         Some(other) => panic!("`even`, `uneven`, `memory`, `recut` or nothing, not {other}"),
@@ -40,9 +48,9 @@ fn main() {
 
 fn even(model: &str) {
     let half = half_of(model);
-    let one = measured(&CASES, model, &[&["--threads", "2"]]);
+    let one = measured(&CASES, model, &[["--threads", "2"][..].into()]);
     let node = ["--threads", "1", "--memory", &half];
-    let two = measured(&CASES, model, &[&node, &node]);
+    let two = measured(&CASES, model, &[node[..].into(); 2]);
     println!(
         "{:<12} {:>14} {:>14} {:>6}{HEADER}",
         "", "one process", "two processes", "ratio"
@@ -59,15 +67,15 @@ fn even(model: &str) {
     }
 }
 
-fn uneven(model: &str) {
+/// What makes the second process slow is a setting of its own, or its pace.
+fn uneven(model: &str, slow: &[&str], pace: &Pace) {
     let half = half_of(model);
-    let (fast, slow) = (["--threads", "1"], ["--threads", "1", "--cpu-level", "avx2"]);
-    let alone = [&fast[..], &slow[..]].map(|node| measured(&FEWER_CASES, model, &[node]));
-    let with_memory = |node: &[&'static str]| [node, &["--memory"]].concat();
-    let (mut fast, mut slow) = (with_memory(&fast), with_memory(&slow));
-    fast.push(&half);
-    slow.push(&half);
-    let both = measured(&FEWER_CASES, model, &[&fast, &slow]);
+    let fast = ["--threads", "1"];
+    let slow = [&fast, slow].concat();
+    let alone = settings([&fast, &slow], pace).map(|node| measured(&FEWER_CASES, model, &[node]));
+    let memory = ["--memory", &half];
+    let (fast, slow) = ([&fast[..], &memory].concat(), [&slow[..], &memory].concat());
+    let both = measured_when_settled(&FEWER_CASES, model, &settings([&fast, &slow], pace));
     println!(
         "{:<12} {:>8} {:>8} {:>8} {:>12}{HEADER}",
         "", "fast", "slow", "both", "of their sum"
@@ -85,10 +93,28 @@ fn uneven(model: &str) {
     }
 }
 
+/// The second one of this pace.
+fn settings<'a>([first, second]: [&'a [&'a str]; 2], pace: &'a Pace) -> [Settings<'a>; 2] {
+    [first.into(), Settings { words: second, pace }]
+}
+
 /// On nodes of these settings, which are there as long as it takes.
-fn measured(cases: &[Case], model: &str, nodes: &[&[&str]]) -> Vec<Measured> {
+fn measured(cases: &[Case], model: &str, nodes: &[Settings]) -> Vec<Measured> {
     let placed = Placed::new(model, nodes);
     let measured = cases.iter().map(|case| case.run(&placed)).collect();
+    placed.tell();
+    measured
+}
+
+/// Each case under the cut that it has brought about.
+fn measured_when_settled(cases: &[Case], model: &str, nodes: &[Settings]) -> Vec<Measured> {
+    let placed = Placed::new(model, nodes);
+    let mut settling = Settling::new(&placed);
+    let measure = |case: &Case| {
+        settling.settle(case);
+        case.run(&placed)
+    };
+    let measured = cases.iter().map(measure).collect();
     placed.tell();
     measured
 }

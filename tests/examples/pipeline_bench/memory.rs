@@ -18,11 +18,11 @@ pub fn compare(model: &str) {
     let part = format!("{}MiB", whole * PART_PERCENT / 100);
     println!("needs {whole} MiB in one process; {part} for each of two");
     let node = ["--threads", "1", "--memory", &part];
-    let placed = Placed::new(model, &[&node, &node]);
+    let placed = Placed::new(model, &[node[..].into(); 2]);
     fill(&placed);
     // With nobody who writes beside them prompts have the longest steps.
     let [_, _, prompts] = &CASES;
-    prompts.ask(&placed);
+    prompts.ask(&placed, 0);
     placed.tell();
     println!(
         "{:<6} {:>10} {:>10} {:>10} {:>8}",

@@ -1,7 +1,24 @@
 //! A cluster that serves the model, over as many stages as it has nodes.
 
+use crate::pace::Pace;
 use serde_json::Value;
 use tests::{Fleet, Holds};
+
+/// Of one node.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    pub words: &'a [&'a str],
+    pub pace: &'a Pace,
+}
+
+impl<'a> From<&'a [&'a str]> for Settings<'a> {
+    fn from(words: &'a [&'a str]) -> Settings<'a> {
+        Settings {
+            words,
+            pace: &Pace::Whole,
+        }
+    }
+}
 
 pub struct Placed {
     pub fleet: Fleet,
@@ -12,15 +29,18 @@ pub struct Placed {
 
 impl Placed {
     /// By the settings of its nodes.
-    pub fn new(model: &str, nodes: &[&[&str]]) -> Placed {
+    pub fn new(model: &str, nodes: &[Settings]) -> Placed {
         Placed::on(Placed::nodes(nodes), model, nodes.len())
     }
 
     /// Without a model.
-    pub fn nodes(settings: &[&[&str]]) -> Fleet {
-        let mut fleet = Fleet::found_as(Holds::Nothing, settings[0]);
-        for node in &settings[1..] {
-            fleet.join_as(Holds::Nothing, node);
+    pub fn nodes(settings: &[Settings]) -> Fleet {
+        let [founder, others @ ..] = settings else {
+            panic!("at least one node")
+        };
+        let mut fleet = founder.pace.of(|| Fleet::found_as(Holds::Nothing, founder.words));
+        for node in others {
+            node.pace.of(|| fleet.join_as(Holds::Nothing, node.words));
         }
         fleet
     }

@@ -15,7 +15,7 @@ const MEASURED_MAX: Duration = Duration::from_secs(120);
 pub fn compare(model: &str) {
     let half = crate::half_of(model);
     let node = ["--threads", "1", "--memory", &half];
-    let mut fleet = Placed::nodes(&[&node, &node]);
+    let mut fleet = Placed::nodes(&[node[..].into(); 2]);
     let machine = fleet.data_folder(1).join("machine.json");
     // A node that is not alone measures itself.
     until("the second node has measured itself", MEASURED_MAX, || {
@@ -29,7 +29,7 @@ pub fn compare(model: &str) {
     RECUT_CASE.warm_up(&placed);
     let since = Instant::now();
     while placed.layers() == planned && since.elapsed() < PATIENCE {
-        let run = RECUT_CASE.ask(&placed);
+        let run = RECUT_CASE.ask(&placed, 0);
         println!(
             "{} as planned: {:.1} tok/s",
             words(&planned),
@@ -40,7 +40,7 @@ pub fn compare(model: &str) {
     assert_ne!(cut, planned, "nothing was cut anew");
     println!("{} after {:.0} s", words(&cut), since.elapsed().as_secs_f64());
     for _ in 0..3 {
-        let run = RECUT_CASE.ask(&placed);
+        let run = RECUT_CASE.ask(&placed, 0);
         println!(
             "{} as cut anew: {:.1} tok/s",
             words(&placed.layers()),

@@ -7,8 +7,9 @@ use super::sizes::{Room, Sizes};
 use proto::Span;
 use proto::cluster::{ModelShape, Placement, StagePlace};
 
-/// The slowest stage has to become faster by this at least: a new cut costs every stream a pause.
-const WORTH_PERCENT: u128 = 15;
+/// The slowest stage has to become faster by this at least: a new cut costs every stream a pause. No cut that work has been seen
+/// under for long enough is further from the best.
+const WORTH_PERCENT: u128 = 10;
 
 /// `devices`: of each stage, in their order. `computed`: how long each stage computed for the same plans. The replica keeps its
 /// room for cache and steps.
