@@ -40,7 +40,7 @@ pub fn compare(model: &str) {
 }
 
 /// With the cache of one context, by the words with which a node refuses that has no room.
-fn needed_mebibytes(model: &str) -> u64 {
+pub fn needed_mebibytes(model: &str) -> u64 {
     let fleet = Fleet::found_as(Holds::Nothing, &["--threads", "1", "--memory", "64MiB"]);
     let refused = fleet.command(0, &["deploy", &format!("measured={model}"), "--dry-run"]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
