@@ -105,6 +105,11 @@ fn is_over_both(fleet: &Fleet, ranks: u64) {
 #[test]
 fn a_stream_goes_on_with_the_same_tokens_when_a_stage_dies() {
     let fleet = goes_on_after("KILL");
+    let refused = fleet.command(1, &["deploy", MODEL, "--tp", "2"]);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("what is placed stays as it is"), "{error}");
+    assert_eq!(nodes_of(&placed(&fleet)).len(), 2, "two ranks have no room");
+    fleet.client(1).complete(prompt());
     fleet.says(1, &["undeploy", MODEL]);
     until("its processes have gone", Duration::from_secs(10), || {
         (0..2).all(|place| fleet.node(place).children().is_empty())
@@ -207,4 +212,33 @@ fn a_drained_node_serves_what_was_placed_there_until_another_can() {
         nodes_of(&placed(&fleet)) == [second]
     });
     assert_eq!(text_of(&fleet.client(1).complete(prompt())), expected);
+}
+
+#[test]
+fn a_node_that_was_frozen_uses_what_has_moved_away_meanwhile() {
+    let mut fleet = Fleet::found_as(Holds::Nothing, &["--memory", "64MiB"]);
+    for _ in 0..2 {
+        fleet.join_as(Holds::Nothing, &["--memory", "400MiB"]);
+    }
+    fleet.says(0, &["deploy", MODEL]);
+    let expected = text_of(&fleet.client(0).complete(prompt()));
+    let had = nodes_of(&placed(&fleet));
+    let place = (1..3)
+        .find(|place| had == [fleet.node(*place).number()])
+        .expect("a node with room has it");
+    let frozen = [vec![fleet.node(place).process_id()], fleet.node(place).children()].concat();
+    frozen.iter().for_each(|process| signal(*process, "STOP"));
+    let now = || nodes_of(&fleet.json(0, &["status"])["deployments"][0]["placed"]);
+    until("it has moved", Duration::from_secs(60), || now() != had);
+    assert_eq!(text_of(&fleet.client(0).complete(prompt())), expected);
+    frozen.iter().for_each(|process| signal(*process, "CONT"));
+    until("its own replica has ended", Duration::from_secs(30), || {
+        fleet.node(place).children().is_empty()
+    });
+    let mut body = prompt();
+    body["model"] = json!(MODEL);
+    until("it asks the other node", Duration::from_secs(10), || {
+        let answer = fleet.client(place).post("/v1/completions", &body);
+        answer.status == 200 && text_of(&answer.ok()) == expected
+    });
 }

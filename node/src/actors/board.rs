@@ -122,23 +122,26 @@ impl Board {
         self.lock().clone()
     }
 
-    /// `Err`: why nothing is served at the moment.
-    pub fn health(&self) -> Result<(), String> {
+    /// `Err`: why nothing is served at the moment. A replica of this node that is not offered serves nobody; what others do not
+    /// offer is not on the board.
+    pub fn health(&self, is_offered_here: impl Fn(ReplicaId) -> bool) -> Result<(), String> {
         let views = self.lock();
-        if views.values().any(|view| matches!(view.phase, Phase::Ready(_))) {
+        let is_withheld =
+            |replica: ReplicaId, view: &ReplicaView| view.place == Where::Here && !is_offered_here(replica);
+        let mut ready = views
+            .iter()
+            .filter(|(_, view)| matches!(view.phase, Phase::Ready(_)));
+        if ready.any(|(replica, view)| !is_withheld(*replica, view)) {
             return Ok(());
         }
-        let reasons: Vec<String> = views
-            .values()
-            .map(|view| {
-                format!(
-                    "{}{}: {}",
-                    view.model,
-                    view.place.in_words(),
-                    view.phase.in_words()
-                )
-            })
-            .collect();
+        let reason = |(replica, view): (&ReplicaId, &ReplicaView)| {
+            let (place, phase) = (view.place.in_words(), view.phase.in_words());
+            match is_withheld(*replica, view) {
+                true => format!("{}{place}: this node is drained", view.model),
+                false => format!("{}{place}: {phase}", view.model),
+            }
+        };
+        let reasons: Vec<String> = views.iter().map(reason).collect();
         Err(if reasons.is_empty() {
             "no node of this cluster offers a model: none has come up yet, or all that hold one are drained"
                 .to_owned()
@@ -182,19 +185,33 @@ mod tests {
     fn one_ready_replica_is_health_and_otherwise_the_reasons_are_told() {
         let board = Board::default();
         assert_eq!(
-            board.health().unwrap_err(),
+            board.health(|_| true).unwrap_err(),
             "no node of this cluster offers a model: none has come up yet, or all that hold one are drained"
         );
         board.starting(ReplicaId(1), Epoch(1), "a", Where::Here);
         board.starting(ReplicaId(2), Epoch(1), "b", Where::Elsewhere(NodeId(2)));
         board.phase(ReplicaId(2), Phase::Loading { permille: 345 });
         assert_eq!(
-            board.health().unwrap_err(),
+            board.health(|_| true).unwrap_err(),
             "a: starting; b on node 2: loading, 34%"
         );
         board.phase(ReplicaId(2), Phase::Ready(info(Epoch(1))));
-        assert_eq!(board.health(), Ok(()));
+        assert_eq!(board.health(|_| true), Ok(()));
         assert!(board.has("a") && board.has("b") && !board.has("c"));
+    }
+
+    #[test]
+    fn what_a_drained_node_has_ready_is_no_health() {
+        let board = Board::default();
+        board.starting(ReplicaId(1), Epoch(1), "a", Where::Here);
+        board.phase(ReplicaId(1), Phase::Ready(info(Epoch(1))));
+        assert_eq!(
+            board.health(|replica| replica != ReplicaId(1)).unwrap_err(),
+            "a: this node is drained"
+        );
+        board.starting(ReplicaId(2), Epoch(1), "a", Where::Elsewhere(NodeId(2)));
+        board.phase(ReplicaId(2), Phase::Ready(info(Epoch(1))));
+        assert_eq!(board.health(|_| false), Ok(()), "another node serves it");
     }
 
     #[test]

@@ -59,7 +59,8 @@ impl Gateway for RouterGateway {
     }
 
     fn health(&self) -> Result<(), String> {
-        self.board.health()
+        let (own, applied) = (self.state.node(), self.state.applied());
+        self.board.health(|replica| applied.is_offered(replica, own))
     }
 
     fn authenticate(&self, key: Option<&str>) -> Option<TenantId> {

@@ -138,7 +138,7 @@ impl World<Router> for RouterWorld {
                 self.streams.close_request(request);
                 Some(RouterEvent::ClientGone { request })
             }
-            RouterMessage::ReplicaUp { model, link } => Some(self.replica_up(model, link)),
+            RouterMessage::ReplicaUp { model, link } => self.replica_up(model, link),
             RouterMessage::ReplicaDown { replica, epoch } => self.replica_down(replica, epoch),
             RouterMessage::ReplicaGone { replica } => {
                 let epoch = self.replicas.get(&replica)?.info.epoch;
@@ -267,13 +267,18 @@ impl RouterWorld {
             .map_or([0; 32], |record| record.salt)
     }
 
-    fn replica_up(&mut self, model: String, link: ReplicaLink) -> RouterEvent {
+    /// `None`: a later epoch is known, and an earlier one has been slow to say that it can serve.
+    fn replica_up(&mut self, model: String, link: ReplicaLink) -> Option<RouterEvent> {
+        let known = self.replicas.get(&link.info.replica);
+        if known.is_some_and(|known| known.info.epoch > link.info.epoch) {
+            return None;
+        }
         self.hash_bases
             .entry(model.clone())
             .or_insert_with(|| HashBasis::of(&link));
         let info = link.info.clone();
         self.replicas.insert(info.replica, link);
-        RouterEvent::ReplicaUp { model, info }
+        Some(RouterEvent::ReplicaUp { model, info })
     }
 
     fn replica_down(&mut self, replica: ReplicaId, epoch: Epoch) -> Option<RouterEvent> {

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+/// One in almost three hours: who wants less wants something else, and times would end somewhere.
+const RATE_MIN: f64 = 1e-4;
+
 /// Arrivals per second, from the command line.
 pub fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        Ok(_) | Err(_) => Err("a number above 0 is expected".to_owned()),
+        Ok(rate) if rate.is_finite() && rate >= RATE_MIN => Ok(rate),
+        Ok(_) | Err(_) => Err(format!("a number of at least {RATE_MIN} is expected")),
     }
 }
 
@@ -38,6 +41,15 @@ pub fn mixed(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lowest_rate_gives_times_and_lower_ones_are_refused() {
+        let times = poisson(1, rate("0.0001").unwrap(), 100_000);
+        assert!(times.is_sorted() && times[99_999] > Duration::from_secs(900_000_000));
+        for wrong in ["1e-20", "0", "-1", "nan", "inf", "x"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn gaps_have_the_mean_and_the_spread_of_the_exponential() {

@@ -34,7 +34,7 @@ pub struct Deploy {
     #[arg(value_name = "[NAME=]SPEC")]
     model: String,
     /// How many copies [default: as many as it is deployed with, or one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     replicas: Option<u32>,
     /// Tensor parallel ranks inside each node [default: as it is deployed, or --tp of the node that is asked]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -45,7 +45,7 @@ pub struct Deploy {
     /// Do not wait until it is served
     #[arg(long)]
     no_wait: bool,
-    /// Wait so many seconds at most, then fail; the model stays deployed [default: for ever]
+    /// Wait so many seconds at most, then fail; a model that the node has read by then stays deployed [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     #[command(flatten)]
@@ -95,11 +95,7 @@ impl Deploy {
                 .timeout
                 .is_some_and(|secs| began.elapsed() > Duration::from_secs(secs))
             {
-                bail!(
-                    "{} is not served yet: {}; `cluster status` shows when it is",
-                    self.model,
-                    in_words(&report)
-                );
+                bail!("{}", too_late(&self.model, &report));
             }
             sleep(ASK_EVERY);
         };
@@ -130,6 +126,18 @@ impl Undeploy {
             false => tell!("{model} is deployed no more"),
         }
         Ok(())
+    }
+}
+
+fn too_late(model: &str, report: &DeployReport) -> String {
+    let words = in_words(report);
+    match report.step {
+        DeployStep::Reading | DeployStep::Measuring => {
+            format!("{model} is not deployed: {words}; say it again with more time")
+        }
+        DeployStep::Waiting | DeployStep::Starting | DeployStep::Planned | DeployStep::Serving => {
+            format!("{model} is not served yet: {words}; `cluster status` shows when it is")
+        }
     }
 }
 

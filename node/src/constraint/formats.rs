@@ -8,6 +8,8 @@ pub enum Format {
     Pattern(String),
     /// llguidance has it under this name, and to the letter.
     Known(&'static str),
+    /// The same, but for how many characters there may be.
+    KnownUpTo(&'static str, u32),
     /// Nothing: JSON schema does not define it, so it tells people something and asserts nothing.
     Note,
 }
@@ -23,7 +25,7 @@ pub fn format(name: &str) -> Result<Format, GrammarError> {
         "uuid" => Format::Known("uuid"),
         // Of those that reach beyond ASCII, the part within it.
         "email" | "idn-email" => Format::Known("email"),
-        "hostname" => Format::Known("hostname"),
+        "hostname" => Format::KnownUpTo("hostname", HOSTNAME_CHARS_MAX),
         "idn-hostname" => pattern(IDN_HOSTNAME),
         "uri" | "iri" => Format::Known("uri"),
         "uri-reference" | "iri-reference" => pattern(URI_REFERENCE),
@@ -58,6 +60,9 @@ const TIME: &str = concat!(
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?",
     "(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 );
+
+/// RFC 1035, section 2.3.4: 255 octets with a length before each label and the root's at the end.
+const HOSTNAME_CHARS_MAX: u32 = 253;
 
 /// Two hyphens in a row may announce a word in Punycode, which has to be one.
 const IDN_HOSTNAME: &str = concat!(

@@ -7,7 +7,7 @@ use super::compiler::GrammarError;
 use super::exclusive::Search;
 use super::formats::{self, Format};
 use super::spacing::Spacing;
-use super::{cost, literal, negation, number, pattern};
+use super::{cost, literal, names, negation, number, pattern};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -176,6 +176,7 @@ fn settle(schema: &mut Map<String, Value>, search: &Search<'_>) -> Result<(), Gr
         schema.shift_remove("uniqueItems");
     }
     settle_patterns(schema)?;
+    names::settle(schema);
     settle_format(schema)?;
     number::settle(schema)?;
     settle_dependencies(schema);
@@ -209,6 +210,10 @@ fn settle_format(schema: &mut Map<String, Value>) -> Result<(), GrammarError> {
     };
     match formats::format(name)? {
         Format::Known(name) => schema["format"] = Value::from(name),
+        Format::KnownUpTo(name, length_max) => {
+            schema["format"] = Value::from(name);
+            demand(schema, json!({"maxLength": length_max}));
+        }
         Format::Note => drop(schema.shift_remove("format")),
         Format::Pattern(pattern) => {
             schema.shift_remove("format");

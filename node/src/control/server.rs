@@ -180,12 +180,18 @@ impl ControlServer {
         let outlook = outlook::ask(&self.state, &self.deploying.outlook)
             .await
             .unwrap_or_default();
-        let health = self.board.health();
+        let own = self.state.node();
         // Let go before anything else reads the state: who reads twice at once waits for ever behind a change.
-        let (deployments, tenants, keys) = {
+        let (health, deployments, tenants, keys) = {
             let applied = self.state.applied();
+            let health = self.board.health(|replica| applied.is_offered(replica, own));
             let deployments = placements::list(&applied, &self.board, &outlook);
-            (deployments, applied.tenants().count(), applied.keys().count())
+            (
+                health,
+                deployments,
+                applied.tenants().count(),
+                applied.keys().count(),
+            )
         };
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -34,6 +34,8 @@ pub enum FolderError {
 }
 
 pub(super) const FORMER: &str = "former";
+/// With the time, of what a node was before.
+const ASIDE: &str = "before-";
 /// Of a node that its cluster has removed.
 const REMOVED: &str = "removed";
 
@@ -124,6 +126,16 @@ fn take(lock: &File) -> rustix::io::Result<()> {
 pub struct DataFolder {
     path: PathBuf,
     _lock: File,
+}
+
+/// Where a log was set aside last.
+pub fn last_aside(data_dir: &Path) -> Option<PathBuf> {
+    let names = fs::read_dir(data_dir).ok()?.flatten();
+    let asides = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
+    let with_log = asides
+        .map(|entry| entry.path())
+        .filter(|path| path.join("raft").is_dir());
+    with_log.max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
 }
 
 impl DataFolder {
@@ -256,9 +268,9 @@ impl DataFolder {
 
     /// Where what this node was can be moved to.
     pub fn free_aside(&self, at_secs: u64) -> String {
-        let name = format!("before-{at_secs}");
-        let others = (2..).map(|count| format!("before-{at_secs}-{count}"));
-        let mut names = std::iter::once(name).chain(others);
+        let name = format!("{ASIDE}{at_secs}");
+        let others = (2..).map(|count| format!("{name}-{count}"));
+        let mut names = std::iter::once(name.clone()).chain(others);
         let free = names.find(|name| !self.path.join(name).exists());
         free.expect("the names do not end")
     }

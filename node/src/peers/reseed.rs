@@ -5,7 +5,7 @@
 
 use super::custody::Custody;
 use super::entry::{EntryError, FEATURE_LEVEL, half_reseeded, log_missing, own_key};
-use super::folder::{DataFolder, FolderError, Memory};
+use super::folder::{DataFolder, FolderError, Memory, last_aside};
 use super::papers::damaged_parts;
 use super::reseeding::Reseeding;
 use crate::clock;
@@ -36,6 +36,11 @@ pub enum ReseedError {
     NotEmpty(PathBuf),
     #[error("{0} has never been a member of a cluster: there is nothing to recover")]
     Empty(PathBuf),
+    #[error(
+        "{folder} holds no log of a cluster, but one that was set aside lies in {aside}: move its raft/ and identity/ back, then \
+         recover"
+    )]
+    SetAside { folder: PathBuf, aside: PathBuf },
     #[error("{path}: this is no backup of a cluster ({error})")]
     Backup { path: PathBuf, error: WireError },
     #[error("{path}: {error}")]
@@ -86,6 +91,14 @@ fn restorable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
     }
 }
 
+fn nothing_written(data_dir: &Path) -> ReseedError {
+    let folder = data_dir.to_owned();
+    match last_aside(data_dir) {
+        None => ReseedError::Empty(folder),
+        Some(aside) => ReseedError::SetAside { folder, aside },
+    }
+}
+
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
 /// lost.
 pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
@@ -96,14 +109,17 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
         begun.undo(&folder)?;
     }
     if Memory::of(data_dir) == Memory::Lost {
-        return Err(log_missing(&folder).into());
+        return Err(match last_aside(data_dir) {
+            None => log_missing(&folder).into(),
+            Some(_) => nothing_written(data_dir),
+        });
     }
     let disk = Disk::open(folder.path())?;
     let own = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
     let own: Option<NodeIdentity> = own.transpose().map_err(EntryError::from)?;
     let written = WrittenState::read(disk)?;
     if !written.state.is_founded() {
-        return Err(ReseedError::Empty(data_dir.to_owned()));
+        return Err(nothing_written(data_dir));
     }
     let member = own.and_then(|own| written.state.member(own.node));
     let was = member.map(|member| member.role);
@@ -124,7 +140,7 @@ fn recoverable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
     match (Reseeding::of(data_dir)?, Memory::of(data_dir)) {
         (begun @ Some(Reseeding::Recovery { .. }), _) => Ok(begun),
         (Some(other @ Reseeding::Restoration), _) => Err(half_reseeded(data_dir, &other).into()),
-        (None, Memory::New) => Err(ReseedError::Empty(data_dir.to_owned())),
+        (None, Memory::New) => Err(nothing_written(data_dir)),
         (None, Memory::Kept | Memory::Lost) => Ok(None),
     }
 }

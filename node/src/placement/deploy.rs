@@ -116,6 +116,12 @@ impl Deploying {
         let name = deployment.model.name.clone();
         let known = self.state.applied().deployment(&name).cloned();
         if known.is_none_or(|known| !is_the_same(&known, &deployment)) {
+            if self.ends_placed(&deployment) {
+                if self.is_anyone_measuring() {
+                    return Ok(DeployReport::at(DeployStep::Measuring));
+                }
+                self.foresee(&deployment).await?;
+            }
             let command = ClusterCommand::Deploy(Box::new(deployment));
             self.state
                 .commit(command)
@@ -127,6 +133,21 @@ impl Deploying {
             self.lock().remove(&wish.model);
         }
         Ok(progress)
+    }
+
+    /// Is something placed that would have to be cut anew?
+    fn ends_placed(&self, deployment: &Deployment) -> bool {
+        let applied = self.state.applied();
+        let mut placed = applied.placements();
+        placed.any(|placed| placed.model == deployment.model.name) && !applied.leaves_placed(deployment)
+    }
+
+    /// Nothing that serves ends for a cut that there is no room for.
+    async fn foresee(&self, deployment: &Deployment) -> ControlAnswer<()> {
+        let outlook = outlook::ask(&self.state, &self.outlook).await?;
+        plan::foreseen(&self.state.applied(), &outlook, deployment)
+            .map(drop)
+            .map_err(|reason| format!("{reason}\nwhat is placed stays as it is"))
     }
 
     fn wanted(&self, wish: &DeployWish, asked: Deployment) -> ControlAnswer<Deployment> {

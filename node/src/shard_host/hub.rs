@@ -126,7 +126,7 @@ impl Hub {
     }
 
     async fn close(&self, offer: Offer) {
-        {
+        let engine = {
             let mut open = self.open();
             let before = std::mem::replace(&mut open.offer, offer);
             if before == Offer::Ended {
@@ -138,9 +138,16 @@ impl Hub {
             let gateways: Vec<NodeId> = open.gateways.keys().copied().collect();
             gateways.into_iter().for_each(|gateway| open.cancel_all(gateway));
             open.gateways.clear();
+            open.engine.as_ref().map(|engine| engine.info.epoch)
+        };
+        // A later epoch, of another node, may have come up by now: where this node was stopped for a while.
+        if let Some(epoch) = engine {
+            let replica = self.0.replica;
+            self.0
+                .router
+                .send(RouterMessage::ReplicaDown { replica, epoch })
+                .await;
         }
-        let replica = self.0.replica;
-        self.0.router.send(RouterMessage::ReplicaGone { replica }).await;
     }
 
     /// Routers may use it again.

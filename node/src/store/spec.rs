@@ -40,6 +40,10 @@ pub enum SpecError {
     BadPypi(String),
     #[error("'{0}' has an empty model name before '='")]
     EmptyName(String),
+    #[error(
+        "the model name {0:?} has control characters, or white space at an end: say another, as in NAME=SPEC"
+    )]
+    BadName(String),
 }
 
 impl FromStr for NamedSpec {
@@ -51,10 +55,9 @@ impl FromStr for NamedSpec {
             Some((name, rest)) if !name.contains(['/', ':']) => named(text, name, rest),
             Some(_) | None => {
                 let spec: Spec = text.parse()?;
-                Ok(NamedSpec {
-                    name: spec.default_name(),
-                    spec,
-                })
+                let name = spec.default_name();
+                check_name(&name)?;
+                Ok(NamedSpec { name, spec })
             }
         }
     }
@@ -64,10 +67,19 @@ fn named(text: &str, name: &str, rest: &str) -> Result<NamedSpec, SpecError> {
     if name.is_empty() {
         return Err(SpecError::EmptyName(text.to_owned()));
     }
+    check_name(name)?;
     Ok(NamedSpec {
         name: name.to_owned(),
         spec: rest.parse()?,
     })
+}
+
+/// It is printed to terminals, and people have to be able to say it.
+fn check_name(name: &str) -> Result<(), SpecError> {
+    match name.trim() != name || name.contains(char::is_control) {
+        true => Err(SpecError::BadName(name.to_owned())),
+        false => Ok(()),
+    }
 }
 
 impl FromStr for Spec {
@@ -223,6 +235,9 @@ mod tests {
             "pypi:a/",
             "pypi:a/../../x",
             "pypi:a b",
+            "a\nb=m.gguf",
+            "\u{1b}[1mb=m.gguf",
+            " =m.gguf",
         ] {
             assert!(text.parse::<NamedSpec>().is_err(), "{text}");
         }

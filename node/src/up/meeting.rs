@@ -18,7 +18,7 @@ pub async fn meet_others(gateway: &RouterGateway) {
         applied.replicas().any(|replica| replica.node != own)
     };
     let met = async {
-        while gateway.models().is_empty() || gateway.board.health().is_err() {
+        while gateway.models().is_empty() || gateway.health().is_err() {
             sleep(LOOK_AGAIN).await;
         }
     };

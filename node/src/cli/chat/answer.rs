@@ -94,14 +94,19 @@ pub async fn ask(endpoint: &Endpoint, conversation: &Conversation, screen: Scree
         screen,
         is_thinking: false,
     };
-    match screen {
-        Screen::Plain => answer.take_all(endpoint, conversation, &mut teller).await?,
+    let taken = match screen {
+        Screen::Plain => answer.take_all(endpoint, conversation, &mut teller).await,
         Screen::Terminal => tokio::select! {
-            taken = answer.take_all(endpoint, conversation, &mut teller) => taken?,
-            interrupted = ctrl_c() => interrupted?,
+            taken = answer.take_all(endpoint, conversation, &mut teller) => taken,
+            interrupted = ctrl_c() => interrupted.map_err(anyhow::Error::from),
         },
+    };
+    // What goes wrong amid an answer is told on a line of its own.
+    let is_begun = !answer.text.is_empty() || !answer.thoughts.is_empty();
+    if taken.is_ok() || is_begun {
+        teller.end();
     }
-    teller.end();
+    taken?;
     Ok(answer)
 }
 
@@ -163,6 +168,11 @@ impl Answer {
         } else {
             format!("the answer ended in its thoughts, before its text began: {because}")
         })
+    }
+
+    /// Its stream ended before it said that it would.
+    pub fn is_broken_off(&self) -> bool {
+        matches!(self.end, End::BrokenOff)
     }
 
     /// # Errors

@@ -78,6 +78,10 @@ impl Chat {
         if let Some(words) = answer.why_no_text() {
             eprintln!("{words}");
         }
+        // A script takes what it gets for all there is.
+        if answer.is_broken_off() {
+            bail!("the answer was broken off: its stream ended without a finish_reason");
+        }
         answer.into_end()
     }
 

@@ -1,6 +1,6 @@
 //! What llguidance does not survive, or takes seconds for: it is refused before.
 
-use super::{compiled, compiler, follows, refusal, schema};
+use super::{assert_texts, compiled, compiler, follows, refusal, schema};
 use proto::request::Grammar;
 use serde_json::json;
 
@@ -104,4 +104,42 @@ fn what_would_be_compiled_for_seconds_is_refused_at_once() {
     let chain = "a?".repeat(20_000);
     assert!(refusal(&Grammar::Regex(chain.clone())).contains("repeats"));
     assert!(refusal(&Grammar::Lark(format!("start: /{chain}/"))).contains("repeats"));
+}
+
+/// As in the schemas of programs that write every rule twice.
+#[test]
+fn a_closed_object_ends_when_its_names_are_used_up() {
+    let kinds = json!({"enum": ["cat", "dog"]});
+    let closed = json!({
+        "type": "object",
+        "properties": {"kind": kinds},
+        "patternProperties": {"^kind$": {"type": "string"}, "^(on|off)$": {"type": "null"}},
+        "required": ["kind"],
+        "additionalProperties": false,
+    });
+    let valid = [r#"{"kind":"cat"}"#, r#"{"kind":"dog","on":null,"off":null}"#];
+    assert_texts(closed.clone(), &valid, &[r#"{"on":null}"#]);
+    let closed = schema(closed);
+    let used_up = r#"{"kind":"cat","on":null,"off":null"#;
+    assert!(follows(&closed, used_up).is_some());
+    for more in [",", " ,"] {
+        assert!(follows(&closed, &format!("{used_up}{more}")).is_none(), "{more}");
+    }
+}
+
+#[test]
+fn a_hostname_has_253_characters_at_most() {
+    let label = "a".repeat(49);
+    let names = [label.as_str(); 5].join(".");
+    assert_eq!(names.len(), 249);
+    assert_texts(
+        json!({"type": "string", "format": "hostname"}),
+        &[&format!("\"{names}.abc\""), "\"a.example.com\""],
+        &[&format!("\"{names}.abcd\""), "\"-a\""],
+    );
+    assert_texts(
+        json!({"type": "string", "format": "hostname", "pattern": "^a", "maxLength": 5}),
+        &["\"a.b.c\""],
+        &["\"b.c\"", "\"a.b.cd\""],
+    );
 }

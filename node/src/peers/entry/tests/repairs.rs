@@ -233,6 +233,23 @@ async fn a_cluster_of_one_without_its_key_is_recovered() {
 }
 
 #[tokio::test]
+async fn a_recovery_names_where_the_log_was_set_aside() {
+    let mut node = Node::founded("set-aside").await;
+    node.stop().await;
+    fs::create_dir(node.path("before-1")).unwrap();
+    for name in ["raft", "identity"] {
+        fs::rename(node.path(name), node.path("before-1").join(name)).unwrap();
+    }
+    let told = reseed::recover(&node.data_dir).err().unwrap().to_string();
+    assert!(told.contains("before-1: move its raft/"), "{told}");
+    for name in ["raft", "identity"] {
+        fs::rename(node.path("before-1").join(name), node.path(name)).unwrap();
+    }
+    let reseeded = reseed::recover(&node.data_dir).unwrap();
+    assert_eq!(node.start(None).await.unwrap(), reseeded.node);
+}
+
+#[tokio::test]
 async fn what_a_recovered_node_was_is_told() {
     let founder = Node::founded("followed").await;
     let (mut node, _) = Node::joined("following", &founder).await;
