@@ -336,6 +336,8 @@ def check(arguments):
         for walk in report["walks"]:
             if walk["end"] != "complete":
                 tally.counts[f"outputs {walk['end']}"] += 1
+                if walk["end"] == "lost":
+                    tally.fail(name, f"has let {walk['text'][-200:]} be written, behind which nothing may come")
             elif opinion is not None:
                 try:
                     tally.output(name, opinion, walk["text"])

@@ -57,12 +57,13 @@ impl Rotate {
             (false, false) => (
                 ControlRequest::BeginRotation,
                 "begun",
-                "a new authority signs now, and nodes renew their certificates; then: cluster authority rotate --finish",
+                "a new authority signs now, nodes renew their certificates, and join tokens that were made before are void; then: \
+                 cluster authority rotate --finish",
             ),
             (true, _) => (
                 ControlRequest::FinishRotation,
                 "finished",
-                "the old authority is believed no more; join tokens that were made before are void",
+                "the old authority is believed no more",
             ),
             (false, true) => (
                 ControlRequest::AbandonRotation,
