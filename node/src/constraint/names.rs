@@ -87,7 +87,7 @@ mod tests {
             ("^kind$", Some(vec!["kind"])),
             ("^(?:cat|dog)s?$", Some(vec!["cats", "cat", "dogs", "dog"])),
             ("^([ab])$", Some(vec!["a", "b"])),
-            ("^$", None),
+            ("^$", Some(vec![""])),
             ("^a|b$", None),
             ("kind", None),
             ("^kind", None),
