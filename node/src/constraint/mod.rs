@@ -33,7 +33,7 @@ pub mod lexeme;
 pub mod literal;
 pub mod masks;
 pub mod names;
-mod negation;
+pub mod negation;
 pub mod nesting;
 pub mod number;
 pub mod pattern;

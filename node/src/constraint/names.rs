@@ -1,50 +1,84 @@
 //! `patternProperties` whose patterns match a few names only, as properties of these names.
 //!
-//! llguidance keeps count of properties by their names, and not of names that a pattern has given: once all are used up, it
-//! would let a comma be written behind which nothing may come.
+//! llguidance keeps count of properties by their names, and not of names that a pattern has given: where all that a pattern
+//! matches are properties too, and all are used up, it would let a comma be written behind which nothing may come.
 
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
 
-/// Of one pattern. Those that match more are left as they are: an answer does not use all of them up.
-const NAMES_MAX: usize = 64;
+/// Beyond so many they are left as they are, and soon refused.
+const PATTERNS_MAX: usize = 32;
+/// Of one pattern.
+const NAMES_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 256;
+/// What several names are to have each is written as often, so that it must be short: it may hold the like of itself.
+const COPIED_BYTES_MAX: usize = 64;
 
 /// Patterns are in the syntax of the `regex` crate already.
 pub fn settle(schema: &mut Map<String, Value>) {
-    let Some(Value::Object(patterns)) = schema.shift_remove("patternProperties") else {
+    let Some(Value::Object(patterns)) = schema.get_mut("patternProperties") else {
         return;
     };
+    if patterns.len() > PATTERNS_MAX {
+        return;
+    }
+    let patterns = std::mem::take(patterns);
+    let mut named: Vec<(String, Option<Vec<String>>, Value)> = patterns
+        .into_iter()
+        .map(|(pattern, below)| (pattern.clone(), names(&pattern), below))
+        .collect();
+    // Of one name first: what they name is known to the others.
+    named.sort_by_key(|(_, names, _)| names.as_ref().map_or(usize::MAX, Vec::len));
     let mut others = Map::new();
-    for (pattern, below) in patterns {
-        match (names(&pattern), properties(schema)) {
-            (Some(names), Some(properties)) => {
-                for name in names {
-                    demand(properties, name, below.clone());
-                }
-            }
-            (_, _) => drop(others.insert(pattern, below)),
+    for (pattern, names, below) in named {
+        match names.filter(|names| is_for(names, &below, schema)) {
+            Some(names) => names
+                .into_iter()
+                .for_each(|name| demand(schema, name, below.clone())),
+            None => drop(others.insert(pattern, below)),
         }
     }
-    if !others.is_empty() {
-        schema.insert("patternProperties".to_owned(), Value::Object(others));
+    match others.is_empty() {
+        true => drop(schema.shift_remove("patternProperties")),
+        false => schema["patternProperties"] = Value::Object(others),
     }
 }
 
-/// `None`: they are no object, which is for the compiler to refuse.
-fn properties(schema: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
-    let properties = schema.entry("properties").or_insert_with(|| json!({}));
-    properties.as_object_mut()
+/// A name that is new is no trouble: a pattern can give it again and again.
+fn is_for(names: &[String], below: &Value, schema: &Map<String, Value>) -> bool {
+    let properties = match schema.get("properties") {
+        None => None,
+        Some(Value::Object(properties)) => Some(properties),
+        // For the compiler to refuse.
+        Some(_) => return false,
+    };
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required =
+        |name: &String| required.is_some_and(|required| required.iter().any(|other| other == name));
+    let is_known = |name: &String| {
+        is_required(name) || properties.is_some_and(|properties| properties.contains_key(name))
+    };
+    names.len() == 1 || (names.iter().all(is_known) && below.to_string().len() <= COPIED_BYTES_MAX)
 }
 
-fn demand(properties: &mut Map<String, Value>, name: String, also: Value) {
-    let settled = match properties.get_mut(&name).map(Value::take) {
-        Some(known) => json!({"allOf": [known, also]}),
+fn demand(schema: &mut Map<String, Value>, name: String, also: Value) {
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    let known = properties.get_mut(&name).map(Value::take);
+    properties[name] = match known {
+        // Flat, however many patterns there are for it.
+        Some(Value::Object(mut known)) if known.len() == 1 && known.contains_key(ALL_OF) => {
+            if let Some(Value::Array(all)) = known.get_mut(ALL_OF) {
+                all.push(also);
+            }
+            Value::Object(known)
+        }
+        Some(known) => json!({ALL_OF: [known, also]}),
         None => also,
     };
-    properties.insert(name, settled);
 }
+
+const ALL_OF: &str = "allOf";
 
 /// All that the pattern matches, which is anchored at both ends; `None`: that may be more, or is hard to see.
 fn names(pattern: &str) -> Option<Vec<String>> {
@@ -87,6 +121,7 @@ mod tests {
             ("^kind$", Some(vec!["kind"])),
             ("^(?:cat|dog)s?$", Some(vec!["cats", "cat", "dogs", "dog"])),
             ("^([ab])$", Some(vec!["a", "b"])),
+            ("^[a-i]$", None),
             ("^$", Some(vec![""])),
             ("^a|b$", None),
             ("kind", None),
@@ -102,20 +137,48 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_known_of_a_name_and_what_its_pattern_says_are_both_demanded() {
-        let schema = json!({
-            "properties": {"kind": {"enum": ["cat"]}},
-            "patternProperties": {"^kind$": {"type": "string"}, "^other$": {}, "^x": {"type": "null"}},
-        });
+    fn settled(schema: Value) -> Value {
         let Value::Object(mut schema) = schema else {
             panic!("an object")
         };
         settle(&mut schema);
-        let settled = json!({
-            "properties": {"kind": {"allOf": [{"enum": ["cat"]}, {"type": "string"}]}, "other": {}},
-            "patternProperties": {"^x": {"type": "null"}},
+        Value::Object(schema)
+    }
+
+    #[test]
+    fn what_is_known_of_a_name_and_what_its_patterns_say_are_all_demanded() {
+        let schema = json!({
+            "properties": {"kind": {"enum": ["cat"]}},
+            "patternProperties": {
+                "^kind$": {"type": "string"}, "^(?:kind)$": {"maxLength": 3}, "^other$": {}, "^x": {"type": "null"}, "^[ab]$": {},
+            },
         });
-        assert_eq!(Value::Object(schema), settled);
+        let expected = json!({
+            "properties": {"kind": {"allOf": [{"enum": ["cat"]}, {"type": "string"}, {"maxLength": 3}]}, "other": {}},
+            "patternProperties": {"^x": {"type": "null"}, "^[ab]$": {}},
+        });
+        assert_eq!(settled(schema), expected);
+    }
+
+    #[test]
+    fn what_would_grow_or_is_no_schema_stays_as_it_is() {
+        let long = json!({"description": "x".repeat(COPIED_BYTES_MAX)});
+        let names = json!({"a": {}, "b": {}});
+        let many = (0..=PATTERNS_MAX).map(|number| (format!("^{number}$"), json!({})));
+        for unchanged in [
+            json!({"properties": names, "patternProperties": {"^[ab]$": long}}),
+            json!({"patternProperties": Value::Object(many.collect())}),
+            json!({"properties": 3, "patternProperties": {"^a$": {}}}),
+            json!({"patternProperties": 3}),
+            json!({"type": "object"}),
+        ] {
+            assert_eq!(settled(unchanged.clone()), unchanged);
+        }
+        let in_turn = json!({"required": ["b"], "patternProperties": {"^[ab]$": {}, "^a$": {}}});
+        let expected = json!({"required": ["b"], "properties": {"a": {"allOf": [{}, {}]}, "b": {}}});
+        assert_eq!(settled(in_turn), expected);
+        let short = json!({"properties": names, "patternProperties": {"^[ab]$": {}}});
+        let expected = json!({"properties": {"a": {"allOf": [{}, {}]}, "b": {"allOf": [{}, {}]}}});
+        assert_eq!(settled(short), expected);
     }
 }

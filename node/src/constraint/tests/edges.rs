@@ -112,7 +112,7 @@ fn a_closed_object_ends_when_its_names_are_used_up() {
     let kinds = json!({"enum": ["cat", "dog"]});
     let closed = json!({
         "type": "object",
-        "properties": {"kind": kinds},
+        "properties": {"kind": kinds, "on": {}, "off": {}},
         "patternProperties": {"^kind$": {"type": "string"}, "^(on|off)$": {"type": "null"}},
         "required": ["kind"],
         "additionalProperties": false,
