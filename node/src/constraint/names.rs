@@ -3,6 +3,7 @@
 //! llguidance keeps count of properties by their names, and not of names that a pattern has given: where all that a pattern
 //! matches are properties too, and all are used up, it would let a comma be written behind which nothing may come.
 
+use super::schema;
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
@@ -35,7 +36,7 @@ pub fn settle(schema: &mut Map<String, Value>) {
         match names.filter(|names| is_for(names, &below, schema)) {
             Some(names) => names
                 .into_iter()
-                .for_each(|name| demand(schema, name, below.clone())),
+                .for_each(|name| demand_of_property(schema, name, below.clone())),
             None => drop(others.insert(pattern, below)),
         }
     }
@@ -62,15 +63,13 @@ fn is_for(names: &[String], below: &Value, schema: &Map<String, Value>) -> bool 
     names.len() == 1 || (names.iter().all(is_known) && below.to_string().len() <= COPIED_BYTES_MAX)
 }
 
-fn demand(schema: &mut Map<String, Value>, name: String, also: Value) {
+fn demand_of_property(schema: &mut Map<String, Value>, name: String, also: Value) {
     let properties = schema.entry("properties").or_insert_with(|| json!({}));
     let known = properties.get_mut(&name).map(Value::take);
     properties[name] = match known {
         // Flat, however many patterns there are for it.
         Some(Value::Object(mut known)) if known.len() == 1 && known.contains_key(ALL_OF) => {
-            if let Some(Value::Array(all)) = known.get_mut(ALL_OF) {
-                all.push(also);
-            }
+            schema::demand(&mut known, also);
             Value::Object(known)
         }
         Some(known) => json!({ALL_OF: [known, also]}),

@@ -227,7 +227,7 @@ fn settle_format(schema: &mut Map<String, Value>) -> Result<(), GrammarError> {
 }
 
 /// Adds what has to be true as well.
-fn demand(schema: &mut Map<String, Value>, also: Value) {
+pub(super) fn demand(schema: &mut Map<String, Value>, also: Value) {
     match schema.get_mut("allOf") {
         Some(Value::Array(all)) => all.push(also),
         Some(_) | None => drop(schema.insert("allOf".to_owned(), Value::from(vec![also]))),

@@ -91,12 +91,14 @@ fn restorable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
     }
 }
 
-fn nothing_written(data_dir: &Path) -> ReseedError {
+/// There is no log here, unless one was set aside.
+fn no_log(data_dir: &Path, otherwise: ReseedError) -> ReseedError {
     let folder = data_dir.to_owned();
-    match last_aside(data_dir) {
-        None => ReseedError::Empty(folder),
-        Some(aside) => ReseedError::SetAside { folder, aside },
-    }
+    last_aside(data_dir).map_or(otherwise, |aside| ReseedError::SetAside { folder, aside })
+}
+
+fn never_a_member(data_dir: &Path) -> ReseedError {
+    no_log(data_dir, ReseedError::Empty(data_dir.to_owned()))
 }
 
 /// Of what this folder's node has in its log, agreed on or not: what was not may have been acknowledged by those who are
@@ -109,17 +111,14 @@ pub fn recover(data_dir: &Path) -> Result<Reseeded, ReseedError> {
         begun.undo(&folder)?;
     }
     if Memory::of(data_dir) == Memory::Lost {
-        return Err(match last_aside(data_dir) {
-            None => log_missing(&folder).into(),
-            Some(_) => nothing_written(data_dir),
-        });
+        return Err(no_log(data_dir, log_missing(&folder).into()));
     }
     let disk = Disk::open(folder.path())?;
     let own = disk.identity().map(|bytes| wire::read(Kind::NodeIdentity, bytes));
     let own: Option<NodeIdentity> = own.transpose().map_err(EntryError::from)?;
     let written = WrittenState::read(disk)?;
     if !written.state.is_founded() {
-        return Err(nothing_written(data_dir));
+        return Err(never_a_member(data_dir));
     }
     let member = own.and_then(|own| written.state.member(own.node));
     let was = member.map(|member| member.role);
@@ -140,7 +139,7 @@ fn recoverable(data_dir: &Path) -> Result<Option<Reseeding>, ReseedError> {
     match (Reseeding::of(data_dir)?, Memory::of(data_dir)) {
         (begun @ Some(Reseeding::Recovery { .. }), _) => Ok(begun),
         (Some(other @ Reseeding::Restoration), _) => Err(half_reseeded(data_dir, &other).into()),
-        (None, Memory::New) => Err(nothing_written(data_dir)),
+        (None, Memory::New) => Err(never_a_member(data_dir)),
         (None, Memory::Kept | Memory::Lost) => Ok(None),
     }
 }
