@@ -1,7 +1,9 @@
 //! What one token of one stream takes in kernels alone, and where that goes: the operations of a Llama in their order, token after token,
 //! so that weights come from as far away as they do in an engine. Inputs are as finely seen as `shard` has it.
 //!
-//! `cargo run --release -p kernels --example token_bench -- [THREADS [smol|1b [LEVEL]]]`
+//! `cargo run --release -p kernels --example token_bench -- [THREADS [smol|smol-bf16|1b|1b-q8_0|1b-bf16 [LEVEL]]]`
+
+mod reading;
 
 use kernels::{
     AttentionShape, Batch, Cpu, InputPrecision, KvFormat, Level, Ops, RopePairing, RopeTable, SequenceRows,
@@ -27,6 +29,15 @@ struct Sizes {
 }
 
 impl Sizes {
+    /// The same with other weights, also those of the output.
+    fn in_format(self, format: WeightFormat) -> Sizes {
+        Sizes {
+            format,
+            output: format,
+            ..self
+        }
+    }
+
     fn queries(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -99,8 +110,11 @@ fn main() {
         .map_or(2, |threads| threads.parse().expect("a number of threads"));
     let sizes = match args.next().as_deref() {
         None | Some("smol") => SMOL,
+        Some("smol-bf16") => SMOL.in_format(WeightFormat::Bf16),
         Some("1b") => ONE_BILLION,
-        Some(other) => panic!("`smol` or `1b`, not {other}"),
+        Some("1b-q8_0") => ONE_BILLION.in_format(WeightFormat::Q8_0),
+        Some("1b-bf16") => ONE_BILLION.in_format(WeightFormat::Bf16),
+        Some(other) => panic!("smol, smol-bf16, 1b, 1b-q8_0 or 1b-bf16, not {other}"),
     };
     let wish: Option<Level> = args.next().map(|level| level.parse().expect("a level"));
     let mut cpu = Cpu::new(Team::new(threads, |_| ()).unwrap(), wish).unwrap();
@@ -159,6 +173,12 @@ fn main() {
         bytes / products / 1e9,
         attention * 1e3,
         rest * 1e3
+    );
+    let limit = reading::bandwidth(threads);
+    println!(
+        "this machine reads {:.1} GB/s in this minute, of which the token in the middle is {:.2}",
+        limit / 1e9,
+        bytes / middle / limit
     );
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p kernels --example twins_bench [-- THREADS [LEVEL]]`
 
+mod reading;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ fn main() {
     let wish: Option<Level> = args.next().map(|level| level.parse().expect("a level"));
     let mut cpu = Cpu::new(Team::new(threads, |_| ()).unwrap(), wish).unwrap();
     println!("{threads} threads, level {}", cpu.level());
-    println!("reading: {:.1} GB/s", read_bandwidth(threads) / 1e9);
+    println!("reading: {:.1} GB/s", reading::bandwidth(threads) / 1e9);
     println!(
         "f32 multiply-adds of this level: {:.0} GOP/s",
         peak(threads, cpu.level()) / 1e9
@@ -150,23 +152,6 @@ fn fastest(calls: usize, mut work: impl FnMut()) -> f64 {
         best = best.min((now() - start).as_secs_f64() / calls as f64);
     }
     best
-}
-
-/// Bytes per second that all threads together sum up from 256 MB.
-fn read_bandwidth(threads: usize) -> f64 {
-    let words = vec![1u64; 32 << 20];
-    let mut team = Team::new(threads, |_| ()).unwrap();
-    let seconds = fastest(1, || {
-        team.run(|thread, threads| {
-            let part = words.len() / threads;
-            black_box(
-                words[thread * part..(thread + 1) * part]
-                    .iter()
-                    .fold(0u64, |sum, word| sum ^ word),
-            );
-        });
-    });
-    (words.len() * 8) as f64 / seconds
 }
 
 /// Operations per second of nothing but fused multiply-adds.

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// Slow senders add a byte this often.
 const DRIP: Duration = Duration::from_secs(1);
+/// Strangers do not act at the same moment, so each part of the crowd has its own within `DRIP`: a thousand bytes and ten
+/// thousand looks at once would take 20 ms of a core, most of them of this process and not the server's.
+const PARTS: u32 = 100;
 
 /// How many of each kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,8 +29,8 @@ pub struct Crowd {
 #[derive(Default)]
 struct Shared {
     is_over: AtomicBool,
-    /// Rounds in which everything was open.
-    rounds: AtomicUsize,
+    /// Each of a part; after `PARTS` of them everything was seen open.
+    turns: AtomicUsize,
     reopened: AtomicUsize,
 }
 
@@ -37,7 +40,7 @@ impl Crowd {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || stand(address, size, &of_thread));
-        while shared.rounds.load(Ordering::Acquire) == 0 && !thread.is_finished() {
+        while shared.turns.load(Ordering::Acquire) < PARTS as usize && !thread.is_finished() {
             std::thread::sleep(Duration::from_millis(10));
         }
         Crowd {
@@ -65,20 +68,29 @@ impl Drop for Crowd {
 fn stand(address: SocketAddr, size: CrowdSize, shared: &Shared) {
     let mut idle: Vec<TcpStream> = (0..size.idle).map(|_| connect(address)).collect();
     let mut slow: Vec<TcpStream> = (0..size.slow_headers).map(|_| slow_head(address)).collect();
-    while !shared.is_over.load(Ordering::Acquire) {
-        for stream in idle.iter_mut().filter(|stream| has_ended(stream)) {
-            *stream = connect(address);
-            shared.reopened.fetch_add(1, Ordering::Relaxed);
+    for turn in (0..PARTS).cycle() {
+        if shared.is_over.load(Ordering::Acquire) {
+            return;
         }
-        for stream in &mut slow {
+        let mut reopened = 0;
+        for stream in part(&mut idle, turn).filter(|stream| has_ended(stream)) {
+            *stream = connect(address);
+            reopened += 1;
+        }
+        for stream in part(&mut slow, turn) {
             if has_ended(stream) || stream.write_all(b"a").is_err() {
                 *stream = slow_head(address);
-                shared.reopened.fetch_add(1, Ordering::Relaxed);
+                reopened += 1;
             }
         }
-        shared.rounds.fetch_add(1, Ordering::Release);
-        std::thread::sleep(DRIP);
+        shared.reopened.fetch_add(reopened, Ordering::Relaxed);
+        shared.turns.fetch_add(1, Ordering::Release);
+        std::thread::sleep(DRIP / PARTS);
     }
+}
+
+fn part(streams: &mut [TcpStream], turn: u32) -> impl Iterator<Item = &mut TcpStream> {
+    streams.iter_mut().skip(turn as usize).step_by(PARTS as usize)
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
