@@ -13,6 +13,7 @@ impl BlockDot for Q8 {
     type Lanes = Zmm;
     type Block = [__m512i; 8];
     const BYTES: usize = 512;
+    const GROUPS: usize = 2;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self::Block {
@@ -32,9 +33,22 @@ impl BlockDot for Q8 {
         origin: *const i32,
     ) -> [Zmm; N] {
         // SAFETY: passed on to the caller.
+        unsafe { Self::dots_of_groups::<TERMS, N, 1>(&[*block], q, origin)[0] }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
+        blocks: &[Self::Block; G],
+        q: *const i8,
+        origin: *const i32,
+    ) -> [[Zmm; N]; G] {
+        // SAFETY: passed on to the caller.
         unsafe {
-            let start = std::array::from_fn(|i| _mm512_slli_epi32::<4>(_mm512_set1_epi32(*origin.add(i))));
-            dots_unsigned::<TERMS, N>(block, q, start)
+            let mut start = [_mm512_setzero_si512(); N];
+            for (i, start) in start.iter_mut().enumerate() {
+                *start = _mm512_slli_epi32::<4>(_mm512_set1_epi32(*origin.add(i)));
+            }
+            dots_unsigned::<TERMS, N, G>(blocks, q, start)
         }
     }
 }
@@ -46,6 +60,7 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Zmm;
     type Block = [__m512i; 8];
     const BYTES: usize = 256;
+    const GROUPS: usize = 2;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self::Block {
@@ -60,52 +75,76 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
         origin: *const i32,
     ) -> [Zmm; N] {
         // SAFETY: passed on to the caller.
+        unsafe { Self::dots_of_groups::<TERMS, N, 1>(&[*block], q, origin)[0] }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
+        blocks: &[Self::Block; G],
+        q: *const i8,
+        origin: *const i32,
+    ) -> [[Zmm; N]; G] {
+        // SAFETY: passed on to the caller.
         unsafe {
-            let start = std::array::from_fn(|i| match ZERO {
-                0 => _mm512_setzero_si512(),
-                _ => _mm512_set1_epi32(*origin.add(i)),
-            });
-            dots_unsigned::<TERMS, N>(block, q, start)
+            let mut start = [_mm512_setzero_si512(); N];
+            if ZERO != 0 {
+                for (i, start) in start.iter_mut().enumerate() {
+                    *start = _mm512_set1_epi32(*origin.add(i));
+                }
+            }
+            dots_unsigned::<TERMS, N, G>(blocks, q, start)
         }
     }
 }
+
+/// Sums that are under way at a time, so that none waits for the one before it: an instruction takes four to five cycles, and two
+/// begin in each.
+const CHAINS: usize = 8;
 
 /// Exact: 32 products of at most 255 · 127, or in two terms eight times as many, are far from the limits of 32 bits.
 ///
 /// # Safety
 /// The CPU must have VNNI, and `q` point to `32 · TERMS · N` values.
 #[inline(always)]
-unsafe fn dots_unsigned<const TERMS: usize, const N: usize>(
-    block: &[__m512i; 8],
+unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
+    blocks: &[[__m512i; 8]; G],
     q: *const i8,
     start: [__m512i; N],
-) -> [Zmm; N] {
+) -> [[Zmm; N]; G] {
     // SAFETY: the caller promises VNNI and the activations.
     unsafe {
-        let (mut one, mut other) = (start, [_mm512_setzero_si512(); N]);
-        match TERMS {
-            // Half of the block each.
-            1 => {
-                for j in [0, 2, 4, 6] {
-                    for i in 0..N {
-                        let q = q.add(BLOCK * i);
-                        one[i] = _mm512_dpbusd_epi32(one[i], block[j], four(q, j));
-                        other[i] = _mm512_dpbusd_epi32(other[i], block[j + 1], four(q, j + 1));
+        let (mut one, mut other) = ([start; G], [[_mm512_setzero_si512(); N]; G]);
+        for j in 0..8 {
+            for i in 0..N {
+                let fine = four(q.add(BLOCK * (TERMS * i + TERMS - 1)), j);
+                for group in 0..G {
+                    // With few sums, those of odd places are apart.
+                    let to = match TERMS == 1 && N * G < CHAINS && j % 2 == 1 {
+                        true => &mut other[group][i],
+                        false => &mut one[group][i],
+                    };
+                    *to = _mm512_dpbusd_epi32(*to, blocks[group][j], fine);
+                }
+                if TERMS == 2 {
+                    let coarse = four(q.add(BLOCK * TERMS * i), j);
+                    for group in 0..G {
+                        let to = &mut other[group][i];
+                        *to = _mm512_dpbusd_epi32(*to, blocks[group][j], coarse);
                     }
                 }
-            }
-            // The fine term, and the coarse one.
-            _ => {
-                for (j, weights) in block.iter().enumerate() {
-                    for i in 0..N {
-                        let coarse = q.add(TERMS * BLOCK * i);
-                        one[i] = _mm512_dpbusd_epi32(one[i], *weights, four(coarse.add(BLOCK), j));
-                        other[i] = _mm512_dpbusd_epi32(other[i], *weights, four(coarse, j));
-                    }
-                }
-                other = other.map(|coarse| _mm512_slli_epi32::<FINE_BITS>(coarse));
             }
         }
-        std::array::from_fn(|i| Zmm(_mm512_cvtepi32_ps(_mm512_add_epi32(one[i], other[i]))))
+        let mut dots = [[Zmm(_mm512_setzero_ps()); N]; G];
+        for group in 0..G {
+            for i in 0..N {
+                let sum = match TERMS {
+                    1 if N * G < CHAINS => _mm512_add_epi32(one[group][i], other[group][i]),
+                    1 => one[group][i],
+                    _ => _mm512_add_epi32(one[group][i], _mm512_slli_epi32::<FINE_BITS>(other[group][i])),
+                };
+                dots[group][i] = Zmm(_mm512_cvtepi32_ps(sum));
+            }
+        }
+        dots
     }
 }

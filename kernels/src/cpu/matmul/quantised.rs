@@ -17,6 +17,8 @@ pub trait BlockDot {
     type Block: Copy;
     /// Of a packed block of 16 rows.
     const BYTES: usize;
+    /// Groups whose blocks the registers hold beside each other: what is loaded of the activations then serves all of them. 1 or 2.
+    const GROUPS: usize = 1;
 
     /// # Safety
     /// The CPU must have the instructions, and `from` point to a packed block (or its second 8 rows, 32 bytes later).
@@ -33,6 +35,26 @@ pub trait BlockDot {
         q: *const i8,
         origin: *const i32,
     ) -> [Self::Lanes; N];
+
+    /// The same for a block of each of `G` groups.
+    ///
+    /// # Safety
+    /// As [`BlockDot::dots`], for each block.
+    #[inline(always)]
+    unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
+        blocks: &[Self::Block; G],
+        q: *const i8,
+        origin: *const i32,
+    ) -> [[Self::Lanes; N]; G] {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let mut dots = [Self::dots::<TERMS, N>(&blocks[0], q, origin); G];
+            for (dots, block) in dots.iter_mut().zip(blocks).skip(1) {
+                *dots = Self::dots::<TERMS, N>(block, q, origin);
+            }
+            dots
+        }
+    }
 }
 
 /// One matrix, and where its products go.
@@ -68,21 +90,53 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
-    for group in groups {
-        let group = Group::<HALVES>::new(task.weights, group, D::BYTES);
-        for row in rows.clone().step_by(TILE) {
-            let tile = task.x.tile(row..rows.end.min(row + TILE));
-            assert_eq!(
-                tile.d.len(),
-                group.blocks * tile.rows,
-                "activations of these inputs"
-            );
-            // SAFETY: passed on to the caller; the tile has all blocks of the group.
-            unsafe {
-                match tile.rows {
-                    1 => multiply_rows::<D, HALVES, TERMS, 1>(&group, &tile, task, row),
-                    _ => multiply_rows::<D, HALVES, TERMS, TILE>(&group, &tile, task, row),
+    const { assert!(D::GROUPS == 1 || D::GROUPS == 2) };
+    let mut first = groups.start;
+    while first < groups.end {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match D::GROUPS.min(groups.end - first) {
+                1 => {
+                    multiply_groups::<D, HALVES, TERMS, 1>(task, first, rows.clone());
+                    first += 1;
                 }
+                _ => {
+                    multiply_groups::<D, HALVES, TERMS, 2>(task, first, rows.clone());
+                    first += 2;
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`multiply`], of `G` groups from `first` on.
+#[inline(always)]
+unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, const G: usize>(
+    task: &Task<'_>,
+    first: usize,
+    rows: Range<usize>,
+) {
+    let groups: [Group<HALVES>; G] =
+        std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
+    for row in rows.clone().step_by(TILE) {
+        let tile = task.x.tile(row..rows.end.min(row + TILE));
+        assert_eq!(
+            tile.d.len(),
+            task.weights.blocks() * tile.rows,
+            "activations of these inputs"
+        );
+        // SAFETY: passed on to the caller; the tile has all blocks of the groups.
+        unsafe {
+            match tile.rows {
+                // Reading the weights is what takes the time: one group is read after the other.
+                1 => {
+                    for group in &groups {
+                        let group = std::slice::from_ref(group).as_array().expect("one");
+                        multiply_rows::<D, HALVES, TERMS, 1, 1>(group, &tile, task, row);
+                    }
+                }
+                _ => multiply_rows::<D, HALVES, TERMS, TILE, G>(&groups, &tile, task, row),
             }
         }
     }
@@ -95,10 +149,16 @@ const ROWS_AT_A_TIME: usize = 4;
 /// (in reach of the nearest cache), and unpacking a block is paid once for all rows.
 ///
 /// # Safety
-/// As [`multiply`]; the tile has all blocks of the group, in `TERMS`.
+/// As [`multiply`]; the tile has all blocks of the groups, in `TERMS`.
 #[inline(always)]
-unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, const ROWS_MAX: usize>(
-    group: &Group<HALVES>,
+unsafe fn multiply_rows<
+    D: BlockDot,
+    const HALVES: usize,
+    const TERMS: usize,
+    const ROWS_MAX: usize,
+    const G: usize,
+>(
+    groups: &[Group<HALVES>; G],
     tile: &Tile<'_>,
     task: &Task<'_>,
     row: usize,
@@ -106,17 +166,25 @@ unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, co
     let parts = GROUP / D::Lanes::COUNT;
     // SAFETY: the caller promises the instructions; blocks and rows are within the matrix and the tile.
     unsafe {
-        let mut acc = [[D::Lanes::splat(0.0); ROWS_MAX]; PARTS_MAX];
-        for block in 0..group.blocks {
-            prefetch::ahead_of(group.quants(block, D::BYTES), D::BYTES);
+        if ROWS_MAX > 1 {
+            // Rows lie pages apart: stores would wait for them one by one.
+            for r in row..row + tile.rows {
+                task.out.prefetch(r, groups[0].first_output);
+            }
+        }
+        let mut acc = [[[D::Lanes::splat(0.0); G]; ROWS_MAX]; PARTS_MAX];
+        for block in 0..task.weights.blocks() {
+            for group in groups {
+                prefetch::ahead_of(group.quants(block, D::BYTES), D::BYTES);
+            }
             for (part, acc) in acc[..parts].iter_mut().enumerate() {
-                let weights = group.block::<D>(block, part * D::Lanes::COUNT);
+                let weights = WeightBlocks::<D, HALVES, G>::load(groups, block, part * D::Lanes::COUNT);
                 let inputs = Inputs::<TERMS>::new(tile, block);
-                if ROWS_MAX == 1 {
-                    weights.accumulate(inputs, std::array::from_mut(&mut acc[0]));
-                    continue;
-                }
-                let (fours, rest) = acc[..tile.rows].as_chunks_mut::<ROWS_AT_A_TIME>();
+                let acc = match ROWS_MAX {
+                    1 => &mut acc[..1],
+                    _ => &mut acc[..tile.rows],
+                };
+                let (fours, rest) = acc.as_chunks_mut::<ROWS_AT_A_TIME>();
                 let whole = fours.len() * ROWS_AT_A_TIME;
                 for (i, acc) in fours.iter_mut().enumerate() {
                     weights.accumulate(inputs.at_row(i * ROWS_AT_A_TIME), acc);
@@ -124,12 +192,17 @@ unsafe fn multiply_rows<D: BlockDot, const HALVES: usize, const TERMS: usize, co
                 for (i, acc) in rest.iter_mut().enumerate() {
                     weights.accumulate(inputs.at_row(whole + i), std::array::from_mut(acc));
                 }
+                if HALVES == 2 {
+                    weights.add_minima(inputs, acc);
+                }
             }
         }
         for (part, acc) in acc[..parts].iter().enumerate() {
-            let output = group.first_output + part * D::Lanes::COUNT;
             for (r, acc) in acc[..tile.rows].iter().enumerate() {
-                task.out.store(*acc, row + r, output, task.weights.outputs);
+                for (group, acc) in groups.iter().zip(acc) {
+                    let output = group.first_output + part * D::Lanes::COUNT;
+                    task.out.store(*acc, row + r, output, task.weights.outputs);
+                }
             }
         }
     }
@@ -229,40 +302,47 @@ impl<const HALVES: usize> Group<HALVES> {
             }
         }
     }
+}
 
+/// One block of each group: the lanes of a part.
+struct WeightBlocks<D: BlockDot, const HALVES: usize, const G: usize> {
+    weights: [D::Block; G],
+    scales: [D::Lanes; G],
+    /// Unused unless `HALVES` is 2.
+    minima: [D::Lanes; G],
+}
+
+impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G> {
     /// The lanes from `first_lane` on.
     ///
     /// # Safety
-    /// The CPU must have the instructions of `D`; `index` be less than `blocks`.
+    /// The CPU must have the instructions of `D`; `index` be less than the groups' `blocks`.
     #[inline(always)]
-    unsafe fn block<D: BlockDot>(&self, index: usize, first_lane: usize) -> WeightBlock<D, HALVES> {
+    unsafe fn load(groups: &[Group<HALVES>; G], index: usize, first_lane: usize) -> Self {
         // SAFETY: passed on to the caller.
         unsafe {
-            let (scale, minimum) = self.scales(index, first_lane);
-            WeightBlock {
-                weights: D::load(self.quants(index, D::BYTES).add(first_lane * 4)),
-                scale,
-                minimum,
+            let mut weights = [D::load(groups[0].quants(index, D::BYTES).add(first_lane * 4)); G];
+            let (scale, minimum) = groups[0].scales(index, first_lane);
+            let (mut scales, mut minima) = ([scale; G], [minimum; G]);
+            for (i, group) in groups.iter().enumerate().skip(1) {
+                weights[i] = D::load(group.quants(index, D::BYTES).add(first_lane * 4));
+                (scales[i], minima[i]) = group.scales(index, first_lane);
+            }
+            WeightBlocks {
+                weights,
+                scales,
+                minima,
             }
         }
     }
-}
 
-struct WeightBlock<D: BlockDot, const HALVES: usize> {
-    weights: D::Block,
-    scale: D::Lanes,
-    /// Unused unless `HALVES` is 2.
-    minimum: D::Lanes,
-}
-
-impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
     /// # Safety
     /// `inputs` has `ROWS` rows.
     #[inline(always)]
     unsafe fn accumulate<const TERMS: usize, const ROWS: usize>(
         &self,
         inputs: Inputs<TERMS>,
-        acc: &mut [D::Lanes; ROWS],
+        acc: &mut [[D::Lanes; G]; ROWS],
     ) {
         const { assert!(ROWS == 1 || ROWS == ROWS_AT_A_TIME) };
         // SAFETY: passed on to the caller.
@@ -286,18 +366,33 @@ impl<D: BlockDot, const HALVES: usize> WeightBlock<D, HALVES> {
         &self,
         inputs: Inputs<TERMS>,
         first: usize,
-        acc: &mut [D::Lanes; ROWS],
+        acc: &mut [[D::Lanes; G]; ROWS],
     ) {
         let inputs = inputs.at_row(first);
-        // SAFETY: the caller's promise; a block exists, so the CPU has the instructions.
+        // SAFETY: the caller's promise; blocks exist, so the CPU has the instructions.
         unsafe {
-            let dots = D::dots::<TERMS, N>(&self.weights, inputs.q, inputs.origin);
-            for (i, dot) in dots.into_iter().enumerate() {
-                let acc = &mut acc[first + i];
-                *acc = dot.fma(self.scale.mul(D::Lanes::splat(*inputs.d.add(i))), *acc);
-                if HALVES == 2 {
-                    *acc = self.minimum.fma(D::Lanes::splat(*inputs.offset.add(i)), *acc);
+            let dots = D::dots_of_groups::<TERMS, N, G>(&self.weights, inputs.q, inputs.origin);
+            for i in 0..N {
+                let d = D::Lanes::splat(*inputs.d.add(i));
+                for group in 0..G {
+                    let acc = &mut acc[first + i][group];
+                    *acc = dots[group][i].fma(self.scales[group].mul(d), *acc);
                 }
+            }
+        }
+    }
+
+    /// Apart from the products, beside which there are no registers left for it.
+    ///
+    /// # Safety
+    /// `inputs` has as many rows as there are sums.
+    #[inline(always)]
+    unsafe fn add_minima<const TERMS: usize>(&self, inputs: Inputs<TERMS>, acc: &mut [[D::Lanes; G]]) {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the caller's promise; blocks exist, so the CPU has the instructions.
+            let offset = unsafe { D::Lanes::splat(*inputs.offset.add(i)) };
+            for (acc, minimum) in acc.iter_mut().zip(&self.minima) {
+                *acc = minimum.fma(offset, *acc);
             }
         }
     }
