@@ -154,13 +154,28 @@ pub fn magnitude_max(x: &[f32]) -> f32 {
 
 /// Adds 16 lanes pairwise: 0+8, 1+9, …; then 0+4, …; 0+2, 1+3; 0+1.
 #[inline(always)]
-pub fn add_lanes(mut lanes: [f32; 16]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
+pub fn add_lanes(lanes: [f32; 16]) -> f32 {
+    fold_lanes(lanes, |low, high| low + high)
+}
+
+/// Puts 16 lanes together pairwise, in the order of [`add_lanes`].
+#[inline(always)]
+pub fn fold_lanes(lanes: [f32; 16], join: impl Fn(f32, f32) -> f32) -> f32 {
+    // Step by step, each of a length of its own: of a loop over lengths compilers make no vectors.
+    let lanes: [f32; 8] = halve(&lanes, &join);
+    let lanes: [f32; 4] = halve(&lanes, &join);
+    let [first, second] = halve(&lanes, &join);
+    join(first, second)
+}
+
+#[inline(always)]
+fn halve<const HALF: usize>(lanes: &[f32], join: impl Fn(f32, f32) -> f32) -> [f32; HALF] {
+    let (low, high) = lanes.split_at(HALF);
+    let mut joined = [0.0; HALF];
+    for (joined, (low, high)) in joined.iter_mut().zip(low.iter().zip(high)) {
+        *joined = join(*low, *high);
     }
-    lanes[0]
+    joined
 }
 
 #[cfg(test)]

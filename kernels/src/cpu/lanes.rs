@@ -108,17 +108,7 @@ pub fn sum<L: Lanes>(vector: L) -> f32 {
 /// The greatest of 16 lanes, none of which is NaN.
 #[inline(always)]
 pub fn greatest<L: Lanes>(vector: L) -> f32 {
-    let mut lanes = to_array(vector);
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = if lanes[i + half] > lanes[i] {
-                lanes[i + half]
-            } else {
-                lanes[i]
-            };
-        }
-    }
-    lanes[0]
+    scalar::fold_lanes(to_array(vector), |low, high| if high > low { high } else { low })
 }
 
 /// Two vectors as one, for instruction sets with 8 lanes.

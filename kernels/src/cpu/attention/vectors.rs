@@ -347,12 +347,17 @@ unsafe fn add_dimension<L: Lanes, F: Form, const TILES: usize, const QUERIES: us
     index: usize,
     sums: &mut [[L; QUERIES]; TILES],
 ) {
-    for (sums, keys) in sums.iter_mut().zip(keys) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let k: L = F::load(keys.add(first / F::PER_WORD * TOKENS), index);
-            for (sum, q) in sums.iter_mut().zip(q) {
-                *sum = L::splat(*q.add(first + index)).fma(k, *sum);
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut k = [L::splat(0.0); TILES];
+        for (k, keys) in k.iter_mut().zip(keys) {
+            *k = F::load(keys.add(first / F::PER_WORD * TOKENS), index);
+        }
+        // Query by query: all of them at a time would not leave registers for the sums.
+        for (i, q) in q.into_iter().enumerate() {
+            let q = L::splat(*q.add(first + index));
+            for (sums, k) in sums.iter_mut().zip(k) {
+                sums[i] = q.fma(k, sums[i]);
             }
         }
     }

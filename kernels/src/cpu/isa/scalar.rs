@@ -118,6 +118,8 @@ impl BlockDot for Q8 {
     type Lanes = Scalar;
     type Block = *const u8;
     const BYTES: usize = 512;
+    // As where there are most registers, so that these ways are tested everywhere.
+    const GROUPS: usize = 2;
 
     #[inline(never)]
     unsafe fn load(from: *const u8) -> *const u8 {
@@ -151,6 +153,7 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Scalar;
     type Block = *const u8;
     const BYTES: usize = 256;
+    const GROUPS: usize = 2;
 
     #[inline(never)]
     unsafe fn load(from: *const u8) -> *const u8 {

@@ -117,8 +117,7 @@ unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, 
     first: usize,
     rows: Range<usize>,
 ) {
-    let groups: [Group<HALVES>; G] =
-        std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
+    let groups: [Group<HALVES>; G] = std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
     for row in rows.clone().step_by(TILE) {
         let tile = task.x.tile(row..rows.end.min(row + TILE));
         assert_eq!(
