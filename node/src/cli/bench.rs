@@ -83,6 +83,13 @@ impl BenchServe {
             true => tell!("{}", serde_json::to_string(&summary)?),
             false => tell!("{}", summary.to_string().trim_end()),
         }
+        if summary.failed > 0 {
+            bail!(
+                "{} of {} requests failed",
+                summary.failed,
+                summary.succeeded + summary.failed
+            );
+        }
         Ok(())
     }
 }

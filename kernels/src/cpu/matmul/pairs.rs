@@ -65,18 +65,31 @@ unsafe fn multiply_rows<L: Lanes, const VECTORS: usize, const ROWS: usize>(
     rows: Range<usize>,
 ) {
     let whole = vectors.start + vectors.len() / VECTORS * VECTORS;
+    let source = |row: usize| match row == rows.start {
+        true => Source::Memory,
+        false => Source::Cache,
+    };
     for vector in (vectors.start..whole).step_by(VECTORS) {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, VECTORS, ROWS>(task, vector, row) };
+            unsafe { multiply_tile::<L, VECTORS, ROWS>(task, vector, row, source(row)) };
         }
     }
     for vector in whole..vectors.end {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, 1, ROWS>(task, vector, row) };
+            unsafe { multiply_tile::<L, 1, ROWS>(task, vector, row, source(row)) };
         }
     }
+}
+
+/// Where the weights of a tile come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// They are asked for ahead of time.
+    Memory,
+    /// The tile before has read them.
+    Cache,
 }
 
 #[inline(always)]
@@ -84,6 +97,7 @@ unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
     task: &Task<'_>,
     vector: usize,
     row: usize,
+    source: Source,
 ) {
     let blocks = task.x.blocks();
     let x = task.x.wide(row, ROWS).as_ptr();
@@ -93,10 +107,13 @@ unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
         let mut acc = [[L::splat(0.0); ROWS]; VECTORS];
         for block in 0..blocks {
             let weights = weights.map(|weights| weights.add(block * PAIRS * GROUP));
-            if ROWS == 1 {
-                for weights in weights.iter().step_by(GROUP / L::COUNT) {
-                    prefetch::ahead_of(weights.cast(), BLOCK_BYTES);
+            match source {
+                Source::Memory => {
+                    for weights in weights.iter().step_by(GROUP / L::COUNT) {
+                        prefetch::ahead_of(weights.cast(), BLOCK_BYTES);
+                    }
                 }
+                Source::Cache => {}
             }
             let x = std::array::from_fn(|r| x.add((r * blocks + block) * BLOCK));
             multiply_block::<L, VECTORS, ROWS>(weights, x, &mut acc);

@@ -162,9 +162,16 @@ pub async fn pass(
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(key) = headers.get(KEY) else {
+    let mut keys = headers.get_all(KEY).iter();
+    let Some(key) = keys.next() else {
         return Ok(None);
     };
+    if keys.any(|other| other != key) {
+        return Err(ApiError::invalid(
+            "Idempotency-Key",
+            "two different `Idempotency-Key` headers came with this request; send one".to_string(),
+        ));
+    }
     let is_fit = |key: &&str| (1..=KEY_BYTES_MAX).contains(&key.len());
     match key.to_str().ok().filter(is_fit) {
         Some(key) => Ok(Some(key.to_string())),

@@ -168,6 +168,22 @@ async fn a_key_must_be_fit_for_one() {
     assert!(long.text.contains("Idempotency-Key"));
 }
 
+#[tokio::test]
+async fn two_keys_are_one_too_many() {
+    let node = Node::new(hello);
+    let asked = async |second: &str| {
+        let request = Request::post("/v1/completions")
+            .header("authorization", format!("Bearer {KEY}"))
+            .header("idempotency-key", "a")
+            .header("idempotency-key", second)
+            .body(Body::from(fox(false).to_string()));
+        let answer = node.router.clone().oneshot(request.unwrap()).await.unwrap();
+        answer.status()
+    };
+    assert_eq!(asked("b").await, 400);
+    assert_eq!(asked("a").await, 200, "the same one, said twice");
+}
+
 /// A request that goes on with a stream.
 async fn resumed(node: &Node, key: Option<&str>, last_event: &str, body: &Value) -> Heard {
     let mut request = Request::post("/v1/completions").header("authorization", format!("Bearer {KEY}"));
