@@ -117,19 +117,18 @@ unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
         for j in 0..8 {
             for i in 0..N {
                 let fine = four(q.add(BLOCK * (TERMS * i + TERMS - 1)), j);
-                for group in 0..G {
+                for (group, weights) in blocks.iter().enumerate() {
                     // With few sums, those of odd places are apart.
                     let to = match TERMS == 1 && N * G < CHAINS && j % 2 == 1 {
                         true => &mut other[group][i],
                         false => &mut one[group][i],
                     };
-                    *to = _mm512_dpbusd_epi32(*to, blocks[group][j], fine);
+                    *to = _mm512_dpbusd_epi32(*to, weights[j], fine);
                 }
                 if TERMS == 2 {
                     let coarse = four(q.add(BLOCK * TERMS * i), j);
-                    for group in 0..G {
-                        let to = &mut other[group][i];
-                        *to = _mm512_dpbusd_epi32(*to, blocks[group][j], coarse);
+                    for (to, weights) in other.iter_mut().zip(blocks) {
+                        to[i] = _mm512_dpbusd_epi32(to[i], weights[j], coarse);
                     }
                 }
             }
