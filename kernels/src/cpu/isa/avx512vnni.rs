@@ -6,17 +6,29 @@ use crate::cpu::isa::avx512::{Zmm, four, load_nibbles};
 use crate::cpu::matmul::quantised::BlockDot;
 use crate::scalar::{BLOCK, FINE_BITS};
 
-/// Blocks of `Q8_0` made unsigned: weights plus 128, which is taken back as 128 times the sum of the activations.
+/// Formats whose blocks become unsigned bytes.
+pub trait Unsigned {
+    const BYTES: usize;
+
+    /// # Safety
+    /// The CPU must have VNNI, and `from` point to a packed block.
+    unsafe fn load(from: *const u8) -> [__m512i; 8];
+
+    /// What takes back that weights stand above their value; `origin` points to −8 times the sum of the activations.
+    ///
+    /// # Safety
+    /// The CPU must have VNNI, and `origin` point to a value.
+    unsafe fn start(origin: *const i32) -> __m512i;
+}
+
+/// Blocks of `Q8_0`: weights plus 128.
 pub struct Q8;
 
-impl BlockDot for Q8 {
-    type Lanes = Zmm;
-    type Block = [__m512i; 8];
+impl Unsigned for Q8 {
     const BYTES: usize = 512;
-    const GROUPS: usize = 2;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
+    unsafe fn load(from: *const u8) -> [__m512i; 8] {
         // SAFETY: the caller promises VNNI and 512 readable bytes.
         std::array::from_fn(|j| unsafe {
             _mm512_xor_si512(
@@ -24,6 +36,49 @@ impl BlockDot for Q8 {
                 _mm512_set1_epi8(-128),
             )
         })
+    }
+
+    #[inline(always)]
+    unsafe fn start(origin: *const i32) -> __m512i {
+        // SAFETY: the caller promises VNNI and a value.
+        unsafe { _mm512_slli_epi32::<4>(_mm512_set1_epi32(*origin)) }
+    }
+}
+
+/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
+pub struct Q4<const ZERO: i32>;
+
+impl<const ZERO: i32> Unsigned for Q4<ZERO> {
+    const BYTES: usize = 256;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on to the caller.
+        unsafe { load_nibbles(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn start(origin: *const i32) -> __m512i {
+        // SAFETY: the caller promises VNNI and a value.
+        unsafe {
+            match ZERO {
+                0 => _mm512_setzero_si512(),
+                _ => _mm512_set1_epi32(*origin),
+            }
+        }
+    }
+}
+
+impl<F: Unsigned> BlockDot for F {
+    type Lanes = Zmm;
+    type Block = [__m512i; 8];
+    const BYTES: usize = F::BYTES;
+    const GROUPS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self::Block {
+        // SAFETY: passed on to the caller.
+        unsafe { <F as Unsigned>::load(from) }
     }
 
     #[inline(always)]
@@ -46,51 +101,7 @@ impl BlockDot for Q8 {
         unsafe {
             let mut start = [_mm512_setzero_si512(); N];
             for (i, start) in start.iter_mut().enumerate() {
-                *start = _mm512_slli_epi32::<4>(_mm512_set1_epi32(*origin.add(i)));
-            }
-            dots_unsigned::<TERMS, N, G>(blocks, q, start)
-        }
-    }
-}
-
-/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
-pub struct Q4<const ZERO: i32>;
-
-impl<const ZERO: i32> BlockDot for Q4<ZERO> {
-    type Lanes = Zmm;
-    type Block = [__m512i; 8];
-    const BYTES: usize = 256;
-    const GROUPS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
-        // SAFETY: passed on to the caller.
-        unsafe { load_nibbles(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn dots<const TERMS: usize, const N: usize>(
-        block: &Self::Block,
-        q: *const i8,
-        origin: *const i32,
-    ) -> [Zmm; N] {
-        // SAFETY: passed on to the caller.
-        unsafe { Self::dots_of_groups::<TERMS, N, 1>(&[*block], q, origin)[0] }
-    }
-
-    #[inline(always)]
-    unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
-        blocks: &[Self::Block; G],
-        q: *const i8,
-        origin: *const i32,
-    ) -> [[Zmm; N]; G] {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let mut start = [_mm512_setzero_si512(); N];
-            if ZERO != 0 {
-                for (i, start) in start.iter_mut().enumerate() {
-                    *start = _mm512_set1_epi32(*origin.add(i));
-                }
+                *start = F::start(origin.add(i));
             }
             dots_unsigned::<TERMS, N, G>(blocks, q, start)
         }
