@@ -5,6 +5,8 @@
 //! for what the second has by then. One core reads packed 4-bit weights with one row at 0.93 of the pace at which it reads anything,
 //! instead of 0.7 when only the first is asked (docs/benchmarks.md).
 
+use std::ops::Range;
+
 pub const LINE: usize = 64;
 
 /// For the first cache: measured, 512 to 2,048 do as well.
@@ -15,8 +17,33 @@ const FAR_BYTES: usize = 4096;
 /// Starts fetching what lies ahead of the block of `bytes` at `from`. That may be anywhere: what cannot be read is left alone.
 #[inline(always)]
 pub fn ahead_of(from: *const u8, bytes: usize) {
-    near(from.wrapping_add(NEAR_BYTES), bytes);
+    nearer(from, bytes);
     far(from.wrapping_add(FAR_BYTES), bytes);
+}
+
+/// Starts fetching from the second cache into the first what lies ahead of the block of `bytes` at `from`.
+#[inline(always)]
+pub fn nearer(from: *const u8, bytes: usize) {
+    near(from.wrapping_add(NEAR_BYTES), bytes);
+}
+
+/// Of several passes over the same weights, each with other rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    pub index: usize,
+    pub count: usize,
+}
+
+impl Pass {
+    pub const ONLY: Pass = Pass { index: 0, count: 1 };
+
+    /// Which of every `bytes` this pass asks for, if these are wanted when all passes are over: they arrive while all compute.
+    #[inline(always)]
+    pub fn part(self, bytes: usize) -> Range<usize> {
+        let lines = bytes.div_ceil(LINE);
+        let line = |index: usize| index * lines / self.count * LINE;
+        line(self.index)..line(self.index + 1)
+    }
 }
 
 /// Starts fetching the lines of `bytes` from `from` on into the second cache.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::Out;
-use crate::cpu::prefetch;
+use crate::cpu::prefetch::{self, Pass};
 use crate::cpu::rounded::{PAIRS, Rounded};
 use crate::cpu::weights::{GROUP, Weights};
 use crate::scalar::BLOCK;
@@ -65,31 +65,22 @@ unsafe fn multiply_rows<L: Lanes, const VECTORS: usize, const ROWS: usize>(
     rows: Range<usize>,
 ) {
     let whole = vectors.start + vectors.len() / VECTORS * VECTORS;
-    let source = |row: usize| match row == rows.start {
-        true => Source::Memory,
-        false => Source::Cache,
+    let pass = |row: usize| Pass {
+        index: (row - rows.start) / ROWS,
+        count: rows.len() / ROWS,
     };
     for vector in (vectors.start..whole).step_by(VECTORS) {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, VECTORS, ROWS>(task, vector, row, source(row)) };
+            unsafe { multiply_tile::<L, VECTORS, ROWS>(task, vector, row, pass(row)) };
         }
     }
     for vector in whole..vectors.end {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, 1, ROWS>(task, vector, row, source(row)) };
+            unsafe { multiply_tile::<L, 1, ROWS>(task, vector, row, pass(row)) };
         }
     }
-}
-
-/// Where the weights of a tile come from.
-#[derive(Clone, Copy)]
-enum Source {
-    /// They are asked for ahead of time.
-    Memory,
-    /// The tile before has read them.
-    Cache,
 }
 
 #[inline(always)]
@@ -97,23 +88,28 @@ unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
     task: &Task<'_>,
     vector: usize,
     row: usize,
-    source: Source,
+    pass: Pass,
 ) {
     let blocks = task.x.blocks();
     let x = task.x.wide(row, ROWS).as_ptr();
     let weights: [*const u32; VECTORS] = std::array::from_fn(|v| column::<L>(task, vector + v));
+    let next_bytes = VECTORS.div_ceil(GROUP / L::COUNT) * task.weights.group_bytes;
+    let part = pass.part(BLOCK_BYTES);
     // SAFETY: the caller promises the instructions; blocks are within the rows and columns whose lengths were checked.
     unsafe {
         let mut acc = [[L::splat(0.0); ROWS]; VECTORS];
         for block in 0..blocks {
             let weights = weights.map(|weights| weights.add(block * PAIRS * GROUP));
-            match source {
-                Source::Memory => {
-                    for weights in weights.iter().step_by(GROUP / L::COUNT) {
-                        prefetch::ahead_of(weights.cast(), BLOCK_BYTES);
-                    }
+            for weights in weights.iter().step_by(GROUP / L::COUNT) {
+                let weights = weights.cast::<u8>();
+                match pass {
+                    Pass { count: 1, .. } => prefetch::ahead_of(weights, BLOCK_BYTES),
+                    Pass { index: 0, .. } => prefetch::nearer(weights, BLOCK_BYTES),
+                    Pass { .. } => {}
                 }
-                Source::Cache => {}
+                if pass.count > 1 {
+                    prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len());
+                }
             }
             let x = std::array::from_fn(|r| x.add((r * blocks + block) * BLOCK));
             multiply_block::<L, VECTORS, ROWS>(weights, x, &mut acc);

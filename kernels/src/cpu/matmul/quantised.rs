@@ -6,7 +6,7 @@ use crate::InputPrecision;
 use crate::cpu::activations::{Activations, TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::Out;
-use crate::cpu::prefetch;
+use crate::cpu::prefetch::{self, Pass};
 use crate::cpu::weights::{GROUP, Weights};
 use crate::scalar::BLOCK;
 
@@ -118,7 +118,9 @@ unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, 
     rows: Range<usize>,
 ) {
     let groups: [Group<HALVES>; G] = std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
-    for row in rows.clone().step_by(TILE) {
+    let count = rows.len().div_ceil(TILE);
+    for (index, row) in rows.clone().step_by(TILE).enumerate() {
+        let pass = Pass { index, count };
         let tile = task.x.tile(row..rows.end.min(row + TILE));
         assert_eq!(
             tile.d.len(),
@@ -132,11 +134,30 @@ unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, 
                 1 => {
                     for group in &groups {
                         let group = std::slice::from_ref(group).as_array().expect("one");
-                        multiply_rows::<D, HALVES, TERMS, 1, 1>(group, &tile, task, row);
+                        multiply_rows::<D, HALVES, TERMS, 1, 1>(group, &tile, task, row, pass);
                     }
                 }
-                _ => multiply_rows::<D, HALVES, TERMS, TILE, G>(&groups, &tile, task, row),
+                _ => multiply_rows::<D, HALVES, TERMS, TILE, G>(&groups, &tile, task, row, pass),
             }
+        }
+    }
+}
+
+/// The group that comes when those which are read side by side are done: what follows each of them in memory is its neighbour.
+pub struct Next {
+    bytes_on: usize,
+    pass: Pass,
+    /// What this pass asks for of each of its blocks.
+    part: Range<usize>,
+}
+
+impl Next {
+    #[inline(always)]
+    pub fn new(weights: &Weights, groups: usize, block_bytes: usize, pass: Pass) -> Next {
+        Next {
+            bytes_on: groups * weights.group_bytes,
+            part: pass.part(block_bytes),
+            pass,
         }
     }
 }
@@ -161,8 +182,10 @@ unsafe fn multiply_rows<
     tile: &Tile<'_>,
     task: &Task<'_>,
     row: usize,
+    pass: Pass,
 ) {
     let parts = GROUP / D::Lanes::COUNT;
+    let next = Next::new(task.weights, G, D::BYTES, pass);
     // SAFETY: the caller promises the instructions; blocks and rows are within the matrix and the tile.
     unsafe {
         if ROWS_MAX > 1 {
@@ -174,7 +197,10 @@ unsafe fn multiply_rows<
         let mut acc = [[[D::Lanes::splat(0.0); G]; ROWS_MAX]; PARTS_MAX];
         for block in 0..task.weights.blocks() {
             for group in groups {
-                prefetch::ahead_of(group.quants(block, D::BYTES), D::BYTES);
+                if pass.index == 0 {
+                    prefetch::nearer(group.quants(block, D::BYTES), D::BYTES);
+                }
+                group.ask_for(&next, block, D::BYTES);
             }
             for (part, acc) in acc[..parts].iter_mut().enumerate() {
                 let weights = WeightBlocks::<D, HALVES, G>::load(groups, block, part * D::Lanes::COUNT);
@@ -283,6 +309,22 @@ impl<const HALVES: usize> Group<HALVES> {
     pub fn prefetch(&self, index: usize, block_bytes: usize, ahead: usize) {
         let from = self.quants.wrapping_add(index * block_bytes + ahead);
         prefetch::near(from, block_bytes);
+    }
+
+    /// Starts fetching this pass' part of what has a block's place in the group that comes `next`.
+    #[inline(always)]
+    pub fn ask_for(&self, next: &Next, index: usize, block_bytes: usize) {
+        let quants = self.quants.wrapping_add(index * block_bytes + next.bytes_on);
+        match next.pass {
+            // So many lines as are known here need no loop.
+            Pass::ONLY => prefetch::far(quants, block_bytes),
+            _ => prefetch::far(quants.wrapping_add(next.part.start), next.part.len()),
+        }
+        if next.pass.index == 0 {
+            // A block's scales and minima are at most a line.
+            let halves = self.halves.wrapping_add(index * HALVES * GROUP * 2);
+            prefetch::far(halves.wrapping_add(next.bytes_on), prefetch::LINE);
+        }
     }
 
     /// The scales, and the minima where there are any, of a block's lanes from `first_lane` on.

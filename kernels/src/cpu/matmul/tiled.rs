@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::InputPrecision;
 use crate::cpu::activations::{TILE, Tile};
 use crate::cpu::lanes::Lanes;
-use crate::cpu::matmul::quantised::{self, BlockDot, Group, Task};
+use crate::cpu::matmul::quantised::{self, BlockDot, Group, Next, Task};
+use crate::cpu::prefetch::Pass;
 use crate::scalar::{BLOCK, FINE_STEPS};
 
 /// A block of 16 rows of weights, as tile units want it: `[k / 4][row][k mod 4]`.
@@ -265,6 +266,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
     let mut dots: [ChunkDots; GROUPS] = [const { [const { MaybeUninit::uninit() }; CHUNK_PRODUCTS] }; GROUPS];
     let all = groups[0].blocks;
     let chunk = CHUNK_PRODUCTS / F::TWO_TERMS.products(TERMS);
+    let next = Next::new(task.weights, GROUPS, F::BYTES, Pass::ONLY);
     // SAFETY: the caller promises the unit; blocks and rows are within the matrix.
     unsafe {
         // Of few tiles, clearing the rest would take as long as some blocks.
@@ -279,7 +281,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
         // No blocks have sums too.
         for first in (0..all.max(1)).step_by(chunk) {
             let blocks = first..all.min(first + chunk);
-            let weights = spread::<F, HALVES, TERMS>(groups, blocks.clone(), &mut room);
+            let weights = spread::<F, HALVES, TERMS>(groups, blocks.clone(), &next, &mut room);
             let is_last = blocks.end == all;
             for (sums, row) in sums.iter_mut().zip(rows.clone().step_by(TILE)) {
                 if is_last {
@@ -311,12 +313,14 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
 unsafe fn spread<F: TileFormat, const HALVES: usize, const TERMS: usize>(
     groups: &[Group<HALVES>; GROUPS],
     blocks: Range<usize>,
+    next: &Next,
     room: &mut [SpreadRoom<TERMS>; GROUPS],
 ) -> [*const Weights; GROUPS] {
     let mut weights = [std::ptr::null(); GROUPS];
     for ((weights, group), room) in weights.iter_mut().zip(groups).zip(room) {
         for block in blocks.clone() {
             group.prefetch(block, F::BYTES, blocks.len() * F::BYTES);
+            group.ask_for(next, block, F::BYTES);
         }
         // SAFETY: passed on to the caller.
         *weights = unsafe {
