@@ -125,6 +125,33 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
 }
 
 #[test]
+fn where_decoding_takes_longer_than_was_promised_prompts_get_as_much_time() {
+    let slow_to_start = StepCost {
+        fixed_secs: 99.5e-3,
+        per_token_secs: 1e-3,
+        per_context_secs: 0.0,
+    };
+    let mut shell = Shell::new(EngineConfig {
+        step_tokens_max: 400,
+        context_tokens_max: 1000,
+        cost_prior: slow_to_start,
+        between_tokens_max: Span::from_millis(40),
+        ..config(400)
+    });
+    shell.cost = slow_to_start;
+    shell.submit(ask(2, 10, 50));
+    shell.step(Verdict::Continue);
+    shell.submit(ask(1, 900, 5));
+    shell.step(Verdict::Continue);
+    let plan = shape(&shell, 2);
+    assert_eq!(plan.len(), 2);
+    assert_eq!(
+        plan[1].2, 95,
+        "of the 100 that take as long, those that fill tiles"
+    );
+}
+
+#[test]
 fn choices_of_one_request_share_the_blocks_of_their_prompt() {
     let mut shell = Shell::new(config(32));
     (0..3).for_each(|choice| shell.submit(ask(1, 10, 4).choice(choice)));

@@ -1,26 +1,16 @@
 //! How much one step may compute.
 
+use super::step_target::StepTarget;
 use crate::cost::{StepCost, StepWork};
-use proto::Span;
 
-/// A step with prompts to compute takes at least this many of their tokens, even where decoding alone uses up the time:
-/// otherwise prompts would starve.
+/// A step that nobody waits for takes at least this many of its prompts' tokens.
 pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 
 /// Units that multiply matrices take so many rows at a time (AMX 16, warps of GPUs 16 or multiples of it), and fewer take
 /// about as long. A prompt that is cut anyway is cut where they are full.
 const TILE_ROWS: u32 = 16;
 
-/// How long a step may take.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum StepTarget {
-    /// Somebody reads along.
-    Promised(Span),
-    /// About as long: nobody waits for the step itself.
-    Preferred(Span),
-}
-
-/// What is left of a step: tokens (the ranks' buffers) and seconds (the promise of the time between tokens).
+/// What is left of a step: tokens (the ranks' buffers) and seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepBudget {
     cost: StepCost,
@@ -35,14 +25,17 @@ pub(crate) struct StepBudget {
 
 impl StepBudget {
     pub fn new(cost: StepCost, tokens_max: u32, target: StepTarget) -> StepBudget {
-        let (StepTarget::Promised(time) | StepTarget::Preferred(time)) = target;
         StepBudget {
             cost,
             target,
             tokens: 0,
             tokens_left: tokens_max,
-            secs_left: time.as_secs_f64() - cost.fixed_secs,
-            prompt_tokens_due: PROMPT_TOKENS_MIN,
+            secs_left: target.time().as_secs_f64() - cost.fixed_secs,
+            prompt_tokens_due: match target {
+                // Behind a long context a few take longer than was promised.
+                StepTarget::Promised(_) => 1,
+                StepTarget::Preferred(_) => PROMPT_TOKENS_MIN,
+            },
             prompt_tokens_left: u32::MAX,
         }
     }
@@ -115,6 +108,7 @@ impl StepBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::Span;
 
     const COST: StepCost = StepCost {
         fixed_secs: 10e-3,
@@ -141,12 +135,26 @@ mod tests {
     }
 
     #[test]
-    fn prompts_get_a_minimum_even_when_decoding_uses_up_the_time() {
-        let mut budget = StepBudget::new(COST, 1000, promised(15));
-        (0..50).for_each(|_| budget.spend_on_decoding(0));
-        assert_eq!(budget.slice_max(0), PROMPT_TOKENS_MIN);
-        budget.spend_on_prompt(0, PROMPT_TOKENS_MIN);
-        assert_eq!(budget.slice_max(0), 0);
+    fn prompts_always_advance_and_by_more_where_nobody_reads_along() {
+        for (target, least) in [(promised(15), 1), (preferred(15), PROMPT_TOKENS_MIN)] {
+            let mut budget = StepBudget::new(COST, 1000, target);
+            (0..50).for_each(|_| budget.spend_on_decoding(0));
+            assert_eq!(budget.slice_max(0), least, "{target:?}");
+            budget.spend_on_prompt(0, least);
+            assert_eq!(budget.slice_max(0), 0, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn behind_a_long_context_the_promise_is_kept_by_shorter_slices() {
+        let attentive = StepCost {
+            per_context_secs: 1e-6,
+            ..COST
+        };
+        for (target, slice) in [(promised(31), 2), (preferred(31), PROMPT_TOKENS_MIN)] {
+            let budget = StepBudget::new(attentive, 1000, target);
+            assert_eq!(budget.prompt_slice(9000, 1000), slice, "{target:?}");
+        }
     }
 
     #[test]
@@ -187,8 +195,9 @@ mod tests {
             (preferred(55), 0, 46, 46),
             (preferred(49), 0, 1000, 32),
             (preferred(27), 0, 1000, 16),
-            // The minimum stays.
-            (promised(30), 5, 1000, 16),
+            // With the rows that decode a tile is full; the minimum stays.
+            (promised(30), 5, 1000, 11),
+            (preferred(12), 0, 1000, 16),
         ] {
             let mut budget = StepBudget::new(COST, 1000, target);
             (0..decoding).for_each(|_| budget.spend_on_decoding(0));

@@ -9,6 +9,7 @@ mod forecast;
 mod pipeline;
 mod scheduler;
 mod sequence;
+mod step_target;
 mod unhindered;
 
 pub use blocks::{BlockTable, Full, GroupSpec, Growth, PrefixHit, Reach};

@@ -15,15 +15,16 @@
 //! With several stages a step is planned while others are under way, and leaves something for those that follow:
 //! decoding sequences and prompts are divided among the stages. What is under way can be neither planned nor preempted.
 
+use super::EngineConfig;
 use super::blocks::{BlockTable, PrefixHit, Reach};
-use super::budget::{StepBudget, StepTarget};
+use super::budget::StepBudget;
 use super::forecast::OutputForecast;
 use super::sequence::{Phase, Sequence};
-use super::{EngineConfig, prompt_step_through};
-use crate::cost::StepCost;
+use super::step_target::StepTarget;
+use crate::cost::{StepCost, StepWork};
 use crate::fairness::TenantClocks;
 use proto::step::{Slice, SliceOutput};
-use proto::{BlockHash, BlockId, GroupId, SequenceId, TenantId, Time};
+use proto::{BlockHash, BlockId, GroupId, SequenceId, Span, TenantId, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// All that planning a step may touch.
@@ -124,17 +125,9 @@ impl Scheduler<'_> {
     }
 
     fn new_round(&self) -> Round {
-        let is_anyone_decoding = self.running().any(Sequence::is_decoding);
-        let target = match is_anyone_decoding {
-            true => StepTarget::Promised(self.config.between_tokens_max),
-            false => {
-                let time = prompt_step_through(self.config.stages, self.config.prompt_step_max);
-                StepTarget::Preferred(time)
-            }
-        };
         Round {
             draft: Draft::default(),
-            budget: StepBudget::new(self.cost, self.config.step_tokens_max, target),
+            budget: StepBudget::new(self.cost, self.config.step_tokens_max, self.target()),
             placed: BTreeSet::new(),
             passed_over: BTreeSet::new(),
             coming: BTreeMap::new(),
@@ -142,6 +135,19 @@ impl Scheduler<'_> {
             growth: 0,
             admission: AdmissionDoor::Open,
         }
+    }
+
+    /// Each of several stages takes an equal part of what decodes.
+    fn target(&self) -> StepTarget {
+        let mut decoding = StepWork::default();
+        for sequence in self.running().filter(|sequence| sequence.is_decoding()) {
+            decoding += StepWork::slice(sequence.computed, 1);
+        }
+        if decoding.tokens == 0 {
+            return StepTarget::of_prompts(self.config);
+        }
+        let share = self.cost.marginal_secs(decoding) / f64::from(self.config.stages);
+        StepTarget::beside_streams(self.config, Span::from_secs_f64(self.cost.fixed_secs + share))
     }
 
     /// After preemption is over: who runs, what they will need, and what they are about to compute.
