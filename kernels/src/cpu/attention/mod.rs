@@ -11,7 +11,8 @@ use std::ops::Range;
 
 use crate::AttentionShape;
 use crate::cpu::lanes::{Lanes, exp, greatest, sum};
-use crate::cpu::pages::{Pages, TOKENS, TileAt};
+use crate::cpu::pages::{Form, Pages, TOKENS, TileAt};
+use crate::cpu::prefetch;
 use crate::cpu::shared::Shared;
 use crate::ops::SequenceRows;
 use crate::reference::STEP;
@@ -150,6 +151,8 @@ struct Keys<'a, 'b> {
     first: usize,
     /// Positions that any query sees; at most [`STEP`].
     count: usize,
+    /// The same of all steps.
+    positions: usize,
 }
 
 impl<'a, 'b> Keys<'a, 'b> {
@@ -163,6 +166,7 @@ impl<'a, 'b> Keys<'a, 'b> {
             unit,
             first,
             count: (positions - first).min(STEP),
+            positions,
         })
     }
 
@@ -186,6 +190,37 @@ impl<'a, 'b> Keys<'a, 'b> {
         &pages.v[self.at(tile).v..][..pages.shape.v_tile()]
     }
 
+    /// Whether what these queries read comes from memory. Those behind them find it near.
+    #[inline(always)]
+    fn are_first(&self) -> bool {
+        self.unit.queries.start == 0
+    }
+
+    /// Starts fetching the `tile`-th 16 values, while keys are read.
+    // Inlined, it would cost the loops around it registers, also of queries that ask for nothing.
+    #[inline(never)]
+    fn ask_for_values<F: Form>(&self, tile: usize) {
+        let (pages, at) = (self.task.pages, self.at(tile));
+        ask_for(&pages.v[at.v..][..pages.shape.v_tile()]);
+        if F::SCALED {
+            ask_for(&pages.v_scales[at.scales..][..TOKENS]);
+        }
+    }
+
+    /// Starts fetching the `tile`-th 16 keys of the next step, while values are read.
+    #[inline(never)]
+    fn ask_for_next_keys<F: Form>(&self, tile: usize) {
+        let position = self.first + STEP + tile * TOKENS;
+        if position < self.positions {
+            let (pages, unit) = (self.task.pages, self.unit);
+            let at = pages.shape.tile(unit.sequence, position, unit.kv_head);
+            ask_for(&pages.k[at.k..][..pages.shape.k_tile()]);
+            if F::SCALED {
+                ask_for(&pages.k_scales[at.scales..][..TOKENS]);
+            }
+        }
+    }
+
     /// Multiplies the `tile`-th 16 numbers with the scales of their keys or values.
     ///
     /// # Safety
@@ -206,6 +241,11 @@ impl<'a, 'b> Keys<'a, 'b> {
         let position = self.first + tile * TOKENS;
         self.task.pages.shape.tile(sequence, position, kv_head)
     }
+}
+
+#[inline(always)]
+fn ask_for<T>(numbers: &[T]) {
+    prefetch::far(numbers.as_ptr().cast(), size_of_val(numbers));
 }
 
 /// Tiles of positions whose values are added up before they are added to others, as with the dimensions of a key.

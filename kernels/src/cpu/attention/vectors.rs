@@ -141,6 +141,11 @@ impl Keys<'_, '_> {
         scores: &mut [[f32; STEP]; QUERIES],
     ) {
         let head_dim = self.task.shape.head_dim;
+        if self.are_first() {
+            for tile in tile..tile + TILES {
+                self.ask_for_values::<F>(tile);
+            }
+        }
         let keys: [*const u32; TILES] = std::array::from_fn(|i| self.keys(tile + i).as_ptr());
         // SAFETY: the caller promises the instructions; `d` is within the head or its last word, a tile within the scores.
         unsafe {
@@ -236,6 +241,11 @@ impl Keys<'_, '_> {
         unsafe {
             let mut values = [[L::splat(0.0); VECTORS]; QUERIES];
             for block in 0..BLOCKS.min(self.tiles().div_ceil(TILES_PER_BLOCK)) {
+                if vector == 0 && self.are_first() {
+                    for tile in block * TILES_PER_BLOCK..(block + 1) * TILES_PER_BLOCK {
+                        self.ask_for_next_keys::<F>(tile);
+                    }
+                }
                 let [even, odd] = self.weighted::<L, F, VECTORS, QUERIES>(step.weights, block, vector);
                 for (i, values) in values.iter_mut().enumerate() {
                     for (v, value) in values.iter_mut().enumerate() {
