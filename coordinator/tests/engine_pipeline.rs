@@ -7,7 +7,7 @@ use coordinator::engine::{EngineConfig, EngineEvent};
 use proto::request::{Finish, Refusal, ServiceClass};
 use proto::step::{SliceOutput, StepDone, Verdict};
 use proto::{Epoch, SequenceId, Span, StepId, Time};
-use shell::{Shell, ask, config, stream};
+use shell::{Shell, ask, config, shape, stream};
 
 /// Room for long prompts: a step takes 250 tokens, going by the prior cost of 1 ms each.
 fn staged(stages: u32) -> EngineConfig {
@@ -19,15 +19,6 @@ fn staged(stages: u32) -> EngineConfig {
         step_tokens_max: 400,
         ..config(800)
     }
-}
-
-/// (sequence, start, count) of every slice of a plan.
-fn shape(shell: &Shell, plan: usize) -> Vec<(u64, u32, u32)> {
-    shell.plans[plan]
-        .slices
-        .iter()
-        .map(|slice| (slice.sequence.0, slice.start, slice.count))
-        .collect()
 }
 
 /// How many sequences each of the last plans computes.

@@ -33,6 +33,15 @@ pub fn config(blocks: u32) -> EngineConfig {
     }
 }
 
+/// (sequence, start, count) of every slice of a plan.
+pub fn shape(shell: &Shell, plan: usize) -> Vec<(u64, u32, u32)> {
+    shell.plans[plan]
+        .slices
+        .iter()
+        .map(|slice| (slice.sequence.0, slice.start, slice.count))
+        .collect()
+}
+
 pub fn stream(request: u128, choice: u32) -> StreamId {
     StreamId {
         request: RequestId(request),

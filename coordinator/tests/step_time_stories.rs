@@ -1,0 +1,72 @@
+//! How long steps are while somebody reads along. Blocks hold 4 tokens.
+
+mod shell;
+
+use coordinator::cost::StepCost;
+use coordinator::engine::EngineConfig;
+use proto::Span;
+use proto::step::Verdict;
+use shell::{Shell, ask, config, shape};
+
+#[test]
+fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
+    let slow = StepCost {
+        fixed_secs: 0.0,
+        per_token_secs: 1e-3,
+        per_context_secs: 0.0,
+    };
+    let config = EngineConfig {
+        step_tokens_max: 400,
+        context_tokens_max: 1000,
+        cost_prior: slow,
+        between_tokens_max: Span::from_micros(40_500),
+        prompt_step_max: Span::from_micros(300_500),
+        ..config(400)
+    };
+    let mut shell = Shell::new(config);
+    shell.submit(ask(1, 900, 5));
+    assert_eq!(
+        shape(&shell, 0),
+        [(0, 0, 304)],
+        "alone it may take long steps, of 16 rows at a time"
+    );
+    let mut shell = Shell::new(shell.engine.config().clone());
+    shell.cost = slow;
+    shell.submit(ask(2, 10, 50));
+    shell.step(Verdict::Continue);
+    shell.submit(ask(1, 900, 5));
+    shell.step(Verdict::Continue);
+    assert_eq!(shape(&shell, 2).len(), 2);
+    let chunk = shape(&shell, 2)[1].2;
+    assert_eq!(
+        chunk, 31,
+        "with the other's row two tiles are full, and a third would take too long"
+    );
+}
+
+#[test]
+fn where_decoding_takes_longer_than_was_promised_prompts_get_as_much_time() {
+    let slow_to_start = StepCost {
+        fixed_secs: 99.5e-3,
+        per_token_secs: 1e-3,
+        per_context_secs: 0.0,
+    };
+    let mut shell = Shell::new(EngineConfig {
+        step_tokens_max: 400,
+        context_tokens_max: 1000,
+        cost_prior: slow_to_start,
+        between_tokens_max: Span::from_millis(40),
+        ..config(400)
+    });
+    shell.cost = slow_to_start;
+    shell.submit(ask(2, 10, 50));
+    shell.step(Verdict::Continue);
+    shell.submit(ask(1, 900, 5));
+    shell.step(Verdict::Continue);
+    let plan = shape(&shell, 2);
+    assert_eq!(plan.len(), 2);
+    assert_eq!(
+        plan[1].2, 95,
+        "of the 100 that take as long, those that fill tiles"
+    );
+}
