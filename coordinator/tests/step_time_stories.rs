@@ -30,14 +30,7 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
         [(0, 0, 304)],
         "alone it may take long steps, of 16 rows at a time"
     );
-    let mut shell = Shell::new(shell.engine.config().clone());
-    shell.cost = slow;
-    shell.submit(ask(2, 10, 50));
-    shell.step(Verdict::Continue);
-    shell.submit(ask(1, 900, 5));
-    shell.step(Verdict::Continue);
-    assert_eq!(shape(&shell, 2).len(), 2);
-    let chunk = shape(&shell, 2)[1].2;
+    let chunk = chunk_beside_a_stream(shell.engine.config().clone(), slow);
     assert_eq!(
         chunk, 31,
         "with the other's row two tiles are full, and a third would take too long"
@@ -51,22 +44,29 @@ fn where_decoding_takes_longer_than_was_promised_prompts_get_as_much_time() {
         per_token_secs: 1e-3,
         per_context_secs: 0.0,
     };
-    let mut shell = Shell::new(EngineConfig {
+    let config = EngineConfig {
         step_tokens_max: 400,
         context_tokens_max: 1000,
         cost_prior: slow_to_start,
         between_tokens_max: Span::from_millis(40),
         ..config(400)
-    });
-    shell.cost = slow_to_start;
+    };
+    assert_eq!(
+        chunk_beside_a_stream(config, slow_to_start),
+        95,
+        "of the 100 that take as long, those that fill tiles"
+    );
+}
+
+/// How much of a long prompt is computed with the second token of a stream.
+fn chunk_beside_a_stream(config: EngineConfig, cost: StepCost) -> u32 {
+    let mut shell = Shell::new(config);
+    shell.cost = cost;
     shell.submit(ask(2, 10, 50));
     shell.step(Verdict::Continue);
     shell.submit(ask(1, 900, 5));
     shell.step(Verdict::Continue);
     let plan = shape(&shell, 2);
     assert_eq!(plan.len(), 2);
-    assert_eq!(
-        plan[1].2, 95,
-        "of the 100 that take as long, those that fill tiles"
-    );
+    plan[1].2
 }

@@ -212,8 +212,7 @@ impl<'a, 'b> Keys<'a, 'b> {
     fn ask_for_next_keys<F: Form>(&self, tile: usize) {
         let position = self.first + STEP + tile * TOKENS;
         if position < self.positions {
-            let (pages, unit) = (self.task.pages, self.unit);
-            let at = pages.shape.tile(unit.sequence, position, unit.kv_head);
+            let (pages, at) = (self.task.pages, self.at_position(position));
             ask_for(&pages.k[at.k..][..pages.shape.k_tile()]);
             if F::SCALED {
                 ask_for(&pages.k_scales[at.scales..][..TOKENS]);
@@ -237,8 +236,12 @@ impl<'a, 'b> Keys<'a, 'b> {
 
     #[inline(always)]
     fn at(&self, tile: usize) -> TileAt {
+        self.at_position(self.first + tile * TOKENS)
+    }
+
+    #[inline(always)]
+    fn at_position(&self, position: usize) -> TileAt {
         let (sequence, kv_head) = (self.unit.sequence, self.unit.kv_head);
-        let position = self.first + tile * TOKENS;
         self.task.pages.shape.tile(sequence, position, kv_head)
     }
 }

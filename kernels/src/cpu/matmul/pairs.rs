@@ -102,14 +102,14 @@ unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
             let weights = weights.map(|weights| weights.add(block * PAIRS * GROUP));
             for weights in weights.iter().step_by(GROUP / L::COUNT) {
                 let weights = weights.cast::<u8>();
-                match pass {
-                    Pass { count: 1, .. } => prefetch::ahead_of(weights, BLOCK_BYTES),
-                    Pass { index: 0, .. } => prefetch::nearer(weights, BLOCK_BYTES),
-                    Pass { .. } => {}
+                if pass == Pass::ONLY {
+                    prefetch::ahead_of(weights, BLOCK_BYTES);
+                    continue;
                 }
-                if pass.count > 1 {
-                    prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len());
+                if pass.index == 0 {
+                    prefetch::nearer(weights, BLOCK_BYTES);
                 }
+                prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len());
             }
             let x = std::array::from_fn(|r| x.add((r * blocks + block) * BLOCK));
             multiply_block::<L, VECTORS, ROWS>(weights, x, &mut acc);
