@@ -160,7 +160,7 @@ fn peak(threads: usize, level: Level) -> f64 {
     let work: unsafe fn(usize) -> f32 = match level {
         Level::Scalar => multiply_adds,
         Level::Avx2 => multiply_adds_avx2,
-        Level::Avx512 | Level::Avx512Vnni | Level::Amx => multiply_adds_avx512,
+        Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => multiply_adds_avx512,
     };
     let mut team = Team::new(threads, |_| ()).unwrap();
     let seconds = fastest(1, || {

@@ -69,6 +69,35 @@ pub trait Lanes: Copy {
     fn scale_by_power(self, shifted: Self) -> Self;
 }
 
+/// Lanes of a CPU that multiplies numbers of bf16 two by two.
+pub trait PairLanes: Lanes {
+    /// `COUNT` words of two halves.
+    type Words: Copy;
+
+    /// # Safety
+    /// As [`splat`](Lanes::splat), and `COUNT` words can be read.
+    unsafe fn load_words(from: *const u32) -> Self::Words;
+    /// # Safety
+    /// As [`splat`](Lanes::splat).
+    unsafe fn splat_word(word: u32) -> Self::Words;
+    /// The low halves of both, those of `first` as high halves.
+    ///
+    /// # Safety
+    /// As [`splat`](Lanes::splat).
+    unsafe fn low_halves(first: Self::Words, second: Self::Words) -> Self::Words;
+    /// The high halves of both, those of `first` as high halves.
+    ///
+    /// # Safety
+    /// As [`splat`](Lanes::splat).
+    unsafe fn high_halves(first: Self::Words, second: Self::Words) -> Self::Words;
+    /// Adds the product of the high halves, then that of the low ones, each as [`fma`](Lanes::fma) does. No number or sum may be
+    /// subnormal: it would count as zero.
+    ///
+    /// # Safety
+    /// As [`splat`](Lanes::splat).
+    unsafe fn add_products(self, a: Self::Words, b: Self::Words) -> Self;
+}
+
 /// [`scalar::exp`] of each lane.
 ///
 /// # Safety

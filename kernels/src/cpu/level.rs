@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Rungs of the ladder; each has all of those before it.
+/// Rungs of the ladder. Each has all of those before it, but for BF16's instruction, which tiles make needless.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Level {
     /// What every machine has.
@@ -14,16 +14,19 @@ pub enum Level {
     Avx512,
     /// And VNNI.
     Avx512Vnni,
-    /// And tiles of int8, which the kernel has to grant.
+    /// And BF16, where it is the faster way.
+    Avx512Bf16,
+    /// And tiles of int8 and bf16, which the kernel has to grant.
     Amx,
 }
 
 impl Level {
-    pub const ALL: [Level; 5] = [
+    pub const ALL: [Level; 6] = [
         Level::Scalar,
         Level::Avx2,
         Level::Avx512,
         Level::Avx512Vnni,
+        Level::Avx512Bf16,
         Level::Amx,
     ];
 
@@ -37,25 +40,43 @@ impl Level {
         wish.map_or_else(Level::detect, Level::climb)
     }
 
-    /// Up to `most`; what is above is not even tried.
+    /// Up to `most`; what is above is not even tried. What would not pay is left out unless it is what was wished for.
     fn climb(most: Level) -> Level {
         let climbed = Level::ALL
             .into_iter()
-            .take_while(|level| *level <= most && level.is_available())
+            .filter(|level| *level <= most && level.is_available() && (*level == most || level.pays()))
             .last();
         climbed.unwrap_or(Level::Scalar)
     }
 
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
+        use super::isa::{amx, avx512bf16};
         use std::arch::is_x86_feature_detected as has;
         match self {
             Level::Scalar => true,
             Level::Avx2 => has!("avx2") && has!("fma") && has!("f16c"),
-            Level::Avx512 => has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
-            Level::Avx512Vnni => has!("avx512vnni"),
-            Level::Amx => super::isa::amx::is_available(),
+            Level::Avx512 => {
+                let has_all = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+                has_all && Level::Avx2.is_available()
+            }
+            Level::Avx512Vnni => has!("avx512vnni") && Level::Avx512.is_available(),
+            Level::Avx512Bf16 => Level::Avx512Vnni.is_available() && avx512bf16::is_available(),
+            Level::Amx => Level::Avx512Vnni.is_available() && amx::is_available(),
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn pays(self) -> bool {
+        match self {
+            Level::Scalar | Level::Avx2 | Level::Avx512 | Level::Avx512Vnni | Level::Amx => true,
+            Level::Avx512Bf16 => super::isa::avx512bf16::pays(),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn pays(self) -> bool {
+        true
     }
 
     #[cfg(not(target_arch = "x86_64"))]
@@ -69,6 +90,7 @@ impl Level {
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Vnni => "avx512vnni",
+            Level::Avx512Bf16 => "avx512bf16",
             Level::Amx => "amx",
         }
     }
@@ -82,7 +104,7 @@ impl fmt::Display for Level {
 
 /// The name is no level's.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[error("no CPU level is called {name:?}; choose scalar, avx2, avx512, avx512vnni or amx")]
+#[error("no CPU level is called {name:?}; choose scalar, avx2, avx512, avx512vnni, avx512bf16 or amx")]
 pub struct UnknownLevel {
     pub name: String,
 }

@@ -10,7 +10,8 @@ use crate::scalar::{BLOCK, factor, factor_bf16};
 pub const PAIRS: usize = BLOCK / 2;
 
 /// Rows of whole blocks, the last one filled up with zeros, as the level's kernels want them (`Table::round_row`): each number
-/// as f32, `[row][input]`; or two numbers to a word, in tiles of [`TILE`] rows (the last may have fewer), `[tile][block][row][pair]`.
+/// as f32, `[row][input]`; two numbers to a word, [crossed](cross), `[row][word]`; or in pairs, in tiles of [`TILE`] rows (the last may
+/// have fewer), `[tile][block][row][pair]`.
 pub struct Rounded {
     shape: Shape,
     words: Memory<u32>,
@@ -51,13 +52,11 @@ impl Rounded {
         self.shape.blocks
     }
 
-    /// Of rows of f32: one after the other.
+    /// Of rows with so many words for each block: one after the other.
     #[inline(always)]
-    pub fn wide(&self, row: usize, rows: usize) -> &[f32] {
-        let inputs = self.shape.blocks * BLOCK;
-        let words = &self.words[row * inputs..][..rows * inputs];
-        // SAFETY: any 32 bits are an f32, of the same size and alignment.
-        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    pub fn rows(&self, row: usize, rows: usize, block_words: usize) -> &[u32] {
+        let words = self.shape.blocks * block_words;
+        &self.words[row * words..][..rows * words]
     }
 
     /// Of tiles: the one that begins with `row`.
@@ -109,6 +108,26 @@ pub unsafe fn round_row_wide(writer: &Writer<'_>, row: usize, x: &[f32]) {
     words[x.len()..].fill(0);
 }
 
+/// Rounds `x`, which is row `row`, and leaves it crossed.
+///
+/// # Safety
+/// As [`round_row_wide`].
+#[inline(always)]
+pub unsafe fn round_row_crossed(writer: &Writer<'_>, row: usize, x: &[f32]) {
+    let words = writer.shape.blocks * PAIRS;
+    // SAFETY: as in `round_row_wide`.
+    let words = unsafe { writer.words.part(row * words, words) };
+    let (whole, rest) = x.as_chunks::<BLOCK>();
+    for (block, x) in whole.iter().enumerate() {
+        cross(x, &mut words[block * PAIRS..][..PAIRS]);
+    }
+    if !rest.is_empty() {
+        let mut x = [0.0; BLOCK];
+        x[..rest.len()].copy_from_slice(rest);
+        cross(&x, &mut words[whole.len() * PAIRS..]);
+    }
+}
+
 /// Rounds `x`, which is row `row`, into its place in a tile.
 ///
 /// # Safety
@@ -133,12 +152,26 @@ pub unsafe fn round_row_tiled(writer: &Writer<'_>, row: usize, x: &[f32]) {
 /// The even inputs are the low halves.
 #[inline(always)]
 pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
+    for (word, [low, high]) in words.iter_mut().zip(halves(x).as_chunks::<2>().0) {
+        *word = u32::from(*low) | u32::from(*high) << 16;
+    }
+}
+
+/// Of four inputs the even ones become a word, then the odd ones; the earlier is the high half, which is multiplied first.
+#[inline(always)]
+pub fn cross(x: &[f32; BLOCK], words: &mut [u32]) {
+    let words = words.as_chunks_mut::<2>().0;
+    for (words, x) in words.iter_mut().zip(halves(x).as_chunks::<4>().0) {
+        *words = [0, 1].map(|parity| u32::from(x[parity]) << 16 | u32::from(x[parity + 2]));
+    }
+}
+
+#[inline(always)]
+fn halves(x: &[f32; BLOCK]) -> [u16; BLOCK] {
     // A loop, which becomes vectors of the caller's level, as a closure given away does not.
     let mut halves = [0; BLOCK];
     for (half, x) in halves.iter_mut().zip(x) {
         *half = factor_bf16(*x);
     }
-    for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks::<2>().0) {
-        *word = u32::from(*low) | u32::from(*high) << 16;
-    }
+    halves
 }

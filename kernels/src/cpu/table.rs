@@ -9,7 +9,7 @@ use crate::cpu::lanes::Pair;
 use crate::cpu::level::Level;
 use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled};
 use crate::cpu::rope::Heads;
-use crate::cpu::rounded::{self, round_row_tiled, round_row_wide};
+use crate::cpu::rounded::{self, round_row_crossed, round_row_tiled, round_row_wide};
 use crate::cpu::{act, norm, pages, rope};
 use crate::{AttentionShape, RopeTable};
 
@@ -55,9 +55,13 @@ impl Table {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => &avx512vnni::TABLE,
             #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => &avx512bf16::TABLE,
+            #[cfg(target_arch = "x86_64")]
             Level::Amx => &amx::TABLE,
             #[cfg(not(target_arch = "x86_64"))]
-            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni | Level::Amx => unreachable!("not detected"),
+            Level::Avx2 | Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => {
+                unreachable!("not detected")
+            }
         }
     }
 }
@@ -107,7 +111,7 @@ macro_rules! kernels {
                 multiply_f16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = float::multiply::<$narrow, float::F16, $rows>;
                 multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = pairs::multiply::<$narrow, $pairs>;
+                    = pairs::multiply::<pairs::Wide<$narrow>, $pairs>;
                 rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32])
                     = norm::rms_norm_row::<$lanes>;
                 rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
@@ -167,6 +171,27 @@ mod avx512vnni {
             = quantised::multiply::<Q4<8>, 1>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = quantised::multiply::<Q4<0>, 2>;
+    }
+}
+
+/// Products of bf16 two by two, everything else from VNNI and AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16 {
+    use super::*;
+    use isa::avx512::Zmm;
+
+    pub const TABLE: Table = Table {
+        round_row: round,
+        multiply_bf16,
+        ..avx512vnni::TABLE
+    };
+
+    kernels! { @each #[target_feature(
+        enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
+    )]
+        round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_crossed;
+        multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = pairs::multiply::<pairs::Crossed<Zmm>, 4>;
     }
 }
 

@@ -111,6 +111,34 @@ impl Lanes for Scalar {
     }
 }
 
+/// As CPUs that have the instruction, for tests on those that lack it.
+#[cfg(test)]
+impl crate::cpu::lanes::PairLanes for Scalar {
+    type Words = [u32; 16];
+
+    unsafe fn load_words(from: *const u32) -> [u32; 16] {
+        // SAFETY: the caller promises 16 readable words.
+        unsafe { from.cast::<[u32; 16]>().read_unaligned() }
+    }
+    unsafe fn splat_word(word: u32) -> [u32; 16] {
+        [word; 16]
+    }
+    unsafe fn low_halves(first: [u32; 16], second: [u32; 16]) -> [u32; 16] {
+        std::array::from_fn(|i| first[i] << 16 | second[i] & 0xffff)
+    }
+    unsafe fn high_halves(first: [u32; 16], second: [u32; 16]) -> [u32; 16] {
+        std::array::from_fn(|i| first[i] & 0xffff_0000 | second[i] >> 16)
+    }
+    unsafe fn add_products(self, a: [u32; 16], b: [u32; 16]) -> Self {
+        let high = |pair: u32| f32::from_bits(pair & 0xffff_0000);
+        let low = |pair: u32| f32::from_bits(pair << 16);
+        Scalar(std::array::from_fn(|i| {
+            let sum = high(a[i]).mul_add(high(b[i]), self.0[i]);
+            low(a[i]).mul_add(low(b[i]), sum)
+        }))
+    }
+}
+
 /// Blocks of `Q8_0`.
 pub struct Q8;
 

@@ -325,8 +325,9 @@ mod tests {
     use super::*;
     use crate::WeightFormat;
     use crate::cpu::isa::scalar::Scalar;
-    use crate::cpu::matmul::{Out, pairs};
-    use crate::cpu::rounded::{Rounded, round_row_tiled, round_row_wide};
+    use crate::cpu::matmul::Out;
+    use crate::cpu::matmul::pairs::{self, Crossed, Wide};
+    use crate::cpu::rounded::{Rounded, round_row_crossed, round_row_tiled, round_row_wide};
     use crate::cpu::weights::Weights;
     use crate::tensor::Tensor;
 
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_have_the_bits_of_single_rows() {
+    fn tiles_and_crossed_pairs_have_the_bits_of_single_rows() {
         // Odd groups, blocks that are not whole, and more of them than stay near.
         for (outputs, inputs) in [(1, 1), (16, 64), (40, 50), (37, 32 * DEPTH_BLOCKS + 96)] {
             let bytes: Vec<u8> = (0..outputs * inputs)
@@ -364,11 +365,18 @@ mod tests {
                 .collect();
             let matrix = Weights::pack(WeightFormat::Bf16, &bytes, outputs, inputs).unwrap();
             for rows in [1, 7, 16, 17, 48, 85] {
-                assert_eq!(
+                let expected = product(pairs::multiply::<Wide<Scalar>, 2>, round_row_wide, &matrix, rows);
+                for found in [
                     product(multiply::<Loops>, round_row_tiled, &matrix, rows),
-                    product(pairs::multiply::<Scalar, 2>, round_row_wide, &matrix, rows),
-                    "{outputs} × {inputs}, {rows} rows"
-                );
+                    product(
+                        pairs::multiply::<Crossed<Scalar>, 4>,
+                        round_row_crossed,
+                        &matrix,
+                        rows,
+                    ),
+                ] {
+                    assert_eq!(found, expected, "{outputs} × {inputs}, {rows} rows");
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Products with bf16 weights, in the order in which tile units add them: in blocks of 32 inputs, of which the even and the odd
 //! ones have a sum each, so that every level gives the same bits (decision 0015).
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::matmul::Out;
 use crate::cpu::prefetch::{self, Pass};
 use crate::cpu::rounded::{PAIRS, Rounded};
@@ -35,31 +36,53 @@ impl Task<'_> {
     }
 }
 
+/// What multiplies the inputs of a block, and how it wants them.
+pub trait Multiply {
+    type Lanes: Lanes;
+
+    /// Of a block of a row's inputs.
+    const ROW_WORDS: usize;
+
+    /// # Safety
+    /// The CPU must have the instructions; a block of weights and of inputs can be read.
+    unsafe fn multiply_block<const VECTORS: usize, const ROWS: usize>(
+        weights: [*const u32; VECTORS],
+        x: [*const u32; ROWS],
+        acc: &mut [[Self::Lanes; ROWS]; VECTORS],
+    );
+}
+
+/// Weights are widened to f32, as inputs were ([`round_row_wide`](crate::cpu::rounded::round_row_wide)).
+pub struct Wide<L>(PhantomData<L>);
+
+/// Two inputs of one parity at a time ([`round_row_crossed`](crate::cpu::rounded::round_row_crossed)).
+pub struct Crossed<L>(PhantomData<L>);
+
 /// The products of `rows` with `groups` of output rows: in register tiles of 2 vectors of outputs and `ROWS` rows, and for
 /// the rest of the rows 4 vectors and 1 row.
 ///
 /// # Safety
-/// The CPU must have the instructions of `L`, the matrix be of bf16, its inputs rounded to f32, and no other thread may write these
-/// outputs.
+/// The CPU must have the instructions of `M`, the matrix be of bf16, its inputs rounded as `M` wants them, and no other thread may
+/// write these outputs.
 #[inline(always)]
-pub unsafe fn multiply<L: Lanes, const ROWS: usize>(
+pub unsafe fn multiply<M: Multiply, const ROWS: usize>(
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
-    let per_group = GROUP / L::COUNT;
+    let per_group = GROUP / M::Lanes::COUNT;
     let vectors = groups.start * per_group..groups.end * per_group;
     let whole = rows.start + rows.len() / ROWS * ROWS;
     // SAFETY: passed on to the caller.
     unsafe {
-        multiply_rows::<L, 2, ROWS>(task, vectors.clone(), rows.start..whole);
-        multiply_rows::<L, 4, 1>(task, vectors, whole..rows.end);
+        multiply_rows::<M, 2, ROWS>(task, vectors.clone(), rows.start..whole);
+        multiply_rows::<M, 4, 1>(task, vectors, whole..rows.end);
     }
 }
 
 /// `rows` are a multiple of `ROWS`. The weights of a tile's vectors stay near while all rows pass by.
 #[inline(always)]
-unsafe fn multiply_rows<L: Lanes, const VECTORS: usize, const ROWS: usize>(
+unsafe fn multiply_rows<M: Multiply, const VECTORS: usize, const ROWS: usize>(
     task: &Task<'_>,
     vectors: Range<usize>,
     rows: Range<usize>,
@@ -72,35 +95,35 @@ unsafe fn multiply_rows<L: Lanes, const VECTORS: usize, const ROWS: usize>(
     for vector in (vectors.start..whole).step_by(VECTORS) {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, VECTORS, ROWS>(task, vector, row, pass(row)) };
+            unsafe { multiply_tile::<M, VECTORS, ROWS>(task, vector, row, pass(row)) };
         }
     }
     for vector in whole..vectors.end {
         for row in rows.clone().step_by(ROWS) {
             // SAFETY: passed on to the caller.
-            unsafe { multiply_tile::<L, 1, ROWS>(task, vector, row, pass(row)) };
+            unsafe { multiply_tile::<M, 1, ROWS>(task, vector, row, pass(row)) };
         }
     }
 }
 
 #[inline(always)]
-unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
+unsafe fn multiply_tile<M: Multiply, const VECTORS: usize, const ROWS: usize>(
     task: &Task<'_>,
     vector: usize,
     row: usize,
     pass: Pass,
 ) {
     let blocks = task.x.blocks();
-    let x = task.x.wide(row, ROWS).as_ptr();
-    let weights: [*const u32; VECTORS] = std::array::from_fn(|v| column::<L>(task, vector + v));
-    let next_bytes = VECTORS.div_ceil(GROUP / L::COUNT) * task.weights.group_bytes;
+    let x = task.x.rows(row, ROWS, M::ROW_WORDS).as_ptr();
+    let weights: [*const u32; VECTORS] = std::array::from_fn(|v| column::<M::Lanes>(task, vector + v));
+    let next_bytes = VECTORS.div_ceil(GROUP / M::Lanes::COUNT) * task.weights.group_bytes;
     let part = pass.part(BLOCK_BYTES);
     // SAFETY: the caller promises the instructions; blocks are within the rows and columns whose lengths were checked.
     unsafe {
-        let mut acc = [[L::splat(0.0); ROWS]; VECTORS];
+        let mut acc = [[M::Lanes::splat(0.0); ROWS]; VECTORS];
         for block in 0..blocks {
             let weights = weights.map(|weights| weights.add(block * PAIRS * GROUP));
-            for weights in weights.iter().step_by(GROUP / L::COUNT) {
+            for weights in weights.iter().step_by(GROUP / M::Lanes::COUNT) {
                 let weights = weights.cast::<u8>();
                 if pass == Pass::ONLY {
                     prefetch::ahead_of(weights, BLOCK_BYTES);
@@ -111,44 +134,95 @@ unsafe fn multiply_tile<L: Lanes, const VECTORS: usize, const ROWS: usize>(
                 }
                 prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len());
             }
-            let x = std::array::from_fn(|r| x.add((r * blocks + block) * BLOCK));
-            multiply_block::<L, VECTORS, ROWS>(weights, x, &mut acc);
+            let x = std::array::from_fn(|r| x.add((r * blocks + block) * M::ROW_WORDS));
+            M::multiply_block::<VECTORS, ROWS>(weights, x, &mut acc);
         }
         for (v, acc) in acc.iter().enumerate() {
             for (r, acc) in acc.iter().enumerate() {
-                task.out
-                    .store(*acc, row + r, (vector + v) * L::COUNT, task.weights.outputs);
+                task.out.store(
+                    *acc,
+                    row + r,
+                    (vector + v) * M::Lanes::COUNT,
+                    task.weights.outputs,
+                );
             }
         }
     }
 }
 
-/// # Safety
-/// As [`multiply`]; a block of weights and of inputs can be read.
-#[inline(always)]
-unsafe fn multiply_block<L: Lanes, const VECTORS: usize, const ROWS: usize>(
-    weights: [*const u32; VECTORS],
-    x: [*const f32; ROWS],
-    acc: &mut [[L; ROWS]; VECTORS],
-) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut even = [[L::splat(0.0); ROWS]; VECTORS];
-        let mut odd = even;
-        for pair in 0..PAIRS {
-            for v in 0..VECTORS {
-                let at = weights[v].add(pair * GROUP);
-                let (low, high) = (L::load_low_bf16(at), L::load_high_bf16(at));
-                for r in 0..ROWS {
-                    even[v][r] = low.fma(L::splat(*x[r].add(2 * pair)), even[v][r]);
-                    odd[v][r] = high.fma(L::splat(*x[r].add(2 * pair + 1)), odd[v][r]);
+impl<L: Lanes> Multiply for Wide<L> {
+    type Lanes = L;
+
+    const ROW_WORDS: usize = BLOCK;
+
+    #[inline(always)]
+    unsafe fn multiply_block<const VECTORS: usize, const ROWS: usize>(
+        weights: [*const u32; VECTORS],
+        x: [*const u32; ROWS],
+        acc: &mut [[L; ROWS]; VECTORS],
+    ) {
+        // SAFETY: passed on to the caller; inputs are numbers.
+        unsafe {
+            let mut even = [[L::splat(0.0); ROWS]; VECTORS];
+            let mut odd = even;
+            for pair in 0..PAIRS {
+                for v in 0..VECTORS {
+                    let at = weights[v].add(pair * GROUP);
+                    let (low, high) = (L::load_low_bf16(at), L::load_high_bf16(at));
+                    for r in 0..ROWS {
+                        let x = x[r].add(2 * pair).cast::<f32>();
+                        even[v][r] = low.fma(L::splat(*x), even[v][r]);
+                        odd[v][r] = high.fma(L::splat(*x.add(1)), odd[v][r]);
+                    }
                 }
             }
+            add_halves(&even, &odd, acc);
         }
-        for v in 0..VECTORS {
-            for r in 0..ROWS {
-                acc[v][r] = acc[v][r].add(even[v][r].add(odd[v][r]));
+    }
+}
+
+impl<L: PairLanes> Multiply for Crossed<L> {
+    type Lanes = L;
+
+    const ROW_WORDS: usize = PAIRS;
+
+    #[inline(always)]
+    unsafe fn multiply_block<const VECTORS: usize, const ROWS: usize>(
+        weights: [*const u32; VECTORS],
+        x: [*const u32; ROWS],
+        acc: &mut [[L; ROWS]; VECTORS],
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let mut even = [[L::splat(0.0); ROWS]; VECTORS];
+            let mut odd = even;
+            for pair in (0..PAIRS).step_by(2) {
+                for v in 0..VECTORS {
+                    let at = weights[v].add(pair * GROUP);
+                    let (first, second) = (L::load_words(at), L::load_words(at.add(GROUP)));
+                    let (low, high) = (L::low_halves(first, second), L::high_halves(first, second));
+                    for r in 0..ROWS {
+                        let x = x[r].add(pair);
+                        even[v][r] = even[v][r].add_products(low, L::splat_word(*x));
+                        odd[v][r] = odd[v][r].add_products(high, L::splat_word(*x.add(1)));
+                    }
+                }
             }
+            add_halves(&even, &odd, acc);
+        }
+    }
+}
+
+/// Sums of even and of odd inputs become one.
+#[inline(always)]
+fn add_halves<L: Lanes, const VECTORS: usize, const ROWS: usize>(
+    even: &[[L; ROWS]; VECTORS],
+    odd: &[[L; ROWS]; VECTORS],
+    acc: &mut [[L; ROWS]; VECTORS],
+) {
+    for v in 0..VECTORS {
+        for r in 0..ROWS {
+            acc[v][r] = acc[v][r].add(even[v][r].add(odd[v][r]));
         }
     }
 }
