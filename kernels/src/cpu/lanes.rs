@@ -80,6 +80,11 @@ pub trait PairLanes: Lanes {
     /// # Safety
     /// As [`splat`](Lanes::splat).
     unsafe fn splat_word(word: u32) -> Self::Words;
+    /// Bit by bit.
+    ///
+    /// # Safety
+    /// As [`splat`](Lanes::splat).
+    unsafe fn and(a: Self::Words, b: Self::Words) -> Self::Words;
     /// The low halves of both, those of `first` as high halves.
     ///
     /// # Safety

@@ -42,11 +42,11 @@ impl Level {
 
     /// Up to `most`; what is above is not even tried. What would not pay is left out unless it is what was wished for.
     fn climb(most: Level) -> Level {
-        let climbed = Level::ALL
+        let pays = |level: Level| level == most || level.pays();
+        let highest = Level::ALL
             .into_iter()
-            .filter(|level| *level <= most && level.is_available() && (*level == most || level.pays()))
-            .last();
-        climbed.unwrap_or(Level::Scalar)
+            .rfind(|level| *level <= most && level.is_available() && pays(*level));
+        highest.unwrap_or(Level::Scalar)
     }
 
     #[cfg(target_arch = "x86_64")]

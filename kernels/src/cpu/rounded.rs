@@ -152,7 +152,12 @@ pub unsafe fn round_row_tiled(writer: &Writer<'_>, row: usize, x: &[f32]) {
 /// The even inputs are the low halves.
 #[inline(always)]
 pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
-    for (word, [low, high]) in words.iter_mut().zip(halves(x).as_chunks::<2>().0) {
+    // A loop, which becomes vectors of the caller's level, as a closure given away does not.
+    let mut halves = [0; BLOCK];
+    for (half, x) in halves.iter_mut().zip(x) {
+        *half = factor_bf16(*x);
+    }
+    for (word, [low, high]) in words.iter_mut().zip(halves.as_chunks::<2>().0) {
         *word = u32::from(*low) | u32::from(*high) << 16;
     }
 }
@@ -160,18 +165,16 @@ pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
 /// Of four inputs the even ones become a word, then the odd ones; the earlier is the high half, which is multiplied first.
 #[inline(always)]
 pub fn cross(x: &[f32; BLOCK], words: &mut [u32]) {
-    let words = words.as_chunks_mut::<2>().0;
-    for (words, x) in words.iter_mut().zip(halves(x).as_chunks::<4>().0) {
-        *words = [0, 1].map(|parity| u32::from(x[parity]) << 16 | u32::from(x[parity + 2]));
+    let mut bits = [0; BLOCK];
+    for (bits, x) in bits.iter_mut().zip(x) {
+        *bits = factor(*x).to_bits();
     }
-}
-
-#[inline(always)]
-fn halves(x: &[f32; BLOCK]) -> [u16; BLOCK] {
-    // A loop, which becomes vectors of the caller's level, as a closure given away does not.
-    let mut halves = [0; BLOCK];
-    for (half, x) in halves.iter_mut().zip(x) {
-        *half = factor_bf16(*x);
+    for (words, [a, b, c, d]) in words
+        .as_chunks_mut::<2>()
+        .0
+        .iter_mut()
+        .zip(bits.as_chunks::<4>().0)
+    {
+        *words = [a | c >> 16, b | d >> 16];
     }
-    halves
 }

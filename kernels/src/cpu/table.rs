@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::cpu::activations::{Writer, quantise_row};
+use crate::cpu::attention::products::Wide;
 use crate::cpu::attention::{self, Unit};
 use crate::cpu::isa;
 use crate::cpu::lanes::Pair;
@@ -116,9 +117,9 @@ macro_rules! kernels {
                     = norm::rms_norm_row::<$lanes>;
                 rope_row(table: &RopeTable, position: usize, row: &mut [f32], heads: Heads) = rope::rope_row;
                 attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>)
-                    = attention::vectors::attend::<$lanes, pages::Bf16, $tiles, $vectors>;
+                    = attention::vectors::attend::<Wide<$lanes, pages::Bf16>, $tiles, $vectors>;
                 attend_int8(task: &attention::Task<'_>, unit: &Unit<'_>)
-                    = attention::vectors::attend::<$lanes, pages::Int8, $tiles, $vectors>;
+                    = attention::vectors::attend::<Wide<$lanes, pages::Int8>, $tiles, $vectors>;
                 silu_mul_row(x: &[f32], out: &mut [f32]) = act::silu_mul_row::<$lanes>;
                 add(x: &mut [f32], y: &[f32]) = act::add;
             }
@@ -183,6 +184,7 @@ mod avx512bf16 {
     pub const TABLE: Table = Table {
         round_row: round,
         multiply_bf16,
+        attend_bf16,
         ..avx512vnni::TABLE
     };
 
@@ -192,6 +194,7 @@ mod avx512bf16 {
         round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_crossed;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = pairs::multiply::<pairs::Crossed<Zmm>, 4>;
+        attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) = attention::vectors::attend_crossed::<Zmm, 2, 2>;
     }
 }
 

@@ -4,6 +4,7 @@
 //! once for all of them: few at a time by [`vectors`], many by [`tiles`] where there is a unit for them. Both give the same
 //! bits.
 
+pub mod products;
 pub mod tiles;
 pub mod vectors;
 

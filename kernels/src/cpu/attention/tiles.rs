@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::products::Wide;
 use super::{BLOCKS, Keys, Query, Softmax, TILES_PER_BLOCK, Task, Unit, vectors};
 use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
@@ -50,7 +51,7 @@ pub unsafe fn attend<U: PairUnit, F: Form, const TILES: usize, const VECTORS: us
     unsafe {
         match pay(task.shape, unit.queries.len()) {
             true => attend_by_tiles::<U, F>(task, unit),
-            false => vectors::attend::<U::Lanes, F, TILES, VECTORS>(task, unit),
+            false => vectors::attend::<Wide<U::Lanes, F>, TILES, VECTORS>(task, unit),
         }
     }
 }
@@ -296,6 +297,7 @@ impl Keys<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::attention::products::Crossed;
     use crate::cpu::isa::scalar::Scalar;
     use crate::cpu::matmul::pair_tiles::loops::Loops;
     use crate::cpu::pages::{Bf16, Int8, Pages};
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_have_the_bits_of_vectors() {
+    fn tiles_and_crossed_products_have_the_bits_of_vectors() {
         for kv in [KvFormat::Bf16, KvFormat::Int8] {
             for head_dim in [32, 64, 96] {
                 let shape = AttentionShape {
@@ -370,23 +372,30 @@ mod tests {
                     scale: 0.1,
                     kv,
                 };
-                let [tiles, vectors]: [Attend; 2] = match kv {
+                let [tiles, vectors, crossed]: [Attend; 3] = match kv {
                     KvFormat::Bf16 => [
                         attend_by_tiles::<Loops, Bf16>,
-                        vectors::attend::<Scalar, Bf16, 1, 1>,
+                        vectors::attend::<Wide<Scalar, Bf16>, 1, 1>,
+                        vectors::attend::<Crossed<Scalar>, 2, 2>,
                     ],
                     KvFormat::Int8 => [
                         attend_by_tiles::<Loops, Int8>,
-                        vectors::attend::<Scalar, Int8, 1, 1>,
+                        vectors::attend::<Wide<Scalar, Int8>, 1, 1>,
+                        vectors::attend::<Wide<Scalar, Int8>, 2, 2>,
                     ],
                 };
                 // Units of one tile and of two, full or not; steps of which some rows see nothing.
                 for (start, rows) in [(0, 1), (0, 5), (15, 6), (0, 11), (120, 20), (300, 2)] {
-                    assert_eq!(
+                    let expected = attended(vectors, vectors::QUERIES_MAX, &shape, start, rows);
+                    for found in [
                         attended(tiles, QUERIES_MAX, &shape, start, rows),
-                        attended(vectors, vectors::QUERIES_MAX, &shape, start, rows),
-                        "{kv:?}, {head_dim} dimensions, {rows} rows from {start}"
-                    );
+                        attended(crossed, vectors::QUERIES_MAX, &shape, start, rows),
+                    ] {
+                        assert_eq!(
+                            found, expected,
+                            "{kv:?}, {head_dim} dimensions, {rows} rows from {start}"
+                        );
+                    }
                 }
             }
         }

@@ -26,6 +26,11 @@ impl PairLanes for Zmm {
         unsafe { _mm512_set1_epi32(word as i32) }
     }
     #[inline(always)]
+    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller promises AVX-512.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
     unsafe fn low_halves(first: __m512i, second: __m512i) -> __m512i {
         // SAFETY: the caller promises AVX-512.
         unsafe { _mm512_mask_blend_epi16(HIGH, second, _mm512_slli_epi32::<16>(first)) }

@@ -123,6 +123,9 @@ impl crate::cpu::lanes::PairLanes for Scalar {
     unsafe fn splat_word(word: u32) -> [u32; 16] {
         [word; 16]
     }
+    unsafe fn and(a: [u32; 16], b: [u32; 16]) -> [u32; 16] {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
     unsafe fn low_halves(first: [u32; 16], second: [u32; 16]) -> [u32; 16] {
         std::array::from_fn(|i| first[i] << 16 | second[i] & 0xffff)
     }
