@@ -16,10 +16,10 @@
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
 //!   the order of `TDPBF16PS` (decision 0015).
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
-//! * **attention**: per head and row; an online softmax in steps of 128 positions, whose formula is in
-//!   [`crate::reference`], independent of the page size; K and V are read back as stored ([`KvFormat`]), also within a chunk. Queries and
-//!   weights are rounded to bf16 where they are multiplied, and products are added as with bf16 weights: of a head in blocks of 32
-//!   dimensions, of a step in blocks of 32 positions (decision 0016).
+//! * **attention**: per head and row; online softmaxes in steps of 128 positions, one for each 512 positions, joined in ascending order
+//!   (decision 0019), whose formula is in [`crate::reference`], independent of the page size; K and V are read back as stored
+//!   ([`KvFormat`]), also within a chunk. Queries and weights are rounded to bf16 where they are multiplied, and products are added as
+//!   with bf16 weights: of a head in blocks of 32 dimensions, of a step in blocks of 32 positions (decision 0016).
 //!
 //! A broken precondition (mismatched shapes, a block id out of range) is a bug of the caller and panics.
 

@@ -3,7 +3,7 @@ use crate::model::ModelConfig;
 use kernels::{KvFormat, WeightFormat};
 
 /// Changes whenever the arithmetic of kernels, decoder or sampler changes a bit.
-const NUMERICS_VERSION: u64 = 4;
+const NUMERICS_VERSION: u64 = 5;
 /// The same for products with weights of one kind alone, so that what others compute keeps its prefixes and streams.
 const BF16_VERSION: u64 = 2;
 const QUANTISED_VERSION: u64 = 3;

@@ -28,14 +28,13 @@ pub use rounded::rounded_row_bytes;
 pub use team::Team;
 pub use weights::Weights;
 
-use std::ops::Range;
-
+use crate::memory::Memory;
 use crate::tensor::Tensor;
 use crate::{
     AttentionShape, Batch, InputPrecision, KvFormat, Ops, OpsError, PackedBytes, RopeTable, WeightFormat,
 };
 use activations::Activations;
-use attention::Unit;
+use attention::agenda::{self, Agenda};
 use matmul::Multiplier;
 use rope::Heads;
 use rounded::Rounded;
@@ -53,6 +52,8 @@ pub struct Cpu {
     rounded: Rounded,
     /// Scratch of `attention`.
     agenda: Agenda,
+    /// What came of parts that are joined later.
+    kept: Memory<f32>,
 }
 
 impl Cpu {
@@ -60,6 +61,11 @@ impl Cpu {
     pub fn new(team: Team, wish: Option<Level>) -> Result<Cpu, OpsError> {
         let level = Level::choose(wish);
         let table = Table::of(level);
+        // All that may ever be needed: the operating system grants it as it is used.
+        let kept_max = match team.threads() {
+            1 => 0,
+            _ => agenda::KEPT_MAX,
+        };
         Ok(Cpu {
             level,
             table,
@@ -67,6 +73,7 @@ impl Cpu {
             activations: Activations::new()?,
             rounded: Rounded::new()?,
             agenda: Agenda::default(),
+            kept: Memory::zeroed(kept_max)?,
         })
     }
 
@@ -248,25 +255,39 @@ impl Ops for Cpu {
             (qkv.rows(), shape.heads * shape.head_dim),
             "heads of each row"
         );
-        self.agenda.plan(shape, batch, self.table.attend_at_a_time);
-        let agenda = &self.agenda;
+        let Cpu {
+            table,
+            team,
+            agenda,
+            kept,
+            ..
+        } = self;
+        agenda.plan(shape, batch, team.threads(), table.attend_at_a_time);
         let attend = match shape.kv {
-            KvFormat::Bf16 => self.table.attend_bf16,
-            KvFormat::Int8 => self.table.attend_int8,
+            KvFormat::Bf16 => table.attend_bf16,
+            KvFormat::Int8 => table.attend_int8,
         };
         let task = attention::Task {
             shape,
             qkv,
             pages,
             out: Shared::new(out.values_mut()),
+            kept: Shared::new(kept),
         };
-        self.team
-            .share_out(agenda.units(), operations(shape, batch), |units| {
-                for unit in units {
-                    // SAFETY: a unit is handed out once, and units share no query: `plan` has checked the rows.
-                    unsafe { attend(&task, &agenda.unit(unit, shape, batch)) };
+        team.share_out(agenda.units(), operations(shape, batch), |units| {
+            for unit in units {
+                // SAFETY: a unit is handed out once, and units share no part of a query: `plan` has checked the rows.
+                unsafe { attend(&task, &agenda.unit(unit, shape, batch)) };
+            }
+        });
+        if agenda.joins() > 0 {
+            team.share_out(agenda.joins(), agenda.kept(), |joins| {
+                for join in joins {
+                    // SAFETY: a query is handed out once, and all of its parts are there.
+                    unsafe { attend(&task, &agenda.join(join, shape, batch)) };
                 }
             });
+        }
     }
 
     fn silu_mul(&mut self, x: &Tensor, out: &mut Tensor) {
@@ -321,69 +342,4 @@ fn operations(shape: &AttentionShape, batch: &Batch) -> usize {
         .map(|rows| rows.rows * (rows.start + rows.rows))
         .sum();
     seen * shape.heads * shape.head_dim
-}
-
-/// The units of one call of attention.
-#[derive(Default)]
-struct Agenda {
-    /// Units before each (sequence, KV head), and after the last.
-    firsts: Vec<usize>,
-    /// Queries in a unit of each (sequence, KV head); the last has what is left.
-    at_a_time: Vec<usize>,
-}
-
-impl Agenda {
-    /// # Panics
-    /// When rows of sequences overlap or do not ascend.
-    fn plan(
-        &mut self,
-        shape: &AttentionShape,
-        batch: &Batch,
-        at_a_time: fn(&AttentionShape, usize) -> usize,
-    ) {
-        self.firsts.clear();
-        self.at_a_time.clear();
-        let (mut units, mut row) = (0, 0);
-        for sequence in &batch.sequences {
-            assert!(sequence.first_row >= row, "rows of sequences overlap");
-            row = sequence.first_row + sequence.rows;
-            for kv_head in 0..shape.kv_heads {
-                self.firsts.push(units);
-                let queries = sequence.rows * heads_of(shape, kv_head).len();
-                let at_a_time = at_a_time(shape, queries);
-                self.at_a_time.push(at_a_time);
-                units += queries.div_ceil(at_a_time);
-            }
-        }
-        self.firsts.push(units);
-    }
-
-    fn units(&self) -> usize {
-        self.firsts.last().copied().unwrap_or(0)
-    }
-
-    fn unit<'a>(&self, unit: usize, shape: &AttentionShape, batch: &'a Batch) -> Unit<'a> {
-        let owner = self.firsts.partition_point(|first| *first <= unit) - 1;
-        let sequence = &batch.sequences[owner / shape.kv_heads];
-        let heads = heads_of(shape, owner % shape.kv_heads);
-        let at_a_time = self.at_a_time[owner];
-        let first = (unit - self.firsts[owner]) * at_a_time;
-        let queries = first..(first + at_a_time).min(sequence.rows * heads.len());
-        Unit {
-            sequence,
-            kv_head: owner % shape.kv_heads,
-            heads,
-            queries,
-        }
-    }
-}
-
-/// The query heads of this rank that attend to a KV head.
-fn heads_of(shape: &AttentionShape, kv_head: usize) -> Range<usize> {
-    let first = |kv_head: usize| {
-        (kv_head * shape.heads_per_kv)
-            .saturating_sub(shape.first_head_in_group)
-            .min(shape.heads)
-    };
-    first(kv_head)..first(kv_head + 1)
 }

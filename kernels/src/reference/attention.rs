@@ -12,6 +12,9 @@ use crate::{AttentionShape, Batch, KvFormat, OpsError};
 /// Positions per step of the online softmax.
 pub const STEP: usize = 128;
 
+/// Positions after which an online softmax of its own begins: whole steps.
+pub const PART: usize = 4 * STEP;
+
 pub fn attention(shape: &AttentionShape, batch: &Batch, qkv: &Tensor, pages: &Pages, out: &mut Tensor) {
     shape.assert_heads_fit();
     assert_eq!(
@@ -38,12 +41,27 @@ pub fn attention(shape: &AttentionShape, batch: &Batch, qkv: &Tensor, pages: &Pa
 }
 
 fn attend(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, positions: usize) -> Vec<f32> {
+    let q: Vec<f32> = q.iter().copied().map(factor).collect();
+    let part = |first: usize| attend_to_part(shape, &q, keys, first..positions.min(first + PART));
+    let parts = (0..positions).step_by(PART).map(part);
+    let Softmax { l, acc, .. } = parts.reduce(join).expect("a row sees itself");
+    acc.iter().map(|acc| acc / l).collect()
+}
+
+/// How far a softmax has come.
+struct Softmax {
+    m: f32,
+    l: f32,
+    acc: Vec<f32>,
+}
+
+/// From nothing.
+fn attend_to_part(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, part: Range<usize>) -> Softmax {
     let (mut m, mut l) = (f32::NEG_INFINITY, 0.0f32);
     let mut acc = vec![0.0f32; shape.head_dim];
-    let q: Vec<f32> = q.iter().copied().map(factor).collect();
-    for step in (0..positions).step_by(STEP) {
-        let step = step..positions.min(step + STEP);
-        let s: Vec<f32> = step.clone().map(|t| shape.scale * keys.dot(t, &q)).collect();
+    for first in part.clone().step_by(STEP) {
+        let step = first..part.end.min(first + STEP);
+        let s: Vec<f32> = step.clone().map(|t| shape.scale * keys.dot(t, q)).collect();
         let m_next = s.iter().fold(m, |m, s| if *s > m { *s } else { m });
         let corr = exp(m - m_next);
         let w: Vec<f32> = s.iter().map(|s| exp(s - m_next)).collect();
@@ -59,7 +77,19 @@ fn attend(shape: &AttentionShape, q: &[f32], keys: Keys<'_>, positions: usize) -
         }
         m = m_next;
     }
-    acc.iter().map(|acc| acc / l).collect()
+    Softmax { m, l, acc }
+}
+
+/// What came of the parts before, and what came of the next one.
+fn join(before: Softmax, next: Softmax) -> Softmax {
+    let m = if next.m > before.m { next.m } else { before.m };
+    let (a, b) = (exp(before.m - m), exp(next.m - m));
+    let accs = before.acc.iter().zip(&next.acc);
+    Softmax {
+        m,
+        l: before.l.mul_add(a, next.l * b),
+        acc: accs.map(|(before, next)| before.mul_add(a, next * b)).collect(),
+    }
 }
 
 fn sum(w: &[f32]) -> f32 {
@@ -205,5 +235,96 @@ impl Heads {
     fn zero(&mut self, heads: Range<usize>) {
         self.values[heads.start * self.head_dim..heads.end * self.head_dim].fill(0.0);
         self.scales[heads].fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: AttentionShape = AttentionShape {
+        heads: 2,
+        kv_heads: 1,
+        heads_per_kv: 2,
+        first_head_in_group: 0,
+        head_dim: 8,
+        block_tokens: 16,
+        scale: 0.35,
+        kv: KvFormat::Bf16,
+    };
+
+    /// What bf16 holds, so that nothing is lost but in weights.
+    fn number(i: usize) -> f32 {
+        ((i * 7919) % 251) as f32 / 64.0 - 2.0
+    }
+
+    fn tensor(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Tensor {
+        let mut tensor = Tensor::new(rows, columns).unwrap();
+        tensor.set_rows(rows);
+        for row in 0..rows {
+            let values = tensor.row_mut(row).iter_mut().enumerate();
+            values.for_each(|(column, stored)| *stored = value(row, column));
+        }
+        tensor
+    }
+
+    /// Of the last row, in doubles, by the formula of a softmax.
+    fn plainly(qkv: &Tensor, head: usize) -> Vec<f64> {
+        let last = qkv.row(qkv.rows() - 1);
+        let q = &last[head * SHAPE.head_dim..][..SHAPE.head_dim];
+        let dot = |k: &[f32]| {
+            q.iter()
+                .zip(k)
+                .map(|(q, k)| f64::from(*q) * f64::from(*k))
+                .sum::<f64>()
+        };
+        let rows: Vec<&[f32]> = (0..qkv.rows()).map(|row| qkv.row(row)).collect();
+        let weights: Vec<f64> = rows
+            .iter()
+            .map(|row| (f64::from(SHAPE.scale) * dot(&row[16..24])).exp())
+            .collect();
+        let weighted = |d: usize| {
+            let values = rows.iter().map(|row| f64::from(row[24 + d]));
+            values.zip(&weights).map(|(v, w)| v * w).sum::<f64>()
+        };
+        let all: f64 = weights.iter().sum();
+        (0..SHAPE.head_dim).map(|d| weighted(d) / all).collect()
+    }
+
+    #[test]
+    fn parts_joined_are_close_to_a_plain_softmax() {
+        // The greatest score is in the first, in the last, or in any part; values tell where they are.
+        for trend in [-1.0, 0.0, 1.0] {
+            for rows in [PART, PART + 1, 2 * PART, 3 * PART + 1] {
+                let at = |row: usize| row as f32 / rows as f32;
+                let qkv = tensor(rows, 32, |row, column| match column {
+                    0..16 => number(column) + trend,
+                    16..24 => factor(number(row * 31 + column) + at(row)),
+                    _ => factor(number(row * 57 + column) / 4.0 + 3.0 * at(row)),
+                });
+                let blocks: Vec<u32> = (0..rows.div_ceil(SHAPE.block_tokens) as u32).rev().collect();
+                let mut pages = Pages::new(&SHAPE, blocks.len()).unwrap();
+                let mut sequence = SequenceRows {
+                    first_row: 0,
+                    rows,
+                    start: 0,
+                    blocks,
+                };
+                let batch = |sequence: &SequenceRows| Batch {
+                    sequences: vec![sequence.clone()],
+                };
+                append_kv(&SHAPE, &batch(&sequence), &qkv, [16, 24], &mut pages);
+                (sequence.first_row, sequence.rows, sequence.start) = (rows - 1, 1, rows - 1);
+                let mut out = tensor(rows, 16, |_, _| 0.0);
+                attention(&SHAPE, &batch(&sequence), &qkv, &pages, &mut out);
+                for head in 0..SHAPE.heads {
+                    let found = &out.row(rows - 1)[head * SHAPE.head_dim..];
+                    for (found, plain) in found.iter().zip(plainly(&qkv, head)) {
+                        let error = (f64::from(*found) - plain).abs();
+                        assert!(error < 2e-3, "{rows} rows, {trend}: {found}, not {plain}");
+                    }
+                }
+            }
+        }
     }
 }

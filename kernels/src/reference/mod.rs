@@ -4,17 +4,21 @@
 //!
 //! For one query head of one row at position `p`, over the cached positions `0 ..= p` and in f32:
 //!
-//! 1. Positions are taken in steps of [`STEP`] (`0 .. 128`, `128 .. 256`, …), whatever the page size and the chunking.
+//! 1. Positions are cut into parts of [`PART`] (`0 .. 512`, `512 .. 1024`, …), these into steps of [`STEP`] (`0 .. 128`, `128 .. 256`,
+//!    …), whatever the page size and the chunking. Each part is an online softmax of its own, by 2 to 6.
 //! 2. `s[t] = scale · (q · K[t])`, where `·` of two rows is as [with bf16 weights](crate::ops): both in bf16, nothing below 2⁻⁵⁰; of each
 //!    32 products the even ones added by fused multiply-adds from +0, the odd ones alike, then both, then to those before. Where K
 //!    is kept in int8, the sum is multiplied by the position's scale before `scale`.
-//! 3. `m' = max(m, max s[t])` over the step's positions up to `p`; `m` is −∞ at first.
+//! 3. `m' = max(m, max s[t])` over the step's positions up to `p`; at first `m` is −∞, `l` and `acc` are +0.
 //! 4. `corr = exp(m − m')`; `w[t] = exp(s[t] − m')` with [`exp`](crate::scalar::exp).
 //! 5. `sum`: 16 lanes (`lane = t mod 16`), `t` ascending, then added pairwise ([`add_lanes`](crate::scalar::add_lanes)).
 //! 6. `l = fma(l, corr, sum)`; `acc[d] = fma(acc[d], corr, w · V[..][d])`, with the product over the step's positions as in 2 and `w` in
 //!    bf16. Where V is kept in int8, `w[t]` is multiplied by the position's scale before that. Kernels may count positions behind `p`
 //!    that other rows of the call see, with a weight of 0: a difference only if what is there is not a number.
-//! 7. After the last step: `out[d] = acc[d] / l`.
+//! 7. Parts are joined in ascending order, those alone that begin at `p` or before. The first is taken as it is. Then with each next one,
+//!    whose outcome is `m₂`, `l₂` and `acc₂`: `m' = max(m, m₂)`, `a = exp(m − m')`, `b = exp(m₂ − m')`, `l = fma(l, a, l₂ · b)` and
+//!    `acc[d] = fma(acc[d], a, acc₂[d] · b)` (decision 0019).
+//! 8. At last `out[d] = acc[d] / l`.
 //!
 //! # Rope, exactly
 //!
@@ -29,7 +33,7 @@ mod quant;
 mod rope;
 mod rows;
 
-pub use attention::{Pages, STEP};
+pub use attention::{PART, Pages, STEP};
 pub use matmul::Matrix;
 
 use crate::tensor::Tensor;

@@ -1,6 +1,8 @@
 //! Attention over paged keys and values, in both their forms.
 
-use super::{Scene, bits, check, cpus, numbers, sized};
+use super::{Scene, bits, check, check_on, cpus, cpus_of, numbers, sized};
+use std::ops::Range;
+
 use kernels::{AttentionShape, Batch, KvFormat, Ops, Reference, SequenceRows};
 
 #[test]
@@ -26,7 +28,7 @@ fn attention_has_the_bits_of_the_reference() {
                 kv,
             };
             let chunks = vec![vec![(0, 5), (1, 150), (2, 1), (0, 1), (1, 7)]];
-            check(&format!("{shape:?}"), &Attention { shape, chunks });
+            check(&format!("{shape:?}"), &Attention::new(shape, chunks));
         }
     }
 }
@@ -41,20 +43,102 @@ fn attention_over_many_steps_has_the_bits_of_the_reference() {
     ];
     for kv in KV_FORMATS {
         let (shape, chunks) = (AttentionShape { kv, ..SMOL }, chunks.clone());
-        check(&format!("steps, {kv:?}"), &Attention { shape, chunks });
+        check(&format!("steps, {kv:?}"), &Attention::new(shape, chunks));
+    }
+}
+
+/// By which a context is cut into parts.
+const PART: usize = kernels::reference::PART;
+
+#[test]
+fn attention_over_several_parts_has_the_bits_of_the_reference() {
+    for (heads, kv_heads, head_dim) in [(9, 3, 64), (1, 1, 64), (8, 2, 32), (7, 1, 20), (13, 1, 32)] {
+        for kv in KV_FORMATS {
+            let shape = AttentionShape {
+                heads,
+                kv_heads,
+                heads_per_kv: heads / kv_heads,
+                head_dim,
+                kv,
+                ..SMOL
+            };
+            for cached in [
+                [PART - 2, 0, 0],
+                [PART, 0, 0],
+                [2 * PART - 1, 5, 0],
+                [3 * PART - 1, PART, 2 * PART],
+            ] {
+                let attention = Attention {
+                    cached,
+                    ..Attention::new(shape, vec![vec![(0, 1)]; 3])
+                };
+                let company = Attention {
+                    cached,
+                    ..Attention::new(shape, vec![vec![(1, 1), (0, 1), (2, 2)]])
+                };
+                let name = format!("{shape:?} behind {cached:?}");
+                check_on(cpus_of(TEAMS), &name, &attention);
+                check_on(cpus_of(TEAMS), &name, &company);
+            }
+        }
     }
 }
 
 #[test]
+fn prompts_that_begin_in_a_part_and_end_in_another_have_the_bits_of_the_reference() {
+    for kv in KV_FORMATS {
+        for heads_per_kv in [1, 4, 7] {
+            let shape = AttentionShape {
+                heads: 2 * heads_per_kv,
+                kv_heads: 2,
+                heads_per_kv,
+                head_dim: 32,
+                kv,
+                ..SMOL
+            };
+            let attention = Attention {
+                cached: [PART - 3, 2 * PART - 20, 100],
+                ..Attention::new(
+                    shape,
+                    vec![vec![(0, 9)], vec![(2, 3), (1, 40), (0, 1)], vec![(1, 2)]],
+                )
+            };
+            check_on(cpus_of(TEAMS), &format!("{shape:?}"), &attention);
+        }
+    }
+}
+
+#[test]
+fn a_position_that_is_no_number_shows_in_whichever_part_it_is() {
+    for kv in KV_FORMATS {
+        for poisoned in [20, PART + 88, 2 * PART + 60] {
+            let attention = Attention {
+                cached: [2 * PART + 76, 0, 0],
+                poisoned: Some((0, poisoned)),
+                ..Attention::new(AttentionShape { kv, ..SMOL }, vec![vec![(0, 1)]])
+            };
+            check_on(cpus_of(TEAMS), &format!("poison at {poisoned}"), &attention);
+            let row = &attention.play(&mut Reference)[..SMOL.heads * SMOL.head_dim];
+            assert!(row.iter().all(|number| number.is_nan()));
+        }
+    }
+}
+
+/// Alone, and dividing work evenly and unevenly.
+const TEAMS: [usize; 4] = [1, 2, 3, 5];
+
+#[test]
 fn attention_has_the_same_bits_however_the_prompt_is_chunked() {
     for kv in KV_FORMATS {
-        let whole = last_row(kv, vec![vec![(0, 300)]]);
-        for chunk in [1, 7, 64] {
-            let mut chunks = vec![vec![(0, chunk)]; 300 / chunk];
-            if 300 % chunk > 0 {
-                chunks.push(vec![(0, 300 % chunk)]);
+        for (rows, chunks) in [(300, [1, 7, 64]), (3 * PART + 1, [1, 200, PART + 1])] {
+            let whole = last_row(kv, vec![vec![(0, rows)]]);
+            for chunk in chunks {
+                let mut chunks = vec![vec![(0, chunk)]; rows / chunk];
+                if rows % chunk > 0 {
+                    chunks.push(vec![(0, rows % chunk)]);
+                }
+                assert_eq!(last_row(kv, chunks), whole, "{kv:?}, {rows} in chunks of {chunk}");
             }
-            assert_eq!(last_row(kv, chunks), whole, "{kv:?}, chunks of {chunk}");
         }
     }
 }
@@ -77,39 +161,28 @@ fn what_is_behind_the_last_position_does_not_matter_even_if_it_is_no_number() {
         for head_dim in [64, 20] {
             let shape = AttentionShape { kv, head_dim, ..SMOL };
             for mut cpu in cpus() {
-                for rows in [1, 2, 5, 9, 17, 33, 150] {
-                    let poisoned = over_poison(&mut cpu, shape, rows);
+                let first = [1, 2, 5, 9, 17, 33, 150].map(|rows| (0, rows));
+                for (start, rows) in first.into_iter().chain([(PART - 1, 1), (PART - 2, 5), (PART, 1)]) {
+                    let poisoned = over_poison(&mut cpu, shape, start, rows);
                     assert!(poisoned.iter().all(|number| number.is_finite()));
-                    let clean = over_poison(&mut Reference, shape, rows);
-                    assert_eq!(bits(&poisoned), bits(&clean), "{} {shape:?} {rows}", cpu.level());
+                    let clean = over_poison(&mut Reference, shape, start, rows);
+                    let name = format!("{} {shape:?} {rows} from {start}", cpu.level());
+                    assert_eq!(bits(&poisoned), bits(&clean), "{name}");
                 }
             }
         }
     }
 }
 
-/// The output of the first rows of a sequence in blocks whose last owner left no numbers.
-fn over_poison<O: Ops>(ops: &mut O, shape: AttentionShape, rows: usize) -> Vec<f32> {
-    let scene = Attention {
-        shape,
-        chunks: Vec::new(),
-    };
+/// The output of `rows` rows from `start` on of a sequence in blocks whose last owner left no numbers.
+fn over_poison<O: Ops>(ops: &mut O, shape: AttentionShape, start: usize, rows: usize) -> Vec<f32> {
+    let scene = Attention::new(shape, Vec::new());
     let mut pages = ops.pages(&shape, POSITIONS_MAX * 3).unwrap();
-    let columns = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-    let mut qkv = sized(ops, 160, columns);
-    ops.write(&mut qkv, &vec![f32::NAN; 160 * columns]);
-    let batch = Batch {
-        sequences: vec![SequenceRows {
-            first_row: 0,
-            rows: 160,
-            start: 0,
-            blocks: scene.blocks(0),
-        }],
-    };
-    let k_column = shape.heads * shape.head_dim;
-    let v_column = k_column + shape.kv_heads * shape.head_dim;
-    ops.append_kv(&shape, &batch, &qkv, k_column, v_column, &mut pages);
-    scene.step(ops, &mut pages, &[(0, rows)], &mut [0; 3])
+    let ends = start + 160;
+    scene.append(ops, &mut pages, 0, &vec![f32::NAN; ends * scene.columns()]);
+    let cached = scene.values(0, 0..start);
+    scene.append(ops, &mut pages, 0, &cached);
+    scene.step(ops, &mut pages, &[(0, rows)], &mut [start, 0, 0])
 }
 
 #[test]
@@ -135,6 +208,10 @@ const SMOL: AttentionShape = AttentionShape {
 struct Attention {
     shape: AttentionShape,
     chunks: Vec<Vec<(usize, usize)>>,
+    /// Positions of each sequence that are there already.
+    cached: [usize; 3],
+    /// A sequence and a position of which nothing is a number.
+    poisoned: Option<(usize, usize)>,
 }
 
 impl Scene for Attention {
@@ -142,8 +219,11 @@ impl Scene for Attention {
         let mut pages = ops
             .pages(&self.shape, POSITIONS_MAX.div_ceil(self.shape.block_tokens) * 3)
             .unwrap();
-        let mut starts = [0; 3];
+        let mut starts = self.cached;
         let mut outcome = Vec::new();
+        for (sequence, cached) in self.cached.into_iter().enumerate() {
+            self.append(ops, &mut pages, sequence, &self.values(sequence, 0..cached));
+        }
         for step in &self.chunks {
             outcome.extend(self.step(ops, &mut pages, step, &mut starts));
         }
@@ -155,9 +235,56 @@ impl Scene for Attention {
     }
 }
 
-const POSITIONS_MAX: usize = 512;
+const POSITIONS_MAX: usize = 2048;
 
 impl Attention {
+    fn new(shape: AttentionShape, chunks: Vec<Vec<(usize, usize)>>) -> Attention {
+        Attention {
+            shape,
+            chunks,
+            cached: [0; 3],
+            poisoned: None,
+        }
+    }
+
+    /// Of queries, keys and values side by side.
+    fn columns(&self) -> usize {
+        (self.shape.heads + 2 * self.shape.kv_heads) * self.shape.head_dim
+    }
+
+    fn values(&self, sequence: usize, positions: Range<usize>) -> Vec<f32> {
+        let row = |position: usize| match self.poisoned {
+            Some(poisoned) if poisoned == (sequence, position) => vec![f32::NAN; self.columns()],
+            Some(_) | None => numbers(self.columns(), (sequence * POSITIONS_MAX + position) as u64),
+        };
+        positions.flat_map(row).collect()
+    }
+
+    /// Stores the first positions of a sequence, and attends to nothing.
+    fn append<O: Ops>(&self, ops: &mut O, pages: &mut O::Pages, sequence: usize, values: &[f32]) {
+        let rows = values.len() / self.columns();
+        let sequences = vec![SequenceRows {
+            first_row: 0,
+            rows,
+            start: 0,
+            blocks: self.blocks(sequence),
+        }];
+        let mut qkv = sized(ops, rows, self.columns());
+        ops.write(&mut qkv, values);
+        let [k_column, v_column] = self.key_and_value_columns();
+        ops.append_kv(&self.shape, &Batch { sequences }, &qkv, k_column, v_column, pages);
+    }
+
+    fn key_and_value_columns(&self) -> [usize; 2] {
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = self.shape;
+        [heads * head_dim, (heads + kv_heads) * head_dim]
+    }
+
     fn step<O: Ops>(
         &self,
         ops: &mut O,
@@ -165,13 +292,6 @@ impl Attention {
         step: &[(usize, usize)],
         starts: &mut [usize; 3],
     ) -> Vec<f32> {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-            ..
-        } = self.shape;
-        let columns = (heads + 2 * kv_heads) * head_dim;
         let (mut sequences, mut values, mut first_row) = (Vec::new(), Vec::new(), 0);
         for (sequence, rows) in step.iter().copied() {
             let start = starts[sequence];
@@ -181,17 +301,15 @@ impl Attention {
                 start,
                 blocks: self.blocks(sequence),
             });
-            for position in start..start + rows {
-                values.extend(numbers(columns, (sequence * POSITIONS_MAX + position) as u64));
-            }
+            values.extend(self.values(sequence, start..start + rows));
             starts[sequence] += rows;
             first_row += rows;
         }
-        let mut qkv = sized(ops, first_row, columns);
+        let mut qkv = sized(ops, first_row, self.columns());
         ops.write(&mut qkv, &values);
-        let mut out = sized(ops, first_row, heads * head_dim);
+        let mut out = sized(ops, first_row, self.shape.heads * self.shape.head_dim);
         let batch = Batch { sequences };
-        let [k_column, v_column] = [heads * head_dim, (heads + kv_heads) * head_dim];
+        let [k_column, v_column] = self.key_and_value_columns();
         ops.append_kv(&self.shape, &batch, &qkv, k_column, v_column, pages);
         ops.attention(&self.shape, &batch, &qkv, pages, &mut out);
         ops.read(&out).to_vec()
@@ -211,7 +329,7 @@ impl Attention {
 fn last_row(kv: KvFormat, chunks: Vec<Vec<(usize, usize)>>) -> Vec<u32> {
     let mut cpu = cpus().pop().unwrap();
     let shape = AttentionShape { kv, ..SMOL };
-    let attention = Attention { shape, chunks };
+    let attention = Attention::new(shape, chunks);
     let mut pages = cpu.pages(&shape, POSITIONS_MAX).unwrap();
     let (mut starts, mut row) = ([0; 3], Vec::new());
     for step in &attention.chunks {

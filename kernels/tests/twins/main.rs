@@ -164,8 +164,12 @@ trait Scene {
 
 /// Plays a scene on the reference and on every CPU there is, and compares.
 fn check(name: &str, scene: &impl Scene) {
+    check_on(cpus(), name, scene);
+}
+
+fn check_on(cpus: Vec<Cpu>, name: &str, scene: &impl Scene) {
     let expected = scene.play(&mut Reference);
-    for mut cpu in cpus() {
+    for mut cpu in cpus {
         let found = scene.play(&mut cpu);
         let who = format!("{name} at {} with {} threads", cpu.level(), cpu.threads());
         assert_eq!(found.len(), expected.len(), "{who}");
@@ -177,10 +181,14 @@ fn check(name: &str, scene: &impl Scene) {
 }
 
 fn cpus() -> Vec<Cpu> {
+    cpus_of([1, 3])
+}
+
+fn cpus_of<const COUNT: usize>(threads: [usize; COUNT]) -> Vec<Cpu> {
     let levels = Level::ALL
         .into_iter()
         .filter(|level| Level::choose(Some(*level)) == *level);
-    let each = levels.flat_map(|level| [1, 3].map(|threads| (level, threads)));
+    let each = levels.flat_map(|level| threads.map(|threads| (level, threads)));
     each.map(|(level, threads)| Cpu::new(Team::new(threads, |_| ()).unwrap(), Some(level)).unwrap())
         .collect()
 }

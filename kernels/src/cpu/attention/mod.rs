@@ -2,8 +2,10 @@
 //!
 //! A unit of work are queries (pairs of row and head) that share a sequence and a KV head, so that each key and value is read
 //! once for all of them: few at a time by [`vectors`], many by [`tiles`] where there is a unit for them. Both give the same
-//! bits.
+//! bits. Where there are too few units for a team, [`agenda`] divides them by [`parts`] of the context.
 
+pub mod agenda;
+pub mod parts;
 pub mod products;
 pub mod tiles;
 pub mod vectors;
@@ -19,6 +21,7 @@ use crate::ops::SequenceRows;
 use crate::reference::STEP;
 use crate::scalar::BLOCK;
 use crate::tensor::Tensor;
+use parts::{Kept, Part, Target};
 
 /// The operands of one call.
 #[derive(Clone, Copy)]
@@ -28,6 +31,8 @@ pub struct Task<'a> {
     pub pages: &'a Pages,
     /// `(rows, heads · head_dim)`
     pub out: Shared<'a, f32>,
+    /// Room for what [`Kept`] says.
+    pub kept: Shared<'a, f32>,
 }
 
 /// Queries that share keys.
@@ -39,6 +44,16 @@ pub struct Unit<'a> {
     pub heads: Range<usize>,
     /// Among the sequence's rows times `heads`, row by row.
     pub queries: Range<usize>,
+    pub job: Job,
+}
+
+/// What is done for the queries of a unit.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Job {
+    /// They attend to these parts, as far as they see them.
+    Attend(Range<usize>, Target),
+    /// What was kept of all parts is joined.
+    Join(Kept),
 }
 
 /// What is known of each query of a unit before it is computed.
@@ -46,16 +61,19 @@ pub struct Unit<'a> {
 struct Query {
     /// That it sees, from 0.
     positions: usize,
+    /// Among those of its sequence and KV head.
+    index: usize,
     /// Where it is in `qkv`.
     row: usize,
     column: usize,
-    /// Its place in the output.
+    /// Where its sums of a part are, once that is known.
     place: usize,
 }
 
 impl Query {
     const NONE: Query = Query {
         positions: 0,
+        index: 0,
         row: 0,
         column: 0,
         place: 0,
@@ -68,13 +86,19 @@ impl Query {
             index / unit.heads.len(),
             unit.heads.start + index % unit.heads.len(),
         );
-        let AttentionShape { heads, head_dim, .. } = *task.shape;
         Query {
             positions: unit.sequence.start + row + 1,
+            index,
             row: unit.sequence.first_row + row,
-            column: head * head_dim,
-            place: ((unit.sequence.first_row + row) * heads + head) * head_dim,
+            column: head * task.shape.head_dim,
+            place: 0,
         }
+    }
+
+    /// Where it is in the output.
+    #[inline(always)]
+    fn output(self, task: &Task<'_>) -> usize {
+        self.row * task.shape.heads * task.shape.head_dim + self.column
     }
 
     #[inline(always)]
@@ -91,9 +115,9 @@ impl Query {
     /// # Safety
     /// No two of one query may be in use at a time.
     #[inline(always)]
-    unsafe fn sums<'a>(self, task: &Task<'a>) -> &'a mut [f32] {
+    unsafe fn sums<'a>(self, all: Shared<'a, f32>, head_dim: usize) -> &'a mut [f32] {
         // SAFETY: passed on to the caller.
-        unsafe { task.out.part(self.place, task.shape.head_dim) }
+        unsafe { all.part(self.place, head_dim) }
     }
 }
 
@@ -152,22 +176,21 @@ struct Keys<'a, 'b> {
     first: usize,
     /// Positions that any query sees; at most [`STEP`].
     count: usize,
-    /// The same of all steps.
-    positions: usize,
+    /// Where the last step of this unit ends.
+    end: usize,
 }
 
 impl<'a, 'b> Keys<'a, 'b> {
     /// Step by step.
     #[inline(always)]
-    fn steps(task: &'a Task<'b>, unit: &'a Unit<'a>) -> impl Iterator<Item = Keys<'a, 'b>> {
-        // Later rows see more.
-        let positions = Query::new(task, unit, unit.queries.len() - 1).positions;
-        (0..positions).step_by(STEP).map(move |first| Keys {
+    fn steps(task: &'a Task<'b>, unit: &'a Unit<'a>, part: &Part) -> impl Iterator<Item = Keys<'a, 'b>> {
+        let (positions, end) = (part.positions.clone(), part.unit_end);
+        positions.clone().step_by(STEP).map(move |first| Keys {
             task,
             unit,
             first,
-            count: (positions - first).min(STEP),
-            positions,
+            count: (positions.end - first).min(STEP),
+            end,
         })
     }
 
@@ -212,7 +235,7 @@ impl<'a, 'b> Keys<'a, 'b> {
     #[inline(never)]
     fn ask_for_next_keys<F: Form>(&self, tile: usize) {
         let position = self.first + STEP + tile * TOKENS;
-        if position < self.positions {
+        if position < self.end {
             let (pages, at) = (self.task.pages, self.at_position(position));
             ask_for(&pages.k[at.k..][..pages.shape.k_tile()]);
             if F::SCALED {

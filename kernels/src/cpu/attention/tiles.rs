@@ -1,14 +1,17 @@
 //! Attention of many queries on a unit that multiplies tiles of bf16: the same numbers in the same order as by vectors.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
+use super::parts::{self, Part, Spare};
 use super::products::Wide;
-use super::{BLOCKS, Keys, Query, Softmax, TILES_PER_BLOCK, Task, Unit, vectors};
+use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit, vectors};
 use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::pair_tiles::{PairUnit, PlaceSums};
 use crate::cpu::pages::{Form, TOKENS};
 use crate::cpu::rounded::{PAIRS, round_pairs};
+use crate::cpu::shared::Shared;
 use crate::ops::HEAD_DIM_MAX;
 use crate::reference::STEP;
 use crate::scalar::BLOCK;
@@ -64,10 +67,14 @@ unsafe fn attend_by_tiles<U: PairUnit, F: Form>(task: &Task<'_>, unit: &Unit<'_>
     assert!(queries <= QUERIES_MAX && task.shape.head_dim.is_multiple_of(BLOCK));
     // SAFETY: passed on to the caller.
     unsafe {
+        let (parts, target) = match &unit.job {
+            Job::Attend(parts, target) => (parts, *target),
+            Job::Join(kept) => return parts::join(task, unit, *kept),
+        };
         let mut tiles = U::take(queries.min(TILE));
         match queries.div_ceil(TILE) {
-            1 => attend_tiles::<U, F, 1>(&mut tiles, task, unit),
-            _ => attend_tiles::<U, F, 2>(&mut tiles, task, unit),
+            1 => attend_tiles::<U, F, 1>(&mut tiles, task, unit, parts, target),
+            _ => attend_tiles::<U, F, 2>(&mut tiles, task, unit, parts, target),
         }
     }
 }
@@ -85,6 +92,8 @@ struct Room {
     /// Two tiles: `[pair][position]`
     keys: [Block; 2],
     sums: PlaceSums,
+    /// Sums of a part.
+    spare: [Spare; QUERIES_MAX * HEAD_DIM_MAX],
 }
 
 #[inline(always)]
@@ -92,37 +101,60 @@ unsafe fn attend_tiles<U: PairUnit, F: Form, const TILES: usize>(
     tiles: &mut U,
     task: &Task<'_>,
     unit: &Unit<'_>,
+    parts: &Range<usize>,
+    target: Target,
 ) {
     // What is read of it was written before.
     let mut room = MaybeUninit::<Room>::uninit();
     let room = room.as_mut_ptr();
-    let mut softmax = [Softmax::NOTHING; QUERIES_MAX];
+    let mut totals = [Softmax::NOTHING; QUERIES_MAX];
     let mut queries = [Query::NONE; QUERIES_MAX];
     let queries = &mut queries[..unit.queries.len()];
     for (index, query) in queries.iter_mut().enumerate() {
         *query = Query::new(task, unit, index);
     }
-    // SAFETY: passed on to the caller; these queries are this thread's alone.
+    // SAFETY: passed on to the caller; these queries, or parts of them, are this thread's alone.
     unsafe {
         if TILES == 2 && queries.len() < QUERIES_MAX {
             (&raw mut (*room).queries[1]).write_bytes(0, 1);
             (&raw mut (*room).weights[1]).write_bytes(0, 1);
         }
         round_queries(task, queries, &raw mut (*room).queries);
-        for query in queries.iter() {
-            query.sums(task).fill(0.0);
+        for part in Part::each(task, unit, parts) {
+            let sums = part.place(task, target, queries, &mut (*room).spare);
+            let softmax = walk::<U, F, TILES>(tiles, task, unit, &part, queries, sums, room);
+            part.take(task, target, queries, sums, &softmax, &mut totals);
         }
-        for keys in Keys::steps(task, unit) {
+        parts::finish(task, target, queries, &totals);
+    }
+}
+
+/// Walks the steps of a part from nothing, and adds to each query's place in `sums`.
+///
+/// # Safety
+/// This thread holds the unit; the room has the queries, whose places are this thread's alone.
+#[inline(always)]
+unsafe fn walk<U: PairUnit, F: Form, const TILES: usize>(
+    tiles: &mut U,
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+    part: &Part,
+    queries: &[Query],
+    sums: Shared<'_, f32>,
+    room: *mut Room,
+) -> [Softmax; QUERIES_MAX] {
+    let mut softmax = [Softmax::NOTHING; QUERIES_MAX];
+    for keys in Keys::steps(task, unit, part) {
+        // SAFETY: passed on to the caller.
+        unsafe {
             keys.score_blocks::<U, F, TILES>(tiles, room);
             for (row, query) in queries.iter().enumerate() {
                 keys.weigh_row::<U, F>(row, query.seen(keys.first), &mut softmax[row], room);
             }
-            keys.add_values::<U, F, TILES>(tiles, queries, &softmax, room);
-        }
-        for (query, softmax) in queries.iter().zip(&softmax) {
-            query.sums(task).iter_mut().for_each(|sum| *sum /= softmax.l);
+            keys.add_values::<U, F, TILES>(tiles, queries, &softmax, sums, room);
         }
     }
+    softmax
 }
 
 /// # Safety
@@ -216,17 +248,19 @@ impl Keys<'_, '_> {
     /// Adds the weighted values to each query's sums, 32 dimensions at a time.
     ///
     /// # Safety
-    /// This thread holds the unit; the room has the weights.
+    /// This thread holds the unit; the room has the weights, and each query its place in `sums`, which is this thread's alone.
     #[inline(always)]
     unsafe fn add_values<U: PairUnit, F: Form, const TILES: usize>(
         &self,
         tiles: &mut U,
         queries: &[Query],
         softmax: &[Softmax; QUERIES_MAX],
+        sums: Shared<'_, f32>,
         room: *mut Room,
     ) {
+        let head_dim = self.task.shape.head_dim;
         let blocks = self.tiles().div_ceil(TILES_PER_BLOCK);
-        for first in (0..self.task.shape.head_dim).step_by(2 * TILE) {
+        for first in (0..head_dim).step_by(2 * TILE) {
             // SAFETY: the caller's promise; blocks are within the step, dimensions within the head.
             unsafe {
                 for block in 0..blocks {
@@ -247,7 +281,7 @@ impl Keys<'_, '_> {
                     }
                     let step = &(*room).sums[row / TILE];
                     let corr = U::Lanes::splat(softmax[row].corr);
-                    let sums = &mut query.sums(self.task)[first..][..2 * TILE];
+                    let sums = &mut query.sums(sums, head_dim)[first..][..2 * TILE];
                     for (v, sums) in sums.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
                         let step = U::Lanes::load(step[v].0[row % TILE].as_ptr());
                         let sum = U::Lanes::load(sums.as_ptr());
@@ -297,103 +331,193 @@ impl Keys<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::attention::parts::{Kept, kept_len};
     use crate::cpu::attention::products::Crossed;
     use crate::cpu::isa::scalar::Scalar;
     use crate::cpu::matmul::pair_tiles::loops::Loops;
     use crate::cpu::pages::{Bf16, Int8, Pages};
-    use crate::cpu::shared::Shared;
-    use crate::ops::SequenceRows;
+    use crate::reference::PART;
     use crate::tensor::Tensor;
+    use crate::{Batch, Ops, Reference, SequenceRows};
 
     const HEADS: usize = 3;
+    const ALL: usize = usize::MAX;
 
     type Attend = unsafe fn(&Task<'_>, &Unit<'_>);
 
-    /// The bits that `attend` gives, `at_a_time` queries in a unit, for `rows` rows of a sequence behind `start` others.
-    fn attended(
-        attend: Attend,
-        at_a_time: usize,
-        shape: &AttentionShape,
-        start: usize,
-        rows: usize,
-    ) -> Vec<u32> {
-        let positions = start + rows;
-        let sequence = SequenceRows {
-            first_row: 0,
-            rows,
-            start,
-            blocks: (0..positions.div_ceil(shape.block_tokens) as u32).rev().collect(),
-        };
-        let number = |i: usize| ((i * 7919) % 1009) as f32 * 0.004 - 2.0;
-        let numbers = |seed: usize| -> Vec<f32> { (0..shape.head_dim).map(|d| number(seed + d)).collect() };
-        let mut pages = Pages::new(shape, sequence.blocks.len()).unwrap();
-        for position in 0..positions {
-            let (k, v) = (numbers(position * 31), numbers(position * 57 + 5));
-            // SAFETY: one thread.
-            unsafe { pages.writer().put(&sequence, position, 0, &k, &v) };
-        }
-        let mut qkv = Tensor::new(rows, HEADS * shape.head_dim).unwrap();
-        qkv.set_rows(rows);
-        for (i, q) in qkv.values_mut().iter_mut().enumerate() {
-            *q = number(i * 3 + 1);
-        }
-        let mut out = Tensor::new(rows, HEADS * shape.head_dim).unwrap();
-        out.set_rows(rows);
-        let task = Task {
-            shape,
-            qkv: &qkv,
-            pages: &pages,
-            out: Shared::new(out.values_mut()),
-        };
-        for first in (0..rows * HEADS).step_by(at_a_time) {
-            let unit = Unit {
-                sequence: &sequence,
-                kv_head: 0,
-                heads: 0..HEADS,
-                queries: first..(first + at_a_time).min(rows * HEADS),
+    /// How work is cut into units.
+    #[derive(Clone, Copy, Debug)]
+    struct Cut {
+        queries: usize,
+        /// Parts that are kept by one unit; all of them are joined at once.
+        parts: usize,
+    }
+
+    /// A sequence of which the last rows attend.
+    struct Scene {
+        shape: AttentionShape,
+        /// Of all positions: queries, a key and a value side by side.
+        qkv: Tensor,
+        all: SequenceRows,
+        last: SequenceRows,
+    }
+
+    impl Scene {
+        fn new(shape: AttentionShape, start: usize, rows: usize) -> Scene {
+            let positions = start + rows;
+            let number = |i: usize| ((i * 7919) % 1009) as f32 * 0.004 - 2.0;
+            let qkv = tensor(positions, (HEADS + 2) * shape.head_dim, |row, column| {
+                number(row * 31 + column * 3)
+            });
+            let all = SequenceRows {
+                first_row: 0,
+                rows: positions,
+                start: 0,
+                blocks: (0..positions.div_ceil(shape.block_tokens) as u32).rev().collect(),
             };
-            // SAFETY: one thread; scalar lanes need nothing.
-            unsafe { attend(&task, &unit) };
+            let last = SequenceRows {
+                first_row: start,
+                rows,
+                start,
+                blocks: all.blocks.clone(),
+            };
+            Scene {
+                shape,
+                qkv,
+                all,
+                last,
+            }
         }
+
+        fn out(&self) -> Tensor {
+            tensor(self.qkv.rows(), HEADS * self.shape.head_dim, |_, _| 0.0)
+        }
+
+        fn expected(&self) -> Vec<u32> {
+            let batch = |sequence: &SequenceRows| Batch {
+                sequences: vec![sequence.clone()],
+            };
+            let (shape, head_dim) = (&self.shape, self.shape.head_dim);
+            let mut pages = Reference.pages(shape, self.all.blocks.len()).unwrap();
+            let [k, v] = [HEADS * head_dim, (HEADS + 1) * head_dim];
+            Reference.append_kv(shape, &batch(&self.all), &self.qkv, k, v, &mut pages);
+            let mut out = self.out();
+            Reference.attention(shape, &batch(&self.last), &self.qkv, &pages, &mut out);
+            bits(&out)
+        }
+
+        fn found(&self, attend: Attend, cut: Cut) -> Vec<u32> {
+            let (queries, parts) = (self.last.rows * HEADS, self.all.rows.div_ceil(PART));
+            let kept = Kept { first: 16, parts };
+            let mut room = vec![f32::NAN; kept.first + queries * parts * kept_len(self.shape.head_dim)];
+            let (pages, mut out) = (self.pages(), self.out());
+            let task = Task {
+                shape: &self.shape,
+                qkv: &self.qkv,
+                pages: &pages,
+                out: Shared::new(out.values_mut()),
+                kept: Shared::new(&mut room),
+            };
+            let each = |job: Job, at_a_time: usize| {
+                for first in (0..queries).step_by(at_a_time) {
+                    let unit = Unit {
+                        sequence: &self.last,
+                        kv_head: 0,
+                        heads: 0..HEADS,
+                        queries: first..(first + at_a_time).min(queries),
+                        job: job.clone(),
+                    };
+                    // SAFETY: one thread; scalar lanes need nothing.
+                    unsafe { attend(&task, &unit) };
+                }
+            };
+            if cut.parts >= parts {
+                each(Job::Attend(0..parts, Target::Output), cut.queries);
+            } else {
+                // The last ones first: no order may matter.
+                for first in (0..parts).step_by(cut.parts).rev() {
+                    let run = first..parts.min(first + cut.parts);
+                    each(Job::Attend(run, Target::Kept(kept)), cut.queries);
+                }
+                each(Job::Join(kept), 1);
+            }
+            bits(&out)
+        }
+
+        fn pages(&self) -> Pages {
+            let mut pages = Pages::new(&self.shape, self.all.blocks.len()).unwrap();
+            let head_dim = self.shape.head_dim;
+            for position in 0..self.all.rows {
+                let (k, v) = self.qkv.row(position)[HEADS * head_dim..].split_at(head_dim);
+                // SAFETY: one thread.
+                unsafe { pages.writer().put(&self.all, position, 0, k, v) };
+            }
+            pages
+        }
+    }
+
+    fn tensor(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Tensor {
+        let mut tensor = Tensor::new(rows, columns).unwrap();
+        tensor.set_rows(rows);
+        for row in 0..rows {
+            let values = tensor.row_mut(row).iter_mut().enumerate();
+            values.for_each(|(column, stored)| *stored = value(row, column));
+        }
+        tensor
+    }
+
+    fn bits(out: &Tensor) -> Vec<u32> {
         out.values().iter().map(|value| value.to_bits()).collect()
     }
 
     #[test]
-    fn tiles_and_crossed_products_have_the_bits_of_vectors() {
+    fn tiles_and_vectors_have_the_bits_of_the_reference() {
         for kv in [KvFormat::Bf16, KvFormat::Int8] {
-            for head_dim in [32, 64, 96] {
-                let shape = AttentionShape {
-                    heads: HEADS,
-                    kv_heads: 1,
-                    heads_per_kv: HEADS,
-                    first_head_in_group: 0,
-                    head_dim,
-                    block_tokens: 16,
-                    scale: 0.1,
-                    kv,
-                };
-                let [tiles, vectors, crossed]: [Attend; 3] = match kv {
-                    KvFormat::Bf16 => [
-                        attend_by_tiles::<Loops, Bf16>,
-                        vectors::attend::<Wide<Scalar, Bf16>, 1, 1>,
-                        vectors::attend::<Crossed<Scalar>, 2, 2>,
-                    ],
-                    KvFormat::Int8 => [
-                        attend_by_tiles::<Loops, Int8>,
-                        vectors::attend::<Wide<Scalar, Int8>, 1, 1>,
-                        vectors::attend::<Wide<Scalar, Int8>, 2, 2>,
-                    ],
-                };
-                // Units of one tile and of two, full or not; steps of which some rows see nothing.
-                for (start, rows) in [(0, 1), (0, 5), (15, 6), (0, 11), (120, 20), (300, 2)] {
-                    let expected = attended(vectors, vectors::QUERIES_MAX, &shape, start, rows);
-                    for found in [
-                        attended(tiles, QUERIES_MAX, &shape, start, rows),
-                        attended(crossed, vectors::QUERIES_MAX, &shape, start, rows),
-                    ] {
+            let [tiles, vectors, crossed]: [Attend; 3] = match kv {
+                KvFormat::Bf16 => [
+                    attend_by_tiles::<Loops, Bf16>,
+                    vectors::attend::<Wide<Scalar, Bf16>, 1, 1>,
+                    vectors::attend::<Crossed<Scalar>, 2, 2>,
+                ],
+                KvFormat::Int8 => [
+                    attend_by_tiles::<Loops, Int8>,
+                    vectors::attend::<Wide<Scalar, Int8>, 1, 1>,
+                    vectors::attend::<Wide<Scalar, Int8>, 2, 2>,
+                ],
+            };
+            let cuts = [
+                (tiles, QUERIES_MAX, ALL),
+                (tiles, QUERIES_MAX, 1),
+                (tiles, TILE, 2),
+                (vectors, vectors::QUERIES_MAX, ALL),
+                (vectors, vectors::QUERIES_MAX, 1),
+                (vectors, 1, 2),
+                (crossed, vectors::QUERIES_MAX, ALL),
+                (crossed, 1, 1),
+            ];
+            // Units of one tile and of two, full or not; steps and parts of which some rows see nothing.
+            let short = [(0, 1), (0, 5), (15, 6), (0, 11), (120, 20), (300, 2)];
+            let long = [(511, 1), (507, 11), (512, 2), (1000, 30), (1536, 1)];
+            for (start, rows) in short.into_iter().chain(long) {
+                for head_dim in [32, 64, 96] {
+                    let shape = AttentionShape {
+                        heads: HEADS,
+                        kv_heads: 1,
+                        heads_per_kv: HEADS,
+                        first_head_in_group: 0,
+                        head_dim,
+                        block_tokens: 16,
+                        scale: 0.1,
+                        kv,
+                    };
+                    let scene = Scene::new(shape, start, rows);
+                    let expected = scene.expected();
+                    for (attend, queries, parts) in cuts {
+                        let cut = Cut { queries, parts };
                         assert_eq!(
-                            found, expected,
-                            "{kv:?}, {head_dim} dimensions, {rows} rows from {start}"
+                            scene.found(attend, cut),
+                            expected,
+                            "{kv:?}, {head_dim} dimensions, {rows} rows from {start}, {cut:?}"
                         );
                     }
                 }

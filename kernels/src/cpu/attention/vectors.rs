@@ -1,11 +1,14 @@
 //! Attention of up to [`QUERIES_MAX`] queries by vectors.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
+use super::parts::{self, Part, Spare};
 use super::products::{Crossed, Products, QUAD, Values, Wide};
-use super::{BLOCKS, Keys, Query, Softmax, TILES_PER_BLOCK, Task, Unit};
+use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit};
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::pages::{Bf16, Form, TOKENS};
+use crate::cpu::shared::Shared;
 use crate::ops::HEAD_DIM_MAX;
 use crate::reference::STEP;
 use crate::scalar::BLOCK;
@@ -17,7 +20,8 @@ pub const QUERIES_MAX: usize = 6;
 /// registers at a time; `P` has 16 lanes.
 ///
 /// # Safety
-/// The CPU must have the instructions of `P`, the pages be of its form, and no other thread may compute the same queries.
+/// The CPU must have the instructions of `P`, the pages be of its form, and no other thread may compute the same queries, or
+/// the same parts of them; those that are joined are all there.
 #[inline(always)]
 pub unsafe fn attend<P: Products, const TILES: usize, const VECTORS: usize>(
     task: &Task<'_>,
@@ -25,13 +29,17 @@ pub unsafe fn attend<P: Products, const TILES: usize, const VECTORS: usize>(
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
+        let (parts, target) = match &unit.job {
+            Job::Attend(parts, target) => (parts, *target),
+            Job::Join(kept) => return parts::join(task, unit, *kept),
+        };
         match unit.queries.len() {
-            1 => attend_queries::<P, TILES, VECTORS, 1>(task, unit),
-            2 => attend_queries::<P, TILES, VECTORS, 2>(task, unit),
-            3 => attend_queries::<P, TILES, VECTORS, 3>(task, unit),
-            4 => attend_queries::<P, TILES, VECTORS, 4>(task, unit),
-            5 => attend_queries::<P, TILES, VECTORS, 5>(task, unit),
-            6 => attend_queries::<P, TILES, VECTORS, 6>(task, unit),
+            1 => attend_queries::<P, TILES, VECTORS, 1>(task, unit, parts, target),
+            2 => attend_queries::<P, TILES, VECTORS, 2>(task, unit, parts, target),
+            3 => attend_queries::<P, TILES, VECTORS, 3>(task, unit, parts, target),
+            4 => attend_queries::<P, TILES, VECTORS, 4>(task, unit, parts, target),
+            5 => attend_queries::<P, TILES, VECTORS, 5>(task, unit, parts, target),
+            6 => attend_queries::<P, TILES, VECTORS, 6>(task, unit, parts, target),
             count => panic!("a unit of {count} queries"),
         }
     }
@@ -59,37 +67,68 @@ pub unsafe fn attend_crossed<L: PairLanes, const TILES: usize, const VECTORS: us
 unsafe fn attend_queries<P: Products, const TILES: usize, const VECTORS: usize, const QUERIES: usize>(
     task: &Task<'_>,
     unit: &Unit<'_>,
+    parts: &Range<usize>,
+    target: Target,
 ) {
-    let queries: [Query; QUERIES] = std::array::from_fn(|i| Query::new(task, unit, i));
+    let mut queries: [Query; QUERIES] = std::array::from_fn(|i| Query::new(task, unit, i));
     let mut room = MaybeUninit::<Rounded<QUERIES>>::uninit();
     let rounded = round::<P, QUERIES>(task, &queries, &mut room);
-    // SAFETY: these queries are this thread's alone, as the caller promises, and each has one place.
-    let mut sums: [&mut [f32]; QUERIES] = std::array::from_fn(|i| unsafe { queries[i].sums(task) });
-    sums.iter_mut().for_each(|sums| sums.fill(0.0));
+    let mut spare = [[Spare::uninit(); HEAD_DIM_MAX]; QUERIES];
+    let mut totals = [Softmax::NOTHING; QUERIES];
+    for part in Part::each(task, unit, parts) {
+        // SAFETY: these queries, or parts of them, are this thread's alone, as the caller promises; so is the rest.
+        unsafe {
+            let sums = part.place(task, target, &mut queries, spare.as_flattened_mut());
+            let softmax = walk::<P, TILES, VECTORS, QUERIES>(task, unit, &part, &queries, rounded, sums);
+            part.take(task, target, &queries, sums, &softmax, &mut totals);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { parts::finish(task, target, &queries, &totals) };
+}
+
+/// Walks the steps of a part from nothing, and adds to each query's place in `all`.
+///
+/// # Safety
+/// The CPU must have the instructions of `P`; the places, each of one query, are this thread's alone.
+#[inline(always)]
+unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUERIES: usize>(
+    task: &Task<'_>,
+    unit: &Unit<'_>,
+    part: &Part,
+    queries: &[Query; QUERIES],
+    rounded: [*const u32; QUERIES],
+    all: Shared<'_, f32>,
+) -> [Softmax; QUERIES] {
+    // SAFETY: passed on to the caller.
+    let mut sums: [&mut [f32]; QUERIES] =
+        std::array::from_fn(|i| unsafe { queries[i].sums(all, task.shape.head_dim) });
     let mut softmax = [Softmax::NOTHING; QUERIES];
-    let mut scores = [[0.0f32; STEP]; QUERIES];
-    let mut weights = [[0u32; STEP]; QUERIES];
-    for keys in Keys::steps(task, unit) {
+    let InLines(scores) = &mut InLines([[0.0; STEP]; QUERIES]);
+    let InLines(weights) = &mut InLines([[0; STEP]; QUERIES]);
+    for keys in Keys::steps(task, unit, part) {
         let seen: [usize; QUERIES] = std::array::from_fn(|i| queries[i].seen(keys.first));
         // SAFETY: the caller promises the instructions.
         unsafe {
-            keys.score::<P, TILES, QUERIES>(rounded, &mut scores);
-            for (i, (softmax, scores)) in softmax.iter_mut().zip(&mut scores).enumerate() {
+            keys.score::<P, TILES, QUERIES>(rounded, scores);
+            for (i, (softmax, scores)) in softmax.iter_mut().zip(scores.iter_mut()).enumerate() {
                 softmax.weigh::<P::Lanes>(seen[i], scores, task.shape.scale);
                 keys.round_weights::<P>(scores, &mut weights[i]);
             }
             let step = Step {
                 seen,
                 corr: std::array::from_fn(|i| softmax[i].corr),
-                weights: &weights,
+                weights,
             };
             keys.accumulate::<P, VECTORS, QUERIES>(&step, &mut sums);
         }
     }
-    for (sums, softmax) in sums.iter_mut().zip(&softmax) {
-        sums.iter_mut().for_each(|sum| *sum /= softmax.l);
-    }
+    softmax
 }
+
+/// Of all queries in a step. Each vector of them lies in one line of the cache: over two, int8 takes a sixth longer.
+#[repr(align(64))]
+struct InLines<T, const QUERIES: usize>([[T; STEP]; QUERIES]);
 
 /// What a step adds, and to what.
 struct Step<'a, const QUERIES: usize> {
