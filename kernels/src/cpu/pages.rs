@@ -124,7 +124,7 @@ pub struct PageShape {
 }
 
 /// Where the 16 keys and values around a position begin: words, and scales.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct TileAt {
     pub k: usize,
     pub v: usize,

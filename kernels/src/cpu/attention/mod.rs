@@ -178,6 +178,8 @@ struct Keys<'a, 'b> {
     count: usize,
     /// Where the last step of this unit ends.
     end: usize,
+    /// Where each of its tiles is.
+    at: [TileAt; STEP / TOKENS],
 }
 
 impl<'a, 'b> Keys<'a, 'b> {
@@ -185,12 +187,19 @@ impl<'a, 'b> Keys<'a, 'b> {
     #[inline(always)]
     fn steps(task: &'a Task<'b>, unit: &'a Unit<'a>, part: &Part) -> impl Iterator<Item = Keys<'a, 'b>> {
         let (positions, end) = (part.positions.clone(), part.unit_end);
-        positions.clone().step_by(STEP).map(move |first| Keys {
-            task,
-            unit,
-            first,
-            count: (positions.end - first).min(STEP),
-            end,
+        positions.clone().step_by(STEP).map(move |first| {
+            let mut keys = Keys {
+                task,
+                unit,
+                first,
+                count: (positions.end - first).min(STEP),
+                end,
+                at: [TileAt::default(); STEP / TOKENS],
+            };
+            for tile in 0..keys.tiles() {
+                keys.at[tile] = keys.at_position(first + tile * TOKENS);
+            }
+            keys
         })
     }
 
@@ -260,7 +269,7 @@ impl<'a, 'b> Keys<'a, 'b> {
 
     #[inline(always)]
     fn at(&self, tile: usize) -> TileAt {
-        self.at_position(self.first + tile * TOKENS)
+        self.at[tile]
     }
 
     #[inline(always)]

@@ -104,8 +104,8 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
     let mut sums: [&mut [f32]; QUERIES] =
         std::array::from_fn(|i| unsafe { queries[i].sums(all, task.shape.head_dim) });
     let mut softmax = [Softmax::NOTHING; QUERIES];
-    let InLines(scores) = &mut InLines([[0.0; STEP]; QUERIES]);
-    let InLines(weights) = &mut InLines([[0; STEP]; QUERIES]);
+    let scores = &mut [[0.0; STEP]; QUERIES];
+    let Weights(weights) = &mut Weights([[0; STEP]; QUERIES]);
     for keys in Keys::steps(task, unit, part) {
         let seen: [usize; QUERIES] = std::array::from_fn(|i| queries[i].seen(keys.first));
         // SAFETY: the caller promises the instructions.
@@ -128,7 +128,7 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
 
 /// Of all queries in a step. Each vector of them lies in one line of the cache: over two, int8 takes a sixth longer.
 #[repr(align(64))]
-struct InLines<T, const QUERIES: usize>([[T; STEP]; QUERIES]);
+struct Weights<const QUERIES: usize>([[u32; STEP]; QUERIES]);
 
 /// What a step adds, and to what.
 struct Step<'a, const QUERIES: usize> {
