@@ -7,7 +7,7 @@ use kernels::cpu::{quantised_row_bytes, rounded_row_bytes};
 use proto::cluster::{RowBytes, WorkspaceShape};
 
 /// What all ranks of a stage take together, known before anything is allocated. Estimates: a device may pack weights
-/// a little tighter or looser than the file does.
+/// a little tighter or looser than their formats say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ModelMemory {
     pub weight_bytes: u64,
@@ -69,11 +69,11 @@ fn weight_bytes(config: &ModelConfig, gguf: &Gguf<'_>, stage: &Stage, cut: &Cut)
     let needed = gguf
         .tensors()
         .filter(|tensor| stage.needs(tensor.name, config.output()));
-    let once: u64 = needed.map(bytes).sum();
+    let once: u64 = needed.map(Tensor::packed_bytes).sum();
     if !stage.embeds() {
         return Ok(once);
     }
-    let embedding = bytes(gguf.tensor("token_embd.weight")?);
+    let embedding = gguf.tensor("token_embd.weight")?.packed_bytes();
     let others = cut.ranks() as u64 - 1;
     let output = if stage.samples() && config.tied_embeddings && others > 0 {
         embedding
@@ -81,10 +81,6 @@ fn weight_bytes(config: &ModelConfig, gguf: &Gguf<'_>, stage: &Stage, cut: &Cut)
         0
     };
     Ok(once + others * embedding + output)
-}
-
-fn bytes(tensor: &Tensor<'_>) -> u64 {
-    tensor.bytes().len() as u64
 }
 
 /// Of one position.

@@ -7,7 +7,8 @@ use proto::cluster::{InputTerms, KvCacheFormat, MatrixFormat, ModelShape, Produc
 use std::collections::BTreeMap;
 
 /// What has to be known of a model to place it: what its parts take, and how much there is to compute. Bytes of weights are
-/// those of the file; a device may pack them a little tighter or looser. What a process takes besides is not in it.
+/// those of the formats in which they are kept; a device may pack them a little tighter or looser. What a process takes besides
+/// is not in it.
 pub fn model_shape(
     config: &ModelConfig,
     gguf: &Gguf<'_>,
@@ -32,10 +33,10 @@ pub fn model_shape(
         context_tokens_max: config.context_tokens_max,
         layer_weight_bytes,
         layer_products: layer_products.collect::<Result<_, _>>()?,
-        embedding_bytes: bytes(embedding),
-        head_bytes: bytes(output) + bytes(norm),
+        embedding_bytes: embedding.packed_bytes(),
+        head_bytes: output.packed_bytes() + norm.packed_bytes(),
         tied_bytes: match config.tied_embeddings {
-            true => bytes(embedding),
+            true => embedding.packed_bytes(),
             false => 0,
         },
         common_bytes: common_bytes(config, gguf),
@@ -63,7 +64,7 @@ pub fn product_kind(format: WeightFormat, precision: InputPrecision) -> ProductK
     let (format, inputs) = match format {
         WeightFormat::F32 => (MatrixFormat::F32, InputTerms::One),
         WeightFormat::F16 => (MatrixFormat::F16, InputTerms::One),
-        WeightFormat::Bf16 => (MatrixFormat::Bf16, InputTerms::One),
+        WeightFormat::Bf16 | WeightFormat::Q6K => (MatrixFormat::Bf16, InputTerms::One),
         WeightFormat::Q8_0 => quantised(MatrixFormat::Q8_0),
         WeightFormat::Q4_0 => quantised(MatrixFormat::Q4_0),
         WeightFormat::Q4_1 => quantised(MatrixFormat::Q4_1),
@@ -103,16 +104,12 @@ fn common_bytes(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
     let common = gguf
         .tensors()
         .filter(|tensor| beyond.needs(tensor.name, config.output()));
-    common.map(bytes).sum()
+    common.map(Tensor::packed_bytes).sum()
 }
 
 fn bytes_of_layer(gguf: &Gguf<'_>, layer: usize) -> u64 {
     let of_layer = |tensor: &&Tensor<'_>| layer_of(tensor.name) == Some(layer);
-    gguf.tensors().filter(of_layer).map(bytes).sum()
-}
-
-fn bytes(tensor: &Tensor<'_>) -> u64 {
-    tensor.bytes().len() as u64
+    gguf.tensors().filter(of_layer).map(Tensor::packed_bytes).sum()
 }
 
 fn weights(tensor: &Tensor<'_>) -> u64 {

@@ -76,6 +76,16 @@ impl GgufWriter {
             .push((name.to_owned(), dimensions.to_vec(), kind, bytes));
     }
 
+    /// Another one of the same size in the place of a tensor that was given.
+    ///
+    /// # Panics
+    /// When there is none of the name.
+    pub fn replace(&mut self, name: &str, format: WeightFormat, values: &[f32]) {
+        let tensor = self.tensors.iter_mut().find(|tensor| tensor.0 == name);
+        let (_, _, tensor_kind, bytes) = tensor.expect("a tensor to replace");
+        (*tensor_kind, *bytes) = (kind(format), encode(format, values));
+    }
+
     pub fn finish(&self) -> Vec<u8> {
         let mut file = b"GGUF".to_vec();
         file.extend(self.version.to_le_bytes());
@@ -113,6 +123,7 @@ fn kind(format: WeightFormat) -> u32 {
         WeightFormat::Q4_0 => 2,
         WeightFormat::Q4_1 => 3,
         WeightFormat::Q8_0 => 8,
+        WeightFormat::Q6K => 14,
         WeightFormat::Bf16 => 30,
     }
 }
@@ -130,6 +141,7 @@ fn encode(format: WeightFormat, values: &[f32]) -> Vec<u8> {
         WeightFormat::Q8_0 => blocks.flat_map(q8_0).collect(),
         WeightFormat::Q4_0 => blocks.flat_map(q4_0).collect(),
         WeightFormat::Q4_1 => blocks.flat_map(q4_1).collect(),
+        WeightFormat::Q6K => blocks.flat_map(q6_k).collect(),
     }
 }
 
@@ -191,6 +203,29 @@ fn nibbles(quants: Vec<u8>) -> Vec<u8> {
     low.iter().zip(high).map(|(low, high)| low | high << 4).collect()
 }
 
+/// Scales have only few steps: more would make `d` too small for [`f16`].
+fn q6_k(block: &[f32]) -> Vec<u8> {
+    let largest = |values: &[f32]| {
+        let (lowest, highest) = extremes(values);
+        lowest.abs().max(highest.abs())
+    };
+    let d = largest(block) / 31.0 / 16.0;
+    let scales: Vec<u8> = block
+        .chunks_exact(16)
+        .map(|values| (largest(values) / 31.0 / d).ceil().max(1.0) as u8)
+        .collect();
+    let (mut low, mut high) = ([0; 128], [0; 64]);
+    for (k, value) in block.iter().enumerate() {
+        let step = d * f32::from(scales[k / 16]);
+        let q = (value / step + 32.0).round().clamp(0.0, 63.0) as u8;
+        let (half, quarter, place) = (k / 128, k % 128 / 32, k % 32);
+        low[64 * half + 32 * (quarter % 2) + place] |= (q & 15) << (4 * (quarter / 2));
+        high[32 * half + place] |= q >> 4 << (2 * quarter);
+    }
+    let quants = low.into_iter().chain(high);
+    quants.chain(scales).chain(f16(d)).collect()
+}
+
 /// The shape of a random model.
 #[derive(Clone, Copy, Debug)]
 pub struct TinyLlama {
@@ -227,6 +262,23 @@ impl Default for TinyLlama {
 }
 
 impl TinyLlama {
+    /// As small as the default, in another format, with rows of whole blocks of it.
+    pub fn of(format: WeightFormat) -> TinyLlama {
+        let tiny = TinyLlama {
+            format,
+            ..TinyLlama::default()
+        };
+        match format.block() {
+            256 => TinyLlama {
+                heads: 8,
+                kv_heads: 2,
+                feed_forward: 512,
+                ..tiny
+            },
+            _ => tiny,
+        }
+    }
+
     /// The file. Weights are random, so its tokens mean nothing, but every part of the arithmetic is exercised.
     pub fn file(&self) -> Vec<u8> {
         let mut writer = GgufWriter::new(3);

@@ -2,30 +2,27 @@
 
 mod common;
 
-use common::{Replica, greedy, prompt};
+use common::{Cuts, Replica, greedy, prompt};
 use kernels::{Cpu, KvFormat, Ops, PackedBytes, Reference, Team, WeightFormat};
 use proto::request::Sampling;
-use shard::testing::TinyLlama;
+use shard::testing::{GgufWriter, TinyLlama};
 use shard::{Gguf, ModelConfig, ModelMemory, PackedCache, numerics_fingerprint};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-const FORMATS: [WeightFormat; 6] = [
+const FORMATS: [WeightFormat; 7] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
     WeightFormat::Q8_0,
     WeightFormat::Q4_0,
     WeightFormat::Q4_1,
+    WeightFormat::Q6K,
 ];
 
 fn tiny(format: WeightFormat) -> Vec<u8> {
-    TinyLlama {
-        format,
-        ..TinyLlama::default()
-    }
-    .file()
+    TinyLlama::of(format).file()
 }
 
 /// Tokens and scores, bit for bit.
@@ -69,13 +66,13 @@ impl PackedCache for Kept {
 
 #[test]
 fn weights_that_were_packed_before_give_the_same_bits_and_damaged_ones_are_packed_anew() {
-    let file = tiny(WeightFormat::Q4_1);
+    let files = [WeightFormat::Q4_1, WeightFormat::Q6K].map(tiny);
     let prompt = prompt(6, 40);
-    for ranks in [1, 2] {
+    for (file, ranks) in files.iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let mut kept = Kept::default();
         let run = |kept: &mut Kept| {
             let cpu = || Cpu::new(Team::alone(), None).unwrap();
-            let replica = Replica::keeping(kept, cpu, &file, ranks);
+            let replica = Replica::keeping(kept, cpu, file, ranks);
             computed(replica, 64, &prompt, &greedy())
         };
         let first = run(&mut kept);
@@ -136,6 +133,57 @@ fn every_format_and_every_number_of_ranks_gives_the_same_bits() {
             );
         }
     }
+}
+
+/// As `llama-quantize` makes them: most matrices in four bits, and in six the embeddings, which make logits too.
+#[test]
+fn embeddings_of_six_bits_give_the_bits_of_the_same_numbers_in_bf16() {
+    let name = "token_embd.weight";
+    let tiny = TinyLlama {
+        format: WeightFormat::Q4_0,
+        ..TinyLlama::of(WeightFormat::Q6K)
+    };
+    let mut writer = GgufWriter::new(3);
+    tiny.write(&mut writer);
+    let (hidden, vocabulary) = (tiny.heads * tiny.head_dim, tiny.vocabulary);
+    let values: Vec<f32> = (0..hidden * vocabulary)
+        .map(|place| (place * 7919 % 2003) as f32 / 16_000.0 - 0.0625)
+        .collect();
+    writer.replace(name, WeightFormat::Q6K, &values);
+    let six_bits = writer.finish();
+    let stored = Gguf::parse(&six_bits)
+        .unwrap()
+        .tensor(name)
+        .unwrap()
+        .bytes()
+        .to_vec();
+    writer.replace(name, WeightFormat::Bf16, &embedded(&stored, vocabulary, hidden));
+    let bf16 = writer.finish();
+
+    let cpu = || Cpu::new(Team::alone(), None).unwrap();
+    let expected = computed(Replica::on(|| Reference, &bf16, 1), 16, &prompt(7, 40), &greedy());
+    for (ranks, stages) in [(1, 1), (2, 1), (3, 2)] {
+        let cut = Replica::piped(cpu, &six_bits, Cuts { ranks, stages });
+        let found = computed(cut, 16, &prompt(7, 40), &greedy());
+        assert_eq!(found, expected, "{ranks} ranks, {stages} stages");
+    }
+    let [six_bits, bf16] = [&six_bits, &bf16].map(|file| {
+        let gguf = Gguf::parse(file).unwrap();
+        numerics_fingerprint(&ModelConfig::from_gguf(&gguf).unwrap(), &gguf)
+    });
+    assert_eq!(six_bits, bf16);
+}
+
+/// All rows of a table in Q6_K.
+fn embedded(stored: &[u8], outputs: usize, inputs: usize) -> Vec<f32> {
+    let table = Reference
+        .pack(WeightFormat::Q6K, stored, outputs, inputs)
+        .unwrap();
+    let mut out = Reference.tensor(outputs, inputs).unwrap();
+    Reference.set_rows(&mut out, outputs);
+    let tokens: Vec<u32> = (0..outputs as u32).collect();
+    Reference.embed(&table, &tokens, &mut out);
+    Reference.read(&out).to_vec()
 }
 
 #[test]

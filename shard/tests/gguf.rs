@@ -16,7 +16,7 @@ fn small(version: u32) -> GgufWriter {
     writer.nested("nested", 3);
     writer.tensor("norm", &[4], WeightFormat::F32, &[1.0, 2.0, 3.0, 4.0]);
     writer.tensor("matrix", &[32, 2], WeightFormat::Q8_0, &[0.5; 64]);
-    writer.raw_tensor("other", &[256], 14, vec![0; 210]);
+    writer.raw_tensor("other", &[256], 12, vec![0; 144]);
     writer
 }
 
@@ -139,7 +139,27 @@ fn a_format_that_cannot_be_used_is_an_error_only_when_it_is_needed() {
     let gguf = Gguf::parse(&file).unwrap();
     let error = gguf.tensor("other").unwrap().format().unwrap_err();
     assert!(
-        error.to_string().contains("tensor other is stored as Q6_K"),
+        error.to_string().contains("tensor other is stored as Q4_K"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("Q6_K"), "what can be used: {error}");
+}
+
+#[test]
+fn weights_of_six_bits_are_for_matrices_and_count_as_bf16() {
+    let mut writer = GgufWriter::new(3);
+    writer.tensor("six", &[512, 3], WeightFormat::Q6K, &[0.5; 3 * 512]);
+    writer.tensor("four", &[512, 3], WeightFormat::Q4_0, &[0.5; 3 * 512]);
+    let file = writer.finish();
+    let gguf = Gguf::parse(&file).unwrap();
+    let six = gguf.tensor("six").unwrap();
+    assert_eq!(six.format(), Ok(WeightFormat::Q6K));
+    assert_eq!((six.bytes().len(), six.packed_bytes()), (6 * 210, 6 * 512));
+    let four = gguf.tensor("four").unwrap();
+    assert_eq!(four.packed_bytes(), four.bytes().len() as u64);
+    let error = six.floats().unwrap_err();
+    assert!(
+        error.to_string().contains("Q6_K, a format for matrices"),
         "{error}"
     );
 }
@@ -148,7 +168,7 @@ fn a_format_that_cannot_be_used_is_an_error_only_when_it_is_needed() {
 fn every_truncation_is_an_error() {
     let file = small(3).finish();
     // The last tensor is padded: cutting only padding loses nothing.
-    let padding = 224 - 210;
+    let padding = 160 - 144;
     for length in 0..file.len() - padding {
         assert!(
             Gguf::parse(&file[..length]).is_err(),

@@ -153,6 +153,31 @@ fn what_a_stage_takes_is_what_the_shape_says() {
     }
 }
 
+#[test]
+fn weights_of_six_bits_are_foreseen_in_bf16_as_they_are_kept() {
+    let stages = [0..2, 0..1, 1..2];
+    let foreseen = |format, output| {
+        let file = TinyLlama {
+            format,
+            output,
+            ..TinyLlama::of(WeightFormat::Q6K)
+        }
+        .file();
+        let gguf = Gguf::parse(&file).unwrap();
+        let config = ModelConfig::from_gguf(&gguf).unwrap();
+        let memory = stages.clone().map(|layers| {
+            let stage = Stage::new(layers, config.layers).unwrap();
+            [1, 2].map(|ranks| ModelMemory::of(&config, &gguf, &stage, ranks, 16).unwrap())
+        });
+        (model_shape(&config, &gguf, 16).unwrap(), memory)
+    };
+    for output in [Output::Embeddings, Output::Own] {
+        let six_bits = foreseen(WeightFormat::Q6K, output);
+        assert_eq!(six_bits, foreseen(WeightFormat::Bf16, output));
+        assert_eq!(six_bits.0.embedding_bytes, 2 * 256 * 515);
+    }
+}
+
 /// Hidden 288, keys 96, feed-forward 384.
 #[test]
 fn a_shape_says_what_every_layer_is_multiplied_with_and_how_finely() {

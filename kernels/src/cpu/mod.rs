@@ -19,6 +19,7 @@ mod rope;
 mod rounded;
 mod shared;
 mod shares;
+mod six_bits;
 mod weights;
 
 pub use activations::row_bytes as quantised_row_bytes;

@@ -1,5 +1,6 @@
 //! Weight matrices as the kernels read them.
 
+use crate::cpu::six_bits;
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
@@ -19,10 +20,12 @@ pub const GROUP: usize = 16;
 ///
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
 /// * `Bf16`: `[k / 2][row][k mod 2]`, as [`crate::scalar::factor_bf16`] has them, with zeros up to a multiple of 32 inputs;
+/// * `Q6K`: as `Bf16`, which it counts as from here on;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
 pub struct Weights {
+    /// Once packed: see [`WeightFormat::packed`].
     pub format: WeightFormat,
     pub outputs: usize,
     pub inputs: usize,
@@ -60,13 +63,13 @@ impl Weights {
         let too_large = OpsError::OutOfMemory { bytes: usize::MAX };
         let group_bytes = group_bytes(format, inputs)?.ok_or(too_large)?;
         let mut packed = Memory::zeroed_in_huge_pages(outputs.div_ceil(GROUP) * group_bytes)?;
-        let places = Places::of(format, inputs / format.block());
+        let places = Places::of(format, inputs);
         for (output, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
             let group = &mut packed[output / GROUP * group_bytes..][..group_bytes];
             pack_row(format, places, output % GROUP, row, group);
         }
         Ok(Weights {
-            format,
+            format: format.packed(),
             outputs,
             inputs,
             group_bytes,
@@ -89,7 +92,7 @@ impl Weights {
             .ok_or(too_large)?;
         match packed.len() == expected {
             true => Ok(Weights {
-                format,
+                format: format.packed(),
                 outputs,
                 inputs,
                 group_bytes,
@@ -118,7 +121,7 @@ impl Weights {
         assert!(output < self.outputs, "row {output} of {}", self.outputs);
         let row = Row {
             format: self.format,
-            places: Places::of(self.format, self.blocks()),
+            places: Places::of(self.format, self.inputs),
             group: &self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes],
             lane: output % GROUP,
         };
@@ -130,16 +133,18 @@ impl Weights {
 
 /// `None` when no machine has so many.
 fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, OpsError> {
-    let row_bytes = format
-        .row_bytes(inputs)
-        .ok_or(OpsError::WrongBlock { format, inputs })?;
+    let wrong_block = OpsError::WrongBlock { format, inputs };
+    format.row_bytes(inputs).ok_or(wrong_block)?;
+    let row_bytes = format.packed().row_bytes(inputs);
     let row_bytes = match format {
-        WeightFormat::Bf16 => row_bytes.checked_next_multiple_of(BLOCK * 2),
+        WeightFormat::Bf16 | WeightFormat::Q6K => {
+            row_bytes.and_then(|bytes| bytes.checked_next_multiple_of(BLOCK * 2))
+        }
         WeightFormat::F32
         | WeightFormat::F16
         | WeightFormat::Q8_0
         | WeightFormat::Q4_0
-        | WeightFormat::Q4_1 => Some(row_bytes),
+        | WeightFormat::Q4_1 => row_bytes,
     };
     Ok(row_bytes
         .and_then(|bytes| bytes.checked_mul(GROUP))
@@ -156,6 +161,18 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
         WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),
         WeightFormat::F32 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
             pack_blocks::<4>(format, places, lane, row, group, |piece| piece);
+        }
+        WeightFormat::Q6K => pack_six_bits(places, lane, row, group),
+    }
+}
+
+/// As weights of bf16, which `places` are for.
+fn pack_six_bits(places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
+    let blocks = row.as_chunks::<{ six_bits::BYTES }>().0;
+    for (index, block) in blocks.iter().enumerate() {
+        for (k, weight) in six_bits::dequantise(block).into_iter().enumerate() {
+            let at = places.piece(index * six_bits::WEIGHTS + k, 0, lane);
+            group[at..][..2].copy_from_slice(&factor_bf16(weight).to_le_bytes());
         }
     }
 }
@@ -184,7 +201,7 @@ fn pack_blocks<const PIECE: usize>(
 /// Where in a group the parts of a block are.
 #[derive(Clone, Copy)]
 struct Places {
-    /// f16 numbers before a block's body in the file: scale, minimum.
+    /// f16 numbers before a block's body: scale, minimum.
     halves: usize,
     /// What one lane holds at a time.
     piece_bytes: usize,
@@ -197,21 +214,23 @@ struct Places {
 }
 
 impl Places {
-    fn of(format: WeightFormat, blocks: usize) -> Places {
+    /// Of a format as stored or as packed.
+    fn of(format: WeightFormat, inputs: usize) -> Places {
         let (halves, piece_bytes, neighbour_bits) = match format {
             WeightFormat::F32 => (0, 4, 0),
             WeightFormat::F16 => (0, 2, 0),
-            WeightFormat::Bf16 => (0, 2, 1),
+            WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 1),
             WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 0),
             WeightFormat::Q4_1 => (2, 4, 0),
         };
-        let block_bytes = (format.block_bytes() - 2 * halves) * GROUP;
+        let packed = format.packed();
+        let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
         Places {
             halves,
             piece_bytes,
             neighbour_bits,
             block_bytes,
-            halves_start: blocks * block_bytes,
+            halves_start: inputs / packed.block() * block_bytes,
         }
     }
 
@@ -240,7 +259,9 @@ impl Row<'_> {
         match self.format {
             WeightFormat::F32 => out[0] = f32::from_bits(u32::from_le_bytes(self.bytes(index, 0))),
             WeightFormat::F16 => out[0] = f16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
-            WeightFormat::Bf16 => out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
+            WeightFormat::Bf16 | WeightFormat::Q6K => {
+                out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0)));
+            }
             WeightFormat::Q8_0 => self.dequantise_bytes(index, out),
             WeightFormat::Q4_0 => {
                 let d = self.half(index, 0);
@@ -289,7 +310,7 @@ mod tests {
 
     #[test]
     fn packed_matrices_are_adopted_as_they_were_and_only_whole() {
-        let (outputs, inputs) = (50, 96);
+        let outputs = 50;
         for format in [
             WeightFormat::F32,
             WeightFormat::F16,
@@ -297,7 +318,9 @@ mod tests {
             WeightFormat::Q8_0,
             WeightFormat::Q4_0,
             WeightFormat::Q4_1,
+            WeightFormat::Q6K,
         ] {
+            let inputs = 96usize.next_multiple_of(format.block());
             let length = outputs * format.row_bytes(inputs).unwrap();
             let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
             let packed = Weights::pack(format, &stored, outputs, inputs).unwrap();
@@ -320,6 +343,22 @@ mod tests {
         }
         let kept = PackedBytes::new(Arc::new(vec![0; 64]), 0..64).unwrap();
         assert!(Weights::adopt(WeightFormat::F32, kept.clone(), usize::MAX, 64).is_err());
-        assert!(Weights::adopt(WeightFormat::Q8_0, kept, 1, 33).is_err());
+        assert!(Weights::adopt(WeightFormat::Q8_0, kept.clone(), 1, 33).is_err());
+        assert!(Weights::adopt(WeightFormat::Q6K, kept, 1, 32).is_err());
+    }
+
+    #[test]
+    fn weights_of_six_bits_are_packed_as_the_same_ones_in_bf16() {
+        let (outputs, inputs) = (18, 512);
+        let length = outputs * WeightFormat::Q6K.row_bytes(inputs).unwrap();
+        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
+        let weights = stored.as_chunks().0.iter().flat_map(six_bits::dequantise);
+        let rounded: Vec<u8> = weights
+            .flat_map(|weight| factor_bf16(weight).to_le_bytes())
+            .collect();
+        let pack = |format, bytes: &[u8]| Weights::pack(format, bytes, outputs, inputs).unwrap();
+        let packed = pack(WeightFormat::Q6K, &stored);
+        assert_eq!(*packed.bytes, *pack(WeightFormat::Bf16, &rounded).bytes);
+        assert_eq!(packed.format, WeightFormat::Bf16);
     }
 }

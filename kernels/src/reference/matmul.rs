@@ -71,6 +71,7 @@ impl Matrix {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => block.float(),
             WeightFormat::Q8_0 | WeightFormat::Q4_0 => block.scale() * block.integer(k) as f32,
             WeightFormat::Q4_1 => block.scale().mul_add(block.integer(k) as f32, block.minimum()),
+            WeightFormat::Q6K => factor(block.six_bits(k)),
         }
     }
 
@@ -82,7 +83,7 @@ impl Matrix {
                     *out = self.dot_floats(output, x);
                 }
             }
-            WeightFormat::Bf16 => {
+            WeightFormat::Bf16 | WeightFormat::Q6K => {
                 let x: Vec<f32> = x.iter().copied().map(factor).collect();
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_pairs(output, &x);
@@ -106,7 +107,7 @@ impl Matrix {
     }
 
     fn dot_pairs(&self, output: usize, x: &[f32]) -> f32 {
-        let weights = (0..x.len()).map(|k| self.block(output, k).float());
+        let weights = (0..x.len()).map(|k| self.weight(output, k));
         pairs::dot(x, weights)
     }
 
@@ -134,7 +135,7 @@ impl Matrix {
     }
 }
 
-/// One block (of 1 or 32 weights) as stored.
+/// One block (of 1, 32 or 256 weights) as stored.
 struct StoredBlock<'a> {
     format: WeightFormat,
     bytes: &'a [u8],
@@ -152,18 +153,33 @@ impl StoredBlock<'_> {
                 let stored = bf16_to_f32(u16::from_le_bytes([self.bytes[0], self.bytes[1]]));
                 bf16_to_f32(factor_bf16(stored))
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => panic!("not a float format"),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q6K => {
+                panic!("not a float format")
+            }
         }
     }
 
-    /// The integer of weight `k` of a quantised format.
+    /// The integer of weight `k` of a format with blocks of 32.
     fn integer(&self, k: usize) -> i32 {
         match self.format {
             WeightFormat::Q8_0 => i32::from(self.bytes[2 + k] as i8),
             WeightFormat::Q4_0 => self.nibble(2, k) - 8,
             WeightFormat::Q4_1 => self.nibble(4, k),
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => panic!("not a quantised format"),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
+                panic!("not a format with blocks of 32")
+            }
         }
+    }
+
+    /// Weight `k` of Q6_K, exactly. Both halves of the block have 64 bytes of low bits and 32 of high ones: of the four quarters
+    /// of a half, the first and the third share bytes of low bits, the second and the fourth do, and all four those of high ones.
+    fn six_bits(&self, k: usize) -> f32 {
+        let (half, quarter, place) = (k / 128, k % 128 / 32, k % 32);
+        let low = self.bytes[64 * half + 32 * (quarter % 2) + place] >> (4 * (quarter / 2)) & 15;
+        let high = self.bytes[128 + 32 * half + place] >> (2 * quarter) & 3;
+        let scale = self.bytes[192 + k / 16] as i8;
+        let integer = i32::from(scale) * (i32::from(high << 4 | low) - 32);
+        self.half(208) * integer as f32
     }
 
     /// Weights 0..16 are the low halves, 16..32 the high halves.

@@ -8,7 +8,8 @@ use kernels::{Cpu, InputPrecision, Level, Ops, Reference, RopePairing, RopeTable
 #[test]
 fn products_have_the_bits_of_the_reference() {
     for format in FORMATS {
-        for (outputs, inputs) in [(1, 32), (16, 32), (40, 96), (17, 64), (130, 160)] {
+        for (outputs, inputs) in [(1, 32usize), (16, 32), (40, 96), (17, 64), (130, 160), (20, 512)] {
+            let inputs = inputs.next_multiple_of(format.block());
             for rows in [1, 2, 3, 7, 16, 17, 33] {
                 let product = Product {
                     parts: vec![(format, outputs)],
@@ -25,14 +26,14 @@ fn products_have_the_bits_of_the_reference() {
 fn products_of_several_matrices_stand_side_by_side() {
     let parts = FORMATS
         .into_iter()
-        .zip([33, 1, 16, 50, 7, 64])
+        .zip([33, 1, 16, 50, 7, 64, 9])
         .collect::<Vec<_>>();
     for rows in [1, 5, 40] {
         check(
             "side by side",
             &Product {
                 parts: parts.clone(),
-                inputs: 64,
+                inputs: 256,
                 rows,
             },
         );
@@ -115,7 +116,7 @@ fn rope_has_the_bits_of_the_reference() {
 #[test]
 fn a_product_has_the_same_bits_alone_and_in_company() {
     for format in FORMATS {
-        let (many, inputs, outputs) = (37, 96, 24);
+        let (many, inputs, outputs) = (37, 96usize.next_multiple_of(format.block()), 24);
         for mut cpu in cpus() {
             let x = numbers(many * inputs, 5);
             let all = multiply(&mut cpu, format, outputs, inputs, &x);
@@ -134,7 +135,7 @@ fn a_product_has_the_same_bits_alone_and_in_company() {
 #[test]
 fn cutting_a_matrix_by_outputs_changes_no_bit() {
     let mut cpu = cpus().pop().unwrap();
-    let (inputs, rows) = (64, 3);
+    let (inputs, rows) = (256, 3);
     let x = numbers(rows * inputs, 6);
     for format in FORMATS {
         let bytes = weights(format, 50, inputs, 7);
@@ -154,6 +155,9 @@ fn matrices_of_the_wrong_size_are_refused() {
     assert!(cpu.pack(WeightFormat::Q8_0, &[0; 33], 1, 32).is_err());
     assert!(cpu.pack(WeightFormat::Q8_0, &[0; 34], 1, 33).is_err());
     assert!(cpu.pack(WeightFormat::F32, &[], usize::MAX, 64).is_err());
+    assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 256).is_ok());
+    assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 255).is_err());
+    assert!(cpu.pack(WeightFormat::Q6K, &[0; 512], 1, 256).is_err());
     assert!(Reference.pack(WeightFormat::F32, &[0; 3], 1, 1).is_err());
 }
 
@@ -193,13 +197,14 @@ fn cpus_of<const COUNT: usize>(threads: [usize; COUNT]) -> Vec<Cpu> {
         .collect()
 }
 
-const FORMATS: [WeightFormat; 6] = [
+const FORMATS: [WeightFormat; 7] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
     WeightFormat::Q8_0,
     WeightFormat::Q4_0,
     WeightFormat::Q4_1,
+    WeightFormat::Q6K,
 ];
 
 struct Product {
@@ -261,11 +266,12 @@ const POISONED_OUTPUTS: usize = 18;
 
 impl Scene for Poisoned {
     fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
-        let bytes = weights(self.format, POISONED_OUTPUTS, 64, 3);
-        let matrix = ops.pack(self.format, &bytes, POISONED_OUTPUTS, 64).unwrap();
-        let mut values = numbers(128, 2);
+        let inputs = 64usize.next_multiple_of(self.format.block());
+        let bytes = weights(self.format, POISONED_OUTPUTS, inputs, 3);
+        let matrix = ops.pack(self.format, &bytes, POISONED_OUTPUTS, inputs).unwrap();
+        let mut values = numbers(2 * inputs, 2);
         (values[3], values[40]) = (f32::INFINITY, f32::NAN);
-        let mut x = sized(ops, 2, 64);
+        let mut x = sized(ops, 2, inputs);
         ops.write(&mut x, &values);
         let mut out = sized(ops, 2, POISONED_OUTPUTS);
         ops.matmul(&[&matrix], &x, InputPrecision::TwoTerms, &mut out);
@@ -279,11 +285,11 @@ struct Embedding {
 
 impl Scene for Embedding {
     fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
-        let table = ops
-            .pack(self.format, &weights(self.format, 41, 96, 4), 41, 96)
-            .unwrap();
+        let inputs = 96usize.next_multiple_of(self.format.block());
+        let bytes = weights(self.format, 41, inputs, 4);
+        let table = ops.pack(self.format, &bytes, 41, inputs).unwrap();
         let tokens: Vec<u32> = (0..41).rev().chain([7, 7, 0]).collect();
-        let mut out = sized(ops, tokens.len(), 96);
+        let mut out = sized(ops, tokens.len(), inputs);
         ops.embed(&table, &tokens, &mut out);
         ops.read(&out).to_vec()
     }
@@ -415,6 +421,7 @@ fn weights(format: WeightFormat, outputs: usize, inputs: usize, seed: u64) -> Ve
             WeightFormat::F32 => &[3],
             WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 | WeightFormat::Q4_0 => &[1],
             WeightFormat::Q4_1 => &[1, 3],
+            WeightFormat::Q6K => &[209],
         };
         // Exponents below one, sign kept.
         ends.iter()

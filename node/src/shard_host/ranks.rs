@@ -77,8 +77,8 @@ pub struct RankThread {
 }
 
 impl Ranks {
-    /// Reads the weights, as they come where they are still coming. `progress` is told how many bytes of the file the first rank
-    /// has read, and the same again now and then while it waits for more.
+    /// Reads the weights, as they come where they are still coming. `progress` is told how many bytes of weights the first rank
+    /// has read, as they are counted once packed, and the same again now and then while it waits for more.
     pub fn load(
         file: &Arc<ModelFile>,
         plan: &RankPlan,

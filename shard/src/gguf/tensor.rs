@@ -146,6 +146,7 @@ impl<'a> Tensor<'a> {
             2 => Ok(WeightFormat::Q4_0),
             3 => Ok(WeightFormat::Q4_1),
             8 => Ok(WeightFormat::Q8_0),
+            14 => Ok(WeightFormat::Q6K),
             30 => Ok(WeightFormat::Bf16),
             _ => Err(GgufError::UnusableFormat {
                 tensor: self.name.to_owned(),
@@ -157,6 +158,19 @@ impl<'a> Tensor<'a> {
     /// As stored. Empty for a type of unknown size, which [`Tensor::format`] refuses.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Bytes that it takes once packed, about: as many as in the file, unless it counts as another format from then on.
+    pub fn packed_bytes(&self) -> u64 {
+        let stored = self.bytes.len() as u64;
+        match self.format() {
+            Ok(format) => {
+                let weights = stored / format.block_bytes() as u64 * format.block() as u64;
+                let packed = format.packed();
+                weights / packed.block() as u64 * packed.block_bytes() as u64
+            }
+            Err(_) => stored,
+        }
     }
 
     /// Where [`Tensor::bytes`] lie in the file.
@@ -179,10 +193,12 @@ impl<'a> Tensor<'a> {
                 let widen = |bytes: &[u8]| f32::from_bits(u32::from(half(bytes)) << 16);
                 Ok(self.bytes.chunks_exact(2).map(widen).collect())
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => Err(GgufError::UnusableFormat {
-                tensor: self.name.to_owned(),
-                found: format!("{}, a format for matrices", self.kind_name()),
-            }),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q6K => {
+                Err(GgufError::UnusableFormat {
+                    tensor: self.name.to_owned(),
+                    found: format!("{}, a format for matrices", self.kind_name()),
+                })
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct WeightSource<'a> {
     /// No tensor's bytes are looked at before they are there.
     pub arrivals: &'a mut dyn Arrivals,
     pub packed: &'a mut dyn PackedCache,
-    /// Is told, now and then, how many bytes of the file the rank has taken in so far.
+    /// Is told, now and then, how many bytes of weights the rank has taken in so far, as they are counted once packed.
     pub progress: &'a mut dyn FnMut(u64),
 }
 
@@ -22,7 +22,7 @@ pub struct Weights<'a, 's, O: Ops> {
     pub source: &'a mut WeightSource<'s>,
     pub cut: &'a Cut,
     pub rank: usize,
-    /// Bytes of the file.
+    /// In bytes as packed.
     pub loaded: u64,
 }
 
@@ -31,7 +31,7 @@ impl<O: Ops> Weights<'_, '_, O> {
         let gguf = self.source.gguf;
         let tensor = gguf.tensor(name)?;
         self.wait_for(tensor)?;
-        self.count(tensor.bytes().len());
+        self.count(tensor.packed_bytes());
         Ok(tensor.floats()?)
     }
 
@@ -43,8 +43,8 @@ impl<O: Ops> Weights<'_, '_, O> {
             Some(linear) => linear,
             None => self.pack(tensor, outputs)?,
         };
-        let all = tensor.dimensions[1];
-        self.count(tensor.bytes().len() / all * outputs.len());
+        let all = tensor.dimensions[1] as u64;
+        self.count(tensor.packed_bytes() / all * outputs.len() as u64);
         Ok(linear)
     }
 
@@ -71,8 +71,8 @@ impl<O: Ops> Weights<'_, '_, O> {
         })
     }
 
-    fn count(&mut self, bytes: usize) {
-        self.loaded += bytes as u64;
+    fn count(&mut self, bytes: u64) {
+        self.loaded += bytes;
         (self.source.progress)(self.loaded);
     }
 }

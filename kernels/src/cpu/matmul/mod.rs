@@ -54,7 +54,7 @@ impl Multiplier<'_> {
             self.round(x);
         }
         let panel_rows_max = weights.iter().map(|matrix| match matrix.format {
-            WeightFormat::Bf16 => (self.table.pair_panel_rows)(x.columns()),
+            WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.pair_panel_rows)(x.columns()),
             WeightFormat::F32
             | WeightFormat::F16
             | WeightFormat::Q8_0
@@ -215,7 +215,7 @@ impl Product<'_> {
             match weights.format {
                 WeightFormat::F32 => (self.table.multiply_f32)(&float, groups, rows),
                 WeightFormat::F16 => (self.table.multiply_f16)(&float, groups, rows),
-                WeightFormat::Bf16 => (self.table.multiply_bf16)(&pairs, groups, rows),
+                WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.multiply_bf16)(&pairs, groups, rows),
                 WeightFormat::Q8_0 => (self.table.multiply_q8_0)(&quantised, groups, rows),
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
                 WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
