@@ -1,9 +1,7 @@
 //! AVX-512 BF16: two products of bf16 are added to a sum in one instruction, `VDPBF16PS`. Everything else is AVX-512's.
 
 use std::arch::x86_64::*;
-use std::hint::black_box;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use crate::cpu::isa::avx512::Zmm;
 use crate::cpu::lanes::{Lanes, PairLanes, to_array};
@@ -60,68 +58,12 @@ pub fn is_available() -> bool {
     *AVAILABLE.get_or_init(|| is_x86_feature_detected!("avx512bf16") && unsafe { adds_in_order() })
 }
 
-/// Whether the instruction multiplies faster than multiply-adds of f32 do: on Zen 4 at twice their pace, on cores that have tiles at
-/// half of it.
+/// Whether the instruction multiplies faster than multiply-adds of f32 do. AMD's cores (Zen 4 and 5) begin as many of the one as of
+/// the other, and it makes two; cores with tiles begin a quarter as many (docs/decisions/0015).
 pub fn pays() -> bool {
-    static PAYS: OnceLock<bool> = OnceLock::new();
-    *PAYS.get_or_init(|| {
-        is_available() && {
-            // SAFETY: the CPU has it, and with it AVX-512.
-            let [pairs, single] = unsafe { [fastest(add_products), fastest(multiply_add)] };
-            // Each makes two of the other; between the two kinds of cores lies a factor of four.
-            2 * pairs < 3 * single
-        }
-    })
-}
-
-/// The fastest of several runs, of some microseconds each: others may have the core now and then.
-unsafe fn fastest(work: unsafe fn() -> f32) -> Duration {
-    let runs = (0..RUNS).map(|_| {
-        let start = Instant::now();
-        // SAFETY: passed on to the caller.
-        black_box(unsafe { work() });
-        start.elapsed()
-    });
-    runs.min().unwrap_or_default()
-}
-
-const RUNS: usize = 20;
-const ROUNDS: usize = 500;
-/// Independent sums, enough to keep the multipliers busy.
-const SUMS: usize = 12;
-
-/// # Safety
-/// The CPU must have AVX-512 BF16.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn add_products() -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let words = Zmm::splat_word(black_box(0x3f80_3f80));
-        let mut sums = [Zmm::splat(0.0); SUMS];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = sum.add_products(words, words);
-            }
-        }
-        sums.into_iter().map(|sums| to_array(sums)[0]).sum()
-    }
-}
-
-/// # Safety
-/// The CPU must have AVX-512.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn multiply_add() -> f32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let factor = Zmm::splat(black_box(1.0));
-        let mut sums = [Zmm::splat(0.0); SUMS];
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = factor.fma(factor, *sum);
-            }
-        }
-        sums.into_iter().map(|sums| to_array(sums)[0]).sum()
-    }
+    let vendor = __cpuid(0);
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+    is_available() && name.as_flattened() == b"AuthenticAMD"
 }
 
 /// An instruction that added otherwise would change tokens without a word, so it is tried before it is used: the product of the high
