@@ -203,7 +203,7 @@ fn nibbles(quants: Vec<u8>) -> Vec<u8> {
     low.iter().zip(high).map(|(low, high)| low | high << 4).collect()
 }
 
-/// Scales have only few steps: more would make `d` too small for [`f16`].
+/// Scales have only few steps: more would make `d` too small for [`f16()`].
 fn q6_k(block: &[f32]) -> Vec<u8> {
     let largest = |values: &[f32]| {
         let (lowest, highest) = extremes(values);
