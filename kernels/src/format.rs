@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::OpsError;
 
-/// Formats as stored in GGUF files. Quantised ones have blocks of 32, or of 256, along the input dimension.
+/// Formats as stored in GGUF files. Quantised ones have blocks of 32 weights, Q6_K of 256, along the input
+/// dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WeightFormat {
     F32,

@@ -15,8 +15,7 @@
 //! * **matmul, Bf16 weights**: inputs rounded to bf16; per block of 32 inputs the even ones' `e = fma(x[k], w[k], e)` and the odd
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
 //!   the order of `TDPBF16PS` (decision 0015).
-//! * **Q6_K weights** are exact in f32 (`d · (s · (q − 32))`), and bf16 weights from then on: each rounded to bf16, below 2⁻⁵⁰ to zero
-//!   (decision 0020).
+//! * **Q6_K weights** are exact in f32 (`d · (s · (q − 32))`), and bf16 weights from then on: each rounded to bf16 (decision 0020).
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
 //! * **attention**: per head and row; online softmaxes in steps of 128 positions, one for each 512 positions, joined in ascending order
 //!   (decision 0019), whose formula is in [`crate::reference`], independent of the page size; K and V are read back as stored

@@ -146,6 +146,14 @@ fn a_format_that_cannot_be_used_is_an_error_only_when_it_is_needed() {
 }
 
 #[test]
+fn rows_of_six_bits_that_are_no_whole_blocks_are_refused() {
+    let mut writer = GgufWriter::new(3);
+    writer.raw_tensor("six", &[255, 2], 14, vec![0; 420]);
+    let error = Gguf::parse(&writer.finish()).err().expect("255 are no block");
+    assert!(error.to_string().contains("six"), "{error}");
+}
+
+#[test]
 fn weights_of_six_bits_are_for_matrices_and_count_as_bf16() {
     let mut writer = GgufWriter::new(3);
     writer.tensor("six", &[512, 3], WeightFormat::Q6K, &[0.5; 3 * 512]);

@@ -14,7 +14,7 @@ pub enum Level {
     Avx512,
     /// And VNNI.
     Avx512Vnni,
-    /// And BF16, where it is the faster way.
+    /// And BF16; chosen by itself only where it is the faster way.
     Avx512Bf16,
     /// And tiles of int8 and bf16, which the kernel has to grant.
     Amx,
@@ -30,22 +30,21 @@ impl Level {
         Level::Amx,
     ];
 
-    /// The highest level of this machine. Never changes while the process runs.
+    /// The level of this machine if nobody wishes for another: the highest that pays. Never changes while the process runs.
     pub fn detect() -> Level {
-        Level::climb(Level::Amx)
+        Level::choose(None)
     }
 
-    /// The level to run at: the highest detected, or lower if so wished. A wish for more than there is gets what is.
+    /// The level to run at: the one wished for, or if this machine lacks it the highest below it that pays.
     pub fn choose(wish: Option<Level>) -> Level {
-        wish.map_or_else(Level::detect, Level::climb)
+        Level::climb(wish.unwrap_or(Level::Amx), Level::is_available, Level::pays)
     }
 
     /// Up to `most`; what is above is not even tried. What would not pay is left out unless it is what was wished for.
-    fn climb(most: Level) -> Level {
-        let pays = |level: Level| level == most || level.pays();
+    fn climb(most: Level, is_available: impl Fn(Level) -> bool, pays: impl Fn(Level) -> bool) -> Level {
         let highest = Level::ALL
             .into_iter()
-            .rfind(|level| *level <= most && level.is_available() && pays(*level));
+            .rfind(|level| *level <= most && is_available(*level) && (*level == most || pays(*level)));
         highest.unwrap_or(Level::Scalar)
     }
 
@@ -132,9 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_capped_at_what_was_detected() {
-        assert_eq!(Level::choose(None), Level::detect());
-        assert_eq!(Level::choose(Some(Level::Scalar)), Level::Scalar);
-        assert_eq!(Level::choose(Some(Level::Amx)), Level::detect());
+    fn a_wish_for_more_than_there_is_gets_what_is_and_pays() {
+        let all = |_| true;
+        let pays = |level| level != Level::Avx512Bf16;
+        assert_eq!(Level::climb(Level::Amx, all, pays), Level::Amx);
+        assert_eq!(
+            Level::climb(Level::Avx512Bf16, all, pays),
+            Level::Avx512Bf16,
+            "wished for"
+        );
+        let no_tiles = |level| level < Level::Amx;
+        assert_eq!(Level::climb(Level::Amx, no_tiles, pays), Level::Avx512Vnni);
+        assert_eq!(Level::climb(Level::Amx, no_tiles, all), Level::Avx512Bf16);
+        let old = |level| level <= Level::Avx2;
+        assert_eq!(Level::climb(Level::Avx512Bf16, old, all), Level::Avx2);
+        assert_eq!(Level::climb(Level::Avx2, all, all), Level::Avx2);
+        assert_eq!(Level::climb(Level::Amx, |_| false, all), Level::Scalar);
     }
 }

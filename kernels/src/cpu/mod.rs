@@ -58,7 +58,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// At the highest level of this machine, or the lower one wished for. Errors: no memory.
+    /// At the level of [`Level::choose`]. Errors: no memory.
     pub fn new(team: Team, wish: Option<Level>) -> Result<Cpu, OpsError> {
         let level = Level::choose(wish);
         let table = Table::of(level);
@@ -277,14 +277,15 @@ impl Ops for Cpu {
         };
         team.share_out(agenda.units(), operations(shape, batch), |units| {
             for unit in units {
-                // SAFETY: a unit is handed out once, and units share no part of a query: `plan` has checked the rows.
+                // SAFETY: the table is of a level the CPU has, the pages are of this form; a unit is handed out once, and units share no
+                // part of a query: `plan` has checked the rows.
                 unsafe { attend(&task, &agenda.unit(unit, shape, batch)) };
             }
         });
         if agenda.joins() > 0 {
             team.share_out(agenda.joins(), agenda.kept(), |joins| {
                 for join in joins {
-                    // SAFETY: a query is handed out once, and all of its parts are there.
+                    // SAFETY: as above; a query is handed out once, and all of its parts are there.
                     unsafe { attend(&task, &agenda.join(join, shape, batch)) };
                 }
             });

@@ -117,14 +117,15 @@ pub unsafe fn round_row_crossed(writer: &Writer<'_>, row: usize, x: &[f32]) {
     let words = writer.shape.blocks * PAIRS;
     // SAFETY: as in `round_row_wide`.
     let words = unsafe { writer.words.part(row * words, words) };
+    let words = words.as_chunks_mut::<PAIRS>().0;
     let (whole, rest) = x.as_chunks::<BLOCK>();
     for (block, x) in whole.iter().enumerate() {
-        cross(x, &mut words[block * PAIRS..][..PAIRS]);
+        words[block] = cross(x);
     }
     if !rest.is_empty() {
         let mut x = [0.0; BLOCK];
         x[..rest.len()].copy_from_slice(rest);
-        cross(&x, &mut words[whole.len() * PAIRS..]);
+        words[whole.len()] = cross(&x);
     }
 }
 
@@ -164,11 +165,12 @@ pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
 
 /// Of four inputs the even ones become a word, then the odd ones; the earlier is the high half, which is multiplied first.
 #[inline(always)]
-pub fn cross(x: &[f32; BLOCK], words: &mut [u32]) {
+pub fn cross(x: &[f32; BLOCK]) -> [u32; PAIRS] {
     let mut bits = [0; BLOCK];
     for (bits, x) in bits.iter_mut().zip(x) {
         *bits = factor(*x).to_bits();
     }
+    let mut words = [0; PAIRS];
     for (words, [a, b, c, d]) in words
         .as_chunks_mut::<2>()
         .0
@@ -177,4 +179,5 @@ pub fn cross(x: &[f32; BLOCK], words: &mut [u32]) {
     {
         *words = [a | c >> 16, b | d >> 16];
     }
+    words
 }

@@ -1,4 +1,4 @@
-//! What one call of attention consists of: units for a team, and which of them are parts of others.
+//! What one call of attention consists of: units for a team, and queries whose parts are joined once all units are done.
 //!
 //! A (sequence, KV head) whose units would each cost more than a quarter of what a thread has to do is divided by parts: else one
 //! stream would keep no more threads at work than it has KV heads, and some of them twice as long as others. No bit depends on it.

@@ -113,7 +113,7 @@ impl Query {
     }
 
     /// # Safety
-    /// No two of one query may be in use at a time.
+    /// No two of one place may be in use at a time.
     #[inline(always)]
     unsafe fn sums<'a>(self, all: Shared<'a, f32>, head_dim: usize) -> &'a mut [f32] {
         // SAFETY: passed on to the caller.
@@ -269,7 +269,7 @@ impl<'a, 'b> Keys<'a, 'b> {
 
     #[inline(always)]
     fn at(&self, tile: usize) -> TileAt {
-        self.at[tile]
+        self.at[..self.tiles()][tile]
     }
 
     #[inline(always)]

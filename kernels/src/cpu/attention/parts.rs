@@ -70,7 +70,7 @@ impl Part {
     /// Gives every query a place for its sums of this part, and says among which numbers. They begin as zeros.
     ///
     /// # Safety
-    /// The queries are this thread's alone, and none of their sums in use.
+    /// These queries, or with [`Target::Kept`] this part of them, are this thread's alone, and none of their sums in use.
     #[inline(always)]
     pub(super) unsafe fn place<'a>(
         &self,
@@ -142,7 +142,7 @@ impl Part {
 /// Ends what is in the output.
 ///
 /// # Safety
-/// The queries are this thread's alone.
+/// With [`Target::Output`] the queries are this thread's alone.
 #[inline(always)]
 pub(super) unsafe fn finish(task: &Task<'_>, target: Target, queries: &[Query], totals: &[Softmax]) {
     match target {

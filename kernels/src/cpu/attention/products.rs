@@ -21,7 +21,10 @@ pub trait Products {
     /// That 32 numbers of a query, or 32 weights, take.
     const BLOCK_WORDS: usize;
 
-    /// A query as keys meet it, with zeros behind it as far as a block reaches.
+    /// Heads have a multiple of so many.
+    const DIMENSIONS: usize;
+
+    /// A query as keys meet it, with zeros behind it as far as the last word of a key reaches.
     ///
     /// # Safety
     /// There is room for whole blocks.
@@ -33,7 +36,8 @@ pub trait Products {
     /// The products of a block of so many dimensions, at most 32, with `TILES` tiles of keys. Both begin with the block.
     ///
     /// # Safety
-    /// The CPU must have the instructions; keys and queries have the dimensions, or as many as make their last word whole.
+    /// The CPU must have the instructions; keys and queries have the dimensions, a multiple of [`DIMENSIONS`](Self::DIMENSIONS), or as
+    /// many as make their last word whole.
     unsafe fn multiply_keys<const TILES: usize, const QUERIES: usize>(
         keys: [*const u32; TILES],
         queries: [*const u32; QUERIES],
@@ -79,6 +83,8 @@ impl<L: Lanes, F: Form> Products for Wide<L, F> {
     type Form = F;
 
     const BLOCK_WORDS: usize = BLOCK;
+
+    const DIMENSIONS: usize = 1;
 
     #[inline(always)]
     unsafe fn round_query(q: &[f32], to: *mut u32) {
@@ -262,15 +268,19 @@ impl<L: PairLanes> Products for Crossed<L> {
 
     const BLOCK_WORDS: usize = PAIRS;
 
+    const DIMENSIONS: usize = QUAD;
+
     #[inline(always)]
     unsafe fn round_query(q: &[f32], to: *mut u32) {
         for (block, q) in q.chunks(BLOCK).enumerate() {
             let mut numbers = [0.0; BLOCK];
             numbers[..q.len()].copy_from_slice(q);
             // SAFETY: the caller promises room for whole blocks.
-            cross(&numbers, unsafe {
-                &mut *to.add(block * PAIRS).cast::<[u32; PAIRS]>()
-            });
+            unsafe {
+                to.add(block * PAIRS)
+                    .cast::<[u32; PAIRS]>()
+                    .write(cross(&numbers))
+            };
         }
     }
 
@@ -278,7 +288,7 @@ impl<L: PairLanes> Products for Crossed<L> {
     fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]) {
         let weights = &weights.as_chunks::<BLOCK>().0[..blocks];
         for (to, weights) in to.as_chunks_mut::<PAIRS>().0.iter_mut().zip(weights) {
-            cross(weights, to);
+            *to = cross(weights);
         }
     }
 

@@ -524,4 +524,40 @@ mod tests {
             }
         }
     }
+
+    /// Of which tiles know nothing: no whole blocks, no whole vectors, no whole words.
+    #[test]
+    fn other_heads_have_the_bits_of_the_reference_by_vectors() {
+        let ways: [Attend; 2] = [
+            vectors::attend::<Wide<Scalar, Bf16>, 2, 2>,
+            vectors::attend_crossed::<Scalar, 2, 2>,
+        ];
+        for head_dim in [8, 20, 21, 80] {
+            for (start, rows) in [(0, 1), (17, 3), (509, 6)] {
+                let shape = AttentionShape {
+                    heads: HEADS,
+                    kv_heads: 1,
+                    heads_per_kv: HEADS,
+                    first_head_in_group: 0,
+                    head_dim,
+                    block_tokens: 16,
+                    scale: 0.1,
+                    kv: KvFormat::Bf16,
+                };
+                let scene = Scene::new(shape, start, rows);
+                let cut = Cut {
+                    queries: vectors::QUERIES_MAX,
+                    parts: 1,
+                };
+                for attend in ways {
+                    let found = scene.found(attend, cut);
+                    assert_eq!(
+                        found,
+                        scene.expected(),
+                        "{head_dim} dimensions, {rows} rows from {start}"
+                    );
+                }
+            }
+        }
+    }
 }

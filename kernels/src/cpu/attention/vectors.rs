@@ -27,6 +27,11 @@ pub unsafe fn attend<P: Products, const TILES: usize, const VECTORS: usize>(
     task: &Task<'_>,
     unit: &Unit<'_>,
 ) {
+    assert!(
+        task.shape.head_dim.is_multiple_of(P::DIMENSIONS),
+        "heads of {} dimensions",
+        task.shape.head_dim
+    );
     // SAFETY: passed on to the caller.
     unsafe {
         let (parts, target) = match &unit.job {

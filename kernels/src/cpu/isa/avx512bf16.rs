@@ -54,23 +54,28 @@ impl PairLanes for Zmm {
 /// Whether this CPU has the instruction, and it adds in the order of the manual.
 pub fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    // SAFETY: looked at only where the CPU has it.
-    *AVAILABLE.get_or_init(|| is_x86_feature_detected!("avx512bf16") && unsafe { adds_in_order() })
+    *AVAILABLE.get_or_init(|| {
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16");
+        // SAFETY: looked at only where the CPU has all three.
+        has && unsafe { adds_in_order() }
+    })
 }
 
-/// Whether the instruction multiplies faster than multiply-adds of f32 do. AMD's cores (Zen 4 and 5) begin as many of the one as of
+/// Whether the instruction, where it is available, multiplies faster than multiply-adds of f32 do. AMD's cores (Zen 4 and 5) begin as many of the one as of
 /// the other, and it makes two; cores with tiles begin a quarter as many (docs/decisions/0015).
 pub fn pays() -> bool {
     let vendor = __cpuid(0);
     let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
-    is_available() && name.as_flattened() == b"AuthenticAMD"
+    name.as_flattened() == b"AuthenticAMD"
 }
 
 /// An instruction that added otherwise would change tokens without a word, so it is tried before it is used: the product of the high
 /// halves comes first, and each sum is rounded (Intel's Software Developer's Manual, volume 2, `VDPBF16PS`; AMD's describes it alike).
 ///
 /// # Safety
-/// The CPU must have AVX-512 BF16.
+/// The CPU must have AVX-512 F, BW and BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn adds_in_order() -> bool {
     const SAMPLES: usize = 64;

@@ -47,10 +47,13 @@ impl Multiplier<'_> {
             weights.iter().all(|matrix| matrix.inputs == x.columns()),
             "rows of the matrices' inputs"
         );
-        if weights.iter().any(|matrix| matrix.format.block() > 1) {
+        if weights.iter().any(|matrix| matrix.format.packed().block() > 1) {
             self.quantise(x, precision);
         }
-        if weights.iter().any(|matrix| matrix.format == WeightFormat::Bf16) {
+        if weights
+            .iter()
+            .any(|matrix| matrix.format.packed() == WeightFormat::Bf16)
+        {
             self.round(x);
         }
         let panel_rows_max = weights.iter().map(|matrix| match matrix.format {
