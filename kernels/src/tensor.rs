@@ -56,4 +56,15 @@ impl Tensor {
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values[..self.rows * self.columns]
     }
+    /// All rows of these values, by row and column.
+    #[cfg(test)]
+    pub fn of(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Tensor {
+        let mut tensor = Tensor::new(rows, columns).unwrap();
+        tensor.set_rows(rows);
+        for row in 0..rows {
+            let values = tensor.row_mut(row).iter_mut().enumerate();
+            values.for_each(|(column, stored)| *stored = value(row, column));
+        }
+        tensor
+    }
 }

@@ -258,16 +258,6 @@ mod tests {
         ((i * 7919) % 251) as f32 / 64.0 - 2.0
     }
 
-    fn tensor(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Tensor {
-        let mut tensor = Tensor::new(rows, columns).unwrap();
-        tensor.set_rows(rows);
-        for row in 0..rows {
-            let values = tensor.row_mut(row).iter_mut().enumerate();
-            values.for_each(|(column, stored)| *stored = value(row, column));
-        }
-        tensor
-    }
-
     /// Of the last row, in doubles, by the formula of a softmax.
     fn plainly(qkv: &Tensor, head: usize) -> Vec<f64> {
         let last = qkv.row(qkv.rows() - 1);
@@ -297,7 +287,7 @@ mod tests {
         for trend in [-1.0, 0.0, 1.0] {
             for rows in [PART, PART + 1, 2 * PART, 3 * PART + 1] {
                 let at = |row: usize| row as f32 / rows as f32;
-                let qkv = tensor(rows, 32, |row, column| match column {
+                let qkv = Tensor::of(rows, 32, |row, column| match column {
                     0..16 => number(column) + trend,
                     16..24 => factor(number(row * 31 + column) + at(row)),
                     _ => factor(number(row * 57 + column) / 4.0 + 3.0 * at(row)),
@@ -315,7 +305,7 @@ mod tests {
                 };
                 append_kv(&SHAPE, &batch(&sequence), &qkv, [16, 24], &mut pages);
                 (sequence.first_row, sequence.rows, sequence.start) = (rows - 1, 1, rows - 1);
-                let mut out = tensor(rows, 16, |_, _| 0.0);
+                let mut out = Tensor::of(rows, 16, |_, _| 0.0);
                 attention(&SHAPE, &batch(&sequence), &qkv, &pages, &mut out);
                 for head in 0..SHAPE.heads {
                     let found = &out.row(rows - 1)[head * SHAPE.head_dim..];

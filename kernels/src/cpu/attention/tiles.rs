@@ -366,7 +366,7 @@ mod tests {
         fn new(shape: AttentionShape, start: usize, rows: usize) -> Scene {
             let positions = start + rows;
             let number = |i: usize| ((i * 7919) % 1009) as f32 * 0.004 - 2.0;
-            let qkv = tensor(positions, (HEADS + 2) * shape.head_dim, |row, column| {
+            let qkv = Tensor::of(positions, (HEADS + 2) * shape.head_dim, |row, column| {
                 number(row * 31 + column * 3)
             });
             let all = SequenceRows {
@@ -390,7 +390,7 @@ mod tests {
         }
 
         fn out(&self) -> Tensor {
-            tensor(self.qkv.rows(), HEADS * self.shape.head_dim, |_, _| 0.0)
+            Tensor::of(self.qkv.rows(), HEADS * self.shape.head_dim, |_, _| 0.0)
         }
 
         fn expected(&self) -> Vec<u32> {
@@ -456,14 +456,17 @@ mod tests {
         }
     }
 
-    fn tensor(rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) -> Tensor {
-        let mut tensor = Tensor::new(rows, columns).unwrap();
-        tensor.set_rows(rows);
-        for row in 0..rows {
-            let values = tensor.row_mut(row).iter_mut().enumerate();
-            values.for_each(|(column, stored)| *stored = value(row, column));
+    fn shape(head_dim: usize, kv: KvFormat) -> AttentionShape {
+        AttentionShape {
+            heads: HEADS,
+            kv_heads: 1,
+            heads_per_kv: HEADS,
+            first_head_in_group: 0,
+            head_dim,
+            block_tokens: 16,
+            scale: 0.1,
+            kv,
         }
-        tensor
     }
 
     fn bits(out: &Tensor) -> Vec<u32> {
@@ -500,17 +503,7 @@ mod tests {
             let long = [(511, 1), (507, 11), (512, 2), (1000, 30), (1536, 1)];
             for (start, rows) in short.into_iter().chain(long) {
                 for head_dim in [32, 64, 96] {
-                    let shape = AttentionShape {
-                        heads: HEADS,
-                        kv_heads: 1,
-                        heads_per_kv: HEADS,
-                        first_head_in_group: 0,
-                        head_dim,
-                        block_tokens: 16,
-                        scale: 0.1,
-                        kv,
-                    };
-                    let scene = Scene::new(shape, start, rows);
+                    let scene = Scene::new(shape(head_dim, kv), start, rows);
                     let expected = scene.expected();
                     for (attend, queries, parts) in cuts {
                         let cut = Cut { queries, parts };
@@ -534,17 +527,7 @@ mod tests {
         ];
         for head_dim in [8, 20, 21, 80] {
             for (start, rows) in [(0, 1), (17, 3), (509, 6)] {
-                let shape = AttentionShape {
-                    heads: HEADS,
-                    kv_heads: 1,
-                    heads_per_kv: HEADS,
-                    first_head_in_group: 0,
-                    head_dim,
-                    block_tokens: 16,
-                    scale: 0.1,
-                    kv: KvFormat::Bf16,
-                };
-                let scene = Scene::new(shape, start, rows);
+                let scene = Scene::new(shape(head_dim, KvFormat::Bf16), start, rows);
                 let cut = Cut {
                     queries: vectors::QUERIES_MAX,
                     parts: 1,
