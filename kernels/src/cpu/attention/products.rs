@@ -302,12 +302,10 @@ impl<L: PairLanes> Products for Crossed<L> {
         unsafe {
             let mut halves = [[[L::splat(0.0); QUERIES]; TILES]; 2];
             for word in (0..dimensions / 2).step_by(2) {
-                let mut crossed = [[L::splat_word(0); TILES]; 2];
-                for (t, keys) in keys.into_iter().enumerate() {
+                let mut crossed = [[L::splat_word(0); 2]; TILES];
+                for (crossed, keys) in crossed.iter_mut().zip(keys) {
                     let at = keys.add(word * TOKENS);
-                    let (first, second) = (L::load_words(at), L::load_words(at.add(TOKENS)));
-                    crossed[0][t] = L::low_halves(first, second);
-                    crossed[1][t] = L::high_halves(first, second);
+                    *crossed = L::cross(L::load_words(at), L::load_words(at.add(TOKENS)));
                 }
                 // Query by query: all of them at a time would not leave registers for the sums.
                 for (i, q) in queries.into_iter().enumerate() {
@@ -315,7 +313,7 @@ impl<L: PairLanes> Products for Crossed<L> {
                         let q = L::splat_word(*q.add(word + parity));
                         for t in 0..TILES {
                             let sum = &mut halves[parity][t][i];
-                            *sum = sum.add_products(crossed[parity][t], q);
+                            *sum = sum.add_products(crossed[t][parity], q);
                         }
                     }
                 }
@@ -410,17 +408,16 @@ unsafe fn add_quad<L: PairLanes, const VECTORS: usize, const QUERIES: usize>(
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        let mut crossed = words;
-        for (v, (first, second)) in words[0].into_iter().zip(words[1]).enumerate() {
-            crossed[0][v] = L::low_halves(first, second);
-            crossed[1][v] = L::high_halves(first, second);
+        let mut crossed = [[L::splat_word(0); 2]; VECTORS];
+        for (crossed, (first, second)) in crossed.iter_mut().zip(words[0].into_iter().zip(words[1])) {
+            *crossed = L::cross(first, second);
         }
         for (i, weights) in weights.into_iter().enumerate() {
             for parity in 0..2 {
                 let weight = L::splat_word(*weights.add(t / 2 + parity));
                 for v in 0..VECTORS {
                     let sum = &mut halves[parity][i][v];
-                    *sum = sum.add_products(crossed[parity][v], weight);
+                    *sum = sum.add_products(crossed[v][parity], weight);
                 }
             }
         }

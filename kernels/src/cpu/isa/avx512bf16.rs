@@ -29,14 +29,14 @@ impl PairLanes for Zmm {
         unsafe { _mm512_and_si512(a, b) }
     }
     #[inline(always)]
-    unsafe fn low_halves(first: __m512i, second: __m512i) -> __m512i {
+    unsafe fn cross(first: __m512i, second: __m512i) -> [__m512i; 2] {
         // SAFETY: the caller promises AVX-512.
-        unsafe { _mm512_mask_blend_epi16(HIGH, second, _mm512_slli_epi32::<16>(first)) }
-    }
-    #[inline(always)]
-    unsafe fn high_halves(first: __m512i, second: __m512i) -> __m512i {
-        // SAFETY: the caller promises AVX-512.
-        unsafe { _mm512_mask_blend_epi16(HIGH, _mm512_srli_epi32::<16>(second), first) }
+        unsafe {
+            [
+                _mm512_mask_blend_epi16(HIGH, second, _mm512_slli_epi32::<16>(first)),
+                _mm512_mask_blend_epi16(HIGH, _mm512_srli_epi32::<16>(second), first),
+            ]
+        }
     }
     #[inline(always)]
     unsafe fn add_products(self, a: __m512i, b: __m512i) -> Self {
@@ -63,8 +63,8 @@ pub fn is_available() -> bool {
     })
 }
 
-/// Whether the instruction, where it is available, multiplies faster than multiply-adds of f32 do. AMD's cores (Zen 4 and 5) begin as many of the one as of
-/// the other, and it makes two; cores with tiles begin a quarter as many (docs/decisions/0015).
+/// Whether the instruction, where it is available, multiplies faster than multiply-adds of f32 do. AMD's cores (measured: Zen 4) begin as many of the one
+/// as of the other, and it makes two; cores with tiles begin a quarter as many (docs/decisions/0015).
 pub fn pays() -> bool {
     let vendor = __cpuid(0);
     let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);

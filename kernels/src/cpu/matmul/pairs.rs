@@ -199,8 +199,7 @@ impl<L: PairLanes> Multiply for Crossed<L> {
             for pair in (0..PAIRS).step_by(2) {
                 for v in 0..VECTORS {
                     let at = weights[v].add(pair * GROUP);
-                    let (first, second) = (L::load_words(at), L::load_words(at.add(GROUP)));
-                    let (low, high) = (L::low_halves(first, second), L::high_halves(first, second));
+                    let [low, high] = L::cross(L::load_words(at), L::load_words(at.add(GROUP)));
                     for r in 0..ROWS {
                         let x = x[r].add(pair);
                         even[v][r] = even[v][r].add_products(low, L::splat_word(*x));
