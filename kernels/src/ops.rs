@@ -35,9 +35,6 @@ pub trait Ops: Send {
     /// layout of the device's own.
     type Pages: Send;
 
-    /// The form in which this device packs weights. Another form, another number.
-    const PACKING: u32;
-
     /// Zeroed, `rows()` = 0.
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Self::Tensor, OpsError>;
     /// # Panics
@@ -46,6 +43,8 @@ pub trait Ops: Send {
     fn read<'a>(&self, tensor: &'a Self::Tensor) -> &'a [f32];
     fn write(&self, tensor: &mut Self::Tensor, values: &[f32]);
 
+    /// The form in which this device packs weights. Another form, another number.
+    fn packing(&self) -> u32;
     /// `bytes` are `outputs` rows as stored in the file. Errors: wrong length, no memory.
     fn pack(
         &self,
@@ -56,7 +55,7 @@ pub trait Ops: Send {
     ) -> Result<Self::Weights, OpsError>;
     /// What `pack` made of a matrix, for [`adopt`](Self::adopt) to take instead of doing it again.
     fn packed<'a>(&self, weights: &'a Self::Weights) -> &'a [u8];
-    /// As `pack`, from what it made of the same matrix before, in any process where [`PACKING`](Self::PACKING) was the
+    /// As `pack`, from what it made of the same matrix before, in any process where [`packing`](Self::packing) was the
     /// same. Errors: wrong length.
     fn adopt(
         &self,

@@ -96,6 +96,20 @@ pub trait PairLanes: Lanes {
     /// # Safety
     /// As [`splat`](Lanes::splat).
     unsafe fn add_products(self, a: Self::Words, b: Self::Words) -> Self;
+    /// Adds to each of two sums its products with one of the two words at `factors`, which is the same for all lanes.
+    ///
+    /// # Safety
+    /// As [`add_products`](Self::add_products), and two words can be read.
+    #[inline(always)]
+    unsafe fn add_two(sums: [Self; 2], words: [Self::Words; 2], factors: *const u32) -> [Self; 2] {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            [
+                sums[0].add_products(words[0], Self::splat_word(*factors)),
+                sums[1].add_products(words[1], Self::splat_word(*factors.add(1))),
+            ]
+        }
+    }
 }
 
 /// [`scalar::exp`] of each lane.

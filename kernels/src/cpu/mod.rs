@@ -108,8 +108,6 @@ impl Ops for Cpu {
     type Weights = Weights;
     type Pages = Pages;
 
-    const PACKING: u32 = weights::PACKING;
-
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Tensor, OpsError> {
         Tensor::new(rows_max, columns)
     }
@@ -126,6 +124,10 @@ impl Ops for Cpu {
         tensor.values_mut().copy_from_slice(values);
     }
 
+    fn packing(&self) -> u32 {
+        self.table.pairing.packing()
+    }
+
     fn pack(
         &self,
         format: WeightFormat,
@@ -133,7 +135,7 @@ impl Ops for Cpu {
         outputs: usize,
         inputs: usize,
     ) -> Result<Weights, OpsError> {
-        Weights::pack(format, bytes, outputs, inputs)
+        Weights::pack(format, self.table.pairing, bytes, outputs, inputs)
     }
 
     fn packed<'a>(&self, weights: &'a Weights) -> &'a [u8] {
@@ -147,7 +149,7 @@ impl Ops for Cpu {
         outputs: usize,
         inputs: usize,
     ) -> Result<Weights, OpsError> {
-        Weights::adopt(format, packed, outputs, inputs)
+        Weights::adopt(format, self.table.pairing, packed, outputs, inputs)
     }
 
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {

@@ -11,6 +11,8 @@ use crate::cpu::level::Level;
 use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled};
 use crate::cpu::rope::Heads;
 use crate::cpu::rounded::{self, round_row_crossed, round_row_tiled, round_row_wide};
+use crate::cpu::weights::Pairing;
+
 use crate::cpu::{act, norm, pages, rope};
 use crate::{AttentionShape, RopeTable};
 
@@ -30,6 +32,8 @@ pub struct Table {
     pub multiply_f32: Float,
     pub multiply_f16: Float,
     pub multiply_bf16: Pairs,
+    /// Of the words that `multiply_bf16` reads.
+    pub pairing: Pairing,
     /// Rows of so many inputs that `multiply_bf16` takes at a time, at most: a multiple of [`TILE`](crate::cpu::activations::TILE).
     pub pair_panel_rows: fn(usize) -> usize,
     pub rms_norm_row: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -88,6 +92,7 @@ macro_rules! kernels {
                 multiply_f32,
                 multiply_f16,
                 multiply_bf16,
+                pairing: Pairing::Neighbours,
                 pair_panel_rows: panel_rows,
                 rms_norm_row,
                 rope_row,
@@ -184,6 +189,7 @@ mod avx512bf16 {
     pub const TABLE: Table = Table {
         round_row: round,
         multiply_bf16,
+        pairing: Pairing::Parity,
         attend_bf16,
         ..avx512vnni::TABLE
     };
@@ -193,7 +199,7 @@ mod avx512bf16 {
     )]
         round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_crossed;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = pairs::multiply::<pairs::Crossed<Zmm>, 4>;
+            = pairs::multiply_eights::<pairs::Crossed<Zmm>>;
         attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) = attention::vectors::attend_crossed::<Zmm, 2, 2>;
     }
 }

@@ -7,9 +7,6 @@ use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
 use crate::{OpsError, PackedBytes, WeightFormat};
 use std::ops::Deref;
 
-/// Changes with the layout below.
-pub const PACKING: u32 = 2;
-
 /// Output rows that are interleaved, one per vector lane.
 pub const GROUP: usize = 16;
 
@@ -19,7 +16,8 @@ pub const GROUP: usize = 16;
 /// A group is contiguous and starts on a cache line; rows missing in the last group are zero. Within a group:
 ///
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
-/// * `Bf16`: `[k / 2][row][k mod 2]`, as [`crate::scalar::factor_bf16`] has them, with zeros up to a multiple of 32 inputs;
+/// * `Bf16`: in words of two inputs ([`Pairing`]), as [`crate::scalar::factor_bf16`] has them, with zeros up to a multiple of 32
+///   inputs;
 /// * `Q6K`: as `Bf16`, which it counts as from here on;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
@@ -29,9 +27,30 @@ pub struct Weights {
     pub format: WeightFormat,
     pub outputs: usize,
     pub inputs: usize,
+    /// How weights of bf16 lie.
+    pub pairing: Pairing,
     /// A multiple of the cache line.
     pub group_bytes: usize,
     pub bytes: Bytes,
+}
+
+/// Which two inputs share a word of bf16 weights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pairing {
+    /// An even one and the odd one after it, which is the high half: `[k / 2][row][k mod 2]`.
+    Neighbours,
+    /// Of four the even ones, then the odd ones; the earlier is the high half: `[k / 4][k mod 2][row][1 - k / 2 mod 2]`.
+    Parity,
+}
+
+impl Pairing {
+    /// The form in which weights are packed as a number, which changes with the layout of [`Weights`].
+    pub fn packing(self) -> u32 {
+        match self {
+            Pairing::Neighbours => 2,
+            Pairing::Parity => 3,
+        }
+    }
 }
 
 /// Of packed weights.
@@ -54,6 +73,7 @@ impl Deref for Bytes {
 impl Weights {
     pub fn pack(
         format: WeightFormat,
+        pairing: Pairing,
         bytes: &[u8],
         outputs: usize,
         inputs: usize,
@@ -63,7 +83,7 @@ impl Weights {
         let too_large = OpsError::OutOfMemory { bytes: usize::MAX };
         let group_bytes = group_bytes(format, inputs)?.ok_or(too_large)?;
         let mut packed = Memory::zeroed_in_huge_pages(outputs.div_ceil(GROUP) * group_bytes)?;
-        let places = Places::of(format, inputs);
+        let places = Places::of(format, pairing, inputs);
         for (output, row) in bytes.chunks_exact(row_bytes.max(1)).enumerate() {
             let group = &mut packed[output / GROUP * group_bytes..][..group_bytes];
             pack_row(format, places, output % GROUP, row, group);
@@ -72,6 +92,7 @@ impl Weights {
             format: format.packed(),
             outputs,
             inputs,
+            pairing,
             group_bytes,
             bytes: Bytes::Own(packed),
         })
@@ -80,6 +101,7 @@ impl Weights {
     /// What `pack` made of a matrix of this shape.
     pub fn adopt(
         format: WeightFormat,
+        pairing: Pairing,
         packed: PackedBytes,
         outputs: usize,
         inputs: usize,
@@ -95,6 +117,7 @@ impl Weights {
                 format: format.packed(),
                 outputs,
                 inputs,
+                pairing,
                 group_bytes,
                 bytes: Bytes::Kept(packed),
             }),
@@ -121,7 +144,7 @@ impl Weights {
         assert!(output < self.outputs, "row {output} of {}", self.outputs);
         let row = Row {
             format: self.format,
-            places: Places::of(self.format, self.inputs),
+            places: Places::of(self.format, self.pairing, self.inputs),
             group: &self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes],
             lane: output % GROUP,
         };
@@ -198,47 +221,56 @@ fn pack_blocks<const PIECE: usize>(
     }
 }
 
+/// Of a word for each row of a group.
+const WORDS_BYTES: usize = GROUP * size_of::<u32>();
+
 /// Where in a group the parts of a block are.
 #[derive(Clone, Copy)]
 struct Places {
     /// f16 numbers before a block's body: scale, minimum.
     halves: usize,
-    /// What one lane holds at a time.
+    /// What one lane holds at a time of a block.
     piece_bytes: usize,
-    /// Pieces of two to the power of this many blocks lie side by side in a lane.
-    neighbour_bits: u32,
+    /// From one lane to the next.
+    lane_bytes: usize,
     /// Of 16 rows' bodies.
     block_bytes: usize,
+    /// Where each of four blocks begins, from the first on.
+    of_four: [usize; 4],
     /// Where the group's scales begin.
     halves_start: usize,
 }
 
 impl Places {
     /// Of a format as stored or as packed.
-    fn of(format: WeightFormat, inputs: usize) -> Places {
-        let (halves, piece_bytes, neighbour_bits) = match format {
-            WeightFormat::F32 => (0, 4, 0),
-            WeightFormat::F16 => (0, 2, 0),
-            WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 1),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 0),
-            WeightFormat::Q4_1 => (2, 4, 0),
+    fn of(format: WeightFormat, pairing: Pairing, inputs: usize) -> Places {
+        let (halves, piece_bytes, lane_bytes) = match format {
+            WeightFormat::F32 => (0, 4, 4),
+            WeightFormat::F16 => (0, 2, 2),
+            WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 4),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 4),
+            WeightFormat::Q4_1 => (2, 4, 4),
         };
         let packed = format.packed();
         let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
+        let of_four = match (packed, pairing) {
+            (WeightFormat::Bf16, Pairing::Neighbours) => [0, 2, WORDS_BYTES, WORDS_BYTES + 2],
+            (WeightFormat::Bf16, Pairing::Parity) => [2, WORDS_BYTES + 2, 0, WORDS_BYTES],
+            _ => [0, 1, 2, 3].map(|block| block * block_bytes),
+        };
         Places {
             halves,
             piece_bytes,
-            neighbour_bits,
+            lane_bytes,
             block_bytes,
+            of_four,
             halves_start: inputs / packed.block() * block_bytes,
         }
     }
 
     fn piece(&self, block: usize, piece: usize, lane: usize) -> usize {
-        let bits = self.neighbour_bits;
-        let first = block >> bits << bits;
-        let lane_at = ((piece * GROUP + lane) << bits) + (block - first);
-        first * self.block_bytes + lane_at * self.piece_bytes
+        let first = block / 4 * 4;
+        first * self.block_bytes + self.of_four[block % 4] + (piece * GROUP + lane) * self.lane_bytes
     }
 
     fn half(&self, block: usize, half: usize, lane: usize) -> usize {
@@ -323,11 +355,11 @@ mod tests {
             let inputs = 96usize.next_multiple_of(format.block());
             let length = outputs * format.row_bytes(inputs).unwrap();
             let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
-            let packed = Weights::pack(format, &stored, outputs, inputs).unwrap();
+            let packed = Weights::pack(format, Pairing::Parity, &stored, outputs, inputs).unwrap();
             let bytes = Arc::new(packed.bytes.to_vec());
             let adopt = |length| {
                 let kept = PackedBytes::new(bytes.clone(), 0..length).unwrap();
-                Weights::adopt(format, kept, outputs, inputs)
+                Weights::adopt(format, Pairing::Parity, kept, outputs, inputs)
             };
             assert!(adopt(bytes.len() - 1).is_err());
             let adopted = adopt(bytes.len()).unwrap();
@@ -342,9 +374,14 @@ mod tests {
             }
         }
         let kept = PackedBytes::new(Arc::new(vec![0; 64]), 0..64).unwrap();
-        assert!(Weights::adopt(WeightFormat::F32, kept.clone(), usize::MAX, 64).is_err());
-        assert!(Weights::adopt(WeightFormat::Q8_0, kept.clone(), 1, 33).is_err());
-        assert!(Weights::adopt(WeightFormat::Q6K, kept, 1, 32).is_err());
+        for (format, outputs, inputs) in [
+            (WeightFormat::F32, usize::MAX, 64),
+            (WeightFormat::Q8_0, 1, 33),
+            (WeightFormat::Q6K, 1, 32),
+        ] {
+            let adopted = Weights::adopt(format, Pairing::Neighbours, kept.clone(), outputs, inputs);
+            assert!(adopted.is_err(), "{format:?} {outputs} × {inputs}");
+        }
     }
 
     #[test]
@@ -356,9 +393,43 @@ mod tests {
         let rounded: Vec<u8> = weights
             .flat_map(|weight| factor_bf16(weight).to_le_bytes())
             .collect();
-        let pack = |format, bytes: &[u8]| Weights::pack(format, bytes, outputs, inputs).unwrap();
+        let pack = |format, bytes: &[u8]| {
+            Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
+        };
         let packed = pack(WeightFormat::Q6K, &stored);
         assert_eq!(*packed.bytes, *pack(WeightFormat::Bf16, &rounded).bytes);
         assert_eq!(packed.format, WeightFormat::Bf16);
+    }
+
+    #[test]
+    fn words_of_bf16_are_of_neighbours_or_of_one_parity() {
+        let (outputs, inputs) = (17, 36);
+        // Each weight tells its output and its input.
+        let stored: Vec<u8> = (0..outputs)
+            .flat_map(|output| (0..inputs).map(move |input| 0x4000 + (output * inputs + input) as u16))
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for (pairing, of_four) in [
+            (Pairing::Neighbours, [[0, 1], [2, 3]]),
+            (Pairing::Parity, [[2, 0], [3, 1]]),
+        ] {
+            let packed = Weights::pack(WeightFormat::Bf16, pairing, &stored, outputs, inputs).unwrap();
+            assert_eq!(packed.group_bytes, 64 * GROUP * 2);
+            for (index, half) in packed.bytes.as_chunks::<2>().0.iter().enumerate() {
+                let (group, place) = (index / (64 * GROUP), index % (64 * GROUP));
+                let (words, lane, half_of_word) = (place / 2 / GROUP, place / 2 % GROUP, place % 2);
+                let input = words / 2 * 4 + of_four[words % 2][half_of_word];
+                let output = group * GROUP + lane;
+                let expected = match output < outputs && input < inputs {
+                    true => 0x4000 + (output * inputs + input) as u16,
+                    false => 0,
+                };
+                assert_eq!(
+                    u16::from_le_bytes(*half),
+                    expected,
+                    "{pairing:?} {output}, {input}"
+                );
+            }
+        }
     }
 }

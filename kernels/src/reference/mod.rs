@@ -48,8 +48,6 @@ impl Ops for Reference {
     type Weights = Matrix;
     type Pages = Pages;
 
-    const PACKING: u32 = 0;
-
     fn tensor(&self, rows_max: usize, columns: usize) -> Result<Tensor, OpsError> {
         Tensor::new(rows_max, columns)
     }
@@ -64,6 +62,10 @@ impl Ops for Reference {
 
     fn write(&self, tensor: &mut Tensor, values: &[f32]) {
         tensor.values_mut().copy_from_slice(values);
+    }
+
+    fn packing(&self) -> u32 {
+        0
     }
 
     fn pack(

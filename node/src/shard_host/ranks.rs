@@ -46,16 +46,16 @@ impl RankPlan {
         (self.threads / self.ranks + usize::from(rank < self.threads % self.ranks)).max(1)
     }
 
-    fn packed_of(&self, rank: usize) -> PackedStore {
+    fn packed_of(&self, rank: usize, packing: u32) -> PackedStore {
         match &self.packed {
             Some(prefix) => {
                 let mut name = prefix.clone().into_os_string();
-                name.push(format!("-{}-{rank}of{}", Cpu::PACKING, self.ranks));
+                name.push(format!("-{packing}-{rank}of{}", self.ranks));
                 if !(self.stage.embeds() && self.stage.samples()) {
                     let layers = self.stage.layers();
                     name.push(format!("-{}to{}", layers.start, layers.end));
                 }
-                PackedStore::open(name.into(), Cpu::PACKING)
+                PackedStore::open(name.into(), packing)
             }
             None => PackedStore::Off,
         }
@@ -131,7 +131,7 @@ fn load_rank<X: Exchange>(
             error,
         })
     })?;
-    let mut packed = plan.packed_of(exchange.rank());
+    let mut packed = plan.packed_of(exchange.rank(), cpu.packing());
     let (read_bytes, progress) = (Cell::new(0), RefCell::new(progress));
     let mut arrivals = RankArrivals {
         file,

@@ -309,12 +309,9 @@ impl<L: PairLanes> Products for Crossed<L> {
                 }
                 // Query by query: all of them at a time would not leave registers for the sums.
                 for (i, q) in queries.into_iter().enumerate() {
-                    for parity in 0..2 {
-                        let q = L::splat_word(*q.add(word + parity));
-                        for t in 0..TILES {
-                            let sum = &mut halves[parity][t][i];
-                            *sum = sum.add_products(crossed[t][parity], q);
-                        }
+                    for t in 0..TILES {
+                        let sums = [halves[0][t][i], halves[1][t][i]];
+                        [halves[0][t][i], halves[1][t][i]] = L::add_two(sums, crossed[t], q.add(word));
                     }
                 }
             }
@@ -413,12 +410,9 @@ unsafe fn add_quad<L: PairLanes, const VECTORS: usize, const QUERIES: usize>(
             *crossed = L::cross(first, second);
         }
         for (i, weights) in weights.into_iter().enumerate() {
-            for parity in 0..2 {
-                let weight = L::splat_word(*weights.add(t / 2 + parity));
-                for v in 0..VECTORS {
-                    let sum = &mut halves[parity][i][v];
-                    *sum = sum.add_products(crossed[v][parity], weight);
-                }
+            for v in 0..VECTORS {
+                let sums = [halves[0][i][v], halves[1][i][v]];
+                [halves[0][i][v], halves[1][i][v]] = L::add_two(sums, crossed[v], weights.add(t / 2));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::cpu::matmul::pairs::{BLOCK_BYTES, Task};
 use crate::cpu::matmul::tiled::GROUPS;
 use crate::cpu::prefetch;
 use crate::cpu::rounded::PAIRS;
-use crate::cpu::weights::GROUP;
+use crate::cpu::weights::{GROUP, Pairing};
 
 /// The sums of a tile of rows and the outputs of a group: `[row][output]`.
 #[derive(Clone, Copy)]
@@ -71,6 +71,7 @@ pub trait PairUnit {
 /// thread does not hold.
 #[inline(always)]
 pub unsafe fn multiply<U: PairUnit>(task: &Task<'_>, groups: Range<usize>, rows: Range<usize>) {
+    assert_eq!(task.weights.pairing, Pairing::Neighbours, "the words of weights");
     assert!(rows.len() <= SLAB_ROWS, "{} rows are no slab", rows.len());
     let whole = rows.start..rows.start + rows.len() / TILE * TILE;
     // SAFETY: passed on to the caller.
@@ -326,7 +327,7 @@ mod tests {
     use crate::WeightFormat;
     use crate::cpu::isa::scalar::Scalar;
     use crate::cpu::matmul::Out;
-    use crate::cpu::matmul::pairs::{self, Crossed, Wide};
+    use crate::cpu::matmul::pairs::{self, Crossed, Multiply, Wide};
     use crate::cpu::rounded::{Rounded, round_row_crossed, round_row_tiled, round_row_wide};
     use crate::cpu::weights::Weights;
     use crate::tensor::Tensor;
@@ -363,15 +364,17 @@ mod tests {
             let bytes: Vec<u8> = (0..outputs * inputs)
                 .flat_map(|i| (0x3c00u16 + (i * 89 % 1024) as u16 + ((i as u16 % 3) << 15)).to_le_bytes())
                 .collect();
-            let matrix = Weights::pack(WeightFormat::Bf16, &bytes, outputs, inputs).unwrap();
-            for rows in [1, 7, 16, 17, 48, 85] {
+            let pack = |pairing| Weights::pack(WeightFormat::Bf16, pairing, &bytes, outputs, inputs).unwrap();
+            let matrix = pack(Pairing::Neighbours);
+            let crossed = pack(Crossed::<Scalar>::PAIRING);
+            for rows in [1, 7, 13, 16, 17, 48, 85] {
                 let expected = product(pairs::multiply::<Wide<Scalar>, 2>, round_row_wide, &matrix, rows);
                 for found in [
                     product(multiply::<Loops>, round_row_tiled, &matrix, rows),
                     product(
-                        pairs::multiply::<Crossed<Scalar>, 4>,
+                        pairs::multiply_eights::<Crossed<Scalar>>,
                         round_row_crossed,
-                        &matrix,
+                        &crossed,
                         rows,
                     ),
                 ] {

@@ -8,7 +8,7 @@ use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::matmul::Out;
 use crate::cpu::prefetch::{self, Pass};
 use crate::cpu::rounded::{PAIRS, Rounded};
-use crate::cpu::weights::{GROUP, Weights};
+use crate::cpu::weights::{GROUP, Pairing, Weights};
 use crate::scalar::BLOCK;
 
 /// One matrix, and where its products go.
@@ -40,6 +40,9 @@ impl Task<'_> {
 pub trait Multiply {
     type Lanes: Lanes;
 
+    /// Of the words of weights.
+    const PAIRING: Pairing;
+
     /// Of a block of a row's inputs.
     const ROW_WORDS: usize;
 
@@ -55,7 +58,7 @@ pub trait Multiply {
 /// Weights are widened to f32, as inputs were ([`round_row_wide`](crate::cpu::rounded::round_row_wide)).
 pub struct Wide<L>(PhantomData<L>);
 
-/// Two inputs of one parity at a time ([`round_row_crossed`](crate::cpu::rounded::round_row_crossed)).
+/// Two inputs of one parity at a time, of weights and of rows ([`round_row_crossed`](crate::cpu::rounded::round_row_crossed)).
 pub struct Crossed<L>(PhantomData<L>);
 
 /// The products of `rows` with `groups` of output rows: in register tiles of 2 vectors of outputs and `ROWS` rows, and for
@@ -70,6 +73,7 @@ pub unsafe fn multiply<M: Multiply, const ROWS: usize>(
     groups: Range<usize>,
     rows: Range<usize>,
 ) {
+    assert_eq!(task.weights.pairing, M::PAIRING, "the words of weights");
     let per_group = GROUP / M::Lanes::COUNT;
     let vectors = groups.start * per_group..groups.end * per_group;
     let whole = rows.start + rows.len() / ROWS * ROWS;
@@ -77,6 +81,24 @@ pub unsafe fn multiply<M: Multiply, const ROWS: usize>(
     unsafe {
         multiply_rows::<M, 2, ROWS>(task, vectors.clone(), rows.start..whole);
         multiply_rows::<M, 4, 1>(task, vectors, whole..rows.end);
+    }
+}
+
+/// The same in register tiles of a vector and 8 rows, for kernels to which rows cost nothing; the rest as [`multiply`].
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+pub unsafe fn multiply_eights<M: Multiply>(task: &Task<'_>, groups: Range<usize>, rows: Range<usize>) {
+    const { assert!(M::Lanes::COUNT == GROUP) };
+    assert_eq!(task.weights.pairing, M::PAIRING, "the words of weights");
+    let whole = rows.start + rows.len() / 8 * 8;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        multiply_rows::<M, 1, 8>(task, groups.clone(), rows.start..whole);
+        if whole < rows.end {
+            multiply::<M, 4>(task, groups, whole..rows.end);
+        }
     }
 }
 
@@ -153,6 +175,7 @@ unsafe fn multiply_tile<M: Multiply, const VECTORS: usize, const ROWS: usize>(
 impl<L: Lanes> Multiply for Wide<L> {
     type Lanes = L;
 
+    const PAIRING: Pairing = Pairing::Neighbours;
     const ROW_WORDS: usize = BLOCK;
 
     #[inline(always)]
@@ -184,6 +207,7 @@ impl<L: Lanes> Multiply for Wide<L> {
 impl<L: PairLanes> Multiply for Crossed<L> {
     type Lanes = L;
 
+    const PAIRING: Pairing = Pairing::Parity;
     const ROW_WORDS: usize = PAIRS;
 
     #[inline(always)]
@@ -199,11 +223,17 @@ impl<L: PairLanes> Multiply for Crossed<L> {
             for pair in (0..PAIRS).step_by(2) {
                 for v in 0..VECTORS {
                     let at = weights[v].add(pair * GROUP);
-                    let [low, high] = L::cross(L::load_words(at), L::load_words(at.add(GROUP)));
+                    let words = [L::load_words(at), L::load_words(at.add(GROUP))];
                     for r in 0..ROWS {
-                        let x = x[r].add(pair);
-                        even[v][r] = even[v][r].add_products(low, L::splat_word(*x));
-                        odd[v][r] = odd[v][r].add_products(high, L::splat_word(*x.add(1)));
+                        let (sums, x) = ([even[v][r], odd[v][r]], x[r].add(pair));
+                        [even[v][r], odd[v][r]] = match ROWS {
+                            // Several vectors share what is loaded of the row.
+                            1 => [
+                                sums[0].add_products(words[0], L::splat_word(*x)),
+                                sums[1].add_products(words[1], L::splat_word(*x.add(1))),
+                            ],
+                            _ => L::add_two(sums, words, x),
+                        };
                     }
                 }
             }

@@ -435,7 +435,7 @@ mod tests {
     use crate::cpu::activations::{Activations, quantise_row};
     use crate::cpu::isa::scalar;
     use crate::cpu::matmul::Out;
-    use crate::cpu::weights::Weights as Matrix;
+    use crate::cpu::weights::{Pairing, Weights as Matrix};
     use crate::tensor::Tensor;
 
     /// A tile unit in plain loops.
@@ -542,7 +542,7 @@ mod tests {
                 // Scales and minima stay finite: no byte is one of a great exponent.
                 .map(|i| ((i * 89 + i / 7) % 256) as u8 & 0xbf)
                 .collect();
-            let matrix = Matrix::pack(format, &bytes, outputs, inputs).unwrap();
+            let matrix = Matrix::pack(format, Pairing::Neighbours, &bytes, outputs, inputs).unwrap();
             for rows in [1, 15, 16, 17, 48, 50, SLAB_TILES * TILE + 16] {
                 for precision in [InputPrecision::OneTerm, InputPrecision::TwoTerms] {
                     assert_eq!(
