@@ -85,11 +85,6 @@ pub trait PairLanes: Lanes {
     /// # Safety
     /// As [`splat`](Lanes::splat).
     unsafe fn and(a: Self::Words, b: Self::Words) -> Self::Words;
-    /// The low halves of both, then the high ones; those of `first` become high halves.
-    ///
-    /// # Safety
-    /// As [`splat`](Lanes::splat).
-    unsafe fn cross(first: Self::Words, second: Self::Words) -> [Self::Words; 2];
     /// Adds the product of the high halves, then that of the low ones, each as [`fma`](Lanes::fma) does. No number or sum may be
     /// subnormal: it would count as zero.
     ///

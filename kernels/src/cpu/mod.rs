@@ -14,6 +14,7 @@ mod isa;
 mod matmul;
 mod norm;
 mod pages;
+mod pairing;
 mod prefetch;
 mod rope;
 mod rounded;
@@ -153,7 +154,7 @@ impl Ops for Cpu {
     }
 
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {
-        Pages::new(shape, blocks)
+        Pages::new(shape, self.table.pairing, blocks)
     }
 
     fn embed(&mut self, table: &Weights, tokens: &[u32], out: &mut Tensor) {
@@ -227,7 +228,7 @@ impl Ops for Cpu {
         v_column: usize,
         pages: &mut Pages,
     ) {
-        pages.assert_of(shape);
+        pages.assert_of(shape, self.table.pairing);
         let writer = pages.writer();
         let operations = qkv.rows() * shape.kv_heads * shape.head_dim;
         self.team.share_out(shape.kv_heads, operations, |kv_heads| {
@@ -252,7 +253,7 @@ impl Ops for Cpu {
         out: &mut Tensor,
     ) {
         shape.assert_heads_fit();
-        pages.assert_of(shape);
+        pages.assert_of(shape, self.table.pairing);
         assert_eq!(
             (out.rows(), out.columns()),
             (qkv.rows(), shape.heads * shape.head_dim),

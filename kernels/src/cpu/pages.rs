@@ -1,6 +1,7 @@
 //! Pages of keys and values as the attention kernel reads them.
 
 use crate::cpu::lanes::{Lanes, to_array};
+use crate::cpu::pairing::{Pairing, QUAD};
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
 use crate::ops::SequenceRows;
@@ -10,8 +11,8 @@ use crate::{AttentionShape, KvFormat, OpsError};
 /// Positions whose keys are interleaved, one per vector lane.
 pub const TOKENS: usize = 16;
 
-/// Elements side by side in words of 32 bits, the first in the lowest bits, so that a shift or a mask widens a vector of
-/// them: `n = 2` in bf16, 4 in int8. K is `[block][kv_head][token / 16][dim / n][token mod 16]` in words of dimensions, V is
+/// Elements side by side in words of 32 bits, so that a shift or a mask widens a vector of them: `n = 2` in bf16, paired as
+/// [`Pairing`] says, 4 in int8, the first in the lowest bits. K is `[block][kv_head][token / 16][dim / n][token mod 16]` in words of dimensions, V is
 /// `[block][kv_head][token / n][dim]` in words of positions, with `dim` padded to whole vectors; scales are
 /// `[block][kv_head][token]`, where the format has them.
 pub struct Pages {
@@ -121,6 +122,8 @@ pub struct PageShape {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub format: KvFormat,
+    /// Of what is in bf16.
+    pub pairing: Pairing,
 }
 
 /// Where the 16 keys and values around a position begin: words, and scales.
@@ -132,8 +135,14 @@ pub struct TileAt {
 }
 
 impl PageShape {
-    fn of(shape: &AttentionShape) -> PageShape {
+    /// Heads that are no whole quads, and what is not in bf16, are by neighbours.
+    fn of(shape: &AttentionShape, pairing: Pairing) -> PageShape {
+        let pairing = match shape.kv {
+            KvFormat::Bf16 if shape.head_dim.is_multiple_of(QUAD) => pairing,
+            KvFormat::Bf16 | KvFormat::Int8 => Pairing::Neighbours,
+        };
         PageShape {
+            pairing,
             block_tokens: shape.block_tokens,
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -196,13 +205,13 @@ impl PageShape {
 impl Pages {
     /// # Panics
     /// When `block_tokens` is no multiple of 16.
-    pub fn new(shape: &AttentionShape, blocks: usize) -> Result<Pages, OpsError> {
+    pub fn new(shape: &AttentionShape, pairing: Pairing, blocks: usize) -> Result<Pages, OpsError> {
         assert!(
             shape.block_tokens.is_multiple_of(TOKENS),
             "blocks of {} positions",
             shape.block_tokens
         );
-        let shape = PageShape::of(shape);
+        let shape = PageShape::of(shape, pairing);
         let TileAt { k, v, scales } = shape.block();
         let all = |block: usize| {
             block
@@ -218,8 +227,12 @@ impl Pages {
         })
     }
 
-    pub fn assert_of(&self, shape: &AttentionShape) {
-        assert_eq!(self.shape, PageShape::of(shape), "pages of another shape");
+    pub fn assert_of(&self, shape: &AttentionShape, pairing: Pairing) {
+        assert_eq!(
+            self.shape,
+            PageShape::of(shape, pairing),
+            "pages of another shape"
+        );
     }
 
     pub fn zero_blocks(&mut self, blocks: &[u32]) {
@@ -263,23 +276,49 @@ impl Writer<'_> {
         let lane = position % TOKENS;
         // SAFETY: all belongs to this head, which the caller promises to be alone with.
         unsafe {
-            match self.shape.format {
-                KvFormat::Bf16 => {
-                    self.put_key::<{ Bf16::PER_WORD }>(at, lane, k, |k| u32::from(factor_bf16(k)));
-                    self.put_value::<{ Bf16::PER_WORD }>(at, lane, v, |v| u32::from(factor_bf16(v)));
+            match (self.shape.format, self.shape.pairing) {
+                (KvFormat::Bf16, Pairing::Neighbours) => {
+                    self.put_halves(at, lane, k, v, |index| Pairing::Neighbours.place(index));
                 }
-                KvFormat::Int8 => {
+                (KvFormat::Bf16, Pairing::Parity) => {
+                    self.put_halves(at, lane, k, v, |index| Pairing::Parity.place(index));
+                }
+                (KvFormat::Int8, _) => {
+                    let place = |index| (index / Int8::PER_WORD, index % Int8::PER_WORD * 8);
                     let (scale, inverse) = activation_scale(magnitude_max(k));
                     self.k_scales.part(at.scales + lane, 1)[0] = scale;
-                    self.put_key::<{ Int8::PER_WORD }>(at, lane, k, |k| bits(to_int8(k, inverse)));
+                    self.put_key::<{ Int8::PER_WORD }>(at, lane, k, place, |k| bits(to_int8(k, inverse)));
                     let (scale, inverse) = activation_scale(magnitude_max(v));
                     self.v_scales.part(at.scales + lane, 1)[0] = scale;
-                    self.put_value::<{ Int8::PER_WORD }>(at, lane, v, |v| bits(to_int8(v, inverse)));
+                    self.put_value::<{ Int8::PER_WORD }>(at, lane, v, place, |v| bits(to_int8(v, inverse)));
                 }
             }
         }
     }
 
+    /// Of bf16.
+    ///
+    /// # Safety
+    /// As [`put`](Self::put).
+    #[inline(always)]
+    unsafe fn put_halves(
+        &self,
+        at: TileAt,
+        lane: usize,
+        k: &[f32],
+        v: &[f32],
+        place: impl Fn(usize) -> (usize, usize),
+    ) {
+        let half = |x: f32| u32::from(factor_bf16(x));
+        // SAFETY: passed on to the caller.
+        unsafe {
+            self.put_key::<{ Bf16::PER_WORD }>(at, lane, k, &place, half);
+            self.put_value::<{ Bf16::PER_WORD }>(at, lane, v, &place, half);
+        }
+    }
+
+    /// `place` says in which word an element lies, and how far left.
+    ///
     /// # Safety
     /// As [`put`](Self::put).
     #[inline(always)]
@@ -288,31 +327,38 @@ impl Writer<'_> {
         at: TileAt,
         lane: usize,
         k: &[f32],
+        place: impl Fn(usize) -> (usize, usize),
         store: impl Fn(f32) -> u32,
     ) {
         // SAFETY: passed on to the caller.
         let keys = unsafe { self.k.part(at.k, self.shape.k_tile()) };
-        for (keys, k) in keys.chunks_exact_mut(TOKENS).zip(k.chunks(PER_WORD)) {
-            let word = |word, (index, k): (usize, &f32)| word | store(*k) << (index * (32 / PER_WORD));
-            keys[lane] = k.iter().enumerate().fold(0, word);
+        for (keys, k) in keys.chunks_mut(TOKENS * QUAD / PER_WORD).zip(k.chunks(QUAD)) {
+            let mut words = [0; QUAD];
+            for (index, k) in k.iter().enumerate() {
+                let (word, shift) = place(index);
+                words[word] |= store(*k) << shift;
+            }
+            for (keys, word) in keys.chunks_exact_mut(TOKENS).zip(words) {
+                keys[lane] = word;
+            }
         }
     }
 
     /// # Safety
-    /// As [`put`](Self::put).
+    /// As [`put_key`](Self::put_key).
     #[inline(always)]
     unsafe fn put_value<const PER_WORD: usize>(
         &self,
         at: TileAt,
         lane: usize,
         v: &[f32],
+        place: impl Fn(usize) -> (usize, usize),
         store: impl Fn(f32) -> u32,
     ) {
-        let (word, index) = (lane / PER_WORD, lane % PER_WORD);
+        let (word, shift) = place(lane);
         let from = at.v + word * self.shape.v_stride();
         // SAFETY: passed on to the caller.
         let values = unsafe { self.v.part(from, self.shape.head_dim) };
-        let shift = index * (32 / PER_WORD);
         let others = !((u32::MAX >> (32 - 32 / PER_WORD)) << shift);
         for (value, v) in values.iter_mut().zip(v) {
             *value = *value & others | store(*v) << shift;

@@ -18,6 +18,12 @@ const FAR_BYTES: usize = 4096;
 #[inline(always)]
 pub fn ahead_of(from: *const u8, bytes: usize) {
     nearer(from, bytes);
+    farther(from, bytes);
+}
+
+/// Starts fetching from memory into the second cache what lies ahead of the block of `bytes` at `from`.
+#[inline(always)]
+pub fn farther(from: *const u8, bytes: usize) {
     far(from.wrapping_add(FAR_BYTES), bytes);
 }
 

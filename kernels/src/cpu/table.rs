@@ -9,9 +9,9 @@ use crate::cpu::isa;
 use crate::cpu::lanes::Pair;
 use crate::cpu::level::Level;
 use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled};
+use crate::cpu::pairing::Pairing;
 use crate::cpu::rope::Heads;
 use crate::cpu::rounded::{self, round_row_crossed, round_row_tiled, round_row_wide};
-use crate::cpu::weights::Pairing;
 
 use crate::cpu::{act, norm, pages, rope};
 use crate::{AttentionShape, RopeTable};
@@ -32,7 +32,7 @@ pub struct Table {
     pub multiply_f32: Float,
     pub multiply_f16: Float,
     pub multiply_bf16: Pairs,
-    /// Of the words that `multiply_bf16` reads.
+    /// Of the words that `multiply_bf16` and `attend_bf16` read.
     pub pairing: Pairing,
     /// Rows of so many inputs that `multiply_bf16` takes at a time, at most: a multiple of [`TILE`](crate::cpu::activations::TILE).
     pub pair_panel_rows: fn(usize) -> usize,

@@ -1,5 +1,6 @@
 //! Weight matrices as the kernels read them.
 
+use crate::cpu::pairing::Pairing;
 use crate::cpu::six_bits;
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
@@ -16,8 +17,8 @@ pub const GROUP: usize = 16;
 /// A group is contiguous and starts on a cache line; rows missing in the last group are zero. Within a group:
 ///
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
-/// * `Bf16`: in words of two inputs ([`Pairing`]), as [`crate::scalar::factor_bf16`] has them, with zeros up to a multiple of 32
-///   inputs;
+/// * `Bf16`: `[word][row]`, words of two inputs as [`Pairing`] says, which are as [`crate::scalar::factor_bf16`] has them, with zeros
+///   up to a multiple of 32 inputs;
 /// * `Q6K`: as `Bf16`, which it counts as from here on;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
@@ -32,25 +33,6 @@ pub struct Weights {
     /// A multiple of the cache line.
     pub group_bytes: usize,
     pub bytes: Bytes,
-}
-
-/// Which two inputs share a word of bf16 weights.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pairing {
-    /// An even one and the odd one after it, which is the high half: `[k / 2][row][k mod 2]`.
-    Neighbours,
-    /// Of four the even ones, then the odd ones; the earlier is the high half: `[k / 4][k mod 2][row][1 - k / 2 mod 2]`.
-    Parity,
-}
-
-impl Pairing {
-    /// The form in which weights are packed as a number, which changes with the layout of [`Weights`].
-    pub fn packing(self) -> u32 {
-        match self {
-            Pairing::Neighbours => 2,
-            Pairing::Parity => 3,
-        }
-    }
 }
 
 /// Of packed weights.
@@ -221,9 +203,6 @@ fn pack_blocks<const PIECE: usize>(
     }
 }
 
-/// Of a word for each row of a group.
-const WORDS_BYTES: usize = GROUP * size_of::<u32>();
-
 /// Where in a group the parts of a block are.
 #[derive(Clone, Copy)]
 struct Places {
@@ -253,9 +232,11 @@ impl Places {
         };
         let packed = format.packed();
         let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
-        let of_four = match (packed, pairing) {
-            (WeightFormat::Bf16, Pairing::Neighbours) => [0, 2, WORDS_BYTES, WORDS_BYTES + 2],
-            (WeightFormat::Bf16, Pairing::Parity) => [2, WORDS_BYTES + 2, 0, WORDS_BYTES],
+        let of_four = match packed {
+            WeightFormat::Bf16 => [0, 1, 2, 3].map(|input| {
+                let (word, shift) = pairing.place(input);
+                word * GROUP * size_of::<u32>() + shift / 8
+            }),
             _ => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
@@ -402,33 +383,27 @@ mod tests {
     }
 
     #[test]
-    fn words_of_bf16_are_of_neighbours_or_of_one_parity() {
-        let (outputs, inputs) = (17, 36);
+    fn weights_of_bf16_are_where_their_pairing_says() {
+        let (outputs, inputs, whole) = (17, 36, 64);
         // Each weight tells its output and its input.
+        let weight = |output, input| 0x4000 + (output * inputs + input) as u16;
         let stored: Vec<u8> = (0..outputs)
-            .flat_map(|output| (0..inputs).map(move |input| 0x4000 + (output * inputs + input) as u16))
+            .flat_map(|output| (0..inputs).map(move |input| weight(output, input)))
             .flat_map(u16::to_le_bytes)
             .collect();
-        for (pairing, of_four) in [
-            (Pairing::Neighbours, [[0, 1], [2, 3]]),
-            (Pairing::Parity, [[2, 0], [3, 1]]),
-        ] {
+        for pairing in [Pairing::Neighbours, Pairing::Parity] {
             let packed = Weights::pack(WeightFormat::Bf16, pairing, &stored, outputs, inputs).unwrap();
-            assert_eq!(packed.group_bytes, 64 * GROUP * 2);
-            for (index, half) in packed.bytes.as_chunks::<2>().0.iter().enumerate() {
-                let (group, place) = (index / (64 * GROUP), index % (64 * GROUP));
-                let (words, lane, half_of_word) = (place / 2 / GROUP, place / 2 % GROUP, place % 2);
-                let input = words / 2 * 4 + of_four[words % 2][half_of_word];
-                let output = group * GROUP + lane;
+            assert_eq!(packed.bytes.len(), 2 * GROUP * whole * 2);
+            let groups = packed.bytes.as_chunks::<4>().0.chunks(GROUP * whole / 2);
+            for (output, input) in (0..2 * GROUP).flat_map(|o| (0..whole).map(move |i| (o, i))) {
+                let group = groups.clone().nth(output / GROUP).unwrap();
+                let (word, shift) = pairing.place(input);
+                let word = u32::from_le_bytes(group[word * GROUP + output % GROUP]);
                 let expected = match output < outputs && input < inputs {
-                    true => 0x4000 + (output * inputs + input) as u16,
+                    true => weight(output, input),
                     false => 0,
                 };
-                assert_eq!(
-                    u16::from_le_bytes(*half),
-                    expected,
-                    "{pairing:?} {output}, {input}"
-                );
+                assert_eq!((word >> shift) as u16, expected, "{pairing:?} {output}, {input}");
             }
         }
     }

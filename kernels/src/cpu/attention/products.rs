@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::TILES_PER_BLOCK;
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::pages::{Bf16, Form, TOKENS};
+use crate::cpu::pairing::{Pairing, QUAD};
 use crate::cpu::rounded::{PAIRS, cross};
 use crate::reference::STEP;
 use crate::scalar::{BLOCK, factor};
@@ -21,8 +22,8 @@ pub trait Products {
     /// That 32 numbers of a query, or 32 weights, take.
     const BLOCK_WORDS: usize;
 
-    /// Heads have a multiple of so many.
-    const DIMENSIONS: usize;
+    /// Of dimensions and positions in words of bf16.
+    const PAIRING: Pairing;
 
     /// A query as keys meet it, with zeros behind it as far as the last word of a key reaches.
     ///
@@ -36,8 +37,8 @@ pub trait Products {
     /// The products of a block of so many dimensions, at most 32, with `TILES` tiles of keys. Both begin with the block.
     ///
     /// # Safety
-    /// The CPU must have the instructions; keys and queries have the dimensions, a multiple of [`DIMENSIONS`](Self::DIMENSIONS), or as
-    /// many as make their last word whole.
+    /// The CPU must have the instructions; keys are paired as [`PAIRING`](Self::PAIRING) says; they and queries have the dimensions, or
+    /// as many as make their last word whole.
     unsafe fn multiply_keys<const TILES: usize, const QUERIES: usize>(
         keys: [*const u32; TILES],
         queries: [*const u32; QUERIES],
@@ -47,7 +48,8 @@ pub trait Products {
     /// The weighted values of a block of positions. `weights` begin with it.
     ///
     /// # Safety
-    /// The CPU must have the instructions; each tile has `VECTORS` vectors of values for its positions.
+    /// The CPU must have the instructions; each tile has `VECTORS` vectors of values for its positions, which are paired as
+    /// [`PAIRING`](Self::PAIRING) says.
     unsafe fn multiply_values<const VECTORS: usize, const QUERIES: usize>(
         tiles: [Values; TILES_PER_BLOCK],
         weights: [*const u32; QUERIES],
@@ -75,7 +77,7 @@ impl Values {
 /// Keys and values are widened to f32, as queries and weights are.
 pub struct Wide<L, F>(PhantomData<(L, F)>);
 
-/// Two terms of one parity at a time, of heads in bf16 whose dimensions are a multiple of four.
+/// Two terms of one parity at a time.
 pub struct Crossed<L>(PhantomData<L>);
 
 impl<L: Lanes, F: Form> Products for Wide<L, F> {
@@ -84,7 +86,7 @@ impl<L: Lanes, F: Form> Products for Wide<L, F> {
 
     const BLOCK_WORDS: usize = BLOCK;
 
-    const DIMENSIONS: usize = 1;
+    const PAIRING: Pairing = Pairing::Neighbours;
 
     #[inline(always)]
     unsafe fn round_query(q: &[f32], to: *mut u32) {
@@ -259,16 +261,13 @@ unsafe fn add_word<L: Lanes, F: Form, const VECTORS: usize, const QUERIES: usize
     }
 }
 
-/// Terms in two words, two of either parity.
-pub const QUAD: usize = 4;
-
 impl<L: PairLanes> Products for Crossed<L> {
     type Lanes = L;
     type Form = Bf16;
 
     const BLOCK_WORDS: usize = PAIRS;
 
-    const DIMENSIONS: usize = QUAD;
+    const PAIRING: Pairing = Pairing::Parity;
 
     #[inline(always)]
     unsafe fn round_query(q: &[f32], to: *mut u32) {
@@ -302,16 +301,16 @@ impl<L: PairLanes> Products for Crossed<L> {
         unsafe {
             let mut halves = [[[L::splat(0.0); QUERIES]; TILES]; 2];
             for word in (0..dimensions / 2).step_by(2) {
-                let mut crossed = [[L::splat_word(0); 2]; TILES];
-                for (crossed, keys) in crossed.iter_mut().zip(keys) {
+                let mut words = [[L::splat_word(0); 2]; TILES];
+                for (words, keys) in words.iter_mut().zip(keys) {
                     let at = keys.add(word * TOKENS);
-                    *crossed = L::cross(L::load_words(at), L::load_words(at.add(TOKENS)));
+                    *words = [L::load_words(at), L::load_words(at.add(TOKENS))];
                 }
                 // Query by query: all of them at a time would not leave registers for the sums.
                 for (i, q) in queries.into_iter().enumerate() {
                     for t in 0..TILES {
                         let sums = [halves[0][t][i], halves[1][t][i]];
-                        [halves[0][t][i], halves[1][t][i]] = L::add_two(sums, crossed[t], q.add(word));
+                        [halves[0][t][i], halves[1][t][i]] = L::add_two(sums, words[t], q.add(word));
                     }
                 }
             }
@@ -355,11 +354,14 @@ impl Values {
         // SAFETY: passed on to the caller; the second word is not read where none of its positions is seen.
         unsafe {
             let at = self.words.add(first / 2 * self.stride);
-            let whole = load::<L, VECTORS>(at);
+            let even = load::<L, VECTORS>(at);
+            let odd = match seen {
+                1 => [L::splat_word(0); VECTORS],
+                _ => high::<L, VECTORS>(load::<L, VECTORS>(at.add(self.stride))),
+            };
             match seen {
-                1 => [low::<L, VECTORS>(whole), [L::splat_word(0); VECTORS]],
-                2 => [whole, [L::splat_word(0); VECTORS]],
-                _ => [whole, low::<L, VECTORS>(load::<L, VECTORS>(at.add(self.stride)))],
+                1 | 2 => [high::<L, VECTORS>(even), odd],
+                _ => [even, odd],
             }
         }
     }
@@ -379,15 +381,15 @@ unsafe fn load<L: PairLanes, const VECTORS: usize>(from: *const u32) -> [L::Word
     }
 }
 
-/// The low halves, where they are.
+/// The high halves, where they are.
 ///
 /// # Safety
 /// The CPU must have the instructions of `L`.
 #[inline(always)]
-unsafe fn low<L: PairLanes, const VECTORS: usize>(mut words: [L::Words; VECTORS]) -> [L::Words; VECTORS] {
+unsafe fn high<L: PairLanes, const VECTORS: usize>(mut words: [L::Words; VECTORS]) -> [L::Words; VECTORS] {
     for words in &mut words {
         // SAFETY: passed on to the caller.
-        unsafe { *words = L::and(*words, L::splat_word(0xffff)) };
+        unsafe { *words = L::and(*words, L::splat_word(0xffff_0000)) };
     }
     words
 }
@@ -405,14 +407,11 @@ unsafe fn add_quad<L: PairLanes, const VECTORS: usize, const QUERIES: usize>(
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        let mut crossed = [[L::splat_word(0); 2]; VECTORS];
-        for (crossed, (first, second)) in crossed.iter_mut().zip(words[0].into_iter().zip(words[1])) {
-            *crossed = L::cross(first, second);
-        }
         for (i, weights) in weights.into_iter().enumerate() {
             for v in 0..VECTORS {
                 let sums = [halves[0][i][v], halves[1][i][v]];
-                [halves[0][i][v], halves[1][i][v]] = L::add_two(sums, crossed[v], weights.add(t / 2));
+                [halves[0][i][v], halves[1][i][v]] =
+                    L::add_two(sums, [words[0][v], words[1][v]], weights.add(t / 2));
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::pair_tiles::{PairUnit, PlaceSums};
 use crate::cpu::pages::{Form, TOKENS};
+use crate::cpu::pairing::Pairing;
 use crate::cpu::rounded::{PAIRS, round_pairs};
 use crate::cpu::shared::Shared;
 use crate::ops::HEAD_DIM_MAX;
@@ -65,6 +66,11 @@ pub unsafe fn attend<U: PairUnit, F: Form, const TILES: usize, const VECTORS: us
 unsafe fn attend_by_tiles<U: PairUnit, F: Form>(task: &Task<'_>, unit: &Unit<'_>) {
     let queries = unit.queries.len();
     assert!(queries <= QUERIES_MAX && task.shape.head_dim.is_multiple_of(BLOCK));
+    assert_eq!(
+        task.pages.shape.pairing,
+        Pairing::Neighbours,
+        "the words of keys and values"
+    );
     // SAFETY: passed on to the caller.
     unsafe {
         let (parts, target) = match &unit.job {
@@ -344,6 +350,8 @@ mod tests {
     const ALL: usize = usize::MAX;
 
     type Attend = unsafe fn(&Task<'_>, &Unit<'_>);
+    /// With the words that it reads.
+    type Way = (Attend, Pairing);
 
     /// How work is cut into units.
     #[derive(Clone, Copy, Debug)]
@@ -406,11 +414,11 @@ mod tests {
             bits(&out)
         }
 
-        fn found(&self, attend: Attend, cut: Cut) -> Vec<u32> {
+        fn found(&self, (attend, pairing): Way, cut: Cut) -> Vec<u32> {
             let (queries, parts) = (self.last.rows * HEADS, self.all.rows.div_ceil(PART));
             let kept = Kept { first: 16, parts };
             let mut room = vec![f32::NAN; kept.first + queries * parts * kept_len(self.shape.head_dim)];
-            let (pages, mut out) = (self.pages(), self.out());
+            let (pages, mut out) = (self.pages(pairing), self.out());
             let task = Task {
                 shape: &self.shape,
                 qkv: &self.qkv,
@@ -444,8 +452,8 @@ mod tests {
             bits(&out)
         }
 
-        fn pages(&self) -> Pages {
-            let mut pages = Pages::new(&self.shape, self.all.blocks.len()).unwrap();
+        fn pages(&self, pairing: Pairing) -> Pages {
+            let mut pages = Pages::new(&self.shape, pairing, self.all.blocks.len()).unwrap();
             let head_dim = self.shape.head_dim;
             for position in 0..self.all.rows {
                 let (k, v) = self.qkv.row(position)[HEADS * head_dim..].split_at(head_dim);
@@ -476,16 +484,16 @@ mod tests {
     #[test]
     fn tiles_and_vectors_have_the_bits_of_the_reference() {
         for kv in [KvFormat::Bf16, KvFormat::Int8] {
-            let [tiles, vectors, crossed]: [Attend; 3] = match kv {
+            let [tiles, vectors, crossed]: [Way; 3] = match kv {
                 KvFormat::Bf16 => [
-                    attend_by_tiles::<Loops, Bf16>,
-                    vectors::attend::<Wide<Scalar, Bf16>, 1, 1>,
-                    vectors::attend::<Crossed<Scalar>, 2, 2>,
+                    (attend_by_tiles::<Loops, Bf16>, Pairing::Neighbours),
+                    (vectors::attend::<Wide<Scalar, Bf16>, 1, 1>, Pairing::Neighbours),
+                    (vectors::attend::<Crossed<Scalar>, 2, 2>, Pairing::Parity),
                 ],
                 KvFormat::Int8 => [
-                    attend_by_tiles::<Loops, Int8>,
-                    vectors::attend::<Wide<Scalar, Int8>, 1, 1>,
-                    vectors::attend::<Wide<Scalar, Int8>, 2, 2>,
+                    (attend_by_tiles::<Loops, Int8>, Pairing::Neighbours),
+                    (vectors::attend::<Wide<Scalar, Int8>, 1, 1>, Pairing::Parity),
+                    (vectors::attend::<Wide<Scalar, Int8>, 2, 2>, Pairing::Parity),
                 ],
             };
             let cuts = [
@@ -505,10 +513,10 @@ mod tests {
                 for head_dim in [32, 64, 96] {
                     let scene = Scene::new(shape(head_dim, kv), start, rows);
                     let expected = scene.expected();
-                    for (attend, queries, parts) in cuts {
+                    for (way, queries, parts) in cuts {
                         let cut = Cut { queries, parts };
                         assert_eq!(
-                            scene.found(attend, cut),
+                            scene.found(way, cut),
                             expected,
                             "{kv:?}, {head_dim} dimensions, {rows} rows from {start}, {cut:?}"
                         );
@@ -521,9 +529,9 @@ mod tests {
     /// Of which tiles know nothing: no whole blocks, no whole vectors, no whole words.
     #[test]
     fn other_heads_have_the_bits_of_the_reference_by_vectors() {
-        let ways: [Attend; 2] = [
-            vectors::attend::<Wide<Scalar, Bf16>, 2, 2>,
-            vectors::attend_crossed::<Scalar, 2, 2>,
+        let ways: [Way; 2] = [
+            (vectors::attend::<Wide<Scalar, Bf16>, 2, 2>, Pairing::Neighbours),
+            (vectors::attend_crossed::<Scalar, 2, 2>, Pairing::Parity),
         ];
         for head_dim in [8, 20, 21, 80] {
             for (start, rows) in [(0, 1), (17, 3), (509, 6)] {
@@ -532,8 +540,8 @@ mod tests {
                     queries: vectors::QUERIES_MAX,
                     parts: 1,
                 };
-                for attend in ways {
-                    let found = scene.found(attend, cut);
+                for way in ways {
+                    let found = scene.found(way, cut);
                     assert_eq!(
                         found,
                         scene.expected(),

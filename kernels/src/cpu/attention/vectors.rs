@@ -4,10 +4,11 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::parts::{self, Part, Spare};
-use super::products::{Crossed, Products, QUAD, Values, Wide};
+use super::products::{Crossed, Products, Values, Wide};
 use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit};
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::pages::{Bf16, Form, TOKENS};
+use crate::cpu::pairing::Pairing;
 use crate::cpu::shared::Shared;
 use crate::ops::HEAD_DIM_MAX;
 use crate::reference::STEP;
@@ -27,10 +28,10 @@ pub unsafe fn attend<P: Products, const TILES: usize, const VECTORS: usize>(
     task: &Task<'_>,
     unit: &Unit<'_>,
 ) {
-    assert!(
-        task.shape.head_dim.is_multiple_of(P::DIMENSIONS),
-        "heads of {} dimensions",
-        task.shape.head_dim
+    assert_eq!(
+        task.pages.shape.pairing,
+        P::PAIRING,
+        "the words of keys and values"
     );
     // SAFETY: passed on to the caller.
     unsafe {
@@ -50,7 +51,7 @@ pub unsafe fn attend<P: Products, const TILES: usize, const VECTORS: usize>(
     }
 }
 
-/// The same of keys and values in bf16, [crossed](Crossed) if heads allow it.
+/// The same of keys and values in bf16, as they are paired.
 ///
 /// # Safety
 /// As [`attend`].
@@ -61,9 +62,9 @@ pub unsafe fn attend_crossed<L: PairLanes, const TILES: usize, const VECTORS: us
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
-        match task.shape.head_dim.is_multiple_of(QUAD) {
-            true => attend::<Crossed<L>, TILES, VECTORS>(task, unit),
-            false => attend::<Wide<L, Bf16>, TILES, VECTORS>(task, unit),
+        match task.pages.shape.pairing {
+            Pairing::Parity => attend::<Crossed<L>, TILES, VECTORS>(task, unit),
+            Pairing::Neighbours => attend::<Wide<L, Bf16>, TILES, VECTORS>(task, unit),
         }
     }
 }

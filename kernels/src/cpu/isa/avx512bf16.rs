@@ -8,9 +8,6 @@ use crate::cpu::isa::avx512::Zmm;
 use crate::cpu::lanes::{Lanes, PairLanes, to_array};
 use crate::scalar::bf16_to_f32;
 
-/// The lanes of the high halves of words.
-const HIGH: __mmask32 = 0xaaaa_aaaa;
-
 impl PairLanes for Zmm {
     type Words = __m512i;
 
@@ -28,16 +25,6 @@ impl PairLanes for Zmm {
     unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the caller promises AVX-512.
         unsafe { _mm512_and_si512(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn cross(first: __m512i, second: __m512i) -> [__m512i; 2] {
-        // SAFETY: the caller promises AVX-512.
-        unsafe {
-            [
-                _mm512_mask_blend_epi16(HIGH, second, _mm512_slli_epi32::<16>(first)),
-                _mm512_mask_blend_epi16(HIGH, _mm512_srli_epi32::<16>(second), first),
-            ]
-        }
     }
     #[inline(always)]
     unsafe fn add_products(self, a: __m512i, b: __m512i) -> Self {

@@ -126,12 +126,6 @@ impl crate::cpu::lanes::PairLanes for Scalar {
     unsafe fn and(a: [u32; 16], b: [u32; 16]) -> [u32; 16] {
         std::array::from_fn(|i| a[i] & b[i])
     }
-    unsafe fn cross(first: [u32; 16], second: [u32; 16]) -> [[u32; 16]; 2] {
-        [
-            std::array::from_fn(|i| first[i] << 16 | second[i] & 0xffff),
-            std::array::from_fn(|i| first[i] & 0xffff_0000 | second[i] >> 16),
-        ]
-    }
     unsafe fn add_products(self, a: [u32; 16], b: [u32; 16]) -> Self {
         let high = |pair: u32| f32::from_bits(pair & 0xffff_0000);
         let low = |pair: u32| f32::from_bits(pair << 16);

@@ -8,9 +8,10 @@ use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::pairs::{BLOCK_BYTES, Task};
 use crate::cpu::matmul::tiled::GROUPS;
+use crate::cpu::pairing::Pairing;
 use crate::cpu::prefetch;
 use crate::cpu::rounded::PAIRS;
-use crate::cpu::weights::{GROUP, Pairing};
+use crate::cpu::weights::GROUP;
 
 /// The sums of a tile of rows and the outputs of a group: `[row][output]`.
 #[derive(Clone, Copy)]

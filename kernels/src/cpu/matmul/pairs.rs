@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::matmul::Out;
+use crate::cpu::pairing::Pairing;
 use crate::cpu::prefetch::{self, Pass};
 use crate::cpu::rounded::{PAIRS, Rounded};
-use crate::cpu::weights::{GROUP, Pairing, Weights};
+use crate::cpu::weights::{GROUP, Weights};
 use crate::scalar::BLOCK;
 
 /// One matrix, and where its products go.
@@ -45,6 +46,9 @@ pub trait Multiply {
 
     /// Of a block of a row's inputs.
     const ROW_WORDS: usize;
+
+    /// Whether [`multiply_block`](Self::multiply_block) starts fetching what lies [nearer ahead](prefetch::nearer) itself.
+    const FETCHES: bool;
 
     /// # Safety
     /// The CPU must have the instructions; a block of weights and of inputs can be read.
@@ -147,14 +151,13 @@ unsafe fn multiply_tile<M: Multiply, const VECTORS: usize, const ROWS: usize>(
             let weights = weights.map(|weights| weights.add(block * PAIRS * GROUP));
             for weights in weights.iter().step_by(GROUP / M::Lanes::COUNT) {
                 let weights = weights.cast::<u8>();
-                if pass == Pass::ONLY {
-                    prefetch::ahead_of(weights, BLOCK_BYTES);
-                    continue;
-                }
-                if pass.index == 0 {
+                if pass.index == 0 && !M::FETCHES {
                     prefetch::nearer(weights, BLOCK_BYTES);
                 }
-                prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len());
+                match pass {
+                    Pass::ONLY => prefetch::farther(weights, BLOCK_BYTES),
+                    _ => prefetch::far(weights.wrapping_add(next_bytes + part.start), part.len()),
+                }
             }
             let x = std::array::from_fn(|r| x.add((r * blocks + block) * M::ROW_WORDS));
             M::multiply_block::<VECTORS, ROWS>(weights, x, &mut acc);
@@ -177,6 +180,7 @@ impl<L: Lanes> Multiply for Wide<L> {
 
     const PAIRING: Pairing = Pairing::Neighbours;
     const ROW_WORDS: usize = BLOCK;
+    const FETCHES: bool = false;
 
     #[inline(always)]
     unsafe fn multiply_block<const VECTORS: usize, const ROWS: usize>(
@@ -209,6 +213,7 @@ impl<L: PairLanes> Multiply for Crossed<L> {
 
     const PAIRING: Pairing = Pairing::Parity;
     const ROW_WORDS: usize = PAIRS;
+    const FETCHES: bool = true;
 
     #[inline(always)]
     unsafe fn multiply_block<const VECTORS: usize, const ROWS: usize>(
@@ -223,6 +228,8 @@ impl<L: PairLanes> Multiply for Crossed<L> {
             for pair in (0..PAIRS).step_by(2) {
                 for v in 0..VECTORS {
                     let at = weights[v].add(pair * GROUP);
+                    // A few lines at a time, also by later passes: long inputs leave the first cache between two of them.
+                    prefetch::nearer(at.cast(), 2 * prefetch::LINE);
                     let words = [L::load_words(at), L::load_words(at.add(GROUP))];
                     for r in 0..ROWS {
                         let (sums, x) = ([even[v][r], odd[v][r]], x[r].add(pair));

@@ -435,7 +435,8 @@ mod tests {
     use crate::cpu::activations::{Activations, quantise_row};
     use crate::cpu::isa::scalar;
     use crate::cpu::matmul::Out;
-    use crate::cpu::weights::{Pairing, Weights as Matrix};
+    use crate::cpu::pairing::Pairing;
+    use crate::cpu::weights::Weights as Matrix;
     use crate::tensor::Tensor;
 
     /// A tile unit in plain loops.
