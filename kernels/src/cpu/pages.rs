@@ -127,7 +127,7 @@ pub struct PageShape {
 }
 
 /// Where the 16 keys and values around a position begin: words, and scales.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct TileAt {
     pub k: usize,
     pub v: usize,
@@ -175,17 +175,17 @@ impl PageShape {
         self.head_dim.next_multiple_of(16)
     }
 
+    /// Tiles before that of a position.
     #[inline(always)]
-    pub fn tile(self, sequence: &SequenceRows, position: usize, kv_head: usize) -> TileAt {
+    pub fn before(self, sequence: &SequenceRows, position: usize, kv_head: usize) -> usize {
         let block = sequence.blocks[position / self.block_tokens] as usize;
         let tiles = self.block_tokens / TOKENS;
-        let tile = (block * self.kv_heads + kv_head) * tiles + position % self.block_tokens / TOKENS;
-        self.at(tile)
+        (block * self.kv_heads + kv_head) * tiles + position % self.block_tokens / TOKENS
     }
 
     /// After `tiles` tiles.
     #[inline(always)]
-    fn at(self, tiles: usize) -> TileAt {
+    pub fn at(self, tiles: usize) -> TileAt {
         TileAt {
             k: tiles * self.k_tile(),
             v: tiles * self.v_tile(),
@@ -272,7 +272,7 @@ impl Writer<'_> {
     /// # Safety
     /// No other thread may be writing this head.
     pub unsafe fn put(&self, sequence: &SequenceRows, position: usize, kv_head: usize, k: &[f32], v: &[f32]) {
-        let at = self.shape.tile(sequence, position, kv_head);
+        let at = self.shape.at(self.shape.before(sequence, position, kv_head));
         let lane = position % TOKENS;
         // SAFETY: all belongs to this head, which the caller promises to be alone with.
         unsafe {

@@ -137,27 +137,45 @@ impl Softmax {
         corr: 0.0,
     };
 
-    /// Turns the scores of a step, of which the first `seen` count, into weights; all others become 0.
+    /// Scales the scores of a step, of which the first `seen` count; the greatest of them and all before.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], scale: f32) {
-        let (tiles, unseen) = scores.split_at_mut(seen.next_multiple_of(TOKENS));
-        let tiles = tiles.as_chunks_mut::<TOKENS>().0;
-        unseen.fill(0.0);
+    unsafe fn scale<L: Lanes>(&self, seen: usize, scores: &mut [f32; STEP], scale: f32) -> f32 {
+        let whole = seen / TOKENS;
+        let tiles = scores.as_chunks_mut::<TOKENS>().0;
         // SAFETY: the caller promises the instructions; a tile has 16 values.
         unsafe {
             let mut most = L::splat(self.m);
-            for (i, tile) in tiles.iter_mut().enumerate() {
+            for tile in &mut tiles[..whole] {
                 let scores = L::load(tile.as_ptr()).mul(L::splat(scale));
-                let scores = scores.first((seen - i * TOKENS).min(TOKENS), L::splat(f32::NEG_INFINITY));
                 scores.store(tile.as_mut_ptr());
                 most = scores.max(most);
             }
-            let m = greatest(most);
+            if seen % TOKENS > 0 {
+                let tile = &mut tiles[whole];
+                let scores = L::load(tile.as_ptr()).mul(L::splat(scale));
+                let scores = scores.first(seen % TOKENS, L::splat(f32::NEG_INFINITY));
+                scores.store(tile.as_mut_ptr());
+                most = scores.max(most);
+            }
+            greatest(most)
+        }
+    }
+
+    /// Turns scaled scores, of which `m` is the greatest, into weights; those that do not count become 0.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`.
+    #[inline(always)]
+    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], m: f32) {
+        let (tiles, unseen) = scores.split_at_mut(seen.next_multiple_of(TOKENS));
+        unseen.fill(0.0);
+        // SAFETY: the caller promises the instructions; a tile has 16 values.
+        unsafe {
             let mut total = L::splat(0.0);
-            for tile in tiles {
+            for tile in tiles.as_chunks_mut::<TOKENS>().0 {
                 let weights = exp(L::load(tile.as_ptr()).sub(L::splat(m)));
                 weights.store(tile.as_mut_ptr());
                 total = total.add(weights);
@@ -178,29 +196,26 @@ struct Keys<'a, 'b> {
     count: usize,
     /// Where the last step of this unit ends.
     end: usize,
-    /// Where each of its tiles is.
-    at: [TileAt; STEP / TOKENS],
+    /// Tiles of the pages before each of its own.
+    before: [usize; STEP / TOKENS],
 }
 
 impl<'a, 'b> Keys<'a, 'b> {
-    /// Step by step.
+    /// From a position of a part on.
     #[inline(always)]
-    fn steps(task: &'a Task<'b>, unit: &'a Unit<'a>, part: &Part) -> impl Iterator<Item = Keys<'a, 'b>> {
-        let (positions, end) = (part.positions.clone(), part.unit_end);
-        positions.clone().step_by(STEP).map(move |first| {
-            let mut keys = Keys {
-                task,
-                unit,
-                first,
-                count: (positions.end - first).min(STEP),
-                end,
-                at: [TileAt::default(); STEP / TOKENS],
-            };
-            for tile in 0..keys.tiles() {
-                keys.at[tile] = keys.at_position(first + tile * TOKENS);
-            }
-            keys
-        })
+    fn step(task: &'a Task<'b>, unit: &'a Unit<'a>, part: &Part, first: usize) -> Keys<'a, 'b> {
+        let mut keys = Keys {
+            task,
+            unit,
+            first,
+            count: (part.positions.end - first).min(STEP),
+            end: part.unit_end,
+            before: [0; STEP / TOKENS],
+        };
+        for tile in 0..keys.tiles() {
+            keys.before[tile] = keys.before(first + tile * TOKENS);
+        }
+        keys
     }
 
     /// Tiles of 16 positions.
@@ -245,7 +260,7 @@ impl<'a, 'b> Keys<'a, 'b> {
     fn ask_for_next_keys<F: Form>(&self, tile: usize) {
         let position = self.first + STEP + tile * TOKENS;
         if position < self.end {
-            let (pages, at) = (self.task.pages, self.at_position(position));
+            let (pages, at) = (self.task.pages, self.task.pages.shape.at(self.before(position)));
             ask_for(&pages.k[at.k..][..pages.shape.k_tile()]);
             if F::SCALED {
                 ask_for(&pages.k_scales[at.scales..][..TOKENS]);
@@ -269,13 +284,14 @@ impl<'a, 'b> Keys<'a, 'b> {
 
     #[inline(always)]
     fn at(&self, tile: usize) -> TileAt {
-        self.at[..self.tiles()][tile]
+        self.task.pages.shape.at(self.before[..self.tiles()][tile])
     }
 
+    /// Tiles before that of a position.
     #[inline(always)]
-    fn at_position(&self, position: usize) -> TileAt {
+    fn before(&self, position: usize) -> usize {
         let (sequence, kv_head) = (self.unit.sequence, self.unit.kv_head);
-        self.task.pages.shape.tile(sequence, position, kv_head)
+        self.task.pages.shape.before(sequence, position, kv_head)
     }
 }
 

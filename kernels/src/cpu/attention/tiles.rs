@@ -150,7 +150,8 @@ unsafe fn walk<U: PairUnit, F: Form, const TILES: usize>(
     room: *mut Room,
 ) -> [Softmax; QUERIES_MAX] {
     let mut softmax = [Softmax::NOTHING; QUERIES_MAX];
-    for keys in Keys::steps(task, unit, part) {
+    for first in part.positions.clone().step_by(STEP) {
+        let keys = Keys::step(task, unit, part, first);
         // SAFETY: passed on to the caller.
         unsafe {
             keys.score_blocks::<U, F, TILES>(tiles, room);
@@ -231,7 +232,8 @@ impl Keys<'_, '_> {
                     self.scale::<U::Lanes>(place, &self.task.pages.k_scales, scores);
                 }
             }
-            softmax.weigh::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
+            let m = softmax.scale::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
+            softmax.weigh::<U::Lanes>(seen, &mut weights, m);
             if F::SCALED {
                 let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
                 for (place, weights) in of_tiles[..self.tiles()].iter_mut().enumerate() {

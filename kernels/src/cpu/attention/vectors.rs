@@ -80,12 +80,17 @@ unsafe fn attend_queries<P: Products, const TILES: usize, const VECTORS: usize, 
     let mut room = MaybeUninit::<Rounded<QUERIES>>::uninit();
     let rounded = round::<P, QUERIES>(task, &queries, &mut room);
     let mut spare = [[Spare::uninit(); HEAD_DIM_MAX]; QUERIES];
+    let mut scratch = Scratch {
+        weights: [[0; STEP]; QUERIES],
+        scores: [[0.0; STEP]; QUERIES],
+    };
     let mut totals = [Softmax::NOTHING; QUERIES];
     for part in Part::each(task, unit, parts) {
         // SAFETY: these queries, or parts of them, are this thread's alone, as the caller promises; so is the rest.
         unsafe {
             let sums = part.place(task, target, &mut queries, spare.as_flattened_mut());
-            let softmax = walk::<P, TILES, VECTORS, QUERIES>(task, unit, &part, &queries, rounded, sums);
+            let softmax =
+                walk::<P, TILES, VECTORS, QUERIES>(task, unit, &part, &queries, rounded, &mut scratch, sums);
             part.take(task, target, &queries, sums, &softmax, &mut totals);
         }
     }
@@ -104,37 +109,46 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
     part: &Part,
     queries: &[Query; QUERIES],
     rounded: [*const u32; QUERIES],
+    scratch: &mut Scratch<QUERIES>,
     all: Shared<'_, f32>,
 ) -> [Softmax; QUERIES] {
     // SAFETY: passed on to the caller.
     let mut sums: [&mut [f32]; QUERIES] =
         std::array::from_fn(|i| unsafe { queries[i].sums(all, task.shape.head_dim) });
     let mut softmax = [Softmax::NOTHING; QUERIES];
-    let scores = &mut [[0.0; STEP]; QUERIES];
-    let Weights(weights) = &mut Weights([[0; STEP]; QUERIES]);
-    for keys in Keys::steps(task, unit, part) {
-        let seen: [usize; QUERIES] = std::array::from_fn(|i| queries[i].seen(keys.first));
+    let Scratch { weights, scores } = scratch;
+    for first in part.positions.clone().step_by(STEP) {
+        let keys = Keys::step(task, unit, part, first);
+        let (mut seen, mut m, mut corr) = ([0; QUERIES], [0.0; QUERIES], [0.0; QUERIES]);
+        for (seen, query) in seen.iter_mut().zip(queries) {
+            *seen = query.seen(first);
+        }
         // SAFETY: the caller promises the instructions.
         unsafe {
             keys.score::<P, TILES, QUERIES>(rounded, scores);
-            for (i, (softmax, scores)) in softmax.iter_mut().zip(scores.iter_mut()).enumerate() {
-                softmax.weigh::<P::Lanes>(seen[i], scores, task.shape.scale);
+            // One query's greatest score is long in coming; meanwhile those of the others are looked for.
+            for (i, scores) in scores.iter_mut().enumerate() {
+                m[i] = softmax[i].scale::<P::Lanes>(seen[i], scores, task.shape.scale);
+            }
+            for (i, scores) in scores.iter_mut().enumerate() {
+                softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i]);
+                corr[i] = softmax[i].corr;
                 keys.round_weights::<P>(scores, &mut weights[i]);
             }
-            let step = Step {
-                seen,
-                corr: std::array::from_fn(|i| softmax[i].corr),
-                weights,
-            };
+            let step = Step { seen, corr, weights };
             keys.accumulate::<P, VECTORS, QUERIES>(&step, &mut sums);
         }
     }
     softmax
 }
 
-/// Of all queries in a step. Each vector of them lies in one line of the cache: over two, int8 takes a sixth longer.
-#[repr(align(64))]
-struct Weights<const QUERIES: usize>([[u32; STEP]; QUERIES]);
+/// Of all queries in a step. Each vector lies in one line of the cache: over two, int8 takes a sixth longer.
+#[repr(C, align(64))]
+struct Scratch<const QUERIES: usize> {
+    /// As values meet them.
+    weights: [[u32; STEP]; QUERIES],
+    scores: [[f32; STEP]; QUERIES],
+}
 
 /// What a step adds, and to what.
 struct Step<'a, const QUERIES: usize> {
