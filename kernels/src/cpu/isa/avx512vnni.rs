@@ -1,5 +1,6 @@
 //! VNNI: four byte products and their sum in one instruction. Everything else is AVX-512's.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::cpu::isa::avx512::{Zmm, four, load_nibbles};
@@ -9,6 +10,8 @@ use crate::scalar::{BLOCK, FINE_BITS};
 /// Formats whose blocks become unsigned bytes.
 pub trait Unsigned {
     const BYTES: usize;
+    /// Whether blocks have a minimum, which needs registers.
+    const HAS_MINIMUM: bool;
 
     /// # Safety
     /// The CPU must have VNNI, and `from` point to a packed block.
@@ -26,6 +29,7 @@ pub struct Q8;
 
 impl Unsigned for Q8 {
     const BYTES: usize = 512;
+    const HAS_MINIMUM: bool = false;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> [__m512i; 8] {
@@ -45,11 +49,12 @@ impl Unsigned for Q8 {
     }
 }
 
-/// Blocks of nibbles, of which `ZERO` (0 or 8) stands for 0.
+/// Blocks of nibbles, of which `ZERO` stands for 0: 8, or 0 in formats with a minimum.
 pub struct Q4<const ZERO: i32>;
 
 impl<const ZERO: i32> Unsigned for Q4<ZERO> {
     const BYTES: usize = 256;
+    const HAS_MINIMUM: bool = ZERO == 0;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> [__m512i; 8] {
@@ -74,6 +79,7 @@ impl<F: Unsigned> BlockDot for F {
     type Block = [__m512i; 8];
     const BYTES: usize = F::BYTES;
     const GROUPS: usize = 2;
+    const LEAVES_REGISTERS: bool = F::HAS_MINIMUM;
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self::Block {
@@ -103,7 +109,10 @@ impl<F: Unsigned> BlockDot for F {
             for (i, start) in start.iter_mut().enumerate() {
                 *start = F::start(origin.add(i));
             }
-            dots_unsigned::<TERMS, N, G>(blocks, q, start)
+            match F::HAS_MINIMUM && TERMS * N == 4 && G == 2 {
+                true => dots_of_four::<TERMS, N, G>(blocks, q, start),
+                false => dots_unsigned::<TERMS, N, G>(blocks, q, start),
+            }
         }
     }
 }
@@ -157,4 +166,95 @@ unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
         }
         dots
     }
+}
+
+/// The same of two groups and four times 32 activations, of four rows or of two in two terms. It leaves more registers and is a fiftieth
+/// slower (docs/benchmarks.md).
+///
+/// # Safety
+/// As [`dots_unsigned`].
+#[inline(always)]
+unsafe fn dots_of_four<const TERMS: usize, const N: usize, const G: usize>(
+    blocks: &[[__m512i; 8]; G],
+    q: *const i8,
+    start: [__m512i; N],
+) -> [[Zmm; N]; G] {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut from = [_mm512_setzero_si512(); 4];
+        for (i, start) in start.into_iter().enumerate() {
+            from[TERMS * i + TERMS - 1] = start;
+        }
+        let sums = multiply_four(&blocks[0], &blocks[G - 1], q, from);
+        let mut dots = [[Zmm(_mm512_setzero_ps()); N]; G];
+        for (dots, sums) in dots.iter_mut().zip(sums) {
+            for (i, dot) in dots.iter_mut().enumerate() {
+                let fine = sums[TERMS * i + TERMS - 1];
+                let sum = match TERMS {
+                    1 => fine,
+                    _ => _mm512_add_epi32(fine, _mm512_slli_epi32::<FINE_BITS>(sums[TERMS * i])),
+                };
+                *dot = Zmm(_mm512_cvtepi32_ps(sum));
+            }
+        }
+        dots
+    }
+}
+
+/// What [`multiply_four`] does with four activations of each row and four weights of each lane.
+macro_rules! step {
+    ($at:literal, $first:literal, $second:literal) => {
+        concat!(
+            step!(@row "0", $at, $first, $second, "a0", "b0"),
+            step!(@row "32", $at, $first, $second, "a1", "b1"),
+            step!(@row "64", $at, $first, $second, "a2", "b2"),
+            step!(@row "96", $at, $first, $second, "a3", "b3"),
+        )
+    };
+    (@row $row:literal, $at:literal, $first:literal, $second:literal, $a:literal, $b:literal) => {
+        concat!(
+            "vpdpbusd {", $a, "}, {", $first, "}, dword ptr [{q} + ", $row, " + ", $at, "]{{1to16}}\n",
+            "vpdpbusd {", $b, "}, {", $second, "}, dword ptr [{q} + ", $row, " + ", $at, "]{{1to16}}\n",
+        )
+    };
+}
+
+/// Adds to `from` the products of 32 activations of four rows with a block of two groups. The instructions read activations themselves,
+/// which leaves all other registers to weights and sums.
+///
+/// # Safety
+/// The CPU must have VNNI, and `q` point to 128 values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn multiply_four(
+    first: &[__m512i; 8],
+    second: &[__m512i; 8],
+    q: *const i8,
+    from: [__m512i; 4],
+) -> [[__m512i; 4]; 2] {
+    let [mut a0, mut a1, mut a2, mut a3] = from;
+    let [mut b0, mut b1, mut b2, mut b3] = from;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            step!("0", "v0", "w0"),
+            step!("4", "v1", "w1"),
+            step!("8", "v2", "w2"),
+            step!("12", "v3", "w3"),
+            step!("16", "v4", "w4"),
+            step!("20", "v5", "w5"),
+            step!("24", "v6", "w6"),
+            step!("28", "v7", "w7"),
+            q = in(reg) q,
+            a0 = inout(zmm_reg) a0, a1 = inout(zmm_reg) a1, a2 = inout(zmm_reg) a2, a3 = inout(zmm_reg) a3,
+            b0 = inout(zmm_reg) b0, b1 = inout(zmm_reg) b1, b2 = inout(zmm_reg) b2, b3 = inout(zmm_reg) b3,
+            v0 = in(zmm_reg) first[0], v1 = in(zmm_reg) first[1], v2 = in(zmm_reg) first[2], v3 = in(zmm_reg) first[3],
+            v4 = in(zmm_reg) first[4], v5 = in(zmm_reg) first[5], v6 = in(zmm_reg) first[6], v7 = in(zmm_reg) first[7],
+            w0 = in(zmm_reg) second[0], w1 = in(zmm_reg) second[1], w2 = in(zmm_reg) second[2],
+            w3 = in(zmm_reg) second[3], w4 = in(zmm_reg) second[4], w5 = in(zmm_reg) second[5],
+            w6 = in(zmm_reg) second[6], w7 = in(zmm_reg) second[7],
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    [[a0, a1, a2, a3], [b0, b1, b2, b3]]
 }

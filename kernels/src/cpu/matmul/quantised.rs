@@ -19,6 +19,8 @@ pub trait BlockDot {
     const BYTES: usize;
     /// Groups whose blocks the registers hold beside each other: what is loaded of the activations then serves all of them. 1 or 2.
     const GROUPS: usize = 1;
+    /// Whether dot products leave registers for minima beside the scales; else all of a block's rows are gone through again for them.
+    const LEAVES_REGISTERS: bool = false;
 
     /// # Safety
     /// The CPU must have the instructions, and `from` point to a packed block (or its second 8 rows, 32 bytes later).
@@ -217,7 +219,7 @@ unsafe fn multiply_rows<
                 for (i, acc) in rest.iter_mut().enumerate() {
                     weights.accumulate(inputs.at_row(whole + i), std::array::from_mut(acc));
                 }
-                if HALVES == 2 {
+                if HALVES == 2 && !D::LEAVES_REGISTERS {
                     weights.add_minima(inputs, acc);
                 }
             }
@@ -418,12 +420,16 @@ impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G
                 for group in 0..G {
                     let acc = &mut acc[first + i][group];
                     *acc = dots[group][i].fma(self.scales[group].mul(d), *acc);
+                    if HALVES == 2 && D::LEAVES_REGISTERS {
+                        let offset = D::Lanes::splat(*inputs.offset.add(i));
+                        *acc = self.minima[group].fma(offset, *acc);
+                    }
                 }
             }
         }
     }
 
-    /// Apart from the products, beside which there are no registers left for it.
+    /// Apart from the products, which leave no registers for it.
     ///
     /// # Safety
     /// `inputs` has as many rows as there are sums.
