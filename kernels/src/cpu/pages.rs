@@ -280,8 +280,8 @@ impl Writer<'_> {
                 (KvFormat::Bf16, Pairing::Neighbours) => {
                     self.put_halves(at, lane, k, v, |index| Pairing::Neighbours.place(index));
                 }
-                (KvFormat::Bf16, Pairing::Parity) => {
-                    self.put_halves(at, lane, k, v, |index| Pairing::Parity.place(index));
+                (KvFormat::Bf16, Pairing::Crossed) => {
+                    self.put_halves(at, lane, k, v, |index| Pairing::Crossed.place(index));
                 }
                 (KvFormat::Int8, _) => {
                     let place = |index| (index / Int8::PER_WORD, index % Int8::PER_WORD * 8);

@@ -7,10 +7,10 @@ pub enum Pairing {
     Neighbours,
     /// Of four the even ones, then the odd ones; the earlier is the high half, which [`PairLanes`](crate::cpu::lanes::PairLanes)
     /// multiply first.
-    Parity,
+    Crossed,
 }
 
-/// What is paired by [`Pairing::Parity`].
+/// Numbers in two crossed words.
 pub const QUAD: usize = 4;
 
 impl Pairing {
@@ -19,7 +19,7 @@ impl Pairing {
     pub const fn place(self, index: usize) -> (usize, usize) {
         match self {
             Pairing::Neighbours => (index / 2, index % 2 * 16),
-            Pairing::Parity => (index / QUAD * 2 + index % 2, (1 - index / 2 % 2) * 16),
+            Pairing::Crossed => (index / QUAD * 2 + index % 2, (1 - index / 2 % 2) * 16),
         }
     }
 
@@ -27,7 +27,7 @@ impl Pairing {
     pub const fn packing(self) -> u32 {
         match self {
             Pairing::Neighbours => 2,
-            Pairing::Parity => 3,
+            Pairing::Crossed => 3,
         }
     }
 }
@@ -40,7 +40,7 @@ mod tests {
     fn words_are_of_neighbours_or_of_one_parity() {
         for (pairing, words) in [
             (Pairing::Neighbours, [[0, 1], [2, 3], [4, 5], [6, 7]]),
-            (Pairing::Parity, [[2, 0], [3, 1], [6, 4], [7, 5]]),
+            (Pairing::Crossed, [[2, 0], [3, 1], [6, 4], [7, 5]]),
         ] {
             for (word, [low, high]) in words.into_iter().enumerate() {
                 assert_eq!(pairing.place(low), (word, 0), "{pairing:?}");

@@ -163,7 +163,7 @@ pub fn round_pairs(x: &[f32; BLOCK], words: &mut [u32]) {
     }
 }
 
-/// Of four inputs the even ones become a word, then the odd ones; the earlier is the high half, which is multiplied first.
+/// In words of [`Pairing::Crossed`](crate::cpu::pairing::Pairing::Crossed).
 #[inline(always)]
 pub fn cross(x: &[f32; BLOCK]) -> [u32; PAIRS] {
     let mut bits = [0; BLOCK];

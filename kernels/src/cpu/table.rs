@@ -189,7 +189,7 @@ mod avx512bf16 {
     pub const TABLE: Table = Table {
         round_row: round,
         multiply_bf16,
-        pairing: Pairing::Parity,
+        pairing: Pairing::Crossed,
         attend_bf16,
         ..avx512vnni::TABLE
     };

@@ -336,11 +336,11 @@ mod tests {
             let inputs = 96usize.next_multiple_of(format.block());
             let length = outputs * format.row_bytes(inputs).unwrap();
             let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
-            let packed = Weights::pack(format, Pairing::Parity, &stored, outputs, inputs).unwrap();
+            let packed = Weights::pack(format, Pairing::Crossed, &stored, outputs, inputs).unwrap();
             let bytes = Arc::new(packed.bytes.to_vec());
             let adopt = |length| {
                 let kept = PackedBytes::new(bytes.clone(), 0..length).unwrap();
-                Weights::adopt(format, Pairing::Parity, kept, outputs, inputs)
+                Weights::adopt(format, Pairing::Crossed, kept, outputs, inputs)
             };
             assert!(adopt(bytes.len() - 1).is_err());
             let adopted = adopt(bytes.len()).unwrap();
@@ -391,7 +391,7 @@ mod tests {
             .flat_map(|output| (0..inputs).map(move |input| weight(output, input)))
             .flat_map(u16::to_le_bytes)
             .collect();
-        for pairing in [Pairing::Neighbours, Pairing::Parity] {
+        for pairing in [Pairing::Neighbours, Pairing::Crossed] {
             let packed = Weights::pack(WeightFormat::Bf16, pairing, &stored, outputs, inputs).unwrap();
             assert_eq!(packed.bytes.len(), 2 * GROUP * whole * 2);
             let groups = packed.bytes.as_chunks::<4>().0.chunks(GROUP * whole / 2);

@@ -153,7 +153,7 @@ impl Softmax {
                 scores.store(tile.as_mut_ptr());
                 most = scores.max(most);
             }
-            if seen % TOKENS > 0 {
+            if !seen.is_multiple_of(TOKENS) {
                 let tile = &mut tiles[whole];
                 let scores = L::load(tile.as_ptr()).mul(L::splat(scale));
                 let scores = scores.first(seen % TOKENS, L::splat(f32::NEG_INFINITY));

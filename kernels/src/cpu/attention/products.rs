@@ -267,7 +267,7 @@ impl<L: PairLanes> Products for Crossed<L> {
 
     const BLOCK_WORDS: usize = PAIRS;
 
-    const PAIRING: Pairing = Pairing::Parity;
+    const PAIRING: Pairing = Pairing::Crossed;
 
     #[inline(always)]
     unsafe fn round_query(q: &[f32], to: *mut u32) {

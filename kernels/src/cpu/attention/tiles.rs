@@ -490,12 +490,12 @@ mod tests {
                 KvFormat::Bf16 => [
                     (attend_by_tiles::<Loops, Bf16>, Pairing::Neighbours),
                     (vectors::attend::<Wide<Scalar, Bf16>, 1, 1>, Pairing::Neighbours),
-                    (vectors::attend::<Crossed<Scalar>, 2, 2>, Pairing::Parity),
+                    (vectors::attend::<Crossed<Scalar>, 2, 2>, Pairing::Crossed),
                 ],
                 KvFormat::Int8 => [
                     (attend_by_tiles::<Loops, Int8>, Pairing::Neighbours),
-                    (vectors::attend::<Wide<Scalar, Int8>, 1, 1>, Pairing::Parity),
-                    (vectors::attend::<Wide<Scalar, Int8>, 2, 2>, Pairing::Parity),
+                    (vectors::attend::<Wide<Scalar, Int8>, 1, 1>, Pairing::Crossed),
+                    (vectors::attend::<Wide<Scalar, Int8>, 2, 2>, Pairing::Crossed),
                 ],
             };
             let cuts = [
@@ -533,7 +533,7 @@ mod tests {
     fn other_heads_have_the_bits_of_the_reference_by_vectors() {
         let ways: [Way; 2] = [
             (vectors::attend::<Wide<Scalar, Bf16>, 2, 2>, Pairing::Neighbours),
-            (vectors::attend_crossed::<Scalar, 2, 2>, Pairing::Parity),
+            (vectors::attend_crossed::<Scalar, 2, 2>, Pairing::Crossed),
         ];
         for head_dim in [8, 20, 21, 80] {
             for (start, rows) in [(0, 1), (17, 3), (509, 6)] {

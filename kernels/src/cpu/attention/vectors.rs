@@ -63,7 +63,7 @@ pub unsafe fn attend_crossed<L: PairLanes, const TILES: usize, const VECTORS: us
     // SAFETY: passed on to the caller.
     unsafe {
         match task.pages.shape.pairing {
-            Pairing::Parity => attend::<Crossed<L>, TILES, VECTORS>(task, unit),
+            Pairing::Crossed => attend::<Crossed<L>, TILES, VECTORS>(task, unit),
             Pairing::Neighbours => attend::<Wide<L, Bf16>, TILES, VECTORS>(task, unit),
         }
     }

@@ -211,7 +211,7 @@ impl<L: Lanes> Multiply for Wide<L> {
 impl<L: PairLanes> Multiply for Crossed<L> {
     type Lanes = L;
 
-    const PAIRING: Pairing = Pairing::Parity;
+    const PAIRING: Pairing = Pairing::Crossed;
     const ROW_WORDS: usize = PAIRS;
     const FETCHES: bool = true;
 
