@@ -88,7 +88,8 @@ pub unsafe fn multiply<M: Multiply, const ROWS: usize>(
     }
 }
 
-/// The same in register tiles of a vector and 8 rows, for kernels to which rows cost nothing; the rest as [`multiply`].
+/// The same in register tiles of a vector and 8 rows, for instructions that read inputs themselves, and so need no registers for them;
+/// the rest as [`multiply`].
 ///
 /// # Safety
 /// As [`multiply`].
@@ -96,10 +97,11 @@ pub unsafe fn multiply<M: Multiply, const ROWS: usize>(
 pub unsafe fn multiply_eights<M: Multiply>(task: &Task<'_>, groups: Range<usize>, rows: Range<usize>) {
     const { assert!(M::Lanes::COUNT == GROUP) };
     assert_eq!(task.weights.pairing, M::PAIRING, "the words of weights");
-    let whole = rows.start + rows.len() / 8 * 8;
+    const ROWS: usize = 8;
+    let whole = rows.start + rows.len() / ROWS * ROWS;
     // SAFETY: passed on to the caller.
     unsafe {
-        multiply_rows::<M, 1, 8>(task, groups.clone(), rows.start..whole);
+        multiply_rows::<M, 1, ROWS>(task, groups.clone(), rows.start..whole);
         if whole < rows.end {
             multiply::<M, 4>(task, groups, whole..rows.end);
         }
