@@ -23,7 +23,8 @@ impl Pairing {
         }
     }
 
-    /// The form in which weights are packed, as a number. It changes with the layout of [`Weights`](crate::cpu::Weights).
+    /// The form in which weights are packed, as a number. Another layout of [`Weights`](crate::cpu::Weights) gets one that no layout ever
+    /// had: nothing else tells a kept file of one from that of another.
     pub const fn packing(self) -> u32 {
         match self {
             Pairing::Neighbours => 2,
@@ -47,5 +48,10 @@ mod tests {
                 assert_eq!(pairing.place(high), (word, 16), "{pairing:?}");
             }
         }
+    }
+
+    #[test]
+    fn kept_files_of_one_pairing_are_not_taken_for_those_of_another() {
+        assert_ne!(Pairing::Neighbours.packing(), Pairing::Crossed.packing());
     }
 }

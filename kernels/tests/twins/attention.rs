@@ -15,6 +15,8 @@ fn attention_has_the_bits_of_the_reference() {
         (4, 2, 2, 128, 48),
         (1, 1, 0, 8, 128),
         (3, 1, 0, 21, 16),
+        (3, 1, 0, 22, 16),
+        (2, 1, 0, 23, 16),
     ] {
         for kv in KV_FORMATS {
             let shape = AttentionShape {

@@ -63,6 +63,22 @@ fn extreme_weights_and_activations_multiply_exactly() {
     }
 }
 
+/// Two nodes of a host share what either has packed.
+#[test]
+fn what_is_packed_in_one_form_is_the_same_at_every_level() {
+    let (outputs, inputs) = (33, 512);
+    for format in FORMATS {
+        let bytes = weights(format, outputs, inputs, 5);
+        let mut of_forms = std::collections::HashMap::new();
+        for cpu in cpus_of([1]) {
+            let matrix = cpu.pack(format, &bytes, outputs, inputs).unwrap();
+            let packed = cpu.packed(&matrix);
+            let first = of_forms.entry(cpu.packing()).or_insert_with(|| packed.to_vec());
+            assert_eq!(packed, first.as_slice(), "{format:?} at {}", cpu.level());
+        }
+    }
+}
+
 #[test]
 fn a_poisoned_row_is_nan_and_alone() {
     for format in FORMATS {
@@ -237,23 +253,31 @@ struct Extremes {
     byte: u8,
 }
 
+/// More than go together, and some that do not.
+const EXTREME_ROWS: usize = 7;
+const EXTREME_OUTPUTS: usize = 33;
+
 impl Scene for Extremes {
     fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
-        let mut bytes = weights(self.format, 16, 64, 1);
+        let mut bytes = weights(self.format, EXTREME_OUTPUTS, 64, 1);
         let body = if self.format == WeightFormat::Q4_1 { 4 } else { 2 };
         for block in bytes.chunks_exact_mut(self.format.block_bytes()) {
             block[body..].fill(self.byte);
         }
-        let matrix = ops.pack(self.format, &bytes, 16, 64).unwrap();
-        let mut x = sized(ops, 3, 64);
+        let matrix = ops.pack(self.format, &bytes, EXTREME_OUTPUTS, 64).unwrap();
+        let mut x = sized(ops, EXTREME_ROWS, 64);
         // Every activation the largest: of either sign, and of both by turns.
-        let values: Vec<f32> = (0..192)
-            .map(|i| [1.0, -1.0, (i % 2) as f32 * 2.0 - 1.0][i / 64])
+        let values: Vec<f32> = (0..EXTREME_ROWS * 64)
+            .map(|i| [1.0, -1.0, (i % 2) as f32 * 2.0 - 1.0][i / 64 % 3])
             .collect();
         ops.write(&mut x, &values);
-        let mut out = sized(ops, 3, 16);
-        ops.matmul(&[&matrix], &x, InputPrecision::TwoTerms, &mut out);
-        ops.read(&out).to_vec()
+        let mut outcome = Vec::new();
+        for precision in [InputPrecision::OneTerm, InputPrecision::TwoTerms] {
+            let mut out = sized(ops, EXTREME_ROWS, EXTREME_OUTPUTS);
+            ops.matmul(&[&matrix], &x, precision, &mut out);
+            outcome.extend_from_slice(ops.read(&out));
+        }
+        outcome
     }
 }
 

@@ -268,6 +268,12 @@ impl Partial {
     }
 
     /// The disk is full after so many more chunks.
+    /// As a process has it that is just being started.
+    #[cfg(test)]
+    pub(super) fn inherited(&self) -> File {
+        lock(&self.0.record).file.try_clone().unwrap()
+    }
+
     #[cfg(test)]
     pub fn fill_after(&self, writes: Option<u32>) {
         *lock(&self.0.writes_left) = writes;
@@ -346,6 +352,8 @@ impl Drop for Parts {
         let mut record = lock(&self.record);
         // Otherwise the last chunks are fetched again.
         let _ = self.note(&mut record);
+        // A process that is just being started has the file too until it runs its own program, and would hold the lock.
+        let _ = flock(&record.file, FlockOperation::Unlock);
     }
 }
 

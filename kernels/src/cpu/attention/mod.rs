@@ -137,12 +137,13 @@ impl Softmax {
         corr: 0.0,
     };
 
-    /// Scales the scores of a step, of which the first `seen` count; the greatest of them and all before.
+    /// Scales the scores of a step, of which the first `seen` count; others in the last tile become minus infinity. The greatest of them
+    /// and all before.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(&self, seen: usize, scores: &mut [f32; STEP], scale: f32) -> f32 {
+    unsafe fn greatest_scaled<L: Lanes>(&self, seen: usize, scores: &mut [f32; STEP], scale: f32) -> f32 {
         let whole = seen / TOKENS;
         let tiles = scores.as_chunks_mut::<TOKENS>().0;
         // SAFETY: the caller promises the instructions; a tile has 16 values.
@@ -164,7 +165,8 @@ impl Softmax {
         }
     }
 
-    /// Turns scaled scores, of which `m` is the greatest, into weights; those that do not count become 0.
+    /// Turns scores as [`greatest_scaled`](Self::greatest_scaled) has left them, and `m` is what it has found, into weights; those that do not
+    /// count become 0.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`.

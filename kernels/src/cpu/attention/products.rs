@@ -37,8 +37,8 @@ pub trait Products {
     /// The products of a block of so many dimensions, at most 32, with `TILES` tiles of keys. Both begin with the block.
     ///
     /// # Safety
-    /// The CPU must have the instructions; keys are paired as [`PAIRING`](Self::PAIRING) says; they and queries have the dimensions, or
-    /// as many as make their last word whole.
+    /// The CPU must have the instructions; keys are paired as [`PAIRING`](Self::PAIRING) says; they and queries have the dimensions, by
+    /// neighbours as many as make their last word whole, crossed a multiple of [`QUAD`].
     unsafe fn multiply_keys<const TILES: usize, const QUERIES: usize>(
         keys: [*const u32; TILES],
         queries: [*const u32; QUERIES],
@@ -297,6 +297,7 @@ impl<L: PairLanes> Products for Crossed<L> {
         queries: [*const u32; QUERIES],
         dimensions: usize,
     ) -> Halves<L, QUERIES, TILES> {
+        debug_assert!(dimensions.is_multiple_of(QUAD), "{dimensions} dimensions");
         // SAFETY: passed on to the caller.
         unsafe {
             let mut halves = [[[L::splat(0.0); QUERIES]; TILES]; 2];

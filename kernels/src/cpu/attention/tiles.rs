@@ -232,7 +232,7 @@ impl Keys<'_, '_> {
                     self.scale::<U::Lanes>(place, &self.task.pages.k_scales, scores);
                 }
             }
-            let m = softmax.scale::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
+            let m = softmax.greatest_scaled::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
             softmax.weigh::<U::Lanes>(seen, &mut weights, m);
             if F::SCALED {
                 let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
@@ -457,6 +457,12 @@ mod tests {
         fn pages(&self, pairing: Pairing) -> Pages {
             let mut pages = Pages::new(&self.shape, pairing, self.all.blocks.len()).unwrap();
             let head_dim = self.shape.head_dim;
+            // What is behind the last position may be another sequence's, and no numbers.
+            let stale = vec![f32::NAN; head_dim];
+            for position in 0..self.all.blocks.len() * self.shape.block_tokens {
+                // SAFETY: one thread.
+                unsafe { pages.writer().put(&self.all, position, 0, &stale, &stale) };
+            }
             for position in 0..self.all.rows {
                 let (k, v) = self.qkv.row(position)[HEADS * head_dim..].split_at(head_dim);
                 // SAFETY: one thread.
@@ -535,7 +541,7 @@ mod tests {
             (vectors::attend::<Wide<Scalar, Bf16>, 2, 2>, Pairing::Neighbours),
             (vectors::attend_crossed::<Scalar, 2, 2>, Pairing::Crossed),
         ];
-        for head_dim in [8, 20, 21, 80] {
+        for head_dim in [8, 20, 21, 22, 23, 80] {
             for (start, rows) in [(0, 1), (17, 3), (509, 6)] {
                 let scene = Scene::new(shape(head_dim, KvFormat::Bf16), start, rows);
                 let cut = Cut {

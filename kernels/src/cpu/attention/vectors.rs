@@ -128,7 +128,7 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
             keys.score::<P, TILES, QUERIES>(rounded, scores);
             // One query's greatest score is long in coming; meanwhile those of the others are looked for.
             for (i, scores) in scores.iter_mut().enumerate() {
-                m[i] = softmax[i].scale::<P::Lanes>(seen[i], scores, task.shape.scale);
+                m[i] = softmax[i].greatest_scaled::<P::Lanes>(seen[i], scores, task.shape.scale);
             }
             for (i, scores) in scores.iter_mut().enumerate() {
                 softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i]);

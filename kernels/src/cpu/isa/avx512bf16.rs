@@ -48,8 +48,8 @@ impl PairLanes for Zmm {
 }
 
 /// The instructions read their factors themselves. Written as intrinsics, a factor for several sums would be loaded into a register
-/// once for all of them, which takes longer: with such loads a core makes 210 to 225 GOP/s in a loop of 16 sums, without 236, which is
-/// all it has (docs/benchmarks.md).
+/// once for all of them, which takes longer: with such loads a core makes 211 to 226 GOP/s in a loop of 16 sums, without 236, which is
+/// all it has (docs/decisions/0015).
 ///
 /// # Safety
 /// The CPU must have AVX-512 F and BF16; two words can be read.
@@ -81,10 +81,8 @@ unsafe fn add_two(
 pub fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
-        let has = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512bf16");
-        // SAFETY: looked at only where the CPU has all three.
+        let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+        // SAFETY: looked at only where the CPU has both.
         has && unsafe { adds_in_order() }
     })
 }
@@ -101,8 +99,8 @@ pub fn pays() -> bool {
 /// halves comes first, and each sum is rounded (Intel's Software Developer's Manual, volume 2, `VDPBF16PS`; AMD's describes it alike).
 ///
 /// # Safety
-/// The CPU must have AVX-512 F, BW and BF16.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+/// The CPU must have AVX-512 F and BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn adds_in_order() -> bool {
     const SAMPLES: usize = 64;
     let mut state = 1u32;
@@ -113,19 +111,27 @@ unsafe fn adds_in_order() -> bool {
             (state & 0x8fff_8fff) + 0x3780_3780
         })
     };
-    let mut expected = [0.0f32; 16];
+    // In each way in which the instruction is used: lane by lane, and with one word for all lanes.
+    let mut expected = [[0.0f32; 16]; 3];
     // SAFETY: the caller's promise; 16 words each.
     unsafe {
-        let mut sums = Zmm::splat(0.0);
+        let mut sums = [Zmm::splat(0.0); 3];
         (0..SAMPLES).all(|_| {
             let (a, b) = (pairs(), pairs());
-            sums = sums.add_products(Zmm::load_words(a.as_ptr()), Zmm::load_words(b.as_ptr()));
-            for (sum, (a, b)) in expected.iter_mut().zip(a.into_iter().zip(b)) {
-                let half = |pair: u32, high: u32| bf16_to_f32((pair >> (16 * high)) as u16);
-                *sum = half(a, 1).mul_add(half(b, 1), *sum);
-                *sum = half(a, 0).mul_add(half(b, 0), *sum);
+            let (words, factors) = (Zmm::load_words(a.as_ptr()), Zmm::load_words(b.as_ptr()));
+            let [first, second] = Zmm::add_two([sums[1], sums[2]], [words, factors], b.as_ptr());
+            sums = [sums[0].add_products(words, factors), first, second];
+            for (sums, (a, b)) in expected
+                .iter_mut()
+                .zip([(a, b), (a, [b[0]; 16]), (b, [b[1]; 16])])
+            {
+                for (sum, (a, b)) in sums.iter_mut().zip(a.into_iter().zip(b)) {
+                    let half = |pair: u32, high: u32| bf16_to_f32((pair >> (16 * high)) as u16);
+                    *sum = half(a, 1).mul_add(half(b, 1), *sum);
+                    *sum = half(a, 0).mul_add(half(b, 0), *sum);
+                }
             }
-            to_array(sums).map(f32::to_bits) == expected.map(f32::to_bits)
+            (0..3).all(|way| to_array(sums[way]).map(f32::to_bits) == expected[way].map(f32::to_bits))
         })
     }
 }

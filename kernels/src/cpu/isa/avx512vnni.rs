@@ -172,13 +172,14 @@ unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
 /// slower (docs/benchmarks.md).
 ///
 /// # Safety
-/// As [`dots_unsigned`].
+/// As [`dots_unsigned`]; `TERMS · N` is 4 and `G` is 2.
 #[inline(always)]
 unsafe fn dots_of_four<const TERMS: usize, const N: usize, const G: usize>(
     blocks: &[[__m512i; 8]; G],
     q: *const i8,
     start: [__m512i; N],
 ) -> [[Zmm; N]; G] {
+    debug_assert!(TERMS * N == 4 && G == 2);
     // SAFETY: passed on to the caller.
     unsafe {
         let mut from = [_mm512_setzero_si512(); 4];

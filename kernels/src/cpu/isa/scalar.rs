@@ -179,6 +179,7 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Block = *const u8;
     const BYTES: usize = 256;
     const GROUPS: usize = 2;
+    const LEAVES_REGISTERS: bool = ZERO == 0;
 
     #[inline(never)]
     unsafe fn load(from: *const u8) -> *const u8 {

@@ -147,6 +147,17 @@ fn what_was_noted_is_there_again_and_the_rest_is_not_claimed() {
 }
 
 #[test]
+fn what_is_let_go_is_free_though_a_process_being_started_has_inherited_its_file() {
+    let folder = Folder::new("inherited");
+    let store = store(&folder);
+    let partial = open(&store);
+    let inherited = partial.inherited();
+    drop(partial);
+    assert!(open(&store).here().is_empty());
+    drop(inherited);
+}
+
+#[test]
 fn nothing_is_claimed_of_data_that_is_gone_or_of_another_file() {
     let folder = Folder::new("gone");
     let store = store(&folder);
