@@ -283,7 +283,7 @@ impl Writer<'_> {
                 (KvFormat::Bf16, Pairing::Crossed) => {
                     self.put_halves(at, lane, k, v, |index| Pairing::Crossed.place(index));
                 }
-                (KvFormat::Int8, _) => {
+                (KvFormat::Int8, Pairing::Neighbours | Pairing::Crossed) => {
                     let place = |index| (index / Int8::PER_WORD, index % Int8::PER_WORD * 8);
                     let (scale, inverse) = activation_scale(magnitude_max(k));
                     self.k_scales.part(at.scales + lane, 1)[0] = scale;

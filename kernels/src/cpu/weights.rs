@@ -1,6 +1,6 @@
 //! Weight matrices as the kernels read them.
 
-use crate::cpu::pairing::Pairing;
+use crate::cpu::pairing::{Pairing, QUAD};
 use crate::cpu::six_bits;
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
@@ -215,7 +215,7 @@ struct Places {
     /// Of 16 rows' bodies.
     block_bytes: usize,
     /// Where each of four blocks begins, from the first on.
-    of_four: [usize; 4],
+    of_four: [usize; QUAD],
     /// Where the group's scales begin.
     halves_start: usize,
 }
@@ -233,11 +233,15 @@ impl Places {
         let packed = format.packed();
         let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
         let of_four = match packed {
-            WeightFormat::Bf16 => [0, 1, 2, 3].map(|input| {
+            WeightFormat::Bf16 | WeightFormat::Q6K => [0, 1, 2, 3].map(|input| {
                 let (word, shift) = pairing.place(input);
                 word * GROUP * size_of::<u32>() + shift / 8
             }),
-            _ => [0, 1, 2, 3].map(|block| block * block_bytes),
+            WeightFormat::F32
+            | WeightFormat::F16
+            | WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q4_1 => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
             halves,
@@ -250,8 +254,8 @@ impl Places {
     }
 
     fn piece(&self, block: usize, piece: usize, lane: usize) -> usize {
-        let first = block / 4 * 4;
-        first * self.block_bytes + self.of_four[block % 4] + (piece * GROUP + lane) * self.lane_bytes
+        let first = block / QUAD * QUAD;
+        first * self.block_bytes + self.of_four[block % QUAD] + (piece * GROUP + lane) * self.lane_bytes
     }
 
     fn half(&self, block: usize, half: usize, lane: usize) -> usize {

@@ -159,7 +159,7 @@ unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
                 let sum = match TERMS {
                     1 if N * G < CHAINS => _mm512_add_epi32(one[group][i], other[group][i]),
                     1 => one[group][i],
-                    _ => _mm512_add_epi32(one[group][i], _mm512_slli_epi32::<FINE_BITS>(other[group][i])),
+                    _ => both_terms(one[group][i], other[group][i]),
                 };
                 dots[group][i] = Zmm(_mm512_cvtepi32_ps(sum));
             }
@@ -168,7 +168,15 @@ unsafe fn dots_unsigned<const TERMS: usize, const N: usize, const G: usize>(
     }
 }
 
-/// The same of two groups and four times 32 activations, of four rows or of two in two terms. It leaves more registers and is a fiftieth
+/// # Safety
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn both_terms(fine: __m512i, coarse: __m512i) -> __m512i {
+    // SAFETY: the caller promises AVX-512.
+    unsafe { _mm512_add_epi32(fine, _mm512_slli_epi32::<FINE_BITS>(coarse)) }
+}
+
+/// [`dots_unsigned`] of two groups and four times 32 activations, of four rows or of two in two terms. It leaves more registers and is a fiftieth
 /// slower (docs/benchmarks.md).
 ///
 /// # Safety
@@ -193,7 +201,7 @@ unsafe fn dots_of_four<const TERMS: usize, const N: usize, const G: usize>(
                 let fine = sums[TERMS * i + TERMS - 1];
                 let sum = match TERMS {
                     1 => fine,
-                    _ => _mm512_add_epi32(fine, _mm512_slli_epi32::<FINE_BITS>(sums[TERMS * i])),
+                    _ => both_terms(fine, sums[TERMS * i]),
                 };
                 *dot = Zmm(_mm512_cvtepi32_ps(sum));
             }
