@@ -404,7 +404,7 @@ fn the_forecast_of_a_full_queue_counts_on_all_stages() {
     let mut shell = Shell::new(EngineConfig {
         waiting_max: 2,
         sequences_per_stage_max: 1,
-        cost_prior: cost,
+        cost_measured: Some(cost),
         ..staged(2)
     });
     (1..5).for_each(|request| shell.submit(ask(request, 20, 5)));

@@ -384,7 +384,7 @@ fn a_full_queue_is_refused_with_the_time_that_its_work_will_take() {
     let config = EngineConfig {
         waiting_max: 2,
         sequences_per_stage_max: 1,
-        cost_prior: cost,
+        cost_measured: Some(cost),
         ..config(32)
     };
     let mut shell = Shell::new(config);

@@ -18,7 +18,7 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
     let config = EngineConfig {
         step_tokens_max: 400,
         context_tokens_max: 1000,
-        cost_prior: slow,
+        cost_measured: Some(slow),
         between_tokens_max: Span::from_micros(40_500),
         prompt_step_max: Span::from_micros(300_500),
         ..config(400)
@@ -47,7 +47,7 @@ fn where_decoding_takes_longer_than_was_promised_prompts_get_as_much_time() {
     let config = EngineConfig {
         step_tokens_max: 400,
         context_tokens_max: 1000,
-        cost_prior: slow_to_start,
+        cost_measured: Some(slow_to_start),
         between_tokens_max: Span::from_millis(40),
         ..config(400)
     };

@@ -73,11 +73,11 @@ fn engine() -> Engine {
         blocks,
         sequences_per_stage_max: SEQUENCES,
         // Ranks that take no time must not be given less to do for it.
-        cost_prior: StepCost {
+        cost_measured: Some(StepCost {
             fixed_secs: 1e-4,
             per_token_secs: 1e-6,
             per_context_secs: 0.0,
-        },
+        }),
         ..EngineConfig::for_replica(ReplicaId(1), Epoch(1))
     })
 }

@@ -37,8 +37,8 @@ pub struct EngineConfig {
     /// How long a step may take while nobody is, in one stage: longer ones compute prompts a little faster, and newcomers wait.
     /// For more stages see [`prompt_step_through`].
     pub prompt_step_max: Span,
-    /// Assumed until steps have been measured.
-    pub cost_prior: StepCost,
+    /// By steps before the first; else [`StepCost::PRIOR`] is assumed until some have been measured.
+    pub cost_measured: Option<StepCost>,
 }
 
 /// See [`EngineConfig::prompt_step_max`]; what prompts are expected to take is reckoned with it.
@@ -75,7 +75,7 @@ impl EngineConfig {
             step_tokens_max: STEP_TOKENS_MAX,
             between_tokens_max: Span::from_millis(50),
             prompt_step_max: PROMPT_STEP_MAX,
-            cost_prior: StepCost::PRIOR,
+            cost_measured: None,
         }
     }
 

@@ -17,7 +17,7 @@ pub use config::{EngineConfig, PROMPT_STEP_MAX, STEP_ROOM_LEAST, STEP_TOKENS_MAX
 pub(crate) use config::{OUTPUT_TOKENS_EACH, retry_after};
 
 use crate::Machine;
-use crate::cost::CostFit;
+use crate::cost::{CostFit, StepCost};
 use crate::fairness::TenantClocks;
 use counters::Counters;
 use flight::Flight;
@@ -160,7 +160,10 @@ impl Engine {
             blocks: BlockTable::new(config.blocks, config.block_tokens, config.groups.clone()),
             clocks: TenantClocks::default(),
             forecast: OutputForecast::default(),
-            cost: CostFit::new(config.cost_prior),
+            cost: match config.cost_measured {
+                Some(cost) => CostFit::measured(cost),
+                None => CostFit::new(StepCost::PRIOR),
+            },
             pipeline: Pipeline::new(config.stages),
             forget: Vec::new(),
             reset: Vec::new(),

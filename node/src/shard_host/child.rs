@@ -323,7 +323,7 @@ fn serve(
         block_tokens: info.block_tokens,
         blocks: info.blocks,
         context_tokens_max: info.context_tokens_max,
-        cost_prior: cost.unwrap_or(StepCost::PRIOR),
+        cost_measured: cost,
         stages: setup
             .placed
             .as_ref()
