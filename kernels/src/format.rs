@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::OpsError;
 
-/// Formats as stored in GGUF files. Quantised ones have blocks of 32 weights, Q6_K of 256, along the input
+/// Formats as stored in GGUF files. Quantised ones have blocks of 32 weights, Q4_K and Q6_K of 256, along the input
 /// dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WeightFormat {
@@ -17,6 +17,9 @@ pub enum WeightFormat {
     Q4_0,
     /// f16 scale, f16 minimum, 16 bytes of nibbles: `d · q + m`.
     Q4_1,
+    /// f16 scale, f16 minimum, 12 bytes with a scale and a minimum in six bits for each 32 weights, 128 bytes of nibbles:
+    /// `d · s · q − e · t`. Which bits are whose: [`crate::reference::Matrix::weight`].
+    Q4K,
     /// 128 bytes with the low four bits of 256 weights, 64 with the high two, an i8 scale for each 16 of them, f16 scale:
     /// `d · s · (q − 32)`. Which bits are whose: [`crate::reference::Matrix::weight`].
     Q6K,
@@ -28,7 +31,7 @@ impl WeightFormat {
         match self {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => 1,
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => 32,
-            WeightFormat::Q6K => 256,
+            WeightFormat::Q4K | WeightFormat::Q6K => 256,
         }
     }
 
@@ -39,13 +42,16 @@ impl WeightFormat {
             WeightFormat::Q8_0 => 34,
             WeightFormat::Q4_0 => 18,
             WeightFormat::Q4_1 => 20,
+            WeightFormat::Q4K => 144,
             WeightFormat::Q6K => 210,
         }
     }
 
-    /// What a matrix counts as once it is packed: in the same format, unless that has no kernels of its own (decision 0020).
+    /// What a matrix counts as once it is packed: in the same format, unless that has no kernels of its own (decisions 0020
+    /// and 0021).
     pub const fn packed(self) -> WeightFormat {
         match self {
+            WeightFormat::Q4K => WeightFormat::Q4_1,
             WeightFormat::Q6K => WeightFormat::Bf16,
             WeightFormat::F32
             | WeightFormat::F16

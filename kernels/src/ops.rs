@@ -16,6 +16,8 @@
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
 //!   the order of `TDPBF16PS` (decision 0015).
 //! * **Q6_K weights** are exact in f32 (`d · (s · (q − 32))`), and bf16 weights from then on: each rounded to bf16 (decision 0020).
+//! * **Q4_K weights** are Q4_1 weights: for each 32, `d · s` and `−e · t`, exact in f32, are rounded to f16 and are scale and minimum
+//!   (decision 0021).
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.
 //! * **attention**: per head and row; online softmaxes in steps of 128 positions, one for each 512 positions, joined in ascending order
 //!   (decision 0019), whose formula is in [`crate::reference`], independent of the page size; K and V are read back as stored
@@ -67,7 +69,7 @@ pub trait Ops: Send {
     /// Pages of one layer for `blocks` blocks. Errors: no memory.
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::Pages, OpsError>;
 
-    /// `out[r] = row tokens[r] of table`, dequantised with one rounding (`d · q`, for Q4_1 `fma(d, q, m)`, for Q6_K to bf16).
+    /// `out[r] = row tokens[r] of table`, dequantised with one rounding (`d · q`, for Q4_1 and Q4_K `fma(d, q, m)`, for Q6_K to bf16).
     /// `out.rows` must be `tokens.len()`.
     fn embed(&mut self, table: &Self::Weights, tokens: &[u32], out: &mut Self::Tensor);
     /// `out[r] = x[r] · (1 / sqrt(mean(x[r]²) + eps)) · weight`. The sum of squares runs by fused multiply-adds in 16

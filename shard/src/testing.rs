@@ -123,6 +123,7 @@ fn kind(format: WeightFormat) -> u32 {
         WeightFormat::Q4_0 => 2,
         WeightFormat::Q4_1 => 3,
         WeightFormat::Q8_0 => 8,
+        WeightFormat::Q4K => 12,
         WeightFormat::Q6K => 14,
         WeightFormat::Bf16 => 30,
     }
@@ -141,6 +142,7 @@ fn encode(format: WeightFormat, values: &[f32]) -> Vec<u8> {
         WeightFormat::Q8_0 => blocks.flat_map(q8_0).collect(),
         WeightFormat::Q4_0 => blocks.flat_map(q4_0).collect(),
         WeightFormat::Q4_1 => blocks.flat_map(q4_1).collect(),
+        WeightFormat::Q4K => blocks.flat_map(q4_k).collect(),
         WeightFormat::Q6K => blocks.flat_map(q6_k).collect(),
     }
 }
@@ -201,6 +203,37 @@ fn q4_1(block: &[f32]) -> Vec<u8> {
 fn nibbles(quants: Vec<u8>) -> Vec<u8> {
     let (low, high) = quants.split_at(quants.len() / 2);
     low.iter().zip(high).map(|(low, high)| low | high << 4).collect()
+}
+
+/// Minima below zero have a step of their own, as scales do.
+fn q4_k(block: &[f32]) -> Vec<u8> {
+    let parts: Vec<(f32, f32)> = block.chunks_exact(32).map(extremes).collect();
+    let scale = |(lowest, highest): &(f32, f32)| (highest - lowest.min(0.0)) / 15.0;
+    let d = parts.iter().map(scale).fold(0.0, f32::max) / 63.0;
+    let e = parts.iter().map(|(lowest, _)| -lowest).fold(0.0, f32::max) / 63.0;
+    let six_bits = |value: f32, step: f32| (value / step).round().clamp(1.0, 63.0) as u8;
+    let told = parts
+        .iter()
+        .map(|part| (six_bits(scale(part), d), six_bits(-part.0, e)));
+    let told: Vec<(u8, u8)> = told.collect();
+    let (mut scales, mut nibbles) = ([0; 12], [0; 128]);
+    for (part, (scale, minimum)) in told.iter().enumerate() {
+        match part {
+            0..4 => (scales[part], scales[part + 4]) = (*scale, *minimum),
+            _ => {
+                scales[part + 4] = scale & 15 | minimum << 4;
+                scales[part - 4] |= scale >> 4 << 6;
+                scales[part] |= minimum >> 4 << 6;
+            }
+        }
+        let (step, least) = (d * f32::from(*scale), e * f32::from(*minimum));
+        for (place, value) in block[32 * part..][..32].iter().enumerate() {
+            let q = ((value + least) / step).round().clamp(0.0, 15.0) as u8;
+            nibbles[part / 2 * 32 + place] |= q << (part % 2 * 4);
+        }
+    }
+    let halves = f16(d).into_iter().chain(f16(e));
+    halves.chain(scales).chain(nibbles).collect()
 }
 
 /// Scales have only few steps: more would make `d` too small for [`f16()`].

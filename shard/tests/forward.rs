@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-const FORMATS: [WeightFormat; 7] = [
+const FORMATS: [WeightFormat; 8] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
     WeightFormat::Q8_0,
     WeightFormat::Q4_0,
     WeightFormat::Q4_1,
+    WeightFormat::Q4K,
     WeightFormat::Q6K,
 ];
 
@@ -66,7 +67,7 @@ impl PackedCache for Kept {
 
 #[test]
 fn weights_that_were_packed_before_give_the_same_bits_and_damaged_ones_are_packed_anew() {
-    let files = [WeightFormat::Q4_1, WeightFormat::Q6K].map(tiny);
+    let files = [WeightFormat::Q4_1, WeightFormat::Q4K, WeightFormat::Q6K].map(tiny);
     let prompt = prompt(6, 40);
     for (file, ranks) in files.iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let mut kept = Kept::default();

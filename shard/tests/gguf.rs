@@ -135,11 +135,13 @@ fn a_required_key_that_is_missing_is_named() {
 
 #[test]
 fn a_format_that_cannot_be_used_is_an_error_only_when_it_is_needed() {
-    let file = small(3).finish();
+    let mut writer = small(3);
+    writer.raw_tensor("five", &[256], 13, vec![0; 176]);
+    let file = writer.finish();
     let gguf = Gguf::parse(&file).unwrap();
-    let error = gguf.tensor("other").unwrap().format().unwrap_err();
+    let error = gguf.tensor("five").unwrap().format().unwrap_err();
     assert!(
-        error.to_string().contains("tensor other is stored as Q4_K"),
+        error.to_string().contains("tensor five is stored as Q5_K"),
         "{error}"
     );
     assert!(error.to_string().contains("Q6_K"), "what can be used: {error}");
@@ -157,10 +159,11 @@ fn rows_of_six_bits_that_are_no_whole_blocks_are_refused() {
 }
 
 #[test]
-fn weights_of_six_bits_are_for_matrices_and_count_as_bf16() {
+fn weights_of_blocks_of_256_are_for_matrices_and_count_as_what_they_are_kept_as() {
     let mut writer = GgufWriter::new(3);
     writer.tensor("six", &[512, 3], WeightFormat::Q6K, &[0.5; 3 * 512]);
     writer.tensor("four", &[512, 3], WeightFormat::Q4_0, &[0.5; 3 * 512]);
+    writer.tensor("four of 256", &[512, 3], WeightFormat::Q4K, &[-0.5; 3 * 512]);
     let file = writer.finish();
     let gguf = Gguf::parse(&file).unwrap();
     let six = gguf.tensor("six").unwrap();
@@ -168,6 +171,9 @@ fn weights_of_six_bits_are_for_matrices_and_count_as_bf16() {
     assert_eq!((six.bytes().len(), six.packed_bytes()), (6 * 210, 6 * 512));
     let four = gguf.tensor("four").unwrap();
     assert_eq!(four.packed_bytes(), four.bytes().len() as u64);
+    let four = gguf.tensor("four of 256").unwrap();
+    assert_eq!(four.format(), Ok(WeightFormat::Q4K));
+    assert_eq!((four.bytes().len(), four.packed_bytes()), (6 * 144, 6 * 160));
     let error = six.floats().unwrap_err();
     assert!(
         error.to_string().contains("Q6_K, a format for matrices"),

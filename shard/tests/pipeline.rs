@@ -154,7 +154,7 @@ fn what_a_stage_takes_is_what_the_shape_says() {
 }
 
 #[test]
-fn weights_of_six_bits_are_foreseen_in_bf16_as_they_are_kept() {
+fn weights_of_blocks_of_256_are_foreseen_as_they_are_kept() {
     let stages = [0..2, 0..1, 1..2];
     let foreseen = |format, output| {
         let file = TinyLlama {
@@ -175,6 +175,9 @@ fn weights_of_six_bits_are_foreseen_in_bf16_as_they_are_kept() {
         let six_bits = foreseen(WeightFormat::Q6K, output);
         assert_eq!(six_bits, foreseen(WeightFormat::Bf16, output));
         assert_eq!(six_bits.0.embedding_bytes, 2 * 256 * 515);
+        let four_bits = foreseen(WeightFormat::Q4K, output);
+        assert_eq!(four_bits, foreseen(WeightFormat::Q4_1, output));
+        assert_eq!(four_bits.0.embedding_bytes, 256 / 32 * 20 * 515);
     }
 }
 

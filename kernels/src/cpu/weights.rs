@@ -1,7 +1,7 @@
 //! Weight matrices as the kernels read them.
 
 use crate::cpu::pairing::{Pairing, QUAD};
-use crate::cpu::six_bits;
+use crate::cpu::{four_bits, six_bits};
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
@@ -19,7 +19,7 @@ pub const GROUP: usize = 16;
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
 /// * `Bf16`: `[word][row]`, words of two inputs as [`Pairing`] says, which are as [`crate::scalar::factor_bf16`] has them, with zeros
 ///   up to a multiple of 32 inputs;
-/// * `Q6K`: as `Bf16`, which it counts as from here on;
+/// * `Q6K`: as `Bf16`, which it counts as from here on, and `Q4K` as `Q4_1`;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
@@ -149,7 +149,8 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
         | WeightFormat::F16
         | WeightFormat::Q8_0
         | WeightFormat::Q4_0
-        | WeightFormat::Q4_1 => row_bytes,
+        | WeightFormat::Q4_1
+        | WeightFormat::Q4K => row_bytes,
     };
     Ok(row_bytes
         .and_then(|bytes| bytes.checked_mul(GROUP))
@@ -166,6 +167,11 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
         WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),
         WeightFormat::F32 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
             pack_blocks::<4>(format, places, lane, row, group, |piece| piece);
+        }
+        WeightFormat::Q4K => {
+            let blocks = row.as_chunks::<{ four_bits::BYTES }>().0;
+            let parts: Vec<[u8; _]> = blocks.iter().flat_map(four_bits::parts).collect();
+            pack_row(WeightFormat::Q4_1, places, lane, parts.as_flattened(), group);
         }
         WeightFormat::Q6K => pack_six_bits(places, lane, row, group),
     }
@@ -228,7 +234,7 @@ impl Places {
             WeightFormat::F16 => (0, 2, 2),
             WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 4),
             WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 4),
-            WeightFormat::Q4_1 => (2, 4, 4),
+            WeightFormat::Q4_1 | WeightFormat::Q4K => (2, 4, 4),
         };
         let packed = format.packed();
         let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
@@ -241,7 +247,8 @@ impl Places {
             | WeightFormat::F16
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
-            | WeightFormat::Q4_1 => [0, 1, 2, 3].map(|block| block * block_bytes),
+            | WeightFormat::Q4_1
+            | WeightFormat::Q4K => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
             halves,
@@ -284,7 +291,7 @@ impl Row<'_> {
                 let d = self.half(index, 0);
                 self.dequantise_nibbles(index, out, |nibble| d * (nibble as f32 - 8.0));
             }
-            WeightFormat::Q4_1 => {
+            WeightFormat::Q4_1 | WeightFormat::Q4K => {
                 let (d, m) = (self.half(index, 0), self.half(index, 1));
                 self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
             }
@@ -335,6 +342,7 @@ mod tests {
             WeightFormat::Q8_0,
             WeightFormat::Q4_0,
             WeightFormat::Q4_1,
+            WeightFormat::Q4K,
             WeightFormat::Q6K,
         ] {
             let inputs = 96usize.next_multiple_of(format.block());
@@ -362,6 +370,7 @@ mod tests {
         for (format, outputs, inputs) in [
             (WeightFormat::F32, usize::MAX, 64),
             (WeightFormat::Q8_0, 1, 33),
+            (WeightFormat::Q4K, 1, 32),
             (WeightFormat::Q6K, 1, 32),
         ] {
             let adopted = Weights::adopt(format, Pairing::Neighbours, kept.clone(), outputs, inputs);
@@ -384,6 +393,23 @@ mod tests {
         let packed = pack(WeightFormat::Q6K, &stored);
         assert_eq!(*packed.bytes, *pack(WeightFormat::Bf16, &rounded).bytes);
         assert_eq!(packed.format, WeightFormat::Bf16);
+    }
+
+    #[test]
+    fn weights_of_four_bits_are_packed_as_their_parts_in_q4_1() {
+        let (outputs, inputs) = (18, 512);
+        let length = outputs * WeightFormat::Q4K.row_bytes(inputs).unwrap();
+        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
+        let parts: Vec<_> = stored.as_chunks().0.iter().flat_map(four_bits::parts).collect();
+        let pack = |format, bytes: &[u8]| {
+            Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
+        };
+        let packed = pack(WeightFormat::Q4K, &stored);
+        assert_eq!(
+            *packed.bytes,
+            *pack(WeightFormat::Q4_1, parts.as_flattened()).bytes
+        );
+        assert_eq!(packed.format, WeightFormat::Q4_1);
     }
 
     #[test]

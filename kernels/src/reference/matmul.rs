@@ -3,7 +3,7 @@
 use crate::format::matrix_bytes;
 use crate::reference::pairs;
 use crate::reference::quant::{Block, quantise};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor, factor_bf16};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, f32_to_f16, factor, factor_bf16};
 use crate::tensor::Tensor;
 use crate::{InputPrecision, OpsError, WeightFormat};
 
@@ -65,12 +65,14 @@ impl Matrix {
 
     /// One weight, dequantised with one rounding.
     pub fn weight(&self, output: usize, input: usize) -> f32 {
-        let block = self.block(output, input / self.format.block());
+        let block = self.block(output, input);
         let k = input % self.format.block();
         match self.format {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => block.float(),
             WeightFormat::Q8_0 | WeightFormat::Q4_0 => block.scale() * block.integer(k) as f32,
-            WeightFormat::Q4_1 => block.scale().mul_add(block.integer(k) as f32, block.minimum()),
+            WeightFormat::Q4_1 | WeightFormat::Q4K => block
+                .scale()
+                .mul_add(block.integer(k % BLOCK) as f32, block.minimum()),
             WeightFormat::Q6K => factor(block.six_bits(k)),
         }
     }
@@ -89,7 +91,7 @@ impl Matrix {
                     *out = self.dot_pairs(output, &x);
                 }
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q4K => {
                 let x = quantise(x, precision);
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_blocks(output, &x);
@@ -114,23 +116,25 @@ impl Matrix {
     fn dot_blocks(&self, output: usize, x: &[Block]) -> f32 {
         let mut acc = 0.0f32;
         for (index, x) in x.iter().enumerate() {
-            let w = self.block(output, index);
+            let w = self.block(output, index * BLOCK);
             let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * x.q[k]).sum();
             acc = (dot as f32).mul_add(w.scale() * x.d, acc);
-            if self.format == WeightFormat::Q4_1 {
+            if matches!(self.format, WeightFormat::Q4_1 | WeightFormat::Q4K) {
                 acc = w.minimum().mul_add(x.d * x.sum() as f32, acc);
             }
         }
         acc
     }
 
-    fn block(&self, output: usize, index: usize) -> StoredBlock<'_> {
+    /// That the weight of an input is in.
+    fn block(&self, output: usize, input: usize) -> StoredBlock<'_> {
         assert!(output < self.outputs, "row {output} of {}", self.outputs);
-        let bytes = self.format.block_bytes();
-        let at = (output * (self.inputs / self.format.block()) + index) * bytes;
+        let (bytes, weights) = (self.format.block_bytes(), self.format.block());
+        let at = (output * (self.inputs / weights) + input / weights) * bytes;
         StoredBlock {
             format: self.format,
             bytes: &self.bytes[at..][..bytes],
+            part: input % weights / BLOCK,
         }
     }
 }
@@ -139,6 +143,8 @@ impl Matrix {
 struct StoredBlock<'a> {
     format: WeightFormat,
     bytes: &'a [u8],
+    /// Which 32 of its weights are meant.
+    part: usize,
 }
 
 impl StoredBlock<'_> {
@@ -153,20 +159,26 @@ impl StoredBlock<'_> {
                 let stored = bf16_to_f32(u16::from_le_bytes([self.bytes[0], self.bytes[1]]));
                 bf16_to_f32(factor_bf16(stored))
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q6K => {
-                panic!("not a float format")
-            }
+            WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q4_1
+            | WeightFormat::Q4K
+            | WeightFormat::Q6K => panic!("not a float format"),
         }
     }
 
-    /// The integer of weight `k` of a format with blocks of 32.
+    /// The integer of weight `k` of the part, of a format that has scales for 32.
     fn integer(&self, k: usize) -> i32 {
         match self.format {
             WeightFormat::Q8_0 => i32::from(self.bytes[2 + k] as i8),
             WeightFormat::Q4_0 => self.nibble(2, k) - 8,
             WeightFormat::Q4_1 => self.nibble(4, k),
+            // Parts take turns in low and high halves.
+            WeightFormat::Q4K => {
+                i32::from(self.bytes[16 + self.part / 2 * 32 + k] >> (self.part % 2 * 4) & 15)
+            }
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
-                panic!("not a format with blocks of 32")
+                panic!("not a format with scales for 32")
             }
         }
     }
@@ -188,14 +200,43 @@ impl StoredBlock<'_> {
     }
 
     fn scale(&self) -> f32 {
-        self.half(0)
+        match self.format {
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => self.half(0),
+            WeightFormat::Q4K => in_f16(self.half(0) * self.six_bits_of_part(4, 15, 0)),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
+                panic!("not a format with scales for 32")
+            }
+        }
     }
 
     fn minimum(&self) -> f32 {
-        self.half(2)
+        match self.format {
+            WeightFormat::Q4_1 => self.half(2),
+            WeightFormat::Q4K => in_f16(-(self.half(2) * self.six_bits_of_part(8, 240, 4))),
+            WeightFormat::F32
+            | WeightFormat::F16
+            | WeightFormat::Bf16
+            | WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q6K => panic!("not a format with minima"),
+        }
+    }
+
+    /// Of Q4_K, the scale or the minimum: from four bytes at `first` for the first four parts, whose upper two bits are the others'; the
+    /// lower four of these are those in `mask` of bytes at 12.
+    fn six_bits_of_part(&self, first: usize, mask: u8, shift: u32) -> f32 {
+        let byte = self.bytes[first + self.part % 4];
+        f32::from(match self.part {
+            ..4 => byte % 64,
+            _ => byte / 64 * 16 + ((self.bytes[12 + self.part % 4] & mask) >> shift),
+        })
     }
 
     fn half(&self, at: usize) -> f32 {
         f16_to_f32(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]))
     }
+}
+
+fn in_f16(value: f32) -> f32 {
+    f16_to_f32(f32_to_f16(value))
 }

@@ -171,6 +171,9 @@ fn matrices_of_the_wrong_size_are_refused() {
     assert!(cpu.pack(WeightFormat::Q8_0, &[0; 33], 1, 32).is_err());
     assert!(cpu.pack(WeightFormat::Q8_0, &[0; 34], 1, 33).is_err());
     assert!(cpu.pack(WeightFormat::F32, &[], usize::MAX, 64).is_err());
+    assert!(cpu.pack(WeightFormat::Q4K, &[0; 144], 1, 256).is_ok());
+    assert!(cpu.pack(WeightFormat::Q4K, &[0; 144], 1, 255).is_err());
+    assert!(cpu.pack(WeightFormat::Q4K, &[0; 160], 1, 256).is_err());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 256).is_ok());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 255).is_err());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 512], 1, 256).is_err());
@@ -213,13 +216,14 @@ fn cpus_of<const COUNT: usize>(threads: [usize; COUNT]) -> Vec<Cpu> {
         .collect()
 }
 
-const FORMATS: [WeightFormat; 7] = [
+const FORMATS: [WeightFormat; 8] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
     WeightFormat::Q8_0,
     WeightFormat::Q4_0,
     WeightFormat::Q4_1,
+    WeightFormat::Q4K,
     WeightFormat::Q6K,
 ];
 
@@ -444,7 +448,7 @@ fn weights(format: WeightFormat, outputs: usize, inputs: usize, seed: u64) -> Ve
         let ends: &[usize] = match format {
             WeightFormat::F32 => &[3],
             WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 | WeightFormat::Q4_0 => &[1],
-            WeightFormat::Q4_1 => &[1, 3],
+            WeightFormat::Q4_1 | WeightFormat::Q4K => &[1, 3],
             WeightFormat::Q6K => &[209],
         };
         // Exponents below one, sign kept.

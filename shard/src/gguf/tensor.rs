@@ -146,6 +146,7 @@ impl<'a> Tensor<'a> {
             2 => Ok(WeightFormat::Q4_0),
             3 => Ok(WeightFormat::Q4_1),
             8 => Ok(WeightFormat::Q8_0),
+            12 => Ok(WeightFormat::Q4K),
             14 => Ok(WeightFormat::Q6K),
             30 => Ok(WeightFormat::Bf16),
             _ => Err(GgufError::UnusableFormat {
@@ -193,12 +194,14 @@ impl<'a> Tensor<'a> {
                 let widen = |bytes: &[u8]| f32::from_bits(u32::from(half(bytes)) << 16);
                 Ok(self.bytes.chunks_exact(2).map(widen).collect())
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q6K => {
-                Err(GgufError::UnusableFormat {
-                    tensor: self.name.to_owned(),
-                    found: format!("{}, a format for matrices", self.kind_name()),
-                })
-            }
+            WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q4_1
+            | WeightFormat::Q4K
+            | WeightFormat::Q6K => Err(GgufError::UnusableFormat {
+                tensor: self.name.to_owned(),
+                found: format!("{}, a format for matrices", self.kind_name()),
+            }),
         }
     }
 }

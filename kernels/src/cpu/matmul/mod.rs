@@ -62,7 +62,8 @@ impl Multiplier<'_> {
             | WeightFormat::F16
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
-            | WeightFormat::Q4_1 => panel_rows(x.columns()),
+            | WeightFormat::Q4_1
+            | WeightFormat::Q4K => panel_rows(x.columns()),
         });
         let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
         let plan = Plan::new(weights, x.rows(), panel_rows_max, self.team.threads());
@@ -221,7 +222,9 @@ impl Product<'_> {
                 WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.multiply_bf16)(&pairs, groups, rows),
                 WeightFormat::Q8_0 => (self.table.multiply_q8_0)(&quantised, groups, rows),
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
-                WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
+                WeightFormat::Q4_1 | WeightFormat::Q4K => {
+                    (self.table.multiply_q4_1)(&quantised, groups, rows);
+                }
             }
         }
     }
