@@ -24,7 +24,7 @@ pub fn f32_to_f16(value: f32) -> u16 {
         ..LEAST_NORMAL_F16 => (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits(),
         LEAST_NORMAL_F16..BEYOND_F16 => {
             let rebased = magnitude - ((127 - 15) << 23);
-            rebased + 0x0fff + (rebased >> 13 & 1) >> 13
+            (rebased + 0x0fff + (rebased >> 13 & 1)) >> 13
         }
         BEYOND_F16..=0x7f80_0000 => 0x7c00,
         _ => 0x7e00,
