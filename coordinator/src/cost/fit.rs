@@ -5,13 +5,15 @@ use proto::Span;
 
 /// Of steps of about the same size, older ones count less: after this many more a measurement weighs 1/e.
 const MEMORY_STEPS: f64 = 100.0;
-/// What is known of steps of other sizes weighs at least as much as this many measurements: many steps of one size say what that size
-/// costs, and nothing of what part of it is fixed.
+/// While steps of one size are measured, what is known of others fades no further than to so many measurements: many steps of one size say
+/// what that size costs, and nothing of what part of it is fixed.
 const KEPT_STEPS: f64 = 5.0;
-/// A step that takes this many times as long as forecast, or as short, says that the device's pace has changed, or that it was interrupted.
-const DOUBTFUL: f64 = 1.5;
-/// What is left of what is known of steps of other sizes after such a step: a few in a row, and it is forgotten.
-const TRUST: f64 = 0.8;
+/// A step that takes this many times as long as forecast, or as short, was interrupted, or the device's pace has changed.
+const UNEXPECTED: f64 = 1.5;
+/// So many in a row, all longer or all shorter, are no interruptions.
+const CHANGED_STEPS: i32 = 3;
+/// What is left after each further one of what is known of other sizes.
+const TRUST: f64 = 0.7;
 /// Each coefficient of the prior weighs as much as this many measurements. Short steps say little of the context, and nothing while
 /// there is little of it.
 const PRIOR_STEPS: [f64; 3] = [1e-4, 1e-4, 1e-2];
@@ -23,13 +25,19 @@ const SWEEPS: usize = 8;
 const SIZES: usize = 12;
 /// Of such sizes are the steps by which a cost is told that was measured before.
 const TOLD_TOKENS: [u32; 3] = [1, 8, 64];
+/// How many measurements each of them stands for.
+const TOLD_STEPS: f64 = 5.0;
+/// No token costs less than this part of what is fixed, and no step a second's millionth or more than hours: what was measured so was
+/// disturbed.
+const TOKEN_LEAST: f64 = 1e-3;
+const STEP_SECS: std::ops::Range<f64> = 1e-6..1e4;
 
 /// Fits [`StepCost`] online: least squares of the *relative* error with exponential forgetting and a weak pull to the
 /// prior, solved by coordinate descent with every coefficient held at zero or above. A hiccup that makes one step ten
 /// times as long is divided by its own length, so it hardly counts.
 ///
 /// Steps are remembered by their size. While streams only decode, nothing else is learnt, and what was known of prompts stays: a fit of
-/// the last steps alone was off by five times when the next prompt came.
+/// the last steps alone was off by five times when the next prompt came. Only a change of pace ends it.
 ///
 /// Of the prior only the proportions are believed: it is pulled to as it would be at the pace that was measured.
 #[derive(Clone, Debug)]
@@ -38,13 +46,10 @@ pub struct CostFit {
     prior: [f64; 3],
     /// Of steps of each size.
     evidence: [Evidence; SIZES],
-}
-
-/// What becomes of evidence of steps of other sizes.
-#[derive(Clone, Copy)]
-enum Others {
-    Kept,
-    Doubted,
+    /// What was measured before, until steps of that size or more are.
+    told: [Evidence; TOLD_TOKENS.len()],
+    /// Unexpected steps in a row: longer ones above zero, shorter ones below.
+    unexpected: i32,
 }
 
 /// Measured steps: decayed sums of 1, of x and of x·xᵀ, where x = (1, tokens, context) / seconds.
@@ -63,24 +68,33 @@ impl CostFit {
             cost,
             prior: cost,
             evidence: [Evidence::default(); SIZES],
+            told: [Evidence::default(); TOLD_TOKENS.len()],
+            unexpected: 0,
         }
     }
 
-    /// Steps were measured before, and cost so much.
+    /// Steps were measured before, and cost so much. What no device costs is taken for nothing known.
     pub fn measured(cost: StepCost) -> CostFit {
         let guess = StepCost::PRIOR;
-        let usual = cost.per_token_secs * guess.per_context_secs / guess.per_token_secs;
-        let mut fit = CostFit::new(StepCost {
-            // Short steps do not tell it, and nothing is pulled to zero.
+        // Short steps do not tell these well, and nothing is to be pulled to zero.
+        let per_token_secs = cost.per_token_secs.max(cost.fixed_secs * TOKEN_LEAST);
+        let usual = per_token_secs * guess.per_context_secs / guess.per_token_secs;
+        let cost = StepCost {
+            per_token_secs,
             per_context_secs: cost.per_context_secs.max(usual),
             ..cost
-        });
-        for tokens in TOLD_TOKENS {
+        };
+        let is_sane = coefficients(cost)
+            .iter()
+            .all(|secs| (0.0..STEP_SECS.end).contains(secs))
+            && STEP_SECS.contains(&cost.secs(StepWork::slice(0, 1)));
+        if !is_sane {
+            return CostFit::new(guess);
+        }
+        let mut fit = CostFit::new(cost);
+        for (told, tokens) in fit.told.iter_mut().zip(TOLD_TOKENS) {
             let work = StepWork::slice(0, tokens);
-            let secs = fit.cost().secs(work);
-            if secs > 0.0 {
-                fit.evidence[size(work)].add(x(work, secs), KEPT_STEPS);
-            }
+            told.add(x(work, cost.secs(work)), TOLD_STEPS);
         }
         fit
     }
@@ -98,13 +112,8 @@ impl CostFit {
         let forecast = self.cost().secs(work);
         let secs = elapsed.as_secs_f64().max(forecast * SPEED_UP_MAX);
         if secs > 0.0 {
-            let is_expected = secs < forecast * DOUBTFUL && secs * DOUBTFUL > forecast;
-            let others = if is_expected {
-                Others::Kept
-            } else {
-                Others::Doubted
-            };
-            self.forget(size(work), others);
+            self.compare(secs, forecast);
+            self.forget(work);
             self.evidence[size(work)].add(x(work, secs), 1.0);
             let all = self.all();
             let prior = self.prior.map(|cost| cost * all.pace(&self.prior));
@@ -112,22 +121,38 @@ impl CostFit {
         }
     }
 
-    /// Of all sizes, since a step of the size `current` is being learnt.
-    fn forget(&mut self, current: usize, others: Others) {
+    fn compare(&mut self, secs: f64, forecast: f64) {
+        self.unexpected = if secs > forecast * UNEXPECTED {
+            self.unexpected.max(0).saturating_add(1)
+        } else if secs * UNEXPECTED < forecast {
+            self.unexpected.min(0).saturating_sub(1)
+        } else {
+            0
+        };
+    }
+
+    /// A little of all sizes, since such a step is being learnt.
+    fn forget(&mut self, learnt: StepWork) {
         let keep = 1.0 - 1.0 / MEMORY_STEPS;
-        for (size, evidence) in self.evidence.iter_mut().enumerate() {
-            evidence.scale(match others {
-                _ if size == current => keep,
-                Others::Kept if evidence.steps * keep < KEPT_STEPS => (KEPT_STEPS / evidence.steps).min(1.0),
-                Others::Kept => keep,
-                Others::Doubted => TRUST,
+        let is_changed = self.unexpected.abs() >= CHANGED_STEPS;
+        for (place, evidence) in self.evidence.iter_mut().enumerate() {
+            evidence.scale(match place == size(learnt) {
+                true => keep,
+                false if is_changed => TRUST,
+                false => keep.max((KEPT_STEPS / evidence.steps).min(1.0)),
             });
+        }
+        for (told, tokens) in self.told.iter_mut().zip(TOLD_TOKENS) {
+            if is_changed || learnt.tokens >= u64::from(tokens) {
+                told.scale(TRUST);
+            }
         }
     }
 
     fn all(&self) -> Evidence {
         let mut all = Evidence::default();
-        self.evidence.iter().for_each(|evidence| all.join(evidence));
+        let known = self.evidence.iter().chain(&self.told);
+        known.for_each(|evidence| all.join(evidence));
         all
     }
 }
@@ -306,21 +331,78 @@ mod tests {
         }
     }
 
-    /// A stream that decodes alone says nothing of prompts, and neither does one slow step at its beginning.
+    /// A stream that decodes alone says nothing of prompts, however noisy the machine is.
     #[test]
     fn what_was_measured_of_prompts_outlives_any_number_of_tokens() {
+        for (fixed_secs, per_token_secs) in [(8e-3, 1e-4), (5e-4, 8e-4), (4e-3, 3e-4)] {
+            let mut fit = CostFit::measured(StepCost {
+                fixed_secs,
+                per_token_secs,
+                per_context_secs: 0.0,
+            });
+            measure(&mut fit, 0, 4, 3.0);
+            measure(&mut fit, 4, 1, 3.0);
+            (0..20).for_each(|prompt| measure(&mut fit, prompt * 64, 256, 1.0));
+            for step in 0..10_000 {
+                let noise = 1.0 + 0.1 * (f64::from(step * 37 % 11) - 5.0) / 5.0;
+                let interrupted = if step % 50 == 0 { 2.0 } else { 1.0 };
+                measure(&mut fit, step % 2000, 1, noise * interrupted);
+                let off = error(&fit, 0, 512);
+                assert!(off < 0.35, "{off} after {step} tokens: {:?}", fit.cost());
+            }
+        }
+    }
+
+    /// The first after a pause wait for memory.
+    #[test]
+    fn what_was_measured_at_the_start_outweighs_a_first_step_that_takes_long() {
         let mut fit = CostFit::measured(StepCost {
-            // What the first steps cannot tell.
             per_context_secs: 0.0,
             ..TRUTH
         });
         measure(&mut fit, 0, 4, 3.0);
-        measure(&mut fit, 4, 1, 3.0);
-        for position in 5..4000 {
-            let noise = 1.0 + 0.1 * (f64::from(position * 37 % 11) - 5.0) / 5.0;
-            measure(&mut fit, position, 1, noise);
-            let off = error(&fit, 0, 512);
-            assert!(off < 0.15, "{off} after {position} tokens: {:?}", fit.cost());
+        for position in 4..200 {
+            measure(&mut fit, position, 1, if position == 4 { 3.0 } else { 1.0 });
+            let off = error(&fit, 0, 256);
+            assert!(off < 0.5, "{off} at {position}: {:?}", fit.cost());
+        }
+    }
+
+    /// What others were told, or measured while they were disturbed.
+    #[test]
+    fn a_wrong_beginning_does_not_last() {
+        for (fixed_secs, per_token_secs, per_context_secs) in [
+            (70e-3, 0.0, 0.0),
+            (70e-3, 1e-5, 0.0),
+            (0.0, 0.0, 1e-7),
+            (1e-3, 0.0, 0.0),
+            (0.0, 0.0, 0.0),
+            (1e-9, 1e-9, 1e-12),
+            (1e200, 1e200, 1e200),
+            (1e-300, 1e-300, 1e-300),
+            (f64::INFINITY, 1.0, 0.0),
+            (1e-3, f64::NAN, 0.0),
+            (-1.0, 1.0, 1.0),
+        ] {
+            let mut fit = CostFit::measured(StepCost {
+                fixed_secs,
+                per_token_secs,
+                per_context_secs,
+            });
+            for step in 0..600 {
+                match step % 20 {
+                    0 => measure(&mut fit, step, 256, 1.0),
+                    _ => measure(&mut fit, step, 1, 1.0),
+                }
+            }
+            for (start, count) in [(0, 1), (0, 512), (2000, 128)] {
+                let off = error(&fit, start, count);
+                assert!(
+                    off < 0.35,
+                    "{start}+{count} off by {off} after {fixed_secs} {per_token_secs} {per_context_secs}: {:?}",
+                    fit.cost()
+                );
+            }
         }
     }
 
@@ -332,12 +414,5 @@ mod tests {
         let work = StepWork::slice(0, 64);
         let off = fit.cost().secs(work) / (2.0 * TRUTH.secs(work)) - 1.0;
         assert!(off.abs() < 0.15, "{off}: {:?}", fit.cost());
-    }
-
-    #[test]
-    fn a_cost_of_nothing_can_be_told() {
-        let mut fit = CostFit::measured(StepCost::default());
-        (0..100).for_each(|position| measure(&mut fit, position, 1, 1.0));
-        assert!(error(&fit, 100, 1) < 0.05, "{:?}", fit.cost());
     }
 }
