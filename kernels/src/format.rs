@@ -17,6 +17,8 @@ pub enum WeightFormat {
     Q4_0,
     /// f16 scale, f16 minimum, 16 bytes of nibbles: `d · q + m`.
     Q4_1,
+    /// f16 scale, 4 bytes with the fifth bits, 16 bytes of nibbles (low half first): `d · (q − 16)`.
+    Q5_0,
     /// f16 scale, f16 minimum, 12 bytes with a scale and a minimum in six bits for each 32 weights, 128 bytes of nibbles:
     /// `d · s · q − e · t`. Which bits are whose: [`crate::reference::Matrix::weight`].
     Q4K,
@@ -30,7 +32,7 @@ impl WeightFormat {
     pub const fn block(self) -> usize {
         match self {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => 1,
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => 32,
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => 32,
             WeightFormat::Q4K | WeightFormat::Q6K => 256,
         }
     }
@@ -42,6 +44,7 @@ impl WeightFormat {
             WeightFormat::Q8_0 => 34,
             WeightFormat::Q4_0 => 18,
             WeightFormat::Q4_1 => 20,
+            WeightFormat::Q5_0 => 22,
             WeightFormat::Q4K => 144,
             WeightFormat::Q6K => 210,
         }
@@ -51,6 +54,7 @@ impl WeightFormat {
     /// and 0021).
     pub const fn packed(self) -> WeightFormat {
         match self {
+            WeightFormat::Q5_0 => WeightFormat::Q8_0,
             WeightFormat::Q4K => WeightFormat::Q4_1,
             WeightFormat::Q6K => WeightFormat::Bf16,
             WeightFormat::F32

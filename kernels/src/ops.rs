@@ -16,6 +16,7 @@
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is
 //!   the order of `TDPBF16PS` (decision 0015).
 //! * **Q6_K weights** are exact in f32 (`d · (s · (q − 32))`), and bf16 weights from then on: each rounded to bf16 (decision 0020).
+//! * **Q5_0 weights** are Q8_0 weights with the same scale and the integers `q − 16` (decision 0021).
 //! * **Q4_K weights** are Q4_1 weights: for each 32, `d · s` and `−e · t`, exact in f32, are rounded to f16 and are scale and minimum
 //!   (decision 0021).
 //! * Output columns are independent of each other, so cutting a matrix by output rows changes no bit.

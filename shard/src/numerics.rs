@@ -53,9 +53,11 @@ fn version_of(format: WeightFormat) -> Option<u64> {
     match format {
         WeightFormat::F32 | WeightFormat::F16 => None,
         WeightFormat::Bf16 | WeightFormat::Q6K => Some(BF16_VERSION),
-        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q4K => {
-            Some(QUANTISED_VERSION)
-        }
+        WeightFormat::Q8_0
+        | WeightFormat::Q4_0
+        | WeightFormat::Q4_1
+        | WeightFormat::Q5_0
+        | WeightFormat::Q4K => Some(QUANTISED_VERSION),
     }
 }
 

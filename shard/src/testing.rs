@@ -122,6 +122,7 @@ fn kind(format: WeightFormat) -> u32 {
         WeightFormat::F16 => 1,
         WeightFormat::Q4_0 => 2,
         WeightFormat::Q4_1 => 3,
+        WeightFormat::Q5_0 => 6,
         WeightFormat::Q8_0 => 8,
         WeightFormat::Q4K => 12,
         WeightFormat::Q6K => 14,
@@ -142,6 +143,7 @@ fn encode(format: WeightFormat, values: &[f32]) -> Vec<u8> {
         WeightFormat::Q8_0 => blocks.flat_map(q8_0).collect(),
         WeightFormat::Q4_0 => blocks.flat_map(q4_0).collect(),
         WeightFormat::Q4_1 => blocks.flat_map(q4_1).collect(),
+        WeightFormat::Q5_0 => blocks.flat_map(q5_0).collect(),
         WeightFormat::Q4K => blocks.flat_map(q4_k).collect(),
         WeightFormat::Q6K => blocks.flat_map(q6_k).collect(),
     }
@@ -183,6 +185,23 @@ fn q4_0(block: &[f32]) -> Vec<u8> {
         .map(|value| (value / scale + 8.0).round().clamp(0.0, 15.0) as u8)
         .collect();
     f16(scale).into_iter().chain(nibbles(quants)).collect()
+}
+
+fn q5_0(block: &[f32]) -> Vec<u8> {
+    let (lowest, highest) = extremes(block);
+    let scale = lowest.abs().max(highest.abs()) / 15.0;
+    let quants: Vec<u8> = block
+        .iter()
+        .map(|value| (value / scale + 16.0).round().clamp(0.0, 31.0) as u8)
+        .collect();
+    let fifth = (0..).zip(&quants).map(|(k, q)| u32::from(q >> 4) << k);
+    let fifth: u32 = fifth.sum();
+    let nibbles = nibbles(quants.iter().map(|q| q & 15).collect());
+    f16(scale)
+        .into_iter()
+        .chain(fifth.to_le_bytes())
+        .chain(nibbles)
+        .collect()
 }
 
 fn q4_1(block: &[f32]) -> Vec<u8> {

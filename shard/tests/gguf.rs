@@ -174,6 +174,11 @@ fn weights_of_blocks_of_256_are_for_matrices_and_count_as_what_they_are_kept_as(
     let four = gguf.tensor("four of 256").unwrap();
     assert_eq!(four.format(), Ok(WeightFormat::Q4K));
     assert_eq!((four.bytes().len(), four.packed_bytes()), (6 * 144, 6 * 160));
+    let error = four.floats().unwrap_err();
+    assert!(
+        error.to_string().contains("Q4_K, a format for matrices"),
+        "{error}"
+    );
     let error = six.floats().unwrap_err();
     assert!(
         error.to_string().contains("Q6_K, a format for matrices"),

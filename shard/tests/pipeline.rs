@@ -154,7 +154,7 @@ fn what_a_stage_takes_is_what_the_shape_says() {
 }
 
 #[test]
-fn weights_of_blocks_of_256_are_foreseen_as_they_are_kept() {
+fn weights_without_kernels_of_their_own_are_foreseen_as_they_are_kept() {
     let stages = [0..2, 0..1, 1..2];
     let foreseen = |format, output| {
         let file = TinyLlama {
@@ -178,6 +178,10 @@ fn weights_of_blocks_of_256_are_foreseen_as_they_are_kept() {
         let four_bits = foreseen(WeightFormat::Q4K, output);
         assert_eq!(four_bits, foreseen(WeightFormat::Q4_1, output));
         assert_eq!(four_bits.0.embedding_bytes, 256 / 32 * 20 * 515);
+        assert_eq!(
+            foreseen(WeightFormat::Q5_0, output),
+            foreseen(WeightFormat::Q8_0, output)
+        );
     }
 }
 

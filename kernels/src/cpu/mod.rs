@@ -10,6 +10,7 @@ pub(crate) mod table;
 mod act;
 mod activations;
 mod attention;
+mod five_bits;
 mod four_bits;
 mod isa;
 mod matmul;

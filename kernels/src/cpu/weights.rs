@@ -1,7 +1,7 @@
 //! Weight matrices as the kernels read them.
 
 use crate::cpu::pairing::{Pairing, QUAD};
-use crate::cpu::{four_bits, six_bits};
+use crate::cpu::{five_bits, four_bits, six_bits};
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
@@ -19,7 +19,7 @@ pub const GROUP: usize = 16;
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
 /// * `Bf16`: `[word][row]`, words of two inputs as [`Pairing`] says, which are as [`crate::scalar::factor_bf16`] has them, with zeros
 ///   up to a multiple of 32 inputs;
-/// * `Q6K`: as `Bf16`, which it counts as from here on, and `Q4K` as `Q4_1`;
+/// * `Q6K`: as `Bf16`, which it counts as from here on, `Q4K` as `Q4_1` and `Q5_0` as `Q8_0`;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
@@ -150,6 +150,7 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
         | WeightFormat::Q8_0
         | WeightFormat::Q4_0
         | WeightFormat::Q4_1
+        | WeightFormat::Q5_0
         | WeightFormat::Q4K => row_bytes,
     };
     Ok(row_bytes
@@ -167,6 +168,11 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
         WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),
         WeightFormat::F32 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
             pack_blocks::<4>(format, places, lane, row, group, |piece| piece);
+        }
+        WeightFormat::Q5_0 => {
+            let blocks = row.as_chunks::<{ five_bits::BYTES }>().0;
+            let bytes: Vec<[u8; _]> = blocks.iter().map(five_bits::in_bytes).collect();
+            pack_row(WeightFormat::Q8_0, places, lane, bytes.as_flattened(), group);
         }
         WeightFormat::Q4K => {
             let blocks = row.as_chunks::<{ four_bits::BYTES }>().0;
@@ -233,7 +239,7 @@ impl Places {
             WeightFormat::F32 => (0, 4, 4),
             WeightFormat::F16 => (0, 2, 2),
             WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 4),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 => (1, 4, 4),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q5_0 => (1, 4, 4),
             WeightFormat::Q4_1 | WeightFormat::Q4K => (2, 4, 4),
         };
         let packed = format.packed();
@@ -248,6 +254,7 @@ impl Places {
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
+            | WeightFormat::Q5_0
             | WeightFormat::Q4K => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
@@ -286,7 +293,7 @@ impl Row<'_> {
             WeightFormat::Bf16 | WeightFormat::Q6K => {
                 out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0)));
             }
-            WeightFormat::Q8_0 => self.dequantise_bytes(index, out),
+            WeightFormat::Q8_0 | WeightFormat::Q5_0 => self.dequantise_bytes(index, out),
             WeightFormat::Q4_0 => {
                 let d = self.half(index, 0);
                 self.dequantise_nibbles(index, out, |nibble| d * (nibble as f32 - 8.0));
@@ -342,6 +349,7 @@ mod tests {
             WeightFormat::Q8_0,
             WeightFormat::Q4_0,
             WeightFormat::Q4_1,
+            WeightFormat::Q5_0,
             WeightFormat::Q4K,
             WeightFormat::Q6K,
         ] {
@@ -393,6 +401,23 @@ mod tests {
         let packed = pack(WeightFormat::Q6K, &stored);
         assert_eq!(*packed.bytes, *pack(WeightFormat::Bf16, &rounded).bytes);
         assert_eq!(packed.format, WeightFormat::Bf16);
+    }
+
+    #[test]
+    fn weights_of_five_bits_are_packed_as_the_same_ones_in_q8_0() {
+        let (outputs, inputs) = (18, 96);
+        let length = outputs * WeightFormat::Q5_0.row_bytes(inputs).unwrap();
+        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 251) as u8).collect();
+        let bytes: Vec<_> = stored.as_chunks().0.iter().map(five_bits::in_bytes).collect();
+        let pack = |format, bytes: &[u8]| {
+            Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
+        };
+        let packed = pack(WeightFormat::Q5_0, &stored);
+        assert_eq!(
+            *packed.bytes,
+            *pack(WeightFormat::Q8_0, bytes.as_flattened()).bytes
+        );
+        assert_eq!(packed.format, WeightFormat::Q8_0);
     }
 
     #[test]

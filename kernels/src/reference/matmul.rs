@@ -69,7 +69,9 @@ impl Matrix {
         let k = input % self.format.block();
         match self.format {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => block.float(),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 => block.scale() * block.integer(k) as f32,
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q5_0 => {
+                block.scale() * block.integer(k) as f32
+            }
             WeightFormat::Q4_1 | WeightFormat::Q4K => block
                 .scale()
                 .mul_add(block.integer(k % BLOCK) as f32, block.minimum()),
@@ -91,7 +93,11 @@ impl Matrix {
                     *out = self.dot_pairs(output, &x);
                 }
             }
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q4K => {
+            WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q4_1
+            | WeightFormat::Q5_0
+            | WeightFormat::Q4K => {
                 let x = quantise(x, precision);
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_blocks(output, &x);
@@ -162,6 +168,7 @@ impl StoredBlock<'_> {
             WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
+            | WeightFormat::Q5_0
             | WeightFormat::Q4K
             | WeightFormat::Q6K => panic!("not a float format"),
         }
@@ -173,6 +180,10 @@ impl StoredBlock<'_> {
             WeightFormat::Q8_0 => i32::from(self.bytes[2 + k] as i8),
             WeightFormat::Q4_0 => self.nibble(2, k) - 8,
             WeightFormat::Q4_1 => self.nibble(4, k),
+            WeightFormat::Q5_0 => {
+                let fifth = u32::from_le_bytes([self.bytes[2], self.bytes[3], self.bytes[4], self.bytes[5]]);
+                self.nibble(6, k) + 16 * (fifth >> k & 1) as i32 - 16
+            }
             // Parts take turns in low and high halves.
             WeightFormat::Q4K => {
                 i32::from(self.bytes[16 + self.part / 2 * 32 + k] >> (self.part % 2 * 4) & 15)
@@ -201,7 +212,7 @@ impl StoredBlock<'_> {
 
     fn scale(&self) -> f32 {
         match self.format {
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => self.half(0),
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => self.half(0),
             WeightFormat::Q4K => in_f16(self.half(0) * self.six_bits_of_part(4, 15, 0)),
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
                 panic!("not a format with scales for 32")
@@ -218,6 +229,7 @@ impl StoredBlock<'_> {
             | WeightFormat::Bf16
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
+            | WeightFormat::Q5_0
             | WeightFormat::Q6K => panic!("not a format with minima"),
         }
     }

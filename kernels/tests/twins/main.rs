@@ -216,13 +216,14 @@ fn cpus_of<const COUNT: usize>(threads: [usize; COUNT]) -> Vec<Cpu> {
         .collect()
 }
 
-const FORMATS: [WeightFormat; 8] = [
+const FORMATS: [WeightFormat; 9] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
     WeightFormat::Q8_0,
     WeightFormat::Q4_0,
     WeightFormat::Q4_1,
+    WeightFormat::Q5_0,
     WeightFormat::Q4K,
     WeightFormat::Q6K,
 ];
@@ -447,7 +448,11 @@ fn weights(format: WeightFormat, outputs: usize, inputs: usize, seed: u64) -> Ve
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         let ends: &[usize] = match format {
             WeightFormat::F32 => &[3],
-            WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q8_0 | WeightFormat::Q4_0 => &[1],
+            WeightFormat::F16
+            | WeightFormat::Bf16
+            | WeightFormat::Q8_0
+            | WeightFormat::Q4_0
+            | WeightFormat::Q5_0 => &[1],
             WeightFormat::Q4_1 | WeightFormat::Q4K => &[1, 3],
             WeightFormat::Q6K => &[209],
         };

@@ -145,6 +145,7 @@ impl<'a> Tensor<'a> {
             1 => Ok(WeightFormat::F16),
             2 => Ok(WeightFormat::Q4_0),
             3 => Ok(WeightFormat::Q4_1),
+            6 => Ok(WeightFormat::Q5_0),
             8 => Ok(WeightFormat::Q8_0),
             12 => Ok(WeightFormat::Q4K),
             14 => Ok(WeightFormat::Q6K),
@@ -197,6 +198,7 @@ impl<'a> Tensor<'a> {
             WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
+            | WeightFormat::Q5_0
             | WeightFormat::Q4K
             | WeightFormat::Q6K => Err(GgufError::UnusableFormat {
                 tensor: self.name.to_owned(),

@@ -63,6 +63,7 @@ impl Multiplier<'_> {
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
+            | WeightFormat::Q5_0
             | WeightFormat::Q4K => panel_rows(x.columns()),
         });
         let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
@@ -220,7 +221,9 @@ impl Product<'_> {
                 WeightFormat::F32 => (self.table.multiply_f32)(&float, groups, rows),
                 WeightFormat::F16 => (self.table.multiply_f16)(&float, groups, rows),
                 WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.multiply_bf16)(&pairs, groups, rows),
-                WeightFormat::Q8_0 => (self.table.multiply_q8_0)(&quantised, groups, rows),
+                WeightFormat::Q8_0 | WeightFormat::Q5_0 => {
+                    (self.table.multiply_q8_0)(&quantised, groups, rows);
+                }
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
                 WeightFormat::Q4_1 | WeightFormat::Q4K => {
                     (self.table.multiply_q4_1)(&quantised, groups, rows);
