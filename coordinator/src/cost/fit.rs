@@ -118,7 +118,8 @@ impl CostFit {
             self.forget(work);
             self.evidence[size(work)].add(x(work, secs), 1.0);
             let all = self.all();
-            let prior = self.prior.map(|cost| cost * all.pace(&self.prior));
+            let pace = all.pace(&self.prior);
+            let prior = self.prior.map(|cost| cost * pace);
             (0..SWEEPS).for_each(|_| all.sweep(&mut self.cost, &prior));
         }
     }
@@ -137,8 +138,9 @@ impl CostFit {
     fn forget(&mut self, learnt: StepWork) {
         let keep = 1.0 - 1.0 / MEMORY_STEPS;
         let is_changed = self.unexpected.abs() >= CHANGED_STEPS;
-        for (place, evidence) in self.evidence.iter_mut().enumerate() {
-            evidence.scale(match place == size(learnt) {
+        let learnt_size = size(learnt);
+        for (size, evidence) in self.evidence.iter_mut().enumerate() {
+            evidence.scale(match size == learnt_size {
                 true => keep,
                 false if is_changed => TRUST.max((DOUBTED_STEPS / evidence.steps).min(1.0)),
                 false => keep.max((KEPT_STEPS / evidence.steps).min(1.0)),

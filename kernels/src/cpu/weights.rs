@@ -388,53 +388,45 @@ mod tests {
 
     #[test]
     fn weights_of_six_bits_are_packed_as_the_same_ones_in_bf16() {
-        let (outputs, inputs) = (18, 512);
-        let length = outputs * WeightFormat::Q6K.row_bytes(inputs).unwrap();
-        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
-        let weights = stored.as_chunks().0.iter().flat_map(six_bits::dequantise);
-        let rounded: Vec<u8> = weights
-            .flat_map(|weight| factor_bf16(weight).to_le_bytes())
-            .collect();
-        let pack = |format, bytes: &[u8]| {
-            Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
-        };
-        let packed = pack(WeightFormat::Q6K, &stored);
-        assert_eq!(*packed.bytes, *pack(WeightFormat::Bf16, &rounded).bytes);
-        assert_eq!(packed.format, WeightFormat::Bf16);
+        check_kept_as(WeightFormat::Q6K, WeightFormat::Bf16, 512, |stored| {
+            let weights = stored.as_chunks().0.iter().flat_map(six_bits::dequantise);
+            weights
+                .flat_map(|weight| factor_bf16(weight).to_le_bytes())
+                .collect()
+        });
     }
 
     #[test]
     fn weights_of_five_bits_are_packed_as_the_same_ones_in_q8_0() {
-        let (outputs, inputs) = (18, 96);
-        let length = outputs * WeightFormat::Q5_0.row_bytes(inputs).unwrap();
-        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 251) as u8).collect();
-        let bytes: Vec<_> = stored.as_chunks().0.iter().map(five_bits::in_bytes).collect();
-        let pack = |format, bytes: &[u8]| {
-            Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
-        };
-        let packed = pack(WeightFormat::Q5_0, &stored);
-        assert_eq!(
-            *packed.bytes,
-            *pack(WeightFormat::Q8_0, bytes.as_flattened()).bytes
-        );
-        assert_eq!(packed.format, WeightFormat::Q8_0);
+        check_kept_as(WeightFormat::Q5_0, WeightFormat::Q8_0, 96, |stored| {
+            let blocks = stored.as_chunks().0.iter();
+            blocks.flat_map(five_bits::in_bytes).collect()
+        });
     }
 
     #[test]
     fn weights_of_four_bits_are_packed_as_their_parts_in_q4_1() {
-        let (outputs, inputs) = (18, 512);
-        let length = outputs * WeightFormat::Q4K.row_bytes(inputs).unwrap();
-        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 120) as u8).collect();
-        let parts: Vec<_> = stored.as_chunks().0.iter().flat_map(four_bits::parts).collect();
+        check_kept_as(WeightFormat::Q4K, WeightFormat::Q4_1, 512, |stored| {
+            let blocks = stored.as_chunks().0.iter();
+            blocks.flat_map(four_bits::parts).flatten().collect()
+        });
+    }
+
+    fn check_kept_as(
+        format: WeightFormat,
+        kept_as: WeightFormat,
+        inputs: usize,
+        convert: fn(&[u8]) -> Vec<u8>,
+    ) {
+        let outputs = 18;
+        let length = outputs * format.row_bytes(inputs).unwrap();
+        let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 251) as u8).collect();
         let pack = |format, bytes: &[u8]| {
             Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
         };
-        let packed = pack(WeightFormat::Q4K, &stored);
-        assert_eq!(
-            *packed.bytes,
-            *pack(WeightFormat::Q4_1, parts.as_flattened()).bytes
-        );
-        assert_eq!(packed.format, WeightFormat::Q4_1);
+        let packed = pack(format, &stored);
+        assert_eq!(*packed.bytes, *pack(kept_as, &convert(&stored)).bytes);
+        assert_eq!(packed.format, kept_as);
     }
 
     #[test]
