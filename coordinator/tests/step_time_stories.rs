@@ -15,26 +15,36 @@ fn while_others_decode_a_chunk_is_cut_to_keep_the_time_between_tokens() {
         per_token_secs: 1e-3,
         per_context_secs: 0.0,
     };
-    let config = EngineConfig {
+    let tiles = EngineConfig {
         step_tokens_max: 400,
         context_tokens_max: 1000,
+        rows_at_once: 16,
         cost_measured: Some(slow),
         between_tokens_max: Span::from_micros(40_500),
         prompt_step_max: Span::from_micros(300_500),
         ..config(400)
     };
-    let mut shell = Shell::new(config);
-    shell.submit(ask(1, 900, 5));
+    let rows = EngineConfig {
+        rows_at_once: 1,
+        ..tiles.clone()
+    };
+    let first_chunk = |config: &EngineConfig| {
+        let mut shell = Shell::new(config.clone());
+        shell.submit(ask(1, 900, 5));
+        shape(&shell, 0)
+    };
     assert_eq!(
-        shape(&shell, 0),
+        first_chunk(&tiles),
         [(0, 0, 304)],
         "alone it may take long steps, of 16 rows at a time"
     );
-    let chunk = chunk_beside_a_stream(shell.engine.config().clone(), slow);
+    assert_eq!(first_chunk(&rows), [(0, 0, 296)]);
     assert_eq!(
-        chunk, 31,
+        chunk_beside_a_stream(tiles, slow),
+        31,
         "with the other's row two tiles are full, and a third would take too long"
     );
+    assert_eq!(chunk_beside_a_stream(rows, slow), 39, "each row has its own time");
 }
 
 #[test]
@@ -47,6 +57,7 @@ fn where_decoding_takes_longer_than_was_promised_prompts_get_as_much_time() {
     let config = EngineConfig {
         step_tokens_max: 400,
         context_tokens_max: 1000,
+        rows_at_once: 16,
         cost_measured: Some(slow_to_start),
         between_tokens_max: Span::from_millis(40),
         ..config(400)

@@ -6,15 +6,13 @@ use crate::cost::{StepCost, StepWork};
 /// A step that nobody waits for takes at least this many of its prompts' tokens.
 pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 
-/// Units that multiply matrices take so many rows at a time (AMX 16, warps of GPUs 16 or multiples of it), and fewer take
-/// about as long. A prompt that is cut anyway is cut where they are full.
-const TILE_ROWS: u32 = 16;
-
 /// What is left of a step: tokens (the ranks' buffers) and seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepBudget {
     cost: StepCost,
     target: StepTarget,
+    /// See [`EngineConfig::rows_at_once`](crate::EngineConfig::rows_at_once).
+    rows_at_once: u32,
     tokens: u32,
     tokens_left: u32,
     secs_left: f64,
@@ -28,6 +26,7 @@ impl StepBudget {
         StepBudget {
             cost,
             target,
+            rows_at_once: 1,
             tokens: 0,
             tokens_left: tokens_max,
             secs_left: target.time().as_secs_f64() - cost.fixed_secs,
@@ -38,6 +37,10 @@ impl StepBudget {
             },
             prompt_tokens_left: u32::MAX,
         }
+    }
+
+    pub fn in_rows_of(self, rows_at_once: u32) -> StepBudget {
+        StepBudget { rows_at_once, ..self }
     }
 
     /// Leaves something of the `tokens` that prompts are behind for each of the `stages`. But no less than what costs as
@@ -54,15 +57,15 @@ impl StepBudget {
         let fits = self.fits(start);
         match wanted <= fits {
             true => wanted,
-            false => self.in_whole_tiles(fits).min(wanted),
+            false => self.in_whole_rows(fits).min(wanted),
         }
     }
 
-    /// About `fits` tokens, with which the step's rows fill tiles.
-    fn in_whole_tiles(&self, fits: u32) -> u32 {
+    /// About `fits` tokens, with which the step's rows are a multiple of those at once.
+    fn in_whole_rows(&self, fits: u32) -> u32 {
         let rows = self.tokens + fits;
-        let fewer = (rows / TILE_ROWS * TILE_ROWS).saturating_sub(self.tokens);
-        let more = rows.next_multiple_of(TILE_ROWS) - self.tokens;
+        let fewer = (rows / self.rows_at_once * self.rows_at_once).saturating_sub(self.tokens);
+        let more = rows.next_multiple_of(self.rows_at_once) - self.tokens;
         let is_preferred = match self.target {
             StepTarget::Promised(_) => false,
             StepTarget::Preferred(_) => fits > 0 && more <= self.tokens_left,
@@ -199,7 +202,7 @@ mod tests {
             (promised(30), 5, 1000, 11),
             (preferred(12), 0, 1000, 16),
         ] {
-            let mut budget = StepBudget::new(COST, 1000, target);
+            let mut budget = StepBudget::new(COST, 1000, target).in_rows_of(16);
             (0..decoding).for_each(|_| budget.spend_on_decoding(0));
             assert_eq!(
                 budget.prompt_slice(0, wanted),
@@ -207,8 +210,17 @@ mod tests {
                 "{target:?}, {decoding} and {wanted}"
             );
         }
-        let mut full = StepBudget::new(COST, 1000, preferred(55));
+        let mut full = StepBudget::new(COST, 1000, preferred(55)).in_rows_of(16);
         full.spend_on_prompt(0, 48);
         assert_eq!(full.prompt_slice(0, 1000), 0);
+    }
+
+    #[test]
+    fn without_tiles_a_prompt_takes_all_that_fits() {
+        for target in [promised(55), preferred(55)] {
+            let mut budget = StepBudget::new(COST, 1000, target);
+            budget.spend_on_decoding(0);
+            assert_eq!(budget.prompt_slice(0, 1000), 44, "{target:?}");
+        }
     }
 }

@@ -32,6 +32,9 @@ pub struct EngineConfig {
     pub stages: u32,
     /// The ranks' buffers are this long. At least `sequences_per_stage_max`, so that all of a plan can decode in one step.
     pub step_tokens_max: u32,
+    /// Rows that the device multiplies at once, and fewer take about as long: a prompt that is cut anyway is cut where a step's
+    /// rows are a multiple of it. 1 where each row takes its own time.
+    pub rows_at_once: u32,
     /// How long a step may take while somebody is reading along.
     pub between_tokens_max: Span,
     /// How long a step may take while nobody is, in one stage: longer ones compute prompts a little faster, and newcomers wait.
@@ -73,6 +76,7 @@ impl EngineConfig {
             waiting_max: 256,
             stages: 1,
             step_tokens_max: STEP_TOKENS_MAX,
+            rows_at_once: 1,
             between_tokens_max: Span::from_millis(50),
             prompt_step_max: PROMPT_STEP_MAX,
             cost_measured: None,
@@ -106,6 +110,7 @@ impl EngineConfig {
         );
         assert!(self.sequences_per_stage_max > 0, "at least one sequence runs");
         assert!(self.stages > 0, "a model has at least one stage");
+        assert!(self.rows_at_once > 0, "a device multiplies at least one row");
         assert!(
             self.step_tokens_max >= self.sequences_per_stage_max,
             "all sequences of a plan decode in one step"

@@ -127,7 +127,8 @@ impl Scheduler<'_> {
     fn new_round(&self) -> Round {
         Round {
             draft: Draft::default(),
-            budget: StepBudget::new(self.cost, self.config.step_tokens_max, self.target()),
+            budget: StepBudget::new(self.cost, self.config.step_tokens_max, self.target())
+                .in_rows_of(self.config.rows_at_once),
             placed: BTreeSet::new(),
             passed_over: BTreeSet::new(),
             coming: BTreeMap::new(),

@@ -40,6 +40,14 @@ impl Level {
         Level::climb(wish.unwrap_or(Level::Amx), Level::is_available, Level::pays)
     }
 
+    /// Rows that products take at once, where fewer take about as long (tiles have 16); else 1.
+    pub const fn rows_at_once(self) -> u32 {
+        match self {
+            Level::Scalar | Level::Avx2 | Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 => 1,
+            Level::Amx => 16,
+        }
+    }
+
     /// Up to `most`; what is above is not even tried. What would not pay is left out unless it is what was wished for.
     fn climb(most: Level, is_available: impl Fn(Level) -> bool, pays: impl Fn(Level) -> bool) -> Level {
         let highest = Level::ALL

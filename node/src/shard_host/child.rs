@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 use coordinator::cost::StepCost;
 use coordinator::engine::{Engine, EngineConfig};
 use coordinator::placer::layout::Room;
+use kernels::cpu::Level;
 use proto::engine::{FromEngine, ReplicaInfo, ToEngine};
 use proto::stage::{StageAddresses, StagePart};
 use proto::step::{StepPlan, Verdict};
@@ -128,6 +129,8 @@ pub struct Loaded {
     pub vocabulary: u32,
     /// Rows that ranks have room for.
     pub step_tokens_max: u32,
+    /// Rows that its device multiplies at once.
+    pub rows_at_once: u32,
     pub info: ReplicaInfo,
     /// As measured, where it could be.
     pub cost: Option<StepCost>,
@@ -182,6 +185,7 @@ pub fn load(setup: &ShardSetup, landed: Arc<LandedParts>) -> anyhow::Result<Load
         hidden: config.hidden,
         vocabulary: config.vocabulary as u32,
         step_tokens_max: memory.room.step_tokens_max,
+        rows_at_once: Level::choose(plan.level).rows_at_once(),
         info,
         cost,
         file,
@@ -309,6 +313,7 @@ fn serve(
         mut ranks,
         hidden,
         step_tokens_max,
+        rows_at_once,
         info,
         mut cost,
         ..
@@ -323,6 +328,7 @@ fn serve(
         block_tokens: info.block_tokens,
         blocks: info.blocks,
         context_tokens_max: info.context_tokens_max,
+        rows_at_once,
         cost_measured: cost,
         stages: setup
             .placed
