@@ -36,7 +36,9 @@ fn main() {
         }
     }
     matmul(&mut cpu, WeightFormat::Q8_0, 49152, 576, &[1, 8, 32]);
-    matmul(&mut cpu, WeightFormat::Q4_0, 8192, 2048, &[1, 8, 32, 512]);
+    for format in [WeightFormat::Q4_0, WeightFormat::Q6K] {
+        matmul(&mut cpu, format, 8192, 2048, &[1, 8, 32, 512]);
+    }
     for (sequences, rows, start) in [
         (1, 1, 100),
         (1, 1, 1000),

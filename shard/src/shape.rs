@@ -64,8 +64,9 @@ pub fn product_kind(format: WeightFormat, precision: InputPrecision) -> ProductK
     let (format, inputs) = match format {
         WeightFormat::F32 => (MatrixFormat::F32, InputTerms::One),
         WeightFormat::F16 => (MatrixFormat::F16, InputTerms::One),
-        WeightFormat::Bf16 | WeightFormat::Q6K => (MatrixFormat::Bf16, InputTerms::One),
-        WeightFormat::Q8_0 | WeightFormat::Q5_0 => quantised(MatrixFormat::Q8_0),
+        WeightFormat::Bf16 => (MatrixFormat::Bf16, InputTerms::One),
+        // Q6_K has rates of its own, which are not measured, between those of Q8_0 and of Q4_0.
+        WeightFormat::Q8_0 | WeightFormat::Q5_0 | WeightFormat::Q6K => quantised(MatrixFormat::Q8_0),
         WeightFormat::Q4_0 => quantised(MatrixFormat::Q4_0),
         WeightFormat::Q4_1 | WeightFormat::Q4K => quantised(MatrixFormat::Q4_1),
     };

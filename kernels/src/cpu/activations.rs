@@ -21,32 +21,29 @@ pub struct Activations {
     offset: Memory<f32>,
     /// `−8 · Σq`: what is to be added where weights stand 8 above their value.
     origin: Memory<i32>,
+    /// Of the first 16 of each 32 alone.
+    first_origin: Memory<i32>,
 }
 
 /// Of a row of so many inputs, as it is kept.
 pub fn row_bytes(inputs: usize, precision: InputPrecision) -> usize {
-    let (scales, origin) = (2 * size_of::<f32>(), size_of::<i32>());
-    inputs * precision.terms() + inputs / BLOCK * (scales + origin)
+    let (scales, origins) = (2 * size_of::<f32>(), 2 * size_of::<i32>());
+    inputs * precision.terms() + inputs / BLOCK * (scales + origins)
 }
 
 impl Activations {
     pub fn new() -> Result<Activations, OpsError> {
-        let (q, d, offset, origin) = (
-            Memory::zeroed(0)?,
-            Memory::zeroed(0)?,
-            Memory::zeroed(0)?,
-            Memory::zeroed(0)?,
-        );
         Ok(Activations {
             shape: Shape {
                 rows: 0,
                 blocks: 0,
                 precision: InputPrecision::OneTerm,
             },
-            q,
-            d,
-            offset,
-            origin,
+            q: Memory::zeroed(0)?,
+            d: Memory::zeroed(0)?,
+            offset: Memory::zeroed(0)?,
+            origin: Memory::zeroed(0)?,
+            first_origin: Memory::zeroed(0)?,
         })
     }
 
@@ -63,7 +60,7 @@ impl Activations {
         }
         if blocks > self.d.len() {
             (self.d, self.offset) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
-            self.origin = Memory::zeroed(blocks)?;
+            (self.origin, self.first_origin) = (Memory::zeroed(blocks)?, Memory::zeroed(blocks)?);
         }
         Ok(())
     }
@@ -79,6 +76,7 @@ impl Activations {
             d: Shared::new(&mut self.d),
             offset: Shared::new(&mut self.offset),
             origin: Shared::new(&mut self.origin),
+            first_origin: Shared::new(&mut self.first_origin),
         }
     }
 
@@ -97,7 +95,8 @@ impl Activations {
             q: &self.q[blocks.start * shape.block_bytes()..blocks.end * shape.block_bytes()],
             d: &self.d[blocks.clone()],
             offset: &self.offset[blocks.clone()],
-            origin: &self.origin[blocks],
+            origin: &self.origin[blocks.clone()],
+            first_origin: &self.first_origin[blocks],
         }
     }
 }
@@ -111,6 +110,7 @@ pub struct Tile<'a> {
     pub d: &'a [f32],
     pub offset: &'a [f32],
     pub origin: &'a [i32],
+    pub first_origin: &'a [i32],
 }
 
 #[derive(Clone, Copy)]
@@ -147,6 +147,7 @@ pub struct Writer<'a> {
     d: Shared<'a, f32>,
     offset: Shared<'a, f32>,
     origin: Shared<'a, i32>,
+    first_origin: Shared<'a, i32>,
 }
 
 /// Quantises `x`, which is row `row`.
@@ -168,7 +169,7 @@ pub unsafe fn quantise_row(writer: &Writer<'_>, row: usize, x: &[f32]) {
     }
 }
 
-/// `round` fills the terms of a block and returns their sum, in steps of the last.
+/// `round` fills the terms of a block and returns the sums of their halves, in steps of the last.
 ///
 /// # Safety
 /// As [`quantise_row`]; rows have `TERMS`.
@@ -177,7 +178,7 @@ unsafe fn quantise_terms<const TERMS: usize>(
     writer: &Writer<'_>,
     row: usize,
     x: &[f32],
-    round: impl Fn(&[f32; BLOCK], f32, &mut [[i8; BLOCK]; TERMS]) -> i32,
+    round: impl Fn(&[f32; BLOCK], f32, &mut [[i8; BLOCK]; TERMS]) -> [i32; 2],
 ) {
     let steps = match TERMS {
         1 => 1.0,
@@ -186,44 +187,54 @@ unsafe fn quantise_terms<const TERMS: usize>(
     for (block, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
         let index = writer.shape.index(row, block);
         // SAFETY: an index belongs to one row, and the caller promises to be alone with it.
-        let (q, d, offset, origin) = unsafe {
+        let (q, d, offset) = unsafe {
             (
                 writer.q.part(index * BLOCK * TERMS, BLOCK * TERMS),
                 &mut writer.d.part(index, 1)[0],
                 &mut writer.offset.part(index, 1)[0],
+            )
+        };
+        // SAFETY: as above.
+        let (origin, first_origin) = unsafe {
+            (
                 &mut writer.origin.part(index, 1)[0],
+                &mut writer.first_origin.part(index, 1)[0],
             )
         };
         // A copy, which nothing that is written can be part of: so loops become vectors.
         let x = *x;
         let (scale, inverse) = activation_scale(magnitude_max(&x));
         let terms = &mut q.as_chunks_mut::<BLOCK>().0.as_chunks_mut::<TERMS>().0[0];
-        let sum = round(&x, inverse, terms);
+        let [first, second] = round(&x, inverse, terms);
         *d = scale / steps;
-        *offset = *d * sum as f32;
-        *origin = -8 * sum;
+        *offset = *d * (first + second) as f32;
+        *origin = -8 * (first + second);
+        *first_origin = -8 * first;
     }
 }
 
-/// Returns the sum of the rounded. Two loops, so that each is one over vectors.
+/// Returns the sums of the halves of the rounded. Two loops, so that each is one over vectors.
 #[inline(always)]
-fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> i32 {
+fn round_into(x: &[f32; BLOCK], inverse: f32, q: &mut [i8; BLOCK]) -> [i32; 2] {
     for (x, q) in x.iter().zip(q.iter_mut()) {
         *q = to_int8(*x, inverse);
     }
-    sum(q)
+    sums(q)
 }
 
-/// The same in two terms; returns the sum in steps of the fine one.
+/// The same in two terms; returns the sums in steps of the fine one.
 #[inline(always)]
-fn split_into(x: &[f32; BLOCK], inverse: f32, coarse: &mut [i8; BLOCK], fine: &mut [i8; BLOCK]) -> i32 {
+fn split_into(x: &[f32; BLOCK], inverse: f32, coarse: &mut [i8; BLOCK], fine: &mut [i8; BLOCK]) -> [i32; 2] {
     for ((x, coarse), fine) in x.iter().zip(coarse.iter_mut()).zip(fine.iter_mut()) {
         (*coarse, *fine) = to_two_terms(*x, inverse);
     }
-    FINE_STEPS * sum(coarse) + sum(fine)
+    let (coarse, fine) = (sums(coarse), sums(fine));
+    [0, 1].map(|half| FINE_STEPS * coarse[half] + fine[half])
 }
 
+/// Of each half.
 #[inline(always)]
-fn sum(q: &[i8; BLOCK]) -> i32 {
-    q.iter().map(|q| i32::from(*q)).sum()
+fn sums(q: &[i8; BLOCK]) -> [i32; 2] {
+    let halves = q.as_chunks::<{ BLOCK / 2 }>().0;
+    [0, 1].map(|half| halves[half].iter().map(|q| i32::from(*q)).sum())
 }

@@ -27,8 +27,8 @@ impl Pairing {
     /// had: nothing else tells a kept file of one from that of another.
     pub const fn packing(self) -> u32 {
         match self {
-            Pairing::Neighbours => 2,
-            Pairing::Crossed => 3,
+            Pairing::Neighbours => 4,
+            Pairing::Crossed => 5,
         }
     }
 }

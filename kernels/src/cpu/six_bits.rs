@@ -1,40 +1,41 @@
 //! Weights in six bits, as llama.cpp's `Q6_K` stores them.
 
-use crate::scalar::f16_to_f32;
+use crate::format::SIX_BITS_PART_BYTES;
+use crate::scalar::BLOCK;
 
-/// Of one block.
-pub const WEIGHTS: usize = 256;
-/// In which it is stored.
+/// In which a block of 256 weights is stored.
 pub const BYTES: usize = 210;
+/// Parts of a block, each of 32 weights with two scales.
+const PARTS: usize = 8;
 
 const LOW: usize = 128;
 const HIGH: usize = 64;
+const SCALES: usize = 16;
 
-/// A block's weights. They are exact: `d` has 11 significant bits, scale and integer have at most 12 together, and f32 has 24.
-///
-/// The block has two halves of 128 weights, and these have four quarters, whose bits lie on top of each other.
-pub fn dequantise(block: &[u8; BYTES]) -> [f32; WEIGHTS] {
+/// The parts of a block: its scale in f16; two scales in bytes, for 16 weights each; 16 bytes with the low four bits of weights
+/// 0..16 in low halves and of 16..32 in high ones; and 8 with the high two, of weights `i`, `i + 4`, `i + 8` and `i + 12` from the
+/// lowest on in byte `i`, and of those 16 further in byte `i + 4`. Nothing is rounded.
+pub fn parts(block: &[u8; BYTES]) -> [[u8; SIX_BITS_PART_BYTES]; PARTS] {
     let (low, rest) = block.split_at(LOW);
     let (high, rest) = rest.split_at(HIGH);
-    let (scales, d) = rest.split_at(WEIGHTS / 16);
-    let d = f16_to_f32(u16::from_le_bytes([d[0], d[1]]));
-    let mut weights = [0.0; WEIGHTS];
-    let halves = low.chunks_exact(LOW / 2).zip(high.chunks_exact(HIGH / 2));
-    let halves = halves.zip(scales.chunks_exact(8));
-    for (weights, ((low, high), scales)) in weights.chunks_exact_mut(WEIGHTS / 2).zip(halves) {
-        for (place, high) in high.iter().enumerate() {
-            let low = [low[place], low[place + 32]];
-            let quarters = [
-                low[0] & 15 | (high & 3) << 4,
-                low[1] & 15 | (high >> 2 & 3) << 4,
-                low[0] >> 4 | (high >> 4 & 3) << 4,
-                low[1] >> 4 | high >> 6 << 4,
-            ];
-            for (quarter, q) in quarters.into_iter().enumerate() {
-                let scale = i32::from(scales[2 * quarter + place / 16] as i8);
-                weights[32 * quarter + place] = d * (scale * (i32::from(q) - 32)) as f32;
-            }
+    let (scales, d) = rest.split_at(SCALES);
+    std::array::from_fn(|part| {
+        // Two halves of the block have four parts each, whose bits lie on top of each other.
+        let (half, quarter) = (part / 4, part % 4);
+        let low = |k: usize| low[64 * half + quarter % 2 * BLOCK + k] >> (quarter / 2 * 4) & 15;
+        let high = |k: usize| high[32 * half + k] >> (quarter * 2) & 3;
+        let mut stored = [0; SIX_BITS_PART_BYTES];
+        let (halves, bits) = stored.split_at_mut(4);
+        halves[..2].copy_from_slice(d);
+        halves[2..].copy_from_slice(&scales[2 * part..][..2]);
+        let (nibbles, pairs) = bits.split_at_mut(BLOCK / 2);
+        for (k, byte) in nibbles.iter_mut().enumerate() {
+            *byte = low(k) | low(k + BLOCK / 2) << 4;
         }
-    }
-    weights
+        for (i, byte) in pairs.iter_mut().enumerate() {
+            let first = i / 4 * (BLOCK / 2) + i % 4;
+            *byte = (0..4).fold(0, |byte, j| byte | high(first + 4 * j) << (2 * j));
+        }
+        stored
+    })
 }

@@ -29,6 +29,7 @@ pub struct Table {
     pub multiply_q8_0: Quantised,
     pub multiply_q4_0: Quantised,
     pub multiply_q4_1: Quantised,
+    pub multiply_q6_k: Quantised,
     pub multiply_f32: Float,
     pub multiply_f16: Float,
     pub multiply_bf16: Pairs,
@@ -81,7 +82,7 @@ macro_rules! kernels {
     ) => {
         mod $module {
             use super::*;
-            use isa::$dots::{Q4, Q8};
+            use isa::$dots::{Q4, Q6, Q8};
 
             pub const TABLE: Table = Table {
                 quantise_row: quantise,
@@ -89,6 +90,7 @@ macro_rules! kernels {
                 multiply_q8_0,
                 multiply_q4_0,
                 multiply_q4_1,
+                multiply_q6_k,
                 multiply_f32,
                 multiply_f16,
                 multiply_bf16,
@@ -112,6 +114,8 @@ macro_rules! kernels {
                     = quantised::multiply::<Q4<8>, 1>;
                 multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = quantised::multiply::<Q4<0>, 2>;
+                multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q6, 2>;
                 multiply_f32(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = float::multiply::<$narrow, float::F32, $rows>;
                 multiply_f16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
@@ -161,12 +165,13 @@ kernels! {
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni {
     use super::*;
-    use isa::avx512vnni::{Q4, Q8};
+    use isa::avx512vnni::{Q4, Q6, Q8};
 
     pub const TABLE: Table = Table {
         multiply_q8_0,
         multiply_q4_0,
         multiply_q4_1,
+        multiply_q6_k,
         ..avx512::TABLE
     };
 
@@ -177,6 +182,8 @@ mod avx512vnni {
             = quantised::multiply::<Q4<8>, 1>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = quantised::multiply::<Q4<0>, 2>;
+        multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q6, 2>;
     }
 }
 
@@ -204,7 +211,8 @@ mod avx512bf16 {
     }
 }
 
-/// Whole tiles of rows, and all rows of bf16, by the tile unit, everything else from VNNI and AVX-512.
+/// Whole tiles of rows of formats with a scale for 32 weights, and all rows of bf16, by the tile unit, everything else from VNNI and
+/// AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::*;

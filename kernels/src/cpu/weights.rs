@@ -19,10 +19,12 @@ pub const GROUP: usize = 16;
 /// * `F32`, `F16`: `[input][row]`, elements as stored;
 /// * `Bf16`: `[word][row]`, words of two inputs as [`Pairing`] says, which are as [`crate::scalar::factor_bf16`] has them, with zeros
 ///   up to a multiple of 32 inputs;
-/// * `Q6K`: as `Bf16`, which it counts as from here on, `Q4K` as `Q4_1` and `Q5_0` as `Q8_0`;
-/// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales;
+/// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales; and `Q5_0`, which counts as it from here on;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
-///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`.
+///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`; and `Q4K`, which
+///   counts as `Q4_1` from here on;
+/// * `Q6K`, in blocks of 32: `[block][6][row][4]` bytes, of which the first four are as those of `Q4_0` and the others have high bits
+///   as [`six_bits::parts`] has them; then `[block][2][row]`, f16 scales of 256 weights and pairs of bytes, the scales of 16 each.
 pub struct Weights {
     /// Once packed: see [`WeightFormat::packed`].
     pub format: WeightFormat,
@@ -118,7 +120,7 @@ impl Weights {
     }
 
     pub fn blocks(&self) -> usize {
-        self.inputs / self.format.block()
+        self.inputs / self.format.packed_block()
     }
 
     /// One row, dequantised; `out` has `inputs` values.
@@ -130,7 +132,7 @@ impl Weights {
             group: &self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes],
             lane: output % GROUP,
         };
-        for (index, out) in out.chunks_exact_mut(self.format.block()).enumerate() {
+        for (index, out) in out.chunks_exact_mut(self.format.packed_block()).enumerate() {
             row.dequantise_block(index, out);
         }
     }
@@ -140,18 +142,17 @@ impl Weights {
 fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, OpsError> {
     let wrong_block = OpsError::WrongBlock { format, inputs };
     format.row_bytes(inputs).ok_or(wrong_block)?;
-    let row_bytes = format.packed().row_bytes(inputs);
+    let row_bytes = format.packed_row_bytes(inputs);
     let row_bytes = match format {
-        WeightFormat::Bf16 | WeightFormat::Q6K => {
-            row_bytes.and_then(|bytes| bytes.checked_next_multiple_of(BLOCK * 2))
-        }
+        WeightFormat::Bf16 => row_bytes.and_then(|bytes| bytes.checked_next_multiple_of(BLOCK * 2)),
         WeightFormat::F32
         | WeightFormat::F16
         | WeightFormat::Q8_0
         | WeightFormat::Q4_0
         | WeightFormat::Q4_1
         | WeightFormat::Q5_0
-        | WeightFormat::Q4K => row_bytes,
+        | WeightFormat::Q4K
+        | WeightFormat::Q6K => row_bytes,
     };
     Ok(row_bytes
         .and_then(|bytes| bytes.checked_mul(GROUP))
@@ -161,50 +162,43 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
 fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
     match format {
         WeightFormat::Bf16 => {
-            pack_blocks::<2>(format, places, lane, row, group, |piece| {
+            pack_blocks::<2>(places, lane, row, group, |piece| {
                 factor_bf16(bf16_to_f32(u16::from_le_bytes(piece))).to_le_bytes()
             });
         }
-        WeightFormat::F16 => pack_blocks::<2>(format, places, lane, row, group, |piece| piece),
+        WeightFormat::F16 => pack_blocks::<2>(places, lane, row, group, |piece| piece),
         WeightFormat::F32 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
-            pack_blocks::<4>(format, places, lane, row, group, |piece| piece);
+            pack_blocks::<4>(places, lane, row, group, |piece| piece);
         }
         WeightFormat::Q5_0 => {
             let blocks = row.as_chunks::<{ five_bits::BYTES }>().0;
             let bytes: Vec<[u8; _]> = blocks.iter().map(five_bits::in_bytes).collect();
-            pack_row(WeightFormat::Q8_0, places, lane, bytes.as_flattened(), group);
+            pack_blocks::<4>(places, lane, bytes.as_flattened(), group, |piece| piece);
         }
         WeightFormat::Q4K => {
             let blocks = row.as_chunks::<{ four_bits::BYTES }>().0;
             let parts: Vec<[u8; _]> = blocks.iter().flat_map(four_bits::parts).collect();
-            pack_row(WeightFormat::Q4_1, places, lane, parts.as_flattened(), group);
+            pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
         }
-        WeightFormat::Q6K => pack_six_bits(places, lane, row, group),
-    }
-}
-
-/// As weights of bf16, which `places` are for.
-fn pack_six_bits(places: Places, lane: usize, row: &[u8], group: &mut [u8]) {
-    let blocks = row.as_chunks::<{ six_bits::BYTES }>().0;
-    for (index, block) in blocks.iter().enumerate() {
-        for (k, weight) in six_bits::dequantise(block).into_iter().enumerate() {
-            let at = places.piece(index * six_bits::WEIGHTS + k, 0, lane);
-            group[at..][..2].copy_from_slice(&factor_bf16(weight).to_le_bytes());
+        WeightFormat::Q6K => {
+            let blocks = row.as_chunks::<{ six_bits::BYTES }>().0;
+            let parts: Vec<[u8; _]> = blocks.iter().flat_map(six_bits::parts).collect();
+            pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
         }
     }
 }
 
 /// `PIECE` bytes at a time: what is known when this is compiled is moved without asking how much it is.
 fn pack_blocks<const PIECE: usize>(
-    format: WeightFormat,
     places: Places,
     lane: usize,
     row: &[u8],
     group: &mut [u8],
     packed: impl Fn([u8; PIECE]) -> [u8; PIECE],
 ) {
-    assert_eq!(PIECE, places.piece_bytes, "the pieces of {format:?}");
-    for (index, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+    assert_eq!(PIECE, places.piece_bytes, "pieces of the format");
+    let block_bytes = places.halves * 2 + places.block_bytes / GROUP;
+    for (index, block) in row.chunks_exact(block_bytes).enumerate() {
         let (halves, body) = block.split_at(places.halves * 2);
         for (half, bytes) in halves.as_chunks::<2>().0.iter().enumerate() {
             group[places.half(index, half, lane)..][..2].copy_from_slice(bytes);
@@ -238,14 +232,13 @@ impl Places {
         let (halves, piece_bytes, lane_bytes) = match format {
             WeightFormat::F32 => (0, 4, 4),
             WeightFormat::F16 => (0, 2, 2),
-            WeightFormat::Bf16 | WeightFormat::Q6K => (0, 2, 4),
+            WeightFormat::Bf16 => (0, 2, 4),
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q5_0 => (1, 4, 4),
-            WeightFormat::Q4_1 | WeightFormat::Q4K => (2, 4, 4),
+            WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q6K => (2, 4, 4),
         };
-        let packed = format.packed();
-        let block_bytes = (packed.block_bytes() - 2 * halves) * GROUP;
-        let of_four = match packed {
-            WeightFormat::Bf16 | WeightFormat::Q6K => [0, 1, 2, 3].map(|input| {
+        let block_bytes = (format.packed_block_bytes() - 2 * halves) * GROUP;
+        let of_four = match format {
+            WeightFormat::Bf16 => [0, 1, 2, 3].map(|input| {
                 let (word, shift) = pairing.place(input);
                 word * GROUP * size_of::<u32>() + shift / 8
             }),
@@ -255,7 +248,8 @@ impl Places {
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
-            | WeightFormat::Q4K => [0, 1, 2, 3].map(|block| block * block_bytes),
+            | WeightFormat::Q4K
+            | WeightFormat::Q6K => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
             halves,
@@ -263,7 +257,7 @@ impl Places {
             lane_bytes,
             block_bytes,
             of_four,
-            halves_start: inputs / packed.block() * block_bytes,
+            halves_start: inputs / format.packed_block() * block_bytes,
         }
     }
 
@@ -290,9 +284,7 @@ impl Row<'_> {
         match self.format {
             WeightFormat::F32 => out[0] = f32::from_bits(u32::from_le_bytes(self.bytes(index, 0))),
             WeightFormat::F16 => out[0] = f16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
-            WeightFormat::Bf16 | WeightFormat::Q6K => {
-                out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0)));
-            }
+            WeightFormat::Bf16 => out[0] = bf16_to_f32(u16::from_le_bytes(self.bytes(index, 0))),
             WeightFormat::Q8_0 | WeightFormat::Q5_0 => self.dequantise_bytes(index, out),
             WeightFormat::Q4_0 => {
                 let d = self.half(index, 0);
@@ -302,6 +294,7 @@ impl Row<'_> {
                 let (d, m) = (self.half(index, 0), self.half(index, 1));
                 self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
             }
+            WeightFormat::Q6K => self.dequantise_six_bits(index, out),
         }
     }
 
@@ -320,6 +313,19 @@ impl Row<'_> {
             let byte = self.bytes::<4>(index, k / 4)[k % 4];
             out[k] = value(byte & 15);
             out[k + BLOCK / 2] = value(byte >> 4);
+        }
+    }
+
+    fn dequantise_six_bits(&self, index: usize, out: &mut [f32]) {
+        let d = self.half(index, 0);
+        for (half, out) in out.chunks_exact_mut(BLOCK / 2).enumerate() {
+            let scale = i32::from(self.group[self.places.half(index, 1, self.lane) + half] as i8);
+            let high = self.bytes::<4>(index, 4 + half);
+            for (k, out) in out.iter_mut().enumerate() {
+                let low = self.bytes::<4>(index, k / 4)[k % 4] >> (4 * half) & 15;
+                let high = high[k % 4] >> (k / 4 * 2) & 3;
+                *out = d * (scale * (i32::from(high << 4 | low) - 32)) as f32;
+            }
         }
     }
 
@@ -384,16 +390,6 @@ mod tests {
             let adopted = Weights::adopt(format, Pairing::Neighbours, kept.clone(), outputs, inputs);
             assert!(adopted.is_err(), "{format:?} {outputs} × {inputs}");
         }
-    }
-
-    #[test]
-    fn weights_of_six_bits_are_packed_as_the_same_ones_in_bf16() {
-        check_kept_as(WeightFormat::Q6K, WeightFormat::Bf16, 512, |stored| {
-            let weights = stored.as_chunks().0.iter().flat_map(six_bits::dequantise);
-            weights
-                .flat_map(|weight| factor_bf16(weight).to_le_bytes())
-                .collect()
-        });
     }
 
     #[test]

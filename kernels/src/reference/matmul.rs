@@ -75,7 +75,7 @@ impl Matrix {
             WeightFormat::Q4_1 | WeightFormat::Q4K => block
                 .scale()
                 .mul_add(block.integer(k % BLOCK) as f32, block.minimum()),
-            WeightFormat::Q6K => factor(block.six_bits(k)),
+            WeightFormat::Q6K => block.scale() * block.integer(k % BLOCK) as f32,
         }
     }
 
@@ -87,7 +87,7 @@ impl Matrix {
                     *out = self.dot_floats(output, x);
                 }
             }
-            WeightFormat::Bf16 | WeightFormat::Q6K => {
+            WeightFormat::Bf16 => {
                 let x: Vec<f32> = x.iter().copied().map(factor).collect();
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_pairs(output, &x);
@@ -97,7 +97,8 @@ impl Matrix {
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
-            | WeightFormat::Q4K => {
+            | WeightFormat::Q4K
+            | WeightFormat::Q6K => {
                 let x = quantise(x, precision);
                 for (output, out) in out.iter_mut().enumerate() {
                     *out = self.dot_blocks(output, &x);
@@ -174,7 +175,7 @@ impl StoredBlock<'_> {
         }
     }
 
-    /// The integer of weight `k` of the part, of a format that has scales for 32.
+    /// The integer of weight `k` of the part, of a quantised format; that of Q6_K with the scale of its 16.
     fn integer(&self, k: usize) -> i32 {
         match self.format {
             WeightFormat::Q8_0 => i32::from(self.bytes[2 + k] as i8),
@@ -188,21 +189,21 @@ impl StoredBlock<'_> {
             WeightFormat::Q4K => {
                 i32::from(self.bytes[16 + self.part / 2 * 32 + k] >> (self.part % 2 * 4) & 15)
             }
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
-                panic!("not a format with scales for 32")
+            WeightFormat::Q6K => self.six_bits(self.part * BLOCK + k),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+                panic!("not a quantised format")
             }
         }
     }
 
-    /// Weight `k` of Q6_K, exactly. Both halves of the block have 64 bytes of low bits and 32 of high ones: of the four quarters
+    /// Weight `k` of Q6_K with its scale. Both halves of the block have 64 bytes of low bits and 32 of high ones: of the four quarters
     /// of a half, the first and the third share bytes of low bits, the second and the fourth do, and all four those of high ones.
-    fn six_bits(&self, k: usize) -> f32 {
+    fn six_bits(&self, k: usize) -> i32 {
         let (half, quarter, place) = (k / 128, k % 128 / 32, k % 32);
         let low = self.bytes[64 * half + 32 * (quarter % 2) + place] >> (4 * (quarter / 2)) & 15;
         let high = self.bytes[128 + 32 * half + place] >> (2 * quarter) & 3;
         let scale = self.bytes[192 + k / 16] as i8;
-        let integer = i32::from(scale) * (i32::from(high << 4 | low) - 32);
-        self.half(208) * integer as f32
+        i32::from(scale) * (i32::from(high << 4 | low) - 32)
     }
 
     /// Weights 0..16 are the low halves, 16..32 the high halves.
@@ -214,8 +215,9 @@ impl StoredBlock<'_> {
         match self.format {
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => self.half(0),
             WeightFormat::Q4K => in_f16(self.half(0) * self.six_bits_of_part(4, 15, 0)),
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q6K => {
-                panic!("not a format with scales for 32")
+            WeightFormat::Q6K => self.half(208),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+                panic!("not a quantised format")
             }
         }
     }

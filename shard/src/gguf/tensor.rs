@@ -162,14 +162,13 @@ impl<'a> Tensor<'a> {
         self.bytes
     }
 
-    /// Bytes that it takes once packed, about: as many as in the file, unless it counts as another format from then on.
+    /// Bytes that it takes once packed, about: as many as in the file, unless it lies in another form from then on.
     pub fn packed_bytes(&self) -> u64 {
         let stored = self.bytes.len() as u64;
         match self.format() {
             Ok(format) => {
                 let weights = stored / format.block_bytes() as u64 * format.block() as u64;
-                let packed = format.packed();
-                weights / packed.block() as u64 * packed.block_bytes() as u64
+                weights / format.packed_block() as u64 * format.packed_block_bytes() as u64
             }
             Err(_) => stored,
         }

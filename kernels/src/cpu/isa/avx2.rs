@@ -6,8 +6,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::cpu::lanes::Lanes;
-use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::{BLOCK, FINE_STEPS, ROUND};
+use crate::cpu::matmul::quantised::{BlockDot, Origins, PackedBlock};
+use crate::scalar::{BLOCK, FINE_BITS, FINE_STEPS, ROUND};
 
 #[derive(Clone, Copy)]
 pub struct Ymm(pub __m256);
@@ -174,15 +174,15 @@ impl BlockDot for Q8 {
     const BYTES: usize = 512;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> *const u8 {
-        from
+    unsafe fn load(from: PackedBlock, first_lane: usize) -> *const u8 {
+        from.quants.wrapping_add(4 * first_lane)
     }
 
     #[inline(always)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         from: &*const u8,
         q: *const i8,
-        _origin: *const i32,
+        _origins: Origins,
     ) -> [Ymm; N] {
         // SAFETY: the caller promises AVX2, the activations and a block, of which these are 8 rows.
         unsafe {
@@ -211,27 +211,19 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Ymm;
     type Block = [__m256i; 8];
     const BYTES: usize = 256;
+    const HAS_MINIMUM: bool = ZERO == 0;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
-        // SAFETY: the caller promises AVX2 and a block, of which these are 8 rows.
-        unsafe {
-            let half = _mm256_set1_epi8(15);
-            let mut block = [_mm256_setzero_si256(); 8];
-            for j in 0..4 {
-                let both = _mm256_loadu_si256(from.add(64 * j).cast());
-                block[j] = _mm256_and_si256(both, half);
-                block[j + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
-            }
-            block
-        }
+    unsafe fn load(from: PackedBlock, first_lane: usize) -> Self::Block {
+        // SAFETY: passed on to the caller.
+        unsafe { load_nibbles(from.quants.add(4 * first_lane)) }
     }
 
     #[inline(always)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &Self::Block,
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [Ymm; N] {
         // SAFETY: the caller promises AVX2 and the activations.
         unsafe {
@@ -249,10 +241,126 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
                 let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
                     0 => dot,
-                    _ => _mm256_add_epi32(dot, _mm256_set1_epi32(*origin.add(i))),
+                    _ => _mm256_add_epi32(dot, _mm256_set1_epi32(*origins.whole.add(i))),
                 };
                 Ymm(_mm256_cvtepi32_ps(dot))
             })
+        }
+    }
+}
+
+/// Half a group's blocks of `Q6_K`.
+pub struct Q6;
+
+/// A block of 8 rows.
+#[derive(Clone, Copy)]
+pub struct SixBits {
+    /// Weights plus 32, four per vector.
+    weights: [__m256i; 8],
+    /// Of each half of the weights.
+    scales: [__m256i; 2],
+}
+
+impl BlockDot for Q6 {
+    type Lanes = Ymm;
+    type Block = SixBits;
+    const BYTES: usize = 384;
+
+    #[inline(always)]
+    unsafe fn load(from: PackedBlock, first_lane: usize) -> SixBits {
+        // SAFETY: the caller promises AVX2 and a block, of which these are 8 rows.
+        unsafe {
+            let quants = from.quants.add(4 * first_lane);
+            let mut weights = load_nibbles(quants);
+            for half in 0..2 {
+                let high = _mm256_loadu_si256(quants.add(256 + 64 * half).cast());
+                let moved = [
+                    _mm256_slli_epi16::<4>(high),
+                    _mm256_slli_epi16::<2>(high),
+                    high,
+                    _mm256_srli_epi16::<2>(high),
+                ];
+                for (w, high) in weights[4 * half..].iter_mut().zip(moved) {
+                    *w = _mm256_or_si256(*w, _mm256_and_si256(high, _mm256_set1_epi8(48)));
+                }
+            }
+            let both = _mm256_cvtepi16_epi32(_mm_loadu_si128(from.second_halves(first_lane).cast()));
+            let first = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(both));
+            SixBits {
+                weights,
+                scales: [first, _mm256_srai_epi32::<8>(both)],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &SixBits,
+        q: *const i8,
+        origins: Origins,
+    ) -> [Ymm; N] {
+        // SAFETY: the caller promises AVX2 and the activations.
+        unsafe {
+            let mut dots = [_mm256_setzero_si256(); N];
+            let halves = block.weights.as_chunks::<4>().0;
+            for (half, (scale, weights)) in block.scales.iter().zip(halves).enumerate() {
+                for (i, dot) in dots.iter_mut().enumerate() {
+                    let origin = _mm256_set1_epi32(4 * origins.halves(i)[half]);
+                    *dot = _mm256_add_epi32(*dot, _mm256_mullo_epi32(origin, *scale));
+                    for (two, w) in weights.as_chunks::<2>().0.iter().enumerate() {
+                        let pairs = std::array::from_fn::<_, TERMS, _>(|term| {
+                            let q = q.add((i * TERMS + term) * BLOCK);
+                            let a = [0, 1].map(|j| four(q, 4 * half + 2 * two + j));
+                            // Each at most 2 · 63 · 127, so that the sum fits 16 bits.
+                            _mm256_add_epi16(
+                                _mm256_maddubs_epi16(w[0], a[0]),
+                                _mm256_maddubs_epi16(w[1], a[1]),
+                            )
+                        });
+                        *dot = _mm256_add_epi32(*dot, scale_terms(pairs, *scale));
+                    }
+                }
+            }
+            dots.map(|dot| Ymm(_mm256_cvtepi32_ps(dot)))
+        }
+    }
+}
+
+/// Of 8 rows, weights 0..16 of the block, four per vector, then 16..32.
+///
+/// # Safety
+/// The CPU must have AVX2, and `from` point to the first of 8 rows of a packed block.
+#[inline(always)]
+unsafe fn load_nibbles(from: *const u8) -> [__m256i; 8] {
+    // SAFETY: the caller promises AVX2 and the rows.
+    unsafe {
+        let half = _mm256_set1_epi8(15);
+        let mut block = [_mm256_setzero_si256(); 8];
+        for j in 0..4 {
+            let both = _mm256_loadu_si256(from.add(64 * j).cast());
+            block[j] = _mm256_and_si256(both, half);
+            block[j + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
+        }
+        block
+    }
+}
+
+/// As [`add_terms`], and multiplied with a scale of eight bits.
+///
+/// # Safety
+/// The CPU must have AVX2.
+#[inline(always)]
+unsafe fn scale_terms<const TERMS: usize>(pairs: [__m256i; TERMS], scale: __m256i) -> __m256i {
+    // SAFETY: the caller promises AVX2.
+    unsafe {
+        let scale = _mm256_blend_epi16::<0xaa>(scale, _mm256_slli_epi32::<16>(scale));
+        let last = _mm256_madd_epi16(pairs[TERMS - 1], scale);
+        match TERMS {
+            1 => last,
+            _ => {
+                let coarse = _mm256_madd_epi16(pairs[0], _mm256_slli_epi16::<{ FINE_BITS as i32 }>(scale));
+                _mm256_add_epi32(coarse, last)
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::arch::x86_64::*;
 
 use crate::cpu::lanes::Lanes;
-use crate::cpu::matmul::quantised::BlockDot;
-use crate::scalar::{BLOCK, FINE_STEPS, ROUND};
+use crate::cpu::matmul::quantised::{BlockDot, Origins, PackedBlock};
+use crate::scalar::{BLOCK, FINE_BITS, FINE_STEPS, ROUND};
 
 #[derive(Clone, Copy)]
 pub struct Zmm(pub __m512);
@@ -154,10 +154,10 @@ impl BlockDot for Q8 {
     const BYTES: usize = 512;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> Self::Block {
         // SAFETY: the caller promises AVX-512 and 512 readable bytes.
         std::array::from_fn(|j| unsafe {
-            let w = _mm512_loadu_si512(from.add(64 * j).cast());
+            let w = _mm512_loadu_si512(from.quants.add(64 * j).cast());
             (_mm512_abs_epi8(w), _mm512_movepi8_mask(w))
         })
     }
@@ -166,7 +166,7 @@ impl BlockDot for Q8 {
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &Self::Block,
         q: *const i8,
-        _origin: *const i32,
+        _origins: Origins,
     ) -> [Zmm; N] {
         // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
@@ -194,18 +194,19 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Zmm;
     type Block = [__m512i; 8];
     const BYTES: usize = 256;
+    const HAS_MINIMUM: bool = ZERO == 0;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> Self::Block {
         // SAFETY: the caller promises AVX-512 and 256 readable bytes.
-        unsafe { load_nibbles(from) }
+        unsafe { load_nibbles(from.quants) }
     }
 
     #[inline(always)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &Self::Block,
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [Zmm; N] {
         // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
@@ -223,11 +224,102 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
                 let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
                     0 => dot,
-                    _ => _mm512_add_epi32(dot, _mm512_set1_epi32(*origin.add(i))),
+                    _ => _mm512_add_epi32(dot, _mm512_set1_epi32(*origins.whole.add(i))),
                 };
                 Zmm(_mm512_cvtepi32_ps(dot))
             })
         }
+    }
+}
+
+/// Blocks of `Q6_K`.
+pub struct Q6;
+
+impl BlockDot for Q6 {
+    type Lanes = Zmm;
+    type Block = SixBits;
+    const BYTES: usize = 384;
+
+    #[inline(always)]
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> SixBits {
+        // SAFETY: passed on to the caller.
+        unsafe { SixBits::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &SixBits,
+        q: *const i8,
+        origins: Origins,
+    ) -> [Zmm; N] {
+        // SAFETY: the caller promises AVX-512 and the activations.
+        unsafe {
+            let mut dots = [_mm512_setzero_si512(); N];
+            for (half, (scale, weights)) in block.scales.iter().zip(block.halves()).enumerate() {
+                for (i, dot) in dots.iter_mut().enumerate() {
+                    let origin = _mm512_set1_epi32(4 * origins.halves(i)[half]);
+                    *dot = _mm512_add_epi32(*dot, _mm512_mullo_epi32(origin, *scale));
+                    for (two, w) in weights.as_chunks::<2>().0.iter().enumerate() {
+                        let pairs = std::array::from_fn::<_, TERMS, _>(|term| {
+                            let q = q.add((i * TERMS + term) * BLOCK);
+                            let a = [0, 1].map(|j| four(q, 4 * half + 2 * two + j));
+                            // Each at most 2 · 63 · 127, so that the sum fits 16 bits.
+                            _mm512_add_epi16(
+                                _mm512_maddubs_epi16(w[0], a[0]),
+                                _mm512_maddubs_epi16(w[1], a[1]),
+                            )
+                        });
+                        *dot = _mm512_add_epi32(*dot, scale_terms(pairs, *scale));
+                    }
+                }
+            }
+            dots.map(|dot| Zmm(_mm512_cvtepi32_ps(dot)))
+        }
+    }
+}
+
+/// A block of `Q6_K`.
+#[derive(Clone, Copy)]
+pub struct SixBits {
+    /// Weights plus 32, four per vector.
+    pub weights: [__m512i; 8],
+    /// Of each half of the weights.
+    pub scales: [__m512i; 2],
+}
+
+impl SixBits {
+    /// # Safety
+    /// The CPU must have AVX-512, and what is pointed to be a packed block of `Q6_K`.
+    #[inline(always)]
+    pub unsafe fn load(from: PackedBlock) -> SixBits {
+        // SAFETY: the caller promises AVX-512, 384 readable bytes and 64 of scales.
+        unsafe {
+            let mut weights = load_nibbles(from.quants);
+            for half in 0..2 {
+                let high = _mm512_loadu_si512(from.quants.add(256 + 64 * half).cast());
+                let moved = [
+                    _mm512_slli_epi16::<4>(high),
+                    _mm512_slli_epi16::<2>(high),
+                    high,
+                    _mm512_srli_epi16::<2>(high),
+                ];
+                for (w, high) in weights[4 * half..].iter_mut().zip(moved) {
+                    let high = _mm512_and_si512(high, _mm512_set1_epi8(48));
+                    *w = _mm512_or_si512(*w, high);
+                }
+            }
+            let both = _mm512_cvtepi16_epi32(_mm256_loadu_si256(from.second_halves(0).cast()));
+            let first = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(both));
+            SixBits {
+                weights,
+                scales: [first, _mm512_srai_epi32::<8>(both)],
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn halves(&self) -> &[[__m512i; 4]] {
+        self.weights.as_chunks::<4>().0
     }
 }
 
@@ -263,6 +355,26 @@ unsafe fn add_terms<const TERMS: usize>(pairs: [__m512i; TERMS]) -> __m512i {
             1 => last,
             _ => {
                 let coarse = _mm512_madd_epi16(pairs[0], _mm512_set1_epi16(FINE_STEPS as i16));
+                _mm512_add_epi32(coarse, last)
+            }
+        }
+    }
+}
+
+/// As [`add_terms`], and multiplied with a scale of eight bits.
+///
+/// # Safety
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn scale_terms<const TERMS: usize>(pairs: [__m512i; TERMS], scale: __m512i) -> __m512i {
+    // SAFETY: the caller promises AVX-512.
+    unsafe {
+        let scale = _mm512_mask_blend_epi16(0xaaaa_aaaa, scale, _mm512_slli_epi32::<16>(scale));
+        let last = _mm512_madd_epi16(pairs[TERMS - 1], scale);
+        match TERMS {
+            1 => last,
+            _ => {
+                let coarse = _mm512_madd_epi16(pairs[0], _mm512_slli_epi16::<FINE_BITS>(scale));
                 _mm512_add_epi32(coarse, last)
             }
         }

@@ -3,8 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::cpu::isa::avx512::{Zmm, four, load_nibbles};
-use crate::cpu::matmul::quantised::BlockDot;
+use crate::cpu::isa::avx512::{SixBits, Zmm, four, load_nibbles};
+use crate::cpu::matmul::quantised::{BlockDot, Origins, PackedBlock};
 use crate::scalar::{BLOCK, FINE_BITS};
 
 /// Formats whose blocks become unsigned bytes.
@@ -79,40 +79,98 @@ impl<F: Unsigned> BlockDot for F {
     type Block = [__m512i; 8];
     const BYTES: usize = F::BYTES;
     const GROUPS: usize = 2;
+    const HAS_MINIMUM: bool = F::HAS_MINIMUM;
     const LEAVES_REGISTERS: bool = F::HAS_MINIMUM;
 
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self::Block {
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> Self::Block {
         // SAFETY: passed on to the caller.
-        unsafe { <F as Unsigned>::load(from) }
+        unsafe { <F as Unsigned>::load(from.quants) }
     }
 
     #[inline(always)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &Self::Block,
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [Zmm; N] {
         // SAFETY: passed on to the caller.
-        unsafe { Self::dots_of_groups::<TERMS, N, 1>(&[*block], q, origin)[0] }
+        unsafe { Self::dots_of_groups::<TERMS, N, 1>(&[*block], q, origins)[0] }
     }
 
     #[inline(always)]
     unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
         blocks: &[Self::Block; G],
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [[Zmm; N]; G] {
         // SAFETY: passed on to the caller.
         unsafe {
             let mut start = [_mm512_setzero_si512(); N];
             for (i, start) in start.iter_mut().enumerate() {
-                *start = F::start(origin.add(i));
+                *start = F::start(origins.whole.add(i));
             }
             match F::HAS_MINIMUM && TERMS * N == 4 && G == 2 {
                 true => dots_of_four::<TERMS, N, G>(blocks, q, start),
                 false => dots_unsigned::<TERMS, N, G>(blocks, q, start),
             }
+        }
+    }
+}
+
+/// Blocks of `Q6_K`: weights plus 32.
+pub struct Q6;
+
+impl BlockDot for Q6 {
+    type Lanes = Zmm;
+    type Block = SixBits;
+    const BYTES: usize = 384;
+
+    #[inline(always)]
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> SixBits {
+        // SAFETY: passed on to the caller.
+        unsafe { SixBits::load(from) }
+    }
+
+    /// Halves advance together, too.
+    #[inline(always)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &SixBits,
+        q: *const i8,
+        origins: Origins,
+    ) -> [Zmm; N] {
+        // SAFETY: the caller promises VNNI and the activations.
+        unsafe {
+            let (mut last, mut coarse) = ([[_mm512_setzero_si512(); 2]; N], [[_mm512_setzero_si512(); 2]; N]);
+            for (i, last) in last.iter_mut().enumerate() {
+                let [first, second] = origins.halves(i);
+                *last = [_mm512_set1_epi32(4 * first), _mm512_set1_epi32(4 * second)];
+            }
+            for j in 0..4 {
+                for half in 0..2 {
+                    let (place, weights) = (4 * half + j, block.weights[4 * half + j]);
+                    for i in 0..N {
+                        let q = q.add(i * TERMS * BLOCK);
+                        let fine = four(q.add((TERMS - 1) * BLOCK), place);
+                        last[i][half] = _mm512_dpbusd_epi32(last[i][half], weights, fine);
+                        if TERMS == 2 {
+                            coarse[i][half] = _mm512_dpbusd_epi32(coarse[i][half], weights, four(q, place));
+                        }
+                    }
+                }
+            }
+            let mut dots = [Zmm(_mm512_setzero_ps()); N];
+            for i in 0..N {
+                let mut sum = last[i];
+                if TERMS == 2 {
+                    sum[0] = both_terms(sum[0], coarse[i][0]);
+                    sum[1] = both_terms(sum[1], coarse[i][1]);
+                }
+                let first = _mm512_mullo_epi32(sum[0], block.scales[0]);
+                let second = _mm512_mullo_epi32(sum[1], block.scales[1]);
+                dots[i] = Zmm(_mm512_cvtepi32_ps(_mm512_add_epi32(first, second)));
+            }
+            dots
         }
     }
 }

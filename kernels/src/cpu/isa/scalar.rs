@@ -1,7 +1,7 @@
 //! Sixteen numbers in an array.
 
 use crate::cpu::lanes::Lanes;
-use crate::cpu::matmul::quantised::BlockDot;
+use crate::cpu::matmul::quantised::{BlockDot, Origins, PackedBlock};
 use crate::scalar::{BLOCK, FINE_STEPS, ROUND, f16_to_f32};
 
 #[derive(Clone, Copy)]
@@ -147,15 +147,15 @@ impl BlockDot for Q8 {
     const GROUPS: usize = 2;
 
     #[inline(never)]
-    unsafe fn load(from: *const u8) -> *const u8 {
-        from
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> *const u8 {
+        from.quants
     }
 
     #[inline(never)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &*const u8,
         q: *const i8,
-        _origin: *const i32,
+        _origins: Origins,
     ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 512 bytes and the activations.
         std::array::from_fn(|i| unsafe {
@@ -179,27 +179,65 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Block = *const u8;
     const BYTES: usize = 256;
     const GROUPS: usize = 2;
+    const HAS_MINIMUM: bool = ZERO == 0;
     const LEAVES_REGISTERS: bool = ZERO == 0;
 
     #[inline(never)]
-    unsafe fn load(from: *const u8) -> *const u8 {
-        from
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> *const u8 {
+        from.quants
     }
 
     #[inline(never)]
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &*const u8,
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 256 bytes, the activations and their sums.
         std::array::from_fn(|i| unsafe {
-            let mut dots = [*origin.add(i) * (ZERO / 8); 16];
+            let mut dots = [*origins.whole.add(i) * (ZERO / 8); 16];
             for k in 0..16 {
                 let (low, high) = (activation::<TERMS>(q, i, k), activation::<TERMS>(q, i, k + 16));
                 for (lane, dot) in dots.iter_mut().enumerate() {
                     let w = *block.add(k / 4 * 64 + lane * 4 + k % 4);
                     *dot += i32::from(w & 15) * low + i32::from(w >> 4) * high;
+                }
+            }
+            Scalar(dots.map(|dot| dot as f32))
+        })
+    }
+}
+
+/// Blocks of `Q6_K`.
+pub struct Q6;
+
+impl BlockDot for Q6 {
+    type Lanes = Scalar;
+    type Block = PackedBlock;
+    const BYTES: usize = 384;
+
+    #[inline(never)]
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> PackedBlock {
+        from
+    }
+
+    #[inline(never)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &PackedBlock,
+        q: *const i8,
+        _origins: Origins,
+    ) -> [Scalar; N] {
+        // SAFETY: the caller promises a block of 384 bytes, 32 scales and the activations.
+        std::array::from_fn(|i| unsafe {
+            let mut dots = [0i32; 16];
+            for k in 0..32 {
+                let q = activation::<TERMS>(q, i, k);
+                for (lane, dot) in dots.iter_mut().enumerate() {
+                    let byte = |piece: usize| *block.quants.add(piece * 64 + lane * 4 + k % 4);
+                    let low = byte(k % 16 / 4) >> (k / 16 * 4) & 15;
+                    let high = byte(4 + k / 16) >> (k % 16 / 4 * 2) & 3;
+                    let scale = *block.second_halves(lane).add(k / 16) as i8;
+                    *dot += i32::from(scale) * (i32::from(high << 4 | low) - 32) * q;
                 }
             }
             Scalar(dots.map(|dot| dot as f32))

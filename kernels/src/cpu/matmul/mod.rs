@@ -47,24 +47,22 @@ impl Multiplier<'_> {
             weights.iter().all(|matrix| matrix.inputs == x.columns()),
             "rows of the matrices' inputs"
         );
-        if weights.iter().any(|matrix| matrix.format.packed().block() > 1) {
+        if weights.iter().any(|matrix| matrix.format.block() > 1) {
             self.quantise(x, precision);
         }
-        if weights
-            .iter()
-            .any(|matrix| matrix.format.packed() == WeightFormat::Bf16)
-        {
+        if weights.iter().any(|matrix| matrix.format == WeightFormat::Bf16) {
             self.round(x);
         }
         let panel_rows_max = weights.iter().map(|matrix| match matrix.format {
-            WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.pair_panel_rows)(x.columns()),
+            WeightFormat::Bf16 => (self.table.pair_panel_rows)(x.columns()),
             WeightFormat::F32
             | WeightFormat::F16
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
-            | WeightFormat::Q4K => panel_rows(x.columns()),
+            | WeightFormat::Q4K
+            | WeightFormat::Q6K => panel_rows(x.columns()),
         });
         let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
         let plan = Plan::new(weights, x.rows(), panel_rows_max, self.team.threads());
@@ -220,7 +218,7 @@ impl Product<'_> {
             match weights.format {
                 WeightFormat::F32 => (self.table.multiply_f32)(&float, groups, rows),
                 WeightFormat::F16 => (self.table.multiply_f16)(&float, groups, rows),
-                WeightFormat::Bf16 | WeightFormat::Q6K => (self.table.multiply_bf16)(&pairs, groups, rows),
+                WeightFormat::Bf16 => (self.table.multiply_bf16)(&pairs, groups, rows),
                 WeightFormat::Q8_0 | WeightFormat::Q5_0 => {
                     (self.table.multiply_q8_0)(&quantised, groups, rows);
                 }
@@ -228,6 +226,7 @@ impl Product<'_> {
                 WeightFormat::Q4_1 | WeightFormat::Q4K => {
                     (self.table.multiply_q4_1)(&quantised, groups, rows);
                 }
+                WeightFormat::Q6K => (self.table.multiply_q6_k)(&quantised, groups, rows),
             }
         }
     }

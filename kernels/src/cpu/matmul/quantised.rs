@@ -19,23 +19,27 @@ pub trait BlockDot {
     const BYTES: usize;
     /// Groups whose blocks the registers hold beside each other: what is loaded of the activations then serves all of them. 1 or 2.
     const GROUPS: usize = 1;
+    /// Whether a block has a minimum beside its scale.
+    const HAS_MINIMUM: bool = false;
     /// Whether dot products leave registers for minima beside the scales; else all of a block's rows are gone through again for them.
     const LEAVES_REGISTERS: bool = false;
 
-    /// # Safety
-    /// The CPU must have the instructions, and `from` point to a packed block (or its second 8 rows, 32 bytes later).
-    unsafe fn load(from: *const u8) -> Self::Block;
-
-    /// The integer dot products of each lane's weights with `N` times 32 activations in `TERMS` (1 or 2) terms; `origin` points
-    /// to −8 times the sum of each 32. They advance together: one after the other their sums would wait for each other.
+    /// The lanes from `first_lane` on.
     ///
     /// # Safety
-    /// The CPU must have the instructions, `q` point to `32 · TERMS · N` values and `origin` to `N`, and what `block` was
+    /// The CPU must have the instructions, and what is pointed to be a packed block.
+    unsafe fn load(from: PackedBlock, first_lane: usize) -> Self::Block;
+
+    /// The integer dot products of each lane's weights with `N` times 32 activations in `TERMS` (1 or 2) terms. They advance together:
+    /// one after the other their sums would wait for each other.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions, `q` point to `32 · TERMS · N` values and `origins` to `N`, and what `block` was
     /// loaded from be still there.
     unsafe fn dots<const TERMS: usize, const N: usize>(
         block: &Self::Block,
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [Self::Lanes; N];
 
     /// The same for a block of each of `G` groups.
@@ -46,16 +50,53 @@ pub trait BlockDot {
     unsafe fn dots_of_groups<const TERMS: usize, const N: usize, const G: usize>(
         blocks: &[Self::Block; G],
         q: *const i8,
-        origin: *const i32,
+        origins: Origins,
     ) -> [[Self::Lanes; N]; G] {
         // SAFETY: passed on to the caller.
         unsafe {
-            let mut dots = [Self::dots::<TERMS, N>(&blocks[0], q, origin); G];
+            let mut dots = [Self::dots::<TERMS, N>(&blocks[0], q, origins); G];
             for (dots, block) in dots.iter_mut().zip(blocks).skip(1) {
-                *dots = Self::dots::<TERMS, N>(block, q, origin);
+                *dots = Self::dots::<TERMS, N>(block, q, origins);
             }
             dots
         }
+    }
+}
+
+/// Where a block of 16 rows is.
+#[derive(Clone, Copy)]
+pub struct PackedBlock {
+    pub quants: *const u8,
+    /// For each row 16 bits, the scale, and where the format has two of them 16 more for each.
+    pub halves: *const u8,
+}
+
+impl PackedBlock {
+    /// What comes after the scales: 16 bits of each lane from `first_lane` on.
+    #[inline(always)]
+    pub fn second_halves(self, first_lane: usize) -> *const u8 {
+        self.halves.wrapping_add((GROUP + first_lane) * 2)
+    }
+}
+
+/// −8 times the sums of each 32 activations: what takes back that weights stand 8 above their value.
+#[derive(Clone, Copy)]
+pub struct Origins {
+    pub whole: *const i32,
+    /// Of the first 16 of each 32 alone.
+    pub first_half: *const i32,
+}
+
+impl Origins {
+    /// Of each half of number `index`.
+    ///
+    /// # Safety
+    /// There are more than `index`.
+    #[inline(always)]
+    pub unsafe fn halves(self, index: usize) -> [i32; 2] {
+        // SAFETY: the caller's promise.
+        let (whole, first) = unsafe { (*self.whole.add(index), *self.first_half.add(index)) };
+        [first, whole - first]
     }
 }
 
@@ -67,7 +108,7 @@ pub struct Task<'a> {
 }
 
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows.
-/// `HALVES` is 1 for formats with a scale, 2 for those with a minimum too.
+/// `HALVES` is 1 for formats with a scale, 2 for those with something beside it.
 ///
 /// # Safety
 /// The CPU must have the instructions of `D`, the matrix the format of `D`, and no other thread may write these outputs.
@@ -219,7 +260,7 @@ unsafe fn multiply_rows<
                 for (i, acc) in rest.iter_mut().enumerate() {
                     weights.accumulate(inputs.at_row(whole + i), std::array::from_mut(acc));
                 }
-                if HALVES == 2 && !D::LEAVES_REGISTERS {
+                if D::HAS_MINIMUM && !D::LEAVES_REGISTERS {
                     weights.add_minima(inputs, acc);
                 }
             }
@@ -244,7 +285,7 @@ struct Inputs<const TERMS: usize> {
     q: *const i8,
     d: *const f32,
     offset: *const f32,
-    origin: *const i32,
+    origins: Origins,
 }
 
 impl<const TERMS: usize> Inputs<TERMS> {
@@ -254,7 +295,10 @@ impl<const TERMS: usize> Inputs<TERMS> {
             q: tile.q.as_ptr(),
             d: tile.d.as_ptr(),
             offset: tile.offset.as_ptr(),
-            origin: tile.origin.as_ptr(),
+            origins: Origins {
+                whole: tile.origin.as_ptr(),
+                first_half: tile.first_origin.as_ptr(),
+            },
         }
         .at_row(block * tile.rows)
     }
@@ -265,7 +309,10 @@ impl<const TERMS: usize> Inputs<TERMS> {
             q: self.q.wrapping_add(row * TERMS * BLOCK),
             d: self.d.wrapping_add(row),
             offset: self.offset.wrapping_add(row),
-            origin: self.origin.wrapping_add(row),
+            origins: Origins {
+                whole: self.origins.whole.wrapping_add(row),
+                first_half: self.origins.first_half.wrapping_add(row),
+            },
         }
     }
 }
@@ -306,6 +353,19 @@ impl<const HALVES: usize> Group<HALVES> {
         unsafe { self.quants.add(index * block_bytes) }
     }
 
+    /// # Safety
+    /// As [`Group::quants`].
+    #[inline(always)]
+    unsafe fn packed_block(&self, index: usize, block_bytes: usize) -> PackedBlock {
+        // SAFETY: the caller's promise; `new` has checked the length.
+        unsafe {
+            PackedBlock {
+                quants: self.quants(index, block_bytes),
+                halves: self.halves.add(index * HALVES * GROUP * 2),
+            }
+        }
+    }
+
     /// Starts fetching the packed block that lies `ahead` bytes after this one, be it in the next group.
     #[inline(always)]
     pub fn prefetch(&self, index: usize, block_bytes: usize, ahead: usize) {
@@ -323,7 +383,7 @@ impl<const HALVES: usize> Group<HALVES> {
             _ => prefetch::far(quants.wrapping_add(next.part.start), next.part.len()),
         }
         if next.pass.index == 0 {
-            // A block's scales and minima are at most a line.
+            // A block's halves are at most a line.
             let halves = self.halves.wrapping_add(index * HALVES * GROUP * 2);
             prefetch::far(halves.wrapping_add(next.bytes_on), prefetch::LINE);
         }
@@ -351,7 +411,7 @@ impl<const HALVES: usize> Group<HALVES> {
 struct WeightBlocks<D: BlockDot, const HALVES: usize, const G: usize> {
     weights: [D::Block; G],
     scales: [D::Lanes; G],
-    /// Unused unless `HALVES` is 2.
+    /// Unused unless the format has them.
     minima: [D::Lanes; G],
 }
 
@@ -364,11 +424,11 @@ impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G
     unsafe fn load(groups: &[Group<HALVES>; G], index: usize, first_lane: usize) -> Self {
         // SAFETY: passed on to the caller.
         unsafe {
-            let mut weights = [D::load(groups[0].quants(index, D::BYTES).add(first_lane * 4)); G];
+            let mut weights = [D::load(groups[0].packed_block(index, D::BYTES), first_lane); G];
             let (scale, minimum) = groups[0].scales(index, first_lane);
             let (mut scales, mut minima) = ([scale; G], [minimum; G]);
             for (i, group) in groups.iter().enumerate().skip(1) {
-                weights[i] = D::load(group.quants(index, D::BYTES).add(first_lane * 4));
+                weights[i] = D::load(group.packed_block(index, D::BYTES), first_lane);
                 (scales[i], minima[i]) = group.scales(index, first_lane);
             }
             WeightBlocks {
@@ -414,13 +474,13 @@ impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G
         let inputs = inputs.at_row(first);
         // SAFETY: the caller's promise; blocks exist, so the CPU has the instructions.
         unsafe {
-            let dots = D::dots_of_groups::<TERMS, N, G>(&self.weights, inputs.q, inputs.origin);
+            let dots = D::dots_of_groups::<TERMS, N, G>(&self.weights, inputs.q, inputs.origins);
             for i in 0..N {
                 let d = D::Lanes::splat(*inputs.d.add(i));
                 for group in 0..G {
                     let acc = &mut acc[first + i][group];
                     *acc = dots[group][i].fma(self.scales[group].mul(d), *acc);
-                    if HALVES == 2 && D::LEAVES_REGISTERS {
+                    if D::HAS_MINIMUM && D::LEAVES_REGISTERS {
                         let offset = D::Lanes::splat(*inputs.offset.add(i));
                         *acc = self.minima[group].fma(offset, *acc);
                     }
