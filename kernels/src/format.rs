@@ -54,13 +54,13 @@ impl WeightFormat {
     pub const fn packed(self) -> WeightFormat {
         match self {
             WeightFormat::Q5_0 => WeightFormat::Q8_0,
-            WeightFormat::Q4K => WeightFormat::Q4_1,
             WeightFormat::F32
             | WeightFormat::F16
             | WeightFormat::Bf16
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
+            | WeightFormat::Q4K
             | WeightFormat::Q6K => self,
         }
     }
@@ -73,34 +73,16 @@ impl WeightFormat {
         (columns / self.block()).checked_mul(self.block_bytes())
     }
 
-    /// Weights that a kernel takes together.
-    pub const fn packed_block(self) -> usize {
-        match self.packed() {
-            WeightFormat::Q6K => PART,
-            packed => packed.block(),
-        }
-    }
-
-    pub const fn packed_block_bytes(self) -> usize {
-        match self.packed() {
-            WeightFormat::Q6K => SIX_BITS_PART_BYTES,
-            packed => packed.block_bytes(),
-        }
-    }
-
     /// As [`WeightFormat::row_bytes`], once the row is packed.
     pub const fn packed_row_bytes(self, columns: usize) -> Option<usize> {
-        if self.row_bytes(columns).is_none() {
-            return None;
+        match (self, self.row_bytes(columns)) {
+            (_, None) => None,
+            // Scales and minima in six bits have bytes of their own then.
+            (WeightFormat::Q4K, Some(_)) => (columns / self.block()).checked_mul(self.block_bytes() + 4),
+            (_, Some(_)) => self.packed().row_bytes(columns),
         }
-        (columns / self.packed_block()).checked_mul(self.packed_block_bytes())
     }
 }
-
-/// Of blocks of 256.
-const PART: usize = 32;
-/// Six bits for each weight of a part, two scales in bytes, and the block's in f16.
-pub(crate) const SIX_BITS_PART_BYTES: usize = PART * 6 / 8 + 2 + 2;
 
 /// How keys and values are kept. What is read back is what was stored, also within a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

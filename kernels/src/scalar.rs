@@ -15,27 +15,6 @@ pub fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(sign | widened)
 }
 
-/// Rounds to nearest, ties to even; what is too large becomes infinite, and a NaN stays a (quiet) NaN.
-pub fn f32_to_f16(value: f32) -> u16 {
-    let sign = (value.to_bits() >> 16) as u16 & 0x8000;
-    let magnitude = value.to_bits() & 0x7fff_ffff;
-    let rounded = match magnitude {
-        // Of 0.5 the last bit is worth the smallest half, so that the sum is rounded to those.
-        ..LEAST_NORMAL_F16 => (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits(),
-        LEAST_NORMAL_F16..BEYOND_F16 => {
-            let rebased = magnitude - ((127 - 15) << 23);
-            (rebased + 0x0fff + (rebased >> 13 & 1)) >> 13
-        }
-        BEYOND_F16..=0x7f80_0000 => 0x7c00,
-        _ => 0x7e00,
-    };
-    sign | rounded as u16
-}
-
-/// Bits of 2⁻¹⁴ and of 2¹⁶.
-const LEAST_NORMAL_F16: u32 = (127 - 14) << 23;
-const BEYOND_F16: u32 = (127 + 16) << 23;
-
 /// 2⁻²⁴, the smallest half.
 const SUBNORMAL_F16: f32 = f32::from_bits((127 - 24) << 23);
 
@@ -224,28 +203,6 @@ mod tests {
         assert_eq!(exp(89.0), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(-100.0) > 0.0);
-    }
-
-    #[test]
-    fn every_half_is_rounded_to_itself_and_what_lies_between_two_to_the_nearer_one() {
-        assert_eq!(f32_to_f16(f32::NAN), 0x7e00);
-        assert_eq!(f32_to_f16(f32::INFINITY), 0x7c00);
-        assert_eq!(f32_to_f16(-1e9), 0xfc00);
-        for bits in 0..0x7c00u16 {
-            let half = f16_to_f32(bits);
-            assert_eq!(f32_to_f16(half), bits);
-            assert_eq!(f32_to_f16(-half), bits | 0x8000);
-            // Behind the last one as if there were another.
-            let next = if bits == 0x7bff {
-                65536.0
-            } else {
-                f16_to_f32(bits + 1)
-            };
-            let middle = f32::midpoint(half, next);
-            assert_eq!(f32_to_f16(middle), bits + (bits & 1), "{middle}");
-            assert_eq!(f32_to_f16(middle.next_down()), bits, "below {middle}");
-            assert_eq!(f32_to_f16(middle.next_up()), bits + 1, "above {middle}");
-        }
     }
 
     #[test]

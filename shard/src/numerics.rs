@@ -7,7 +7,7 @@ const NUMERICS_VERSION: u64 = 5;
 /// The same for products with weights of one kind alone, so that what others compute keeps its prefixes and streams.
 const BF16_VERSION: u64 = 2;
 const QUANTISED_VERSION: u64 = 3;
-const SIX_BITS_VERSION: u64 = 4;
+const SUPER_BLOCKS_VERSION: u64 = 4;
 
 /// Replicas of one model file with the same fingerprint give the same tokens, bit for bit. Neither ranks nor threads,
 /// neither the CPU's level nor the size of a block matter.
@@ -47,7 +47,7 @@ pub fn numerics_fingerprint(config: &ModelConfig, gguf: &Gguf<'_>) -> u64 {
             .chain(float_words)
             .chain(has(BF16_VERSION))
             .chain(has(QUANTISED_VERSION))
-            .chain(has(SIX_BITS_VERSION)),
+            .chain(has(SUPER_BLOCKS_VERSION)),
     )
 }
 
@@ -55,12 +55,10 @@ fn version_of(format: WeightFormat) -> Option<u64> {
     match format {
         WeightFormat::F32 | WeightFormat::F16 => None,
         WeightFormat::Bf16 => Some(BF16_VERSION),
-        WeightFormat::Q6K => Some(SIX_BITS_VERSION),
-        WeightFormat::Q8_0
-        | WeightFormat::Q4_0
-        | WeightFormat::Q4_1
-        | WeightFormat::Q5_0
-        | WeightFormat::Q4K => Some(QUANTISED_VERSION),
+        WeightFormat::Q4K | WeightFormat::Q6K => Some(SUPER_BLOCKS_VERSION),
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => {
+            Some(QUANTISED_VERSION)
+        }
     }
 }
 

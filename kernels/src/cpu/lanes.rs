@@ -34,6 +34,11 @@ pub trait Lanes: Copy {
     /// # Safety
     /// As [`splat`](Self::splat), and `COUNT` words can be read.
     unsafe fn load_int8(from: *const u32, byte: usize) -> Self;
+    /// The bytes number `byte` (0 or 1, from the lowest) of 16 bits, as numbers.
+    ///
+    /// # Safety
+    /// As [`splat`](Self::splat), and `COUNT` values can be read.
+    unsafe fn load_byte(from: *const u16, byte: usize) -> Self;
     /// Widened from half precision.
     ///
     /// # Safety
@@ -181,6 +186,11 @@ impl<L: Lanes> Lanes for Pair<L> {
     unsafe fn load_int8(from: *const u32, byte: usize) -> Self {
         // SAFETY: passed on to the caller.
         unsafe { Pair(L::load_int8(from, byte), L::load_int8(from.add(L::COUNT), byte)) }
+    }
+    #[inline(always)]
+    unsafe fn load_byte(from: *const u16, byte: usize) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Pair(L::load_byte(from, byte), L::load_byte(from.add(L::COUNT), byte)) }
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {

@@ -20,6 +20,7 @@ mod pairing;
 mod prefetch;
 mod rope;
 mod rounded;
+mod scales;
 mod shared;
 mod shares;
 mod six_bits;

@@ -12,6 +12,7 @@ use crate::cpu::matmul::{float, pair_tiles, pairs, panel_rows, quantised, tiled}
 use crate::cpu::pairing::Pairing;
 use crate::cpu::rope::Heads;
 use crate::cpu::rounded::{self, round_row_crossed, round_row_tiled, round_row_wide};
+use crate::cpu::scales::{Scale, ScaleMinimum, SuperScale, SuperScaleMinimum};
 
 use crate::cpu::{act, norm, pages, rope};
 use crate::{AttentionShape, RopeTable};
@@ -29,6 +30,7 @@ pub struct Table {
     pub multiply_q8_0: Quantised,
     pub multiply_q4_0: Quantised,
     pub multiply_q4_1: Quantised,
+    pub multiply_q4_k: Quantised,
     pub multiply_q6_k: Quantised,
     pub multiply_f32: Float,
     pub multiply_f16: Float,
@@ -90,6 +92,7 @@ macro_rules! kernels {
                 multiply_q8_0,
                 multiply_q4_0,
                 multiply_q4_1,
+                multiply_q4_k,
                 multiply_q6_k,
                 multiply_f32,
                 multiply_f16,
@@ -109,13 +112,15 @@ macro_rules! kernels {
                 quantise(writer: &Writer<'_>, row: usize, x: &[f32]) = quantise_row;
                 round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_wide;
                 multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = quantised::multiply::<Q8, 1>;
+                    = quantised::multiply::<Q8, Scale>;
                 multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = quantised::multiply::<Q4<8>, 1>;
+                    = quantised::multiply::<Q4<8>, Scale>;
                 multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = quantised::multiply::<Q4<0>, 2>;
+                    = quantised::multiply::<Q4<0>, ScaleMinimum>;
+                multiply_q4_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q4<0>, SuperScaleMinimum>;
                 multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-                    = quantised::multiply::<Q6, 2>;
+                    = quantised::multiply::<Q6, SuperScale>;
                 multiply_f32(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = float::multiply::<$narrow, float::F32, $rows>;
                 multiply_f16(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
@@ -171,19 +176,22 @@ mod avx512vnni {
         multiply_q8_0,
         multiply_q4_0,
         multiply_q4_1,
+        multiply_q4_k,
         multiply_q6_k,
         ..avx512::TABLE
     };
 
     kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = quantised::multiply::<Q8, 1>;
+            = quantised::multiply::<Q8, Scale>;
         multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = quantised::multiply::<Q4<8>, 1>;
+            = quantised::multiply::<Q4<8>, Scale>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = quantised::multiply::<Q4<0>, 2>;
+            = quantised::multiply::<Q4<0>, ScaleMinimum>;
+        multiply_q4_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q4<0>, SuperScaleMinimum>;
         multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = quantised::multiply::<Q6, 2>;
+            = quantised::multiply::<Q6, SuperScale>;
     }
 }
 
@@ -211,7 +219,7 @@ mod avx512bf16 {
     }
 }
 
-/// Whole tiles of rows of formats with a scale for 32 weights, and all rows of bf16, by the tile unit, everything else from VNNI and
+/// Whole tiles of rows of formats with no scale for fewer than 32 weights, and all rows of bf16, by the tile unit, everything else from VNNI and
 /// AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod amx {
@@ -226,6 +234,7 @@ mod amx {
         multiply_q8_0,
         multiply_q4_0,
         multiply_q4_1,
+        multiply_q4_k,
         multiply_bf16,
         pair_panel_rows: |_| pair_tiles::SLAB_ROWS,
         attend_at_a_time: attention::tiles::at_a_time,
@@ -236,11 +245,13 @@ mod amx {
 
     kernels! { @each #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         multiply_q8_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = tiled::multiply::<Amx, Bytes, vnni::Q8, 1>;
+            = tiled::multiply::<Amx, Bytes, vnni::Q8, Scale>;
         multiply_q4_0(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = tiled::multiply::<Amx, Nibbles<8>, vnni::Q4<8>, 1>;
+            = tiled::multiply::<Amx, Nibbles<8>, vnni::Q4<8>, Scale>;
         multiply_q4_1(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
-            = tiled::multiply::<Amx, Nibbles<0>, vnni::Q4<0>, 2>;
+            = tiled::multiply::<Amx, Nibbles<0>, vnni::Q4<0>, ScaleMinimum>;
+        multiply_q4_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = tiled::multiply::<Amx, Nibbles<0>, vnni::Q4<0>, SuperScaleMinimum>;
         round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_tiled;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = pair_tiles::multiply::<AmxPairs>;

@@ -1,6 +1,7 @@
 //! Weight matrices as the kernels read them.
 
 use crate::cpu::pairing::{Pairing, QUAD};
+use crate::cpu::scales::SUPER_BLOCK;
 use crate::cpu::{five_bits, four_bits, six_bits};
 use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
@@ -21,10 +22,11 @@ pub const GROUP: usize = 16;
 ///   up to a multiple of 32 inputs;
 /// * `Q8_0`: `[block][k / 4][row][k mod 4]` bytes, then `[block][row]` f16 scales; and `Q5_0`, which counts as it from here on;
 /// * `Q4_0`, `Q4_1`: `[block][4][row][4]` bytes, of which the low halves are weights 0..16 of the block and the high
-///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`; and `Q4K`, which
-///   counts as `Q4_1` from here on;
+///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`;
+/// * `Q4K`: blocks of 32 as those of `Q4_0`, then `[block][row][scale or minimum]` bytes, then `[block of 256][scale or minimum][row]`
+///   f16;
 /// * `Q6K`, in blocks of 32: `[block][6][row][4]` bytes, of which the first four are as those of `Q4_0` and the others have high bits
-///   as [`six_bits::parts`] has them; then `[block][2][row]`, f16 scales of 256 weights and pairs of bytes, the scales of 16 each.
+///   as [`six_bits::parts`] has them; then `[block][row][2]` bytes, the scales of 16 each, then `[block of 256][row]` f16.
 pub struct Weights {
     /// Once packed: see [`WeightFormat::packed`].
     pub format: WeightFormat,
@@ -120,7 +122,7 @@ impl Weights {
     }
 
     pub fn blocks(&self) -> usize {
-        self.inputs / self.format.packed_block()
+        self.inputs / kernel_block(self.format)
     }
 
     /// One row, dequantised; `out` has `inputs` values.
@@ -132,10 +134,15 @@ impl Weights {
             group: &self.bytes[output / GROUP * self.group_bytes..][..self.group_bytes],
             lane: output % GROUP,
         };
-        for (index, out) in out.chunks_exact_mut(self.format.packed_block()).enumerate() {
+        for (index, out) in out.chunks_exact_mut(kernel_block(self.format)).enumerate() {
             row.dequantise_block(index, out);
         }
     }
+}
+
+/// Weights that a kernel takes together.
+fn kernel_block(format: WeightFormat) -> usize {
+    format.block().min(BLOCK)
 }
 
 /// `None` when no machine has so many.
@@ -179,11 +186,29 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
             let blocks = row.as_chunks::<{ four_bits::BYTES }>().0;
             let parts: Vec<[u8; _]> = blocks.iter().flat_map(four_bits::parts).collect();
             pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
+            let halves = blocks.iter().map(|block| &block[..four_bits::HALVES]);
+            pack_super_halves(places, lane, halves, group);
         }
         WeightFormat::Q6K => {
             let blocks = row.as_chunks::<{ six_bits::BYTES }>().0;
             let parts: Vec<[u8; _]> = blocks.iter().flat_map(six_bits::parts).collect();
             pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
+            let halves = blocks.iter().map(|block| &block[six_bits::SCALE..]);
+            pack_super_halves(places, lane, halves, group);
+        }
+    }
+}
+
+/// What each block of 256 has in f16.
+fn pack_super_halves<'a>(
+    places: Places,
+    lane: usize,
+    blocks: impl Iterator<Item = &'a [u8]>,
+    group: &mut [u8],
+) {
+    for (index, halves) in blocks.enumerate() {
+        for (half, bytes) in halves.as_chunks::<2>().0.iter().enumerate() {
+            group[places.super_half(index, half, lane)..][..2].copy_from_slice(bytes);
         }
     }
 }
@@ -212,8 +237,10 @@ fn pack_blocks<const PIECE: usize>(
 /// Where in a group the parts of a block are.
 #[derive(Clone, Copy)]
 struct Places {
-    /// f16 numbers before a block's body: scale, minimum.
+    /// Numbers of 16 bits before a block's body: scale, minimum, or both in bytes.
     halves: usize,
+    /// f16 numbers of a block of 256.
+    super_halves: usize,
     /// What one lane holds at a time of a block.
     piece_bytes: usize,
     /// From one lane to the next.
@@ -224,19 +251,25 @@ struct Places {
     of_four: [usize; QUAD],
     /// Where the group's scales begin.
     halves_start: usize,
+    /// Where those of blocks of 256 begin.
+    super_halves_start: usize,
 }
 
 impl Places {
     /// Of a format as stored or as packed.
     fn of(format: WeightFormat, pairing: Pairing, inputs: usize) -> Places {
-        let (halves, piece_bytes, lane_bytes) = match format {
-            WeightFormat::F32 => (0, 4, 4),
-            WeightFormat::F16 => (0, 2, 2),
-            WeightFormat::Bf16 => (0, 2, 4),
-            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q5_0 => (1, 4, 4),
-            WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q6K => (2, 4, 4),
+        let (halves, super_halves, pieces, piece_bytes, lane_bytes) = match format {
+            WeightFormat::F32 => (0, 0, 1, 4, 4),
+            WeightFormat::F16 => (0, 0, 1, 2, 2),
+            WeightFormat::Bf16 => (0, 0, 1, 2, 4),
+            WeightFormat::Q8_0 | WeightFormat::Q5_0 => (1, 0, 8, 4, 4),
+            WeightFormat::Q4_0 => (1, 0, 4, 4, 4),
+            WeightFormat::Q4_1 => (2, 0, 4, 4, 4),
+            WeightFormat::Q4K => (1, 2, 4, 4, 4),
+            WeightFormat::Q6K => (1, 1, 6, 4, 4),
         };
-        let block_bytes = (format.packed_block_bytes() - 2 * halves) * GROUP;
+        let block_bytes = pieces * piece_bytes * GROUP;
+        let blocks = inputs / kernel_block(format);
         let of_four = match format {
             WeightFormat::Bf16 => [0, 1, 2, 3].map(|input| {
                 let (word, shift) = pairing.place(input);
@@ -253,11 +286,13 @@ impl Places {
         };
         Places {
             halves,
+            super_halves,
             piece_bytes,
             lane_bytes,
             block_bytes,
             of_four,
-            halves_start: inputs / format.packed_block() * block_bytes,
+            halves_start: blocks * block_bytes,
+            super_halves_start: blocks * (block_bytes + halves * GROUP * 2),
         }
     }
 
@@ -268,6 +303,11 @@ impl Places {
 
     fn half(&self, block: usize, half: usize, lane: usize) -> usize {
         self.halves_start + ((block * self.halves + half) * GROUP + lane) * 2
+    }
+
+    /// Of the `block`-th 256 weights.
+    fn super_half(&self, block: usize, half: usize, lane: usize) -> usize {
+        self.super_halves_start + ((block * self.super_halves + half) * GROUP + lane) * 2
     }
 }
 
@@ -290,8 +330,14 @@ impl Row<'_> {
                 let d = self.half(index, 0);
                 self.dequantise_nibbles(index, out, |nibble| d * (nibble as f32 - 8.0));
             }
-            WeightFormat::Q4_1 | WeightFormat::Q4K => {
+            WeightFormat::Q4_1 => {
                 let (d, m) = (self.half(index, 0), self.half(index, 1));
+                self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
+            }
+            WeightFormat::Q4K => {
+                let [scale, minimum] = self.byte_pair(index).map(f32::from);
+                let (d, e) = (self.super_half(index, 0), self.super_half(index, 1));
+                let (d, m) = (d * scale, -e * minimum);
                 self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
             }
             WeightFormat::Q6K => self.dequantise_six_bits(index, out),
@@ -317,9 +363,10 @@ impl Row<'_> {
     }
 
     fn dequantise_six_bits(&self, index: usize, out: &mut [f32]) {
-        let d = self.half(index, 0);
+        let d = self.super_half(index, 0);
+        let scales = self.byte_pair(index).map(|scale| i32::from(scale as i8));
         for (half, out) in out.chunks_exact_mut(BLOCK / 2).enumerate() {
-            let scale = i32::from(self.group[self.places.half(index, 1, self.lane) + half] as i8);
+            let scale = scales[half];
             let high = self.bytes::<4>(index, 4 + half);
             for (k, out) in out.iter_mut().enumerate() {
                 let low = self.bytes::<4>(index, k / 4)[k % 4] >> (4 * half) & 15;
@@ -335,8 +382,21 @@ impl Row<'_> {
     }
 
     fn half(&self, index: usize, half: usize) -> f32 {
-        let at = self.places.half(index, half, self.lane);
+        self.f16_at(self.places.half(index, half, self.lane))
+    }
+
+    /// Of the 256 weights that block `index` is part of.
+    fn super_half(&self, index: usize, half: usize) -> f32 {
+        self.f16_at(self.places.super_half(index / SUPER_BLOCK, half, self.lane))
+    }
+
+    fn f16_at(&self, at: usize) -> f32 {
         f16_to_f32(u16::from_le_bytes([self.group[at], self.group[at + 1]]))
+    }
+
+    fn byte_pair(&self, index: usize) -> [u8; 2] {
+        let at = self.places.half(index, 0, self.lane);
+        [self.group[at], self.group[at + 1]]
     }
 }
 
@@ -394,35 +454,17 @@ mod tests {
 
     #[test]
     fn weights_of_five_bits_are_packed_as_the_same_ones_in_q8_0() {
-        check_kept_as(WeightFormat::Q5_0, WeightFormat::Q8_0, 96, |stored| {
-            let blocks = stored.as_chunks().0.iter();
-            blocks.flat_map(five_bits::in_bytes).collect()
-        });
-    }
-
-    #[test]
-    fn weights_of_four_bits_are_packed_as_their_parts_in_q4_1() {
-        check_kept_as(WeightFormat::Q4K, WeightFormat::Q4_1, 512, |stored| {
-            let blocks = stored.as_chunks().0.iter();
-            blocks.flat_map(four_bits::parts).flatten().collect()
-        });
-    }
-
-    fn check_kept_as(
-        format: WeightFormat,
-        kept_as: WeightFormat,
-        inputs: usize,
-        convert: fn(&[u8]) -> Vec<u8>,
-    ) {
-        let outputs = 18;
-        let length = outputs * format.row_bytes(inputs).unwrap();
+        let (outputs, inputs) = (18, 96);
+        let length = outputs * WeightFormat::Q5_0.row_bytes(inputs).unwrap();
         let stored: Vec<u8> = (0..length).map(|at| (at * 37 % 251) as u8).collect();
+        let blocks = stored.as_chunks().0.iter();
+        let in_bytes: Vec<u8> = blocks.flat_map(five_bits::in_bytes).collect();
         let pack = |format, bytes: &[u8]| {
             Weights::pack(format, Pairing::Neighbours, bytes, outputs, inputs).unwrap()
         };
-        let packed = pack(format, &stored);
-        assert_eq!(*packed.bytes, *pack(kept_as, &convert(&stored)).bytes);
-        assert_eq!(packed.format, kept_as);
+        let packed = pack(WeightFormat::Q5_0, &stored);
+        assert_eq!(*packed.bytes, *pack(WeightFormat::Q8_0, &in_bytes).bytes);
+        assert_eq!(packed.format, WeightFormat::Q8_0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::format::matrix_bytes;
 use crate::reference::pairs;
 use crate::reference::quant::{Block, quantise};
-use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, f32_to_f16, factor, factor_bf16};
+use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor, factor_bf16};
 use crate::tensor::Tensor;
 use crate::{InputPrecision, OpsError, WeightFormat};
 
@@ -214,7 +214,7 @@ impl StoredBlock<'_> {
     fn scale(&self) -> f32 {
         match self.format {
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => self.half(0),
-            WeightFormat::Q4K => in_f16(self.half(0) * self.six_bits_of_part(4, 15, 0)),
+            WeightFormat::Q4K => self.half(0) * self.six_bits_of_part(4, 15, 0),
             WeightFormat::Q6K => self.half(208),
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
                 panic!("not a quantised format")
@@ -225,7 +225,7 @@ impl StoredBlock<'_> {
     fn minimum(&self) -> f32 {
         match self.format {
             WeightFormat::Q4_1 => self.half(2),
-            WeightFormat::Q4K => in_f16(-(self.half(2) * self.six_bits_of_part(8, 240, 4))),
+            WeightFormat::Q4K => -(self.half(2) * self.six_bits_of_part(8, 240, 4)),
             WeightFormat::F32
             | WeightFormat::F16
             | WeightFormat::Bf16
@@ -249,8 +249,4 @@ impl StoredBlock<'_> {
     fn half(&self, at: usize) -> f32 {
         f16_to_f32(u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]))
     }
-}
-
-fn in_f16(value: f32) -> f32 {
-    f16_to_f32(f32_to_f16(value))
 }

@@ -168,7 +168,9 @@ impl<'a> Tensor<'a> {
         match self.format() {
             Ok(format) => {
                 let weights = stored / format.block_bytes() as u64 * format.block() as u64;
-                weights / format.packed_block() as u64 * format.packed_block_bytes() as u64
+                let packed = usize::try_from(weights).ok();
+                let packed = packed.and_then(|weights| format.packed_row_bytes(weights));
+                packed.map_or(stored, |bytes| bytes as u64)
             }
             Err(_) => stored,
         }

@@ -79,6 +79,17 @@ impl Lanes for Ymm {
         }
     }
     #[inline(always)]
+    unsafe fn load_byte(from: *const u16, byte: usize) -> Self {
+        // SAFETY: the caller promises AVX2 and 8 readable values.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Ymm(_mm256_cvtepi32_ps(match byte {
+                0 => _mm256_and_si256(words, _mm256_set1_epi32(255)),
+                _ => _mm256_srli_epi32::<8>(words),
+            }))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises AVX2 and 8 readable values.
         Ymm(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
@@ -211,7 +222,6 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Ymm;
     type Block = [__m256i; 8];
     const BYTES: usize = 256;
-    const HAS_MINIMUM: bool = ZERO == 0;
 
     #[inline(always)]
     unsafe fn load(from: PackedBlock, first_lane: usize) -> Self::Block {
@@ -284,7 +294,7 @@ impl BlockDot for Q6 {
                     *w = _mm256_or_si256(*w, _mm256_and_si256(high, _mm256_set1_epi8(48)));
                 }
             }
-            let both = _mm256_cvtepi16_epi32(_mm_loadu_si128(from.second_halves(first_lane).cast()));
+            let both = _mm256_cvtepi16_epi32(_mm_loadu_si128(from.scales.add(2 * first_lane).cast()));
             let first = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(both));
             SixBits {
                 weights,

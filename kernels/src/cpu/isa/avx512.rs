@@ -59,6 +59,17 @@ impl Lanes for Zmm {
         }
     }
     #[inline(always)]
+    unsafe fn load_byte(from: *const u16, byte: usize) -> Self {
+        // SAFETY: the caller promises AVX-512 and 16 readable values.
+        unsafe {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Zmm(_mm512_cvtepi32_ps(match byte {
+                0 => _mm512_and_si512(words, _mm512_set1_epi32(255)),
+                _ => _mm512_srli_epi32::<8>(words),
+            }))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises AVX-512 and 16 readable values.
         Zmm(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
@@ -194,7 +205,6 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Lanes = Zmm;
     type Block = [__m512i; 8];
     const BYTES: usize = 256;
-    const HAS_MINIMUM: bool = ZERO == 0;
 
     #[inline(always)]
     unsafe fn load(from: PackedBlock, _first_lane: usize) -> Self::Block {
@@ -292,7 +302,7 @@ impl SixBits {
     /// The CPU must have AVX-512, and what is pointed to be a packed block of `Q6_K`.
     #[inline(always)]
     pub unsafe fn load(from: PackedBlock) -> SixBits {
-        // SAFETY: the caller promises AVX-512, 384 readable bytes and 64 of scales.
+        // SAFETY: the caller promises AVX-512, 384 readable bytes and 32 of scales.
         unsafe {
             let mut weights = load_nibbles(from.quants);
             for half in 0..2 {
@@ -308,7 +318,7 @@ impl SixBits {
                     *w = _mm512_or_si512(*w, high);
                 }
             }
-            let both = _mm512_cvtepi16_epi32(_mm256_loadu_si256(from.second_halves(0).cast()));
+            let both = _mm512_cvtepi16_epi32(_mm256_loadu_si256(from.scales.cast()));
             let first = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(both));
             SixBits {
                 weights,

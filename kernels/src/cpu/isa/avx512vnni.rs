@@ -79,7 +79,6 @@ impl<F: Unsigned> BlockDot for F {
     type Block = [__m512i; 8];
     const BYTES: usize = F::BYTES;
     const GROUPS: usize = 2;
-    const HAS_MINIMUM: bool = F::HAS_MINIMUM;
     const LEAVES_REGISTERS: bool = F::HAS_MINIMUM;
 
     #[inline(always)]

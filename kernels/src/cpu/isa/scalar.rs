@@ -46,6 +46,12 @@ impl Lanes for Scalar {
         Scalar(words.map(|word| f32::from(word.to_le_bytes()[byte] as i8)))
     }
     #[inline(never)]
+    unsafe fn load_byte(from: *const u16, byte: usize) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        let values = unsafe { from.cast::<[u16; 16]>().read_unaligned() };
+        Scalar(values.map(|value| f32::from(value.to_le_bytes()[byte])))
+    }
+    #[inline(never)]
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         Scalar(unsafe { from.cast::<[u16; 16]>().read_unaligned() }.map(f16_to_f32))
@@ -179,7 +185,6 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     type Block = *const u8;
     const BYTES: usize = 256;
     const GROUPS: usize = 2;
-    const HAS_MINIMUM: bool = ZERO == 0;
     const LEAVES_REGISTERS: bool = ZERO == 0;
 
     #[inline(never)]
@@ -227,7 +232,7 @@ impl BlockDot for Q6 {
         q: *const i8,
         _origins: Origins,
     ) -> [Scalar; N] {
-        // SAFETY: the caller promises a block of 384 bytes, 32 scales and the activations.
+        // SAFETY: the caller promises a block of 384 bytes, its scales and the activations.
         std::array::from_fn(|i| unsafe {
             let mut dots = [0i32; 16];
             for k in 0..32 {
@@ -236,7 +241,7 @@ impl BlockDot for Q6 {
                     let byte = |piece: usize| *block.quants.add(piece * 64 + lane * 4 + k % 4);
                     let low = byte(k % 16 / 4) >> (k / 16 * 4) & 15;
                     let high = byte(4 + k / 16) >> (k % 16 / 4 * 2) & 3;
-                    let scale = *block.second_halves(lane).add(k / 16) as i8;
+                    let scale = *block.scales.add(2 * lane + k / 16) as i8;
                     *dot += i32::from(scale) * (i32::from(high << 4 | low) - 32) * q;
                 }
             }

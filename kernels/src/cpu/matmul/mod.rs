@@ -223,9 +223,8 @@ impl Product<'_> {
                     (self.table.multiply_q8_0)(&quantised, groups, rows);
                 }
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
-                WeightFormat::Q4_1 | WeightFormat::Q4K => {
-                    (self.table.multiply_q4_1)(&quantised, groups, rows);
-                }
+                WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
+                WeightFormat::Q4K => (self.table.multiply_q4_k)(&quantised, groups, rows),
                 WeightFormat::Q6K => (self.table.multiply_q6_k)(&quantised, groups, rows),
             }
         }

@@ -1,5 +1,6 @@
 //! Products with quantised weights: exact integer dot products of blocks, accumulated in f32.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::InputPrecision;
@@ -7,6 +8,7 @@ use crate::cpu::activations::{Activations, TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::Out;
 use crate::cpu::prefetch::{self, Pass};
+use crate::cpu::scales::{SUPER_BLOCK, Scales, ScalesAt};
 use crate::cpu::weights::{GROUP, Weights};
 use crate::scalar::BLOCK;
 
@@ -19,8 +21,6 @@ pub trait BlockDot {
     const BYTES: usize;
     /// Groups whose blocks the registers hold beside each other: what is loaded of the activations then serves all of them. 1 or 2.
     const GROUPS: usize = 1;
-    /// Whether a block has a minimum beside its scale.
-    const HAS_MINIMUM: bool = false;
     /// Whether dot products leave registers for minima beside the scales; else all of a block's rows are gone through again for them.
     const LEAVES_REGISTERS: bool = false;
 
@@ -67,16 +67,8 @@ pub trait BlockDot {
 #[derive(Clone, Copy)]
 pub struct PackedBlock {
     pub quants: *const u8,
-    /// For each row 16 bits, the scale, and where the format has two of them 16 more for each.
-    pub halves: *const u8,
-}
-
-impl PackedBlock {
-    /// What comes after the scales: 16 bits of each lane from `first_lane` on.
-    #[inline(always)]
-    pub fn second_halves(self, first_lane: usize) -> *const u8 {
-        self.halves.wrapping_add((GROUP + first_lane) * 2)
-    }
+    /// What its [`Scales`] have for it.
+    pub scales: *const u8,
 }
 
 /// −8 times the sums of each 32 activations: what takes back that weights stand 8 above their value.
@@ -108,27 +100,22 @@ pub struct Task<'a> {
 }
 
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows.
-/// `HALVES` is 1 for formats with a scale, 2 for those with something beside it.
 ///
 /// # Safety
-/// The CPU must have the instructions of `D`, the matrix the format of `D`, and no other thread may write these outputs.
+/// The CPU must have the instructions of `D`, the matrix the format of `D` and `S`, and no other thread may write these outputs.
 #[inline(always)]
-pub unsafe fn multiply<D: BlockDot, const HALVES: usize>(
-    task: &Task<'_>,
-    groups: Range<usize>,
-    rows: Range<usize>,
-) {
+pub unsafe fn multiply<D: BlockDot, S: Scales>(task: &Task<'_>, groups: Range<usize>, rows: Range<usize>) {
     // SAFETY: passed on to the caller.
     unsafe {
         match task.x.precision() {
-            InputPrecision::OneTerm => multiply_terms::<D, HALVES, 1>(task, groups, rows),
-            InputPrecision::TwoTerms => multiply_terms::<D, HALVES, 2>(task, groups, rows),
+            InputPrecision::OneTerm => multiply_terms::<D, S, 1>(task, groups, rows),
+            InputPrecision::TwoTerms => multiply_terms::<D, S, 2>(task, groups, rows),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_terms<D: BlockDot, S: Scales, const TERMS: usize>(
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
@@ -140,11 +127,11 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
         unsafe {
             match D::GROUPS.min(groups.end - first) {
                 1 => {
-                    multiply_groups::<D, HALVES, TERMS, 1>(task, first, rows.clone());
+                    multiply_groups::<D, S, TERMS, 1>(task, first, rows.clone());
                     first += 1;
                 }
                 _ => {
-                    multiply_groups::<D, HALVES, TERMS, 2>(task, first, rows.clone());
+                    multiply_groups::<D, S, TERMS, 2>(task, first, rows.clone());
                     first += 2;
                 }
             }
@@ -155,12 +142,12 @@ unsafe fn multiply_terms<D: BlockDot, const HALVES: usize, const TERMS: usize>(
 /// # Safety
 /// As [`multiply`], of `G` groups from `first` on.
 #[inline(always)]
-unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, const G: usize>(
+unsafe fn multiply_groups<D: BlockDot, S: Scales, const TERMS: usize, const G: usize>(
     task: &Task<'_>,
     first: usize,
     rows: Range<usize>,
 ) {
-    let groups: [Group<HALVES>; G] = std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
+    let groups: [Group<S>; G] = std::array::from_fn(|i| Group::new(task.weights, first + i, D::BYTES));
     let count = rows.len().div_ceil(TILE);
     for (index, row) in rows.clone().step_by(TILE).enumerate() {
         let pass = Pass { index, count };
@@ -177,10 +164,10 @@ unsafe fn multiply_groups<D: BlockDot, const HALVES: usize, const TERMS: usize, 
                 1 => {
                     for group in &groups {
                         let group = std::slice::from_ref(group).as_array().expect("one");
-                        multiply_rows::<D, HALVES, TERMS, 1, 1>(group, &tile, task, row, pass);
+                        multiply_rows::<D, S, TERMS, 1, 1>(group, &tile, task, row, pass);
                     }
                 }
-                _ => multiply_rows::<D, HALVES, TERMS, TILE, G>(&groups, &tile, task, row, pass),
+                _ => multiply_rows::<D, S, TERMS, TILE, G>(&groups, &tile, task, row, pass),
             }
         }
     }
@@ -214,14 +201,8 @@ const ROWS_AT_A_TIME: usize = 4;
 /// # Safety
 /// As [`multiply`]; the tile has all blocks of the groups, in `TERMS`.
 #[inline(always)]
-unsafe fn multiply_rows<
-    D: BlockDot,
-    const HALVES: usize,
-    const TERMS: usize,
-    const ROWS_MAX: usize,
-    const G: usize,
->(
-    groups: &[Group<HALVES>; G],
+unsafe fn multiply_rows<D: BlockDot, S: Scales, const TERMS: usize, const ROWS_MAX: usize, const G: usize>(
+    groups: &[Group<S>; G],
     tile: &Tile<'_>,
     task: &Task<'_>,
     row: usize,
@@ -246,7 +227,7 @@ unsafe fn multiply_rows<
                 group.ask_for(&next, block, D::BYTES);
             }
             for (part, acc) in acc[..parts].iter_mut().enumerate() {
-                let weights = WeightBlocks::<D, HALVES, G>::load(groups, block, part * D::Lanes::COUNT);
+                let weights = WeightBlocks::<D, S, G>::load(groups, block, part * D::Lanes::COUNT);
                 let inputs = Inputs::<TERMS>::new(tile, block);
                 let acc = match ROWS_MAX {
                     1 => &mut acc[..1],
@@ -260,7 +241,7 @@ unsafe fn multiply_rows<
                 for (i, acc) in rest.iter_mut().enumerate() {
                     weights.accumulate(inputs.at_row(whole + i), std::array::from_mut(acc));
                 }
-                if D::HAS_MINIMUM && !D::LEAVES_REGISTERS {
+                if S::HAS_MINIMUM && !D::LEAVES_REGISTERS {
                     weights.add_minima(inputs, acc);
                 }
             }
@@ -318,28 +299,31 @@ impl<const TERMS: usize> Inputs<TERMS> {
 }
 
 /// 16 output rows of a matrix.
-pub struct Group<const HALVES: usize> {
+pub struct Group<S: Scales> {
     pub first_output: usize,
     pub blocks: usize,
     quants: *const u8,
-    halves: *const u8,
+    /// Of all blocks, then of all super-blocks.
+    scales: *const u8,
+    format: PhantomData<S>,
 }
 
-impl<const HALVES: usize> Group<HALVES> {
+impl<S: Scales> Group<S> {
     #[inline(always)]
     pub fn new(weights: &Weights, group: usize, block_bytes: usize) -> Self {
         let blocks = weights.blocks();
         let bytes = &weights.bytes[group * weights.group_bytes..][..weights.group_bytes];
-        let (quants, halves) = bytes.split_at(blocks * block_bytes);
+        let (quants, scales) = bytes.split_at(blocks * block_bytes);
         assert!(
-            halves.len() >= blocks * HALVES * GROUP * 2,
+            scales.len() >= blocks * S::BYTES + blocks.div_ceil(SUPER_BLOCK) * S::SUPER_BYTES,
             "a group of another format"
         );
         Group {
             first_output: group * GROUP,
             blocks,
             quants: quants.as_ptr(),
-            halves: halves.as_ptr(),
+            scales: scales.as_ptr(),
+            format: PhantomData,
         }
     }
 
@@ -361,8 +345,18 @@ impl<const HALVES: usize> Group<HALVES> {
         unsafe {
             PackedBlock {
                 quants: self.quants(index, block_bytes),
-                halves: self.halves.add(index * HALVES * GROUP * 2),
+                scales: self.scales_at(index).block,
             }
+        }
+    }
+
+    /// Those of a block, or where they would be.
+    #[inline(always)]
+    fn scales_at(&self, index: usize) -> ScalesAt {
+        let super_block = self.blocks * S::BYTES + index / SUPER_BLOCK * S::SUPER_BYTES;
+        ScalesAt {
+            block: self.scales.wrapping_add(index * S::BYTES),
+            super_block: self.scales.wrapping_add(super_block),
         }
     }
 
@@ -383,9 +377,12 @@ impl<const HALVES: usize> Group<HALVES> {
             _ => prefetch::far(quants.wrapping_add(next.part.start), next.part.len()),
         }
         if next.pass.index == 0 {
-            // A block's halves are at most a line.
-            let halves = self.halves.wrapping_add(index * HALVES * GROUP * 2);
-            prefetch::far(halves.wrapping_add(next.bytes_on), prefetch::LINE);
+            // A block's scales and minima are at most a line, and so are a super-block's.
+            let ScalesAt { block, super_block } = self.scales_at(index);
+            prefetch::far(block.wrapping_add(next.bytes_on), prefetch::LINE);
+            if S::SUPER_BYTES > 0 && index.is_multiple_of(SUPER_BLOCK) {
+                prefetch::far(super_block.wrapping_add(next.bytes_on), prefetch::LINE);
+            }
         }
     }
 
@@ -396,32 +393,26 @@ impl<const HALVES: usize> Group<HALVES> {
     #[inline(always)]
     pub unsafe fn scales<L: Lanes>(&self, index: usize, first_lane: usize) -> (L, L) {
         // SAFETY: the caller's promise; `new` has checked the length.
-        unsafe {
-            let halves = self.halves.add((index * HALVES * GROUP + first_lane) * 2);
-            let scale = L::load_f16(halves.cast());
-            match HALVES {
-                2 => (scale, L::load_f16(halves.add(GROUP * 2).cast())),
-                _ => (scale, scale),
-            }
-        }
+        unsafe { S::load(self.scales_at(index), first_lane) }
     }
 }
 
 /// One block of each group: the lanes of a part.
-struct WeightBlocks<D: BlockDot, const HALVES: usize, const G: usize> {
+struct WeightBlocks<D: BlockDot, S: Scales, const G: usize> {
     weights: [D::Block; G],
     scales: [D::Lanes; G],
     /// Unused unless the format has them.
     minima: [D::Lanes; G],
+    format: PhantomData<S>,
 }
 
-impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G> {
+impl<D: BlockDot, S: Scales, const G: usize> WeightBlocks<D, S, G> {
     /// The lanes from `first_lane` on.
     ///
     /// # Safety
     /// The CPU must have the instructions of `D`; `index` be less than the groups' `blocks`.
     #[inline(always)]
-    unsafe fn load(groups: &[Group<HALVES>; G], index: usize, first_lane: usize) -> Self {
+    unsafe fn load(groups: &[Group<S>; G], index: usize, first_lane: usize) -> Self {
         // SAFETY: passed on to the caller.
         unsafe {
             let mut weights = [D::load(groups[0].packed_block(index, D::BYTES), first_lane); G];
@@ -435,6 +426,7 @@ impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G
                 weights,
                 scales,
                 minima,
+                format: PhantomData,
             }
         }
     }
@@ -480,7 +472,7 @@ impl<D: BlockDot, const HALVES: usize, const G: usize> WeightBlocks<D, HALVES, G
                 for group in 0..G {
                     let acc = &mut acc[first + i][group];
                     *acc = dots[group][i].fma(self.scales[group].mul(d), *acc);
-                    if D::HAS_MINIMUM && D::LEAVES_REGISTERS {
+                    if S::HAS_MINIMUM && D::LEAVES_REGISTERS {
                         let offset = D::Lanes::splat(*inputs.offset.add(i));
                         *acc = self.minima[group].fma(offset, *acc);
                     }

@@ -9,6 +9,7 @@ use crate::cpu::activations::{TILE, Tile};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::quantised::{self, BlockDot, Group, Next, Task};
 use crate::cpu::prefetch::Pass;
+use crate::cpu::scales::Scales;
 use crate::scalar::{BLOCK, FINE_STEPS};
 
 /// A block of 16 rows of weights, as tile units want it: `[k / 4][row][k mod 4]`.
@@ -202,19 +203,17 @@ type SpreadRoom<const TERMS: usize> = [MaybeUninit<[Weights; TERMS]>; CHUNK_BLOC
 type ChunkDots = [MaybeUninit<Dots>; CHUNK_PRODUCTS];
 
 /// The products of `rows` (whole tiles, or up to the last row) with `groups` of output rows. Tiles of fewer than 16 rows
-/// are left to `D`. `HALVES` is 1 for formats with a scale, 2 for those with a minimum too.
+/// are left to `D`.
 ///
 /// # Safety
 /// As [`quantised::multiply`], and the CPU must have the unit `U`, which this thread does not hold.
 #[inline(always)]
-pub unsafe fn multiply<U, F, D, const HALVES: usize>(
-    task: &Task<'_>,
-    groups: Range<usize>,
-    rows: Range<usize>,
-) where
+pub unsafe fn multiply<U, F, D, S>(task: &Task<'_>, groups: Range<usize>, rows: Range<usize>)
+where
     U: TileUnit,
     F: TileFormat,
     D: BlockDot<Lanes = U::Lanes>,
+    S: Scales,
 {
     let full = rows.start..rows.start + rows.len() / TILE * TILE;
     // SAFETY: passed on to the caller.
@@ -222,18 +221,18 @@ pub unsafe fn multiply<U, F, D, const HALVES: usize>(
         if !full.is_empty() {
             let (groups, full) = (groups.clone(), full.clone());
             match task.x.precision() {
-                InputPrecision::OneTerm => multiply_terms::<U, F, HALVES, 1>(task, groups, full),
-                InputPrecision::TwoTerms => multiply_terms::<U, F, HALVES, 2>(task, groups, full),
+                InputPrecision::OneTerm => multiply_terms::<U, F, S, 1>(task, groups, full),
+                InputPrecision::TwoTerms => multiply_terms::<U, F, S, 2>(task, groups, full),
             }
         }
         if full.end < rows.end {
-            quantised::multiply::<D, HALVES>(task, groups, full.end..rows.end);
+            quantised::multiply::<D, S>(task, groups, full.end..rows.end);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_terms<U: TileUnit, F: TileFormat, S: Scales, const TERMS: usize>(
     task: &Task<'_>,
     groups: Range<usize>,
     rows: Range<usize>,
@@ -243,11 +242,11 @@ unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const 
     for first in groups.clone().step_by(GROUPS) {
         // A group without a neighbour is its own.
         let pair = [first, (first + 1).min(groups.end - 1)]
-            .map(|group| Group::<HALVES>::new(task.weights, group, F::BYTES));
+            .map(|group| Group::<S>::new(task.weights, group, F::BYTES));
         for first in rows.clone().step_by(SLAB_TILES * TILE) {
             let slab = first..rows.end.min(first + SLAB_TILES * TILE);
             // SAFETY: passed on to the caller.
-            unsafe { multiply_slab::<U, F, HALVES, TERMS>(&mut unit, &pair, task, slab) };
+            unsafe { multiply_slab::<U, F, S, TERMS>(&mut unit, &pair, task, slab) };
         }
     }
 }
@@ -255,9 +254,9 @@ unsafe fn multiply_terms<U: TileUnit, F: TileFormat, const HALVES: usize, const 
 /// # Safety
 /// As [`multiply`]; the unit is as deep as the format wants it; `rows` are whole tiles, and no more than of a slab.
 #[inline(always)]
-unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
+unsafe fn multiply_slab<U: TileUnit, F: TileFormat, S: Scales, const TERMS: usize>(
     unit: &mut U,
-    groups: &[Group<HALVES>; GROUPS],
+    groups: &[Group<S>; GROUPS],
     task: &Task<'_>,
     rows: Range<usize>,
 ) {
@@ -281,7 +280,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
         // No blocks have sums too.
         for first in (0..all.max(1)).step_by(chunk) {
             let blocks = first..all.min(first + chunk);
-            let weights = spread::<F, HALVES, TERMS>(groups, blocks.clone(), &next, &mut room);
+            let weights = spread::<F, S, TERMS>(groups, blocks.clone(), &next, &mut room);
             let is_last = blocks.end == all;
             for (sums, row) in sums.iter_mut().zip(rows.clone().step_by(TILE)) {
                 if is_last {
@@ -295,7 +294,7 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
                 let q = &tile.q[first * TILE * TERMS * BLOCK..];
                 multiply_tile::<U, F, TERMS>(unit, q, blocks.len(), weights, &mut dots);
                 for ((sums, group), dots) in sums.iter_mut().zip(groups).zip(&dots) {
-                    scale::<U, F, HALVES, TERMS>(group, &tile, blocks.clone(), dots, sums);
+                    scale::<U, F, S, TERMS>(group, &tile, blocks.clone(), dots, sums);
                 }
                 if is_last {
                     store(task, groups, sums, row);
@@ -310,8 +309,8 @@ unsafe fn multiply_slab<U: TileUnit, F: TileFormat, const HALVES: usize, const T
 /// # Safety
 /// The groups have the blocks, which are at most a chunk, in the format.
 #[inline(always)]
-unsafe fn spread<F: TileFormat, const HALVES: usize, const TERMS: usize>(
-    groups: &[Group<HALVES>; GROUPS],
+unsafe fn spread<F: TileFormat, S: Scales, const TERMS: usize>(
+    groups: &[Group<S>; GROUPS],
     blocks: Range<usize>,
     next: &Next,
     room: &mut [SpreadRoom<TERMS>; GROUPS],
@@ -334,9 +333,9 @@ unsafe fn spread<F: TileFormat, const HALVES: usize, const TERMS: usize>(
 /// # Safety
 /// No other thread may write these outputs.
 #[inline(always)]
-unsafe fn store<L: Lanes, const HALVES: usize>(
+unsafe fn store<L: Lanes, S: Scales>(
     task: &Task<'_>,
-    groups: &[Group<HALVES>; GROUPS],
+    groups: &[Group<S>; GROUPS],
     sums: &[[L; TILE]; GROUPS],
     row: usize,
 ) {
@@ -389,8 +388,8 @@ unsafe fn multiply_tile<U: TileUnit, F: TileFormat, const TERMS: usize>(
 /// # Safety
 /// The CPU must have the instructions of `U`; the tile has the blocks, and `dots` their products.
 #[inline(always)]
-unsafe fn scale<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: usize>(
-    group: &Group<HALVES>,
+unsafe fn scale<U: TileUnit, F: TileFormat, S: Scales, const TERMS: usize>(
+    group: &Group<S>,
     tile: &Tile<'_>,
     blocks: Range<usize>,
     dots: &ChunkDots,
@@ -411,7 +410,7 @@ unsafe fn scale<U: TileUnit, F: TileFormat, const HALVES: usize, const TERMS: us
                     _ => U::load(of_row(0, r)),
                 };
                 *acc = dot.fma(scale.mul(U::Lanes::splat(d[r])), *acc);
-                if HALVES == 2 {
+                if S::HAS_MINIMUM {
                     *acc = minimum.fma(U::Lanes::splat(offset[r]), *acc);
                 }
             }
@@ -436,6 +435,7 @@ mod tests {
     use crate::cpu::isa::scalar;
     use crate::cpu::matmul::Out;
     use crate::cpu::pairing::Pairing;
+    use crate::cpu::scales::{Scale, ScaleMinimum, SuperScaleMinimum};
     use crate::cpu::weights::Weights as Matrix;
     use crate::tensor::Tensor;
 
@@ -532,13 +532,12 @@ mod tests {
         out.values().iter().map(|value| value.to_bits()).collect()
     }
 
-    fn assert_bits<F: TileFormat, D: BlockDot<Lanes = scalar::Scalar>, const HALVES: usize>(
-        format: WeightFormat,
-    ) {
-        let single: Kernel = quantised::multiply::<D, HALVES>;
-        let tiled: Kernel = multiply::<Loops, F, D, HALVES>;
+    fn assert_bits<F: TileFormat, D: BlockDot<Lanes = scalar::Scalar>, S: Scales>(format: WeightFormat) {
+        let single: Kernel = quantised::multiply::<D, S>;
+        let tiled: Kernel = multiply::<Loops, F, D, S>;
         // Also more blocks than are spread at a time.
-        for (outputs, inputs) in [(1, 0), (1, 32), (16, 64), (37, 160), (20, 32 * 35)] {
+        for (outputs, blocks) in [(1, 0), (1, 1), (16, 2), (37, 5), (20, 35)] {
+            let inputs = (blocks * BLOCK).next_multiple_of(format.block());
             let bytes: Vec<u8> = (0..format.row_bytes(inputs).unwrap() * outputs)
                 // Scales and minima stay finite: no byte is one of a great exponent.
                 .map(|i| ((i * 89 + i / 7) % 256) as u8 & 0xbf)
@@ -558,8 +557,9 @@ mod tests {
 
     #[test]
     fn tiles_have_the_bits_of_single_rows() {
-        assert_bits::<Bytes, scalar::Q8, 1>(WeightFormat::Q8_0);
-        assert_bits::<Nibbles<8>, scalar::Q4<8>, 1>(WeightFormat::Q4_0);
-        assert_bits::<Nibbles<0>, scalar::Q4<0>, 2>(WeightFormat::Q4_1);
+        assert_bits::<Bytes, scalar::Q8, Scale>(WeightFormat::Q8_0);
+        assert_bits::<Nibbles<8>, scalar::Q4<8>, Scale>(WeightFormat::Q4_0);
+        assert_bits::<Nibbles<0>, scalar::Q4<0>, ScaleMinimum>(WeightFormat::Q4_1);
+        assert_bits::<Nibbles<0>, scalar::Q4<0>, SuperScaleMinimum>(WeightFormat::Q4K);
     }
 }
