@@ -118,12 +118,16 @@ fn stray(shell: &mut Shell, epoch: u64, step: u64) {
 
 fn configs() -> impl Strategy<Value = EngineConfig> {
     let sizes = (4..40_u32, 1..6_u32, 1..24_u32, 8..64_u32, 1..5_u32);
-    sizes.prop_map(|(blocks, sequences, tokens, context, stages)| EngineConfig {
-        stages,
-        sequences_per_stage_max: sequences,
-        step_tokens_max: sequences + tokens,
-        context_tokens_max: context,
-        ..config(blocks)
+    let rows_at_once = prop_oneof![Just(1), Just(16)];
+    (sizes, rows_at_once).prop_map(|((blocks, sequences, tokens, context, stages), rows_at_once)| {
+        EngineConfig {
+            stages,
+            rows_at_once,
+            sequences_per_stage_max: sequences,
+            step_tokens_max: sequences + tokens,
+            context_tokens_max: context,
+            ..config(blocks)
+        }
     })
 }
 

@@ -11,7 +11,7 @@ pub(super) const PROMPT_TOKENS_MIN: u32 = 16;
 pub(crate) struct StepBudget {
     cost: StepCost,
     target: StepTarget,
-    /// See [`EngineConfig::rows_at_once`](crate::EngineConfig::rows_at_once).
+    /// See [`EngineConfig::rows_at_once`](crate::engine::EngineConfig::rows_at_once).
     rows_at_once: u32,
     tokens: u32,
     tokens_left: u32,

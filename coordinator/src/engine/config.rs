@@ -33,7 +33,7 @@ pub struct EngineConfig {
     /// The ranks' buffers are this long. At least `sequences_per_stage_max`, so that all of a plan can decode in one step.
     pub step_tokens_max: u32,
     /// Rows that the device multiplies at once, and fewer take about as long: a prompt that is cut anyway is cut where a step's
-    /// rows are a multiple of it. 1 where each row takes its own time.
+    /// rows are a multiple of it. 1 where each row takes its own time. Of several stages' devices that of the first counts.
     pub rows_at_once: u32,
     /// How long a step may take while somebody is reading along.
     pub between_tokens_max: Span,

@@ -1,5 +1,6 @@
 //! Weights in four bits with scales in six, as llama.cpp's `Q4_K` stores them.
 
+use crate::WeightFormat;
 use crate::scalar::BLOCK;
 
 /// In which a block of 256 weights is stored.
@@ -7,11 +8,13 @@ pub const BYTES: usize = 144;
 /// Parts of a block, each of 32 weights with a scale and a minimum.
 const PARTS: usize = 8;
 /// In which a part is kept.
-pub const PART_BYTES: usize = 18;
+const PART_BYTES: usize = 18;
 
 /// Scale and minimum of the whole block in f16.
 pub const HALVES: usize = 4;
 const SCALES: usize = 12;
+
+const _: () = assert!(WeightFormat::Q4K.packed_row_bytes(256).unwrap() == PARTS * PART_BYTES + HALVES);
 
 /// The parts of a block, each as `Q4_0` stores blocks, but for scale and minimum in a byte each where that has its scale.
 pub fn parts(block: &[u8; BYTES]) -> [[u8; PART_BYTES]; PARTS] {

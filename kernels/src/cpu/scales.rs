@@ -79,7 +79,7 @@ impl Scales for SuperScaleMinimum {
         // SAFETY: passed on to the caller.
         unsafe {
             let (d, e) = (L::load_f16(halves.cast()), L::load_f16(halves.add(LINE).cast()));
-            let minimum = L::splat(0.0).sub(e).mul(L::load_byte(bytes, 1));
+            let minimum = L::splat(-0.0).sub(e).mul(L::load_byte(bytes, 1));
             (d.mul(L::load_byte(bytes, 0)), minimum)
         }
     }

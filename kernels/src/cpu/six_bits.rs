@@ -1,5 +1,6 @@
 //! Weights in six bits, as llama.cpp's `Q6_K` stores them.
 
+use crate::WeightFormat;
 use crate::scalar::BLOCK;
 
 /// In which a block of 256 weights is stored.
@@ -7,13 +8,15 @@ pub const BYTES: usize = 210;
 /// Parts of a block, each of 32 weights with two scales.
 const PARTS: usize = 8;
 /// In which a part is kept.
-pub const PART_BYTES: usize = 26;
+const PART_BYTES: usize = 26;
 
 const LOW: usize = 128;
 const HIGH: usize = 64;
 const SCALES: usize = 16;
 /// Where the scale of the whole block is, in f16.
 pub const SCALE: usize = LOW + HIGH + SCALES;
+
+const _: () = assert!(WeightFormat::Q6K.packed_row_bytes(256).unwrap() == PARTS * PART_BYTES + 2);
 
 /// The parts of a block: two scales in bytes, for 16 weights each; 16 bytes with the low four bits of weights 0..16 in low halves and
 /// of 16..32 in high ones; and 8 with the high two, of weights `i`, `i + 4`, `i + 8` and `i + 12` from the lowest on in byte `i`,

@@ -24,10 +24,8 @@ fn products_have_the_bits_of_the_reference() {
 
 #[test]
 fn products_of_several_matrices_stand_side_by_side() {
-    let parts = FORMATS
-        .into_iter()
-        .zip([33, 1, 16, 50, 7, 64, 9])
-        .collect::<Vec<_>>();
+    let outputs: [usize; FORMATS.len()] = [33, 1, 16, 50, 7, 64, 9, 34, 18];
+    let parts = FORMATS.into_iter().zip(outputs).collect::<Vec<_>>();
     for rows in [1, 5, 40] {
         check(
             "side by side",
@@ -42,7 +40,13 @@ fn products_of_several_matrices_stand_side_by_side() {
 
 #[test]
 fn products_of_many_rows_cut_into_panels_keep_their_bits() {
-    for format in [WeightFormat::Q4_1, WeightFormat::Q8_0, WeightFormat::Bf16] {
+    for format in [
+        WeightFormat::Q4_1,
+        WeightFormat::Q8_0,
+        WeightFormat::Bf16,
+        WeightFormat::Q4K,
+        WeightFormat::Q6K,
+    ] {
         check(
             "panels",
             &Product {
@@ -56,9 +60,18 @@ fn products_of_many_rows_cut_into_panels_keep_their_bits() {
 
 #[test]
 fn extreme_weights_and_activations_multiply_exactly() {
-    for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_1] {
+    for format in [
+        WeightFormat::Q8_0,
+        WeightFormat::Q4_0,
+        WeightFormat::Q4_1,
+        WeightFormat::Q4K,
+        WeightFormat::Q6K,
+    ] {
         for byte in [0x80, 0x7f, 0xff, 0x00] {
-            check(&format!("{format:?} all {byte:#x}"), &Extremes { format, byte });
+            for scale in [0x80, 0x7f] {
+                let extremes = Extremes { format, byte, scale };
+                check(&format!("{format:?} all {byte:#x}, scales {scale:#x}"), &extremes);
+            }
         }
     }
 }
@@ -256,6 +269,8 @@ impl Scene for Product {
 struct Extremes {
     format: WeightFormat,
     byte: u8,
+    /// Where scales are integers, all of them.
+    scale: u8,
 }
 
 /// More than go together, and some that do not.
@@ -264,16 +279,23 @@ const EXTREME_OUTPUTS: usize = 33;
 
 impl Scene for Extremes {
     fn play<O: Ops>(&self, ops: &mut O) -> Vec<f32> {
-        let mut bytes = weights(self.format, EXTREME_OUTPUTS, 64, 1);
-        let body = if self.format == WeightFormat::Q4_1 { 4 } else { 2 };
+        let inputs = 64usize.next_multiple_of(self.format.block());
+        let mut bytes = weights(self.format, EXTREME_OUTPUTS, inputs, 1);
+        let (quants, scales) = match self.format {
+            WeightFormat::Q4_1 => (4..20, 0..0),
+            WeightFormat::Q4K => (16..144, 4..16),
+            WeightFormat::Q6K => (0..192, 192..208),
+            _ => (2..self.format.block_bytes(), 0..0),
+        };
         for block in bytes.chunks_exact_mut(self.format.block_bytes()) {
-            block[body..].fill(self.byte);
+            block[quants.clone()].fill(self.byte);
+            block[scales.clone()].fill(self.scale);
         }
-        let matrix = ops.pack(self.format, &bytes, EXTREME_OUTPUTS, 64).unwrap();
-        let mut x = sized(ops, EXTREME_ROWS, 64);
+        let matrix = ops.pack(self.format, &bytes, EXTREME_OUTPUTS, inputs).unwrap();
+        let mut x = sized(ops, EXTREME_ROWS, inputs);
         // Every activation the largest: of either sign, and of both by turns.
-        let values: Vec<f32> = (0..EXTREME_ROWS * 64)
-            .map(|i| [1.0, -1.0, (i % 2) as f32 * 2.0 - 1.0][i / 64 % 3])
+        let values: Vec<f32> = (0..EXTREME_ROWS * inputs)
+            .map(|i| [1.0, -1.0, (i % 2) as f32 * 2.0 - 1.0][i / inputs % 3])
             .collect();
         ops.write(&mut x, &values);
         let mut outcome = Vec::new();

@@ -17,7 +17,8 @@ const CACHE_SHARE: u64 = 4;
 /// What a step costs a stage before it has computed anything: waking threads, frames in and out.
 const STEP_FIXED_NS: u64 = 100_000;
 
-/// Steps have whole tiles of so many tokens.
+/// Steps are reckoned in tiles of so many tokens, which is as fine as it needs to be; on devices that multiply single rows engines cut
+/// them anywhere.
 pub const TILE_TOKENS: u32 = 16;
 
 /// What streams are taken to have behind them, on average.

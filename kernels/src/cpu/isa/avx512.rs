@@ -328,7 +328,7 @@ impl SixBits {
     }
 
     #[inline(always)]
-    pub fn halves(&self) -> &[[__m512i; 4]] {
+    fn halves(&self) -> &[[__m512i; 4]] {
         self.weights.as_chunks::<4>().0
     }
 }
