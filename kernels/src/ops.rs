@@ -7,11 +7,11 @@
 //!
 //! * **matmul, quantised weights** (`Q8_0`, `Q4_0`, `Q4_1`, `Q4_K`, `Q6_K`): the input row is quantised in blocks of 32:
 //!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (exceptions: [`crate::scalar::activation_scale`]).
-//!   Per block the dot product of integers is exact, and becomes an f32 rounded to nearest, ties to even. Then, blocks in ascending order, in f32 with fused multiply-adds:
-//!   `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 and Q4_K after it `acc = fma(m, d · float(Σq), acc)`, where Q4_K has
-//!   `dw = d · s` and `m = −e · t`, which are exact (decision 0023). For Q4_0 the integers are `(nibble − 8)`, for Q6_K
-//!   `s · (q − 32)` with the scale `s` of their 16 (decision 0022). `acc` starts at +0. With [`InputPrecision::TwoTerms`] it is
-//!   `q = round_ties_even(x · (1 / d) · 8)`, and `d / 8` in place of `d`.
+//!   Per block the dot product of integers is exact, and becomes an f32 rounded to nearest, ties to even. Then, blocks in
+//!   ascending order, in f32 with fused multiply-adds: `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 and Q4_K after it
+//!   `acc = fma(m, d · float(Σq), acc)`, where Q4_K has `dw = d · s` and `m = −e · t`, which are exact (decision 0023). For Q4_0
+//!   the integers are `(nibble − 8)`, for Q6_K `s · (q − 32)` with the scale `s` of their 16 (decision 0022). `acc` starts at +0.
+//!   With [`InputPrecision::TwoTerms`] it is `q = round_ties_even(x · (1 / d) · 8)`, and `d / 8` in place of `d`.
 //! * **matmul, F32 and F16 weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
 //! * **matmul, Bf16 weights**: inputs rounded to bf16; per block of 32 inputs the even ones' `e = fma(x[k], w[k], e)` and the odd
 //!   ones' `o` alike, each from zero; then `acc = acc + (e + o)`. Inputs and weights of magnitudes below 2⁻⁵⁰ count as zero. It is

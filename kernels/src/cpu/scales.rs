@@ -63,8 +63,8 @@ impl Scales for ScaleMinimum {
     }
 }
 
-/// `[row][scale or minimum]` bytes `s` and `t` for each block, `[scale or minimum][row]` f16 `d` and `e` for each super-block: scales are
-/// `d · s`, minima `−e · t`.
+/// `[row][scale or minimum]` bytes `s` and `t` for each block, `[scale or minimum][row]` f16 `d` and `e` for each super-block:
+/// scales are `d · s`, minima `−e · t`.
 pub struct SuperScaleMinimum;
 
 impl Scales for SuperScaleMinimum {

@@ -219,8 +219,8 @@ mod avx512bf16 {
     }
 }
 
-/// Whole tiles of rows of formats with no scale for fewer than 32 weights, and all rows of bf16, by the tile unit, everything else from VNNI and
-/// AVX-512.
+/// Whole tiles of rows of formats with no scale for fewer than 32 weights, and all rows of bf16, by the tile unit, everything
+/// else from VNNI and AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::*;

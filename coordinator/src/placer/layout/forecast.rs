@@ -3,8 +3,8 @@
 //! As many micro-batches are on their way as there are stages. A step of a stage takes as long as [`Sizes::step_ns`] says, a
 //! hop its bytes over the link and half a round trip, and the sampled tokens go back to the first stage in half a round
 //! trip. A round lasts as long as one micro-batch needs for all of it, or as the slowest stage needs for all micro-batches.
-//! Streams have the usual context behind them. Prompts are cut as the engine cuts them, in whole tiles, so that no step is longer than it
-//! lets one be; one that comes alone also into as many parts as there are stages.
+//! Streams have the usual context behind them. Prompts are cut as the engine cuts them, in whole tiles, so that no step is
+//! longer than it lets one be; one that comes alone also into as many parts as there are stages.
 
 use super::cut::Part;
 use super::sizes::{Sizes, TILE_TOKENS, Work, nanoseconds};

@@ -164,16 +164,11 @@ impl BlockDot for Q8 {
         _origins: Origins,
     ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 512 bytes and the activations.
-        std::array::from_fn(|i| unsafe {
-            let mut dots = [0i32; 16];
-            for k in 0..32 {
-                let q = activation::<TERMS>(q, i, k);
-                for (lane, dot) in dots.iter_mut().enumerate() {
-                    *dot += i32::from(*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8) * q;
-                }
-            }
-            Scalar(dots.map(|dot| dot as f32))
-        })
+        unsafe {
+            dots_of::<TERMS, N>(q, |lane, k| {
+                i32::from(*block.add(k / 4 * 64 + lane * 4 + k % 4) as i8)
+            })
+        }
     }
 }
 
@@ -233,21 +228,38 @@ impl BlockDot for Q6 {
         _origins: Origins,
     ) -> [Scalar; N] {
         // SAFETY: the caller promises a block of 384 bytes, its scales and the activations.
-        std::array::from_fn(|i| unsafe {
-            let mut dots = [0i32; 16];
-            for k in 0..32 {
-                let q = activation::<TERMS>(q, i, k);
-                for (lane, dot) in dots.iter_mut().enumerate() {
-                    let byte = |piece: usize| *block.quants.add(piece * 64 + lane * 4 + k % 4);
-                    let low = byte(k % 16 / 4) >> (k / 16 * 4) & 15;
-                    let high = byte(4 + k / 16) >> (k % 16 / 4 * 2) & 3;
-                    let scale = *block.scales.add(2 * lane + k / 16) as i8;
-                    *dot += i32::from(scale) * (i32::from(high << 4 | low) - 32) * q;
-                }
-            }
-            Scalar(dots.map(|dot| dot as f32))
-        })
+        unsafe {
+            dots_of::<TERMS, N>(q, |lane, k| {
+                let byte = |piece: usize| *block.quants.add(piece * 64 + lane * 4 + k % 4);
+                let low = byte(k % 16 / 4) >> (k / 16 * 4) & 15;
+                let high = byte(4 + k / 16) >> (k % 16 / 4 * 2) & 3;
+                let scale = *block.scales.add(2 * lane + k / 16) as i8;
+                i32::from(scale) * (i32::from(high << 4 | low) - 32)
+            })
+        }
     }
+}
+
+/// The products of each lane's weights, of which `weight` is told lane and place, with `N` times 32 activations.
+///
+/// # Safety
+/// As [`BlockDot::dots`] of `q`.
+#[inline(always)]
+unsafe fn dots_of<const TERMS: usize, const N: usize>(
+    q: *const i8,
+    weight: impl Fn(usize, usize) -> i32,
+) -> [Scalar; N] {
+    std::array::from_fn(|i| {
+        let mut dots = [0i32; 16];
+        for k in 0..BLOCK {
+            // SAFETY: passed on to the caller.
+            let q = unsafe { activation::<TERMS>(q, i, k) };
+            for (lane, dot) in dots.iter_mut().enumerate() {
+                *dot += weight(lane, k) * q;
+            }
+        }
+        Scalar(dots.map(|dot| dot as f32))
+    })
 }
 
 /// Activation `k` of block `block`, in steps of the last term.

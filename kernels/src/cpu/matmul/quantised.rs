@@ -80,6 +80,14 @@ pub struct Origins {
 }
 
 impl Origins {
+    #[inline(always)]
+    fn at_row(self, row: usize) -> Origins {
+        Origins {
+            whole: self.whole.wrapping_add(row),
+            first_half: self.first_half.wrapping_add(row),
+        }
+    }
+
     /// Of each half of number `index`.
     ///
     /// # Safety
@@ -290,10 +298,7 @@ impl<const TERMS: usize> Inputs<TERMS> {
             q: self.q.wrapping_add(row * TERMS * BLOCK),
             d: self.d.wrapping_add(row),
             offset: self.offset.wrapping_add(row),
-            origins: Origins {
-                whole: self.origins.whole.wrapping_add(row),
-                first_half: self.origins.first_half.wrapping_add(row),
-            },
+            origins: self.origins.at_row(row),
         }
     }
 }
