@@ -1,4 +1,5 @@
 //! What a tile unit and the vector units of one core do alone and beside each other, which bounds `kernels::cpu::matmul::tiled`.
+//! How fast tiles are multiplied at most, prints `limits`.
 //!
 //! `cargo run --release -p kernels --example tile_probe`
 //!
@@ -45,33 +46,10 @@ mod probe {
         }
         // SAFETY: `main` has seen that the unit may be used; all eight tiles have 16 rows of 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
-        bound(room);
-        println!("\n48 instructions (cycles)  alone  with a tile load  with a store  with a product");
+        println!("48 instructions (cycles)  alone  with a tile load  with a store  with a product");
         beside(room);
         // SAFETY: nobody uses tiles any more.
         unsafe { asm!("tilerelease", options(nostack)) };
-    }
-
-    /// Two tiles of rows by two of weights: a load for each product.
-    fn bound(room: *const u8) {
-        let (seconds, _) = fastest(|| {
-            // SAFETY: the unit is configured; four tiles of a kilobyte are in the room.
-            unsafe {
-                asm!(
-                    "tileloadd tmm4, [{a} + {line}]",
-                    "tileloadd tmm6, [{a} + {line} + 1024]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{a} + {line} + 2048]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{a} + {line} + 3072]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    a = in(reg) room, line = in(reg) 64usize, options(nostack),
-                );
-            }
-        });
-        let operations = 4.0 * 2.0 * 16.0 * 16.0 * 32.0;
-        println!("2 × 2 tiles of bf16: {:.0} GOP/s", operations / seconds / 1e9);
     }
 
     /// The unit is configured, so the CPU has AVX-512 too; what is loaded and stored lies in the room.
