@@ -36,7 +36,12 @@ fn main() {
         }
     }
     matmul(&mut cpu, WeightFormat::Q8_0, 49152, 576, &[1, 8, 32]);
-    for format in [WeightFormat::Q4_0, WeightFormat::Q6K] {
+    for format in [
+        WeightFormat::Q4_0,
+        WeightFormat::Q4K,
+        WeightFormat::Q5K,
+        WeightFormat::Q6K,
+    ] {
         matmul(&mut cpu, format, 8192, 2048, &[1, 8, 32, 512]);
     }
     for (sequences, rows, start) in [

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::OpsError;
 
-/// Formats as stored in GGUF files. Quantised ones have blocks of 32 weights, Q4_K and Q6_K of 256, along the input
-/// dimension.
+/// Formats as stored in GGUF files. Quantised ones have blocks of 32 weights, Q4_K, Q5_K and Q6_K of 256, along the
+/// input dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WeightFormat {
     F32,
@@ -22,6 +22,8 @@ pub enum WeightFormat {
     /// f16 scale, f16 minimum, 12 bytes with a scale and a minimum in six bits for each 32 weights, 128 bytes of nibbles:
     /// `d · s · q − e · t`. Which bits are whose: [`crate::reference::Matrix::weight`].
     Q4K,
+    /// As `Q4K`, with 32 bytes of fifth bits before the nibbles.
+    Q5K,
     /// 128 bytes with the low four bits of 256 weights, 64 with the high two, an i8 scale for each 16 of them, f16 scale:
     /// `d · s · (q − 32)`. Which bits are whose: [`crate::reference::Matrix::weight`].
     Q6K,
@@ -33,7 +35,7 @@ impl WeightFormat {
         match self {
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => 1,
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => 32,
-            WeightFormat::Q4K | WeightFormat::Q6K => 256,
+            WeightFormat::Q4K | WeightFormat::Q5K | WeightFormat::Q6K => 256,
         }
     }
 
@@ -46,6 +48,7 @@ impl WeightFormat {
             WeightFormat::Q4_1 => 20,
             WeightFormat::Q5_0 => 22,
             WeightFormat::Q4K => 144,
+            WeightFormat::Q5K => 176,
             WeightFormat::Q6K => 210,
         }
     }
@@ -61,6 +64,7 @@ impl WeightFormat {
             | WeightFormat::Q4_0
             | WeightFormat::Q4_1
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => self,
         }
     }
@@ -78,7 +82,9 @@ impl WeightFormat {
         match (self, self.row_bytes(columns)) {
             (_, None) => None,
             // Scales and minima in six bits have bytes of their own then.
-            (WeightFormat::Q4K, Some(_)) => (columns / self.block()).checked_mul(self.block_bytes() + 4),
+            (WeightFormat::Q4K | WeightFormat::Q5K, Some(_)) => {
+                (columns / self.block()).checked_mul(self.block_bytes() + 4)
+            }
             (_, Some(_)) => self.packed().row_bytes(columns),
         }
     }

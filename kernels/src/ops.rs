@@ -5,11 +5,11 @@
 //! Every operation computes each output row by the same sequence of roundings whatever other rows are present, however
 //! many threads compute and whatever instructions the CPU has. The exact arithmetic is part of the contract:
 //!
-//! * **matmul, quantised weights** (`Q8_0`, `Q4_0`, `Q4_1`, `Q4_K`, `Q6_K`): the input row is quantised in blocks of 32:
+//! * **matmul, quantised weights** (`Q8_0`, `Q4_0`, `Q4_1`, `Q4_K`, `Q5_K`, `Q6_K`): the input row is quantised in blocks of 32:
 //!   `amax = max|x|`, `d = amax / 127`, `q = round_ties_even(x · (1 / d))` (exceptions: [`crate::scalar::activation_scale`]).
 //!   Per block the dot product of integers is exact, and becomes an f32 rounded to nearest, ties to even. Then, blocks in
-//!   ascending order, in f32 with fused multiply-adds: `acc = fma(float(isum), dw · d, acc)`, and for Q4_1 and Q4_K after it
-//!   `acc = fma(m, d · float(Σq), acc)`, where Q4_K has `dw = d · s` and `m = −e · t`, which are exact (decision 0023). For Q4_0
+//!   ascending order, in f32 with fused multiply-adds: `acc = fma(float(isum), dw · d, acc)`, and for Q4_1, Q4_K and Q5_K after it
+//!   `acc = fma(m, d · float(Σq), acc)`, where the latter have `dw = d · s` and `m = −e · t`, exact (decisions 0023, 0024). For Q4_0
 //!   the integers are `(nibble − 8)`, for Q6_K `s · (q − 32)` with the scale `s` of their 16 (decision 0022). `acc` starts at +0.
 //!   With [`InputPrecision::TwoTerms`] it is `q = round_ties_even(x · (1 / d) · 8)`, and `d / 8` in place of `d`.
 //! * **matmul, F32 and F16 weights**: `acc = fma(w[k], x[k], acc)`, k ascending, weights widened exactly to f32.
@@ -68,7 +68,7 @@ pub trait Ops: Send {
     /// Pages of one layer for `blocks` blocks. Errors: no memory.
     fn pages(&self, shape: &AttentionShape, blocks: usize) -> Result<Self::Pages, OpsError>;
 
-    /// `out[r] = row tokens[r] of table`, dequantised with one rounding (`d · q`, for Q4_1 and Q4_K `fma(d, q, m)`; Q6_K exactly).
+    /// `out[r] = row tokens[r] of table`, dequantised with one rounding (`d · q`, for Q4_1, Q4_K and Q5_K `fma(d, q, m)`; Q6_K exactly).
     /// `out.rows` must be `tokens.len()`.
     fn embed(&mut self, table: &Self::Weights, tokens: &[u32], out: &mut Self::Tensor);
     /// `out[r] = x[r] · (1 / sqrt(mean(x[r]²) + eps)) · weight`. The sum of squares runs by fused multiply-adds in 16

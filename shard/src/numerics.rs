@@ -55,7 +55,7 @@ fn version_of(format: WeightFormat) -> Option<u64> {
     match format {
         WeightFormat::F32 | WeightFormat::F16 => None,
         WeightFormat::Bf16 => Some(BF16_VERSION),
-        WeightFormat::Q4K | WeightFormat::Q6K => Some(SUPER_BLOCKS_VERSION),
+        WeightFormat::Q4K | WeightFormat::Q5K | WeightFormat::Q6K => Some(SUPER_BLOCKS_VERSION),
         WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => {
             Some(QUANTISED_VERSION)
         }

@@ -125,6 +125,7 @@ fn kind(format: WeightFormat) -> u32 {
         WeightFormat::Q5_0 => 6,
         WeightFormat::Q8_0 => 8,
         WeightFormat::Q4K => 12,
+        WeightFormat::Q5K => 13,
         WeightFormat::Q6K => 14,
         WeightFormat::Bf16 => 30,
     }
@@ -145,6 +146,7 @@ fn encode(format: WeightFormat, values: &[f32]) -> Vec<u8> {
         WeightFormat::Q4_1 => blocks.flat_map(q4_1).collect(),
         WeightFormat::Q5_0 => blocks.flat_map(q5_0).collect(),
         WeightFormat::Q4K => blocks.flat_map(q4_k).collect(),
+        WeightFormat::Q5K => blocks.flat_map(q5_k).collect(),
         WeightFormat::Q6K => blocks.flat_map(q6_k).collect(),
     }
 }
@@ -224,35 +226,58 @@ fn nibbles(quants: Vec<u8>) -> Vec<u8> {
     low.iter().zip(high).map(|(low, high)| low | high << 4).collect()
 }
 
-/// Minima below zero have a step of their own, as scales do.
 fn q4_k(block: &[f32]) -> Vec<u8> {
+    let (head, quants) = with_minima(block, 15.0, 63.0);
+    head.into_iter().chain(nibbles_by_turns(&quants)).collect()
+}
+
+fn q5_k(block: &[f32]) -> Vec<u8> {
+    // Fewer steps for the reason of `q6_k`.
+    let (head, quants) = with_minima(block, 31.0, 31.0);
+    let mut fifth = [0; 32];
+    for (k, q) in quants.iter().enumerate() {
+        fifth[k % 32] |= q >> 4 << (k / 32);
+    }
+    let quants = quants.map(|q| q & 15);
+    let bits = fifth.into_iter().chain(nibbles_by_turns(&quants));
+    head.into_iter().chain(bits).collect()
+}
+
+/// Of each 64 weights, the first half in low nibbles and the second in high ones.
+fn nibbles_by_turns(quants: &[u8; 256]) -> Vec<u8> {
+    quants
+        .chunks(64)
+        .flat_map(|quants| nibbles(quants.to_vec()))
+        .collect()
+}
+
+/// What is before the weights of Q4_K and Q5_K, and these up to `largest`, with scales up to `scale_max`. Minima below zero have a
+/// step of their own, as scales do.
+fn with_minima(block: &[f32], largest: f32, scale_max: f32) -> (Vec<u8>, [u8; 256]) {
     let parts: Vec<(f32, f32)> = block.chunks_exact(32).map(extremes).collect();
-    let scale = |(lowest, highest): &(f32, f32)| (highest - lowest.min(0.0)) / 15.0;
-    let d = parts.iter().map(scale).fold(0.0, f32::max) / 63.0;
+    let scale = |(lowest, highest): &(f32, f32)| (highest - lowest.min(0.0)) / largest;
+    let d = parts.iter().map(scale).fold(0.0, f32::max) / scale_max;
     let e = parts.iter().map(|(lowest, _)| -lowest).fold(0.0, f32::max) / 63.0;
     let six_bits = |value: f32, step: f32| (value / step).round().clamp(1.0, 63.0) as u8;
-    let told = parts
-        .iter()
-        .map(|part| (six_bits(scale(part), d), six_bits(-part.0, e)));
-    let told: Vec<(u8, u8)> = told.collect();
-    let (mut scales, mut nibbles) = ([0; 12], [0; 128]);
-    for (part, (scale, minimum)) in told.iter().enumerate() {
-        match part {
-            0..4 => (scales[part], scales[part + 4]) = (*scale, *minimum),
+    let (mut scales, mut quants) = ([0; 12], [0; 256]);
+    for (index, part) in parts.iter().enumerate() {
+        let (scale, minimum) = (six_bits(scale(part), d), six_bits(-part.0, e));
+        match index {
+            0..4 => (scales[index], scales[index + 4]) = (scale, minimum),
             _ => {
-                scales[part + 4] = scale & 15 | minimum << 4;
-                scales[part - 4] |= scale >> 4 << 6;
-                scales[part] |= minimum >> 4 << 6;
+                scales[index + 4] = scale & 15 | minimum << 4;
+                scales[index - 4] |= scale >> 4 << 6;
+                scales[index] |= minimum >> 4 << 6;
             }
         }
-        let (step, least) = (d * f32::from(*scale), e * f32::from(*minimum));
-        for (place, value) in block[32 * part..][..32].iter().enumerate() {
-            let q = ((value + least) / step).round().clamp(0.0, 15.0) as u8;
-            nibbles[part / 2 * 32 + place] |= q << (part % 2 * 4);
+        let (step, least) = (d * f32::from(scale), e * f32::from(minimum));
+        let values = block[32 * index..].iter();
+        for (q, value) in quants[32 * index..][..32].iter_mut().zip(values) {
+            *q = ((value + least) / step).round().clamp(0.0, largest) as u8;
         }
     }
     let halves = f16(d).into_iter().chain(f16(e));
-    halves.chain(scales).chain(nibbles).collect()
+    (halves.chain(scales).collect(), quants)
 }
 
 /// Scales have only few steps: more would make `d` too small for [`f16()`].

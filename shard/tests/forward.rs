@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-const FORMATS: [WeightFormat; 9] = [
+const FORMATS: [WeightFormat; 10] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
@@ -20,6 +20,7 @@ const FORMATS: [WeightFormat; 9] = [
     WeightFormat::Q4_1,
     WeightFormat::Q5_0,
     WeightFormat::Q4K,
+    WeightFormat::Q5K,
     WeightFormat::Q6K,
 ];
 
@@ -68,7 +69,13 @@ impl PackedCache for Kept {
 
 #[test]
 fn weights_that_were_packed_before_give_the_same_bits_and_damaged_ones_are_packed_anew() {
-    let files = [WeightFormat::Q4_1, WeightFormat::Q4K, WeightFormat::Q6K].map(tiny);
+    let formats = [
+        WeightFormat::Q4_1,
+        WeightFormat::Q4K,
+        WeightFormat::Q5K,
+        WeightFormat::Q6K,
+    ];
+    let files = formats.map(tiny);
     let prompt = prompt(6, 40);
     for (file, ranks) in files.iter().flat_map(|file| [(file, 1), (file, 2)]) {
         let mut kept = Kept::default();

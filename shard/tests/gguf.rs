@@ -136,12 +136,12 @@ fn a_required_key_that_is_missing_is_named() {
 #[test]
 fn a_format_that_cannot_be_used_is_an_error_only_when_it_is_needed() {
     let mut writer = small(3);
-    writer.raw_tensor("five", &[256], 13, vec![0; 176]);
+    writer.raw_tensor("three", &[256], 11, vec![0; 110]);
     let file = writer.finish();
     let gguf = Gguf::parse(&file).unwrap();
-    let error = gguf.tensor("five").unwrap().format().unwrap_err();
+    let error = gguf.tensor("three").unwrap().format().unwrap_err();
     assert!(
-        error.to_string().contains("tensor five is stored as Q5_K"),
+        error.to_string().contains("tensor three is stored as Q3_K"),
         "{error}"
     );
     assert!(error.to_string().contains("Q6_K"), "what can be used: {error}");
@@ -163,12 +163,16 @@ fn weights_of_blocks_of_256_are_for_matrices_and_count_as_what_they_are_kept_as(
     let mut writer = GgufWriter::new(3);
     writer.tensor("six", &[512, 3], WeightFormat::Q6K, &[0.5; 3 * 512]);
     writer.tensor("four", &[512, 3], WeightFormat::Q4_0, &[0.5; 3 * 512]);
+    writer.tensor("five", &[512, 3], WeightFormat::Q5K, &[-0.5; 3 * 512]);
     writer.tensor("four of 256", &[512, 3], WeightFormat::Q4K, &[-0.5; 3 * 512]);
     let file = writer.finish();
     let gguf = Gguf::parse(&file).unwrap();
     let six = gguf.tensor("six").unwrap();
     assert_eq!(six.format(), Ok(WeightFormat::Q6K));
     assert_eq!((six.bytes().len(), six.packed_bytes()), (6 * 210, 6 * 210));
+    let five = gguf.tensor("five").unwrap();
+    assert_eq!(five.format(), Ok(WeightFormat::Q5K));
+    assert_eq!((five.bytes().len(), five.packed_bytes()), (6 * 176, 6 * 180));
     let four = gguf.tensor("four").unwrap();
     assert_eq!(four.packed_bytes(), four.bytes().len() as u64);
     let four = gguf.tensor("four of 256").unwrap();

@@ -31,6 +31,7 @@ pub struct Table {
     pub multiply_q4_0: Quantised,
     pub multiply_q4_1: Quantised,
     pub multiply_q4_k: Quantised,
+    pub multiply_q5_k: Quantised,
     pub multiply_q6_k: Quantised,
     pub multiply_f32: Float,
     pub multiply_f16: Float,
@@ -84,7 +85,7 @@ macro_rules! kernels {
     ) => {
         mod $module {
             use super::*;
-            use isa::$dots::{Q4, Q6, Q8};
+            use isa::$dots::{Q4, Q5, Q6, Q8};
 
             pub const TABLE: Table = Table {
                 quantise_row: quantise,
@@ -93,6 +94,7 @@ macro_rules! kernels {
                 multiply_q4_0,
                 multiply_q4_1,
                 multiply_q4_k,
+                multiply_q5_k,
                 multiply_q6_k,
                 multiply_f32,
                 multiply_f16,
@@ -119,6 +121,8 @@ macro_rules! kernels {
                     = quantised::multiply::<Q4<0>, ScaleMinimum>;
                 multiply_q4_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = quantised::multiply::<Q4<0>, SuperScaleMinimum>;
+                multiply_q5_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+                    = quantised::multiply::<Q5, SuperScaleMinimum>;
                 multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
                     = quantised::multiply::<Q6, SuperScale>;
                 multiply_f32(task: &float::Task<'_>, groups: Range<usize>, rows: Range<usize>)
@@ -170,13 +174,14 @@ kernels! {
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni {
     use super::*;
-    use isa::avx512vnni::{Q4, Q6, Q8};
+    use isa::avx512vnni::{Q4, Q5, Q6, Q8};
 
     pub const TABLE: Table = Table {
         multiply_q8_0,
         multiply_q4_0,
         multiply_q4_1,
         multiply_q4_k,
+        multiply_q5_k,
         multiply_q6_k,
         ..avx512::TABLE
     };
@@ -190,6 +195,8 @@ mod avx512vnni {
             = quantised::multiply::<Q4<0>, ScaleMinimum>;
         multiply_q4_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = quantised::multiply::<Q4<0>, SuperScaleMinimum>;
+        multiply_q5_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
+            = quantised::multiply::<Q5, SuperScaleMinimum>;
         multiply_q6_k(task: &quantised::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = quantised::multiply::<Q6, SuperScale>;
     }
@@ -219,8 +226,8 @@ mod avx512bf16 {
     }
 }
 
-/// Whole tiles of rows of formats with no scale for fewer than 32 weights, and all rows of bf16, by the tile unit, everything
-/// else from VNNI and AVX-512.
+/// Whole tiles of rows of formats with four or eight bits and a scale for each 32 weights, and all rows of bf16, by the tile unit,
+/// everything else from VNNI and AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod amx {
     use super::*;

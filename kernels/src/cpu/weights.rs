@@ -7,7 +7,7 @@ use crate::format::matrix_bytes;
 use crate::memory::{ALIGNMENT, Memory};
 use crate::scalar::{BLOCK, bf16_to_f32, f16_to_f32, factor_bf16};
 use crate::{OpsError, PackedBytes, WeightFormat};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// Output rows that are interleaved, one per vector lane.
 pub const GROUP: usize = 16;
@@ -25,6 +25,8 @@ pub const GROUP: usize = 16;
 ///   halves 16..32, as in the file; then `[block][row]` f16 scales, for Q4_1 `[block][scale or minimum][row]`;
 /// * `Q4K`: blocks of 32 as those of `Q4_0`, then `[block][row][scale or minimum]` bytes, then `[block of 256][scale or minimum][row]`
 ///   f16;
+/// * `Q5K`, in blocks of 32: `[block][5][row][4]` bytes, of which the first four are as those of `Q4_0` and the last has fifth bits as
+///   [`five_bits::parts`] has them; the rest as `Q4K`;
 /// * `Q6K`, in blocks of 32: `[block][6][row][4]` bytes, of which the first four are as those of `Q4_0` and the others have high bits
 ///   as [`six_bits::parts`] has them; then `[block][row][2]` bytes, the scales of 16 each, then `[block of 256][row]` f16.
 pub struct Weights {
@@ -159,6 +161,7 @@ fn group_bytes(format: WeightFormat, inputs: usize) -> Result<Option<usize>, Ops
         | WeightFormat::Q4_1
         | WeightFormat::Q5_0
         | WeightFormat::Q4K
+        | WeightFormat::Q5K
         | WeightFormat::Q6K => row_bytes,
     };
     Ok(row_bytes
@@ -183,31 +186,32 @@ fn pack_row(format: WeightFormat, places: Places, lane: usize, row: &[u8], group
             pack_blocks::<4>(places, lane, bytes.as_flattened(), group, |piece| piece);
         }
         WeightFormat::Q4K => {
-            let blocks = row.as_chunks::<{ four_bits::BYTES }>().0;
-            let parts: Vec<[u8; _]> = blocks.iter().flat_map(four_bits::parts).collect();
-            pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
-            let halves = blocks.iter().map(|block| &block[..four_bits::HALVES]);
-            pack_super_halves(places, lane, halves, group);
+            pack_super_blocks(places, lane, row, group, four_bits::parts, 0..four_bits::HALVES);
+        }
+        WeightFormat::Q5K => {
+            pack_super_blocks(places, lane, row, group, five_bits::parts, 0..four_bits::HALVES);
         }
         WeightFormat::Q6K => {
-            let blocks = row.as_chunks::<{ six_bits::BYTES }>().0;
-            let parts: Vec<[u8; _]> = blocks.iter().flat_map(six_bits::parts).collect();
-            pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
-            let halves = blocks.iter().map(|block| &block[six_bits::SCALE..]);
-            pack_super_halves(places, lane, halves, group);
+            let scale = six_bits::SCALE..six_bits::BYTES;
+            pack_super_blocks(places, lane, row, group, six_bits::parts, scale);
         }
     }
 }
 
-/// What each block of 256 has in f16.
-fn pack_super_halves<'a>(
+/// Blocks of 256, which `parts` takes apart, and at `halves` have what they have in f16.
+fn pack_super_blocks<const BYTES: usize, const PART: usize>(
     places: Places,
     lane: usize,
-    blocks: impl Iterator<Item = &'a [u8]>,
+    row: &[u8],
     group: &mut [u8],
+    parts: fn(&[u8; BYTES]) -> [[u8; PART]; SUPER_BLOCK],
+    halves: Range<usize>,
 ) {
-    for (index, halves) in blocks.enumerate() {
-        for (half, bytes) in halves.as_chunks::<2>().0.iter().enumerate() {
+    let blocks = row.as_chunks::<BYTES>().0;
+    let parts: Vec<[u8; PART]> = blocks.iter().flat_map(parts).collect();
+    pack_blocks::<4>(places, lane, parts.as_flattened(), group, |piece| piece);
+    for (index, block) in blocks.iter().enumerate() {
+        for (half, bytes) in block[halves.clone()].as_chunks::<2>().0.iter().enumerate() {
             group[places.super_half(index, half, lane)..][..2].copy_from_slice(bytes);
         }
     }
@@ -266,6 +270,7 @@ impl Places {
             WeightFormat::Q4_0 => (1, 0, 4, 4, 4),
             WeightFormat::Q4_1 => (2, 0, 4, 4, 4),
             WeightFormat::Q4K => (1, 2, 4, 4, 4),
+            WeightFormat::Q5K => (1, 2, 5, 4, 4),
             WeightFormat::Q6K => (1, 1, 6, 4, 4),
         };
         let block_bytes = pieces * piece_bytes * GROUP;
@@ -282,6 +287,7 @@ impl Places {
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => [0, 1, 2, 3].map(|block| block * block_bytes),
         };
         Places {
@@ -335,11 +341,10 @@ impl Row<'_> {
                 self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
             }
             WeightFormat::Q4K => {
-                let [scale, minimum] = self.byte_pair(index).map(f32::from);
-                let (d, e) = (self.super_half(index, 0), self.super_half(index, 1));
-                let (d, m) = (d * scale, -e * minimum);
+                let (d, m) = self.super_scale_minimum(index);
                 self.dequantise_nibbles(index, out, |nibble| d.mul_add(nibble as f32, m));
             }
+            WeightFormat::Q5K => self.dequantise_five_bits(index, out),
             WeightFormat::Q6K => self.dequantise_six_bits(index, out),
         }
     }
@@ -359,6 +364,16 @@ impl Row<'_> {
             let byte = self.bytes::<4>(index, k / 4)[k % 4];
             out[k] = value(byte & 15);
             out[k + BLOCK / 2] = value(byte >> 4);
+        }
+    }
+
+    fn dequantise_five_bits(&self, index: usize, out: &mut [f32]) {
+        let (d, m) = self.super_scale_minimum(index);
+        let fifth = self.bytes::<4>(index, 4);
+        self.dequantise_nibbles(index, out, f32::from);
+        for (k, out) in out.iter_mut().enumerate() {
+            let fifth = fifth[k % 4] >> (k / 4) & 1;
+            *out = d.mul_add(*out + f32::from(16 * fifth), m);
         }
     }
 
@@ -390,6 +405,13 @@ impl Row<'_> {
         self.f16_at(self.places.super_half(index / SUPER_BLOCK, half, self.lane))
     }
 
+    /// Of a format that has both for each 32 weights, in bytes.
+    fn super_scale_minimum(&self, index: usize) -> (f32, f32) {
+        let [scale, minimum] = self.byte_pair(index).map(f32::from);
+        let (d, e) = (self.super_half(index, 0), self.super_half(index, 1));
+        (d * scale, -e * minimum)
+    }
+
     fn f16_at(&self, at: usize) -> f32 {
         f16_to_f32(u16::from_le_bytes([self.group[at], self.group[at + 1]]))
     }
@@ -417,6 +439,7 @@ mod tests {
             WeightFormat::Q4_1,
             WeightFormat::Q5_0,
             WeightFormat::Q4K,
+            WeightFormat::Q5K,
             WeightFormat::Q6K,
         ] {
             let inputs = 96usize.next_multiple_of(format.block());
@@ -445,6 +468,7 @@ mod tests {
             (WeightFormat::F32, usize::MAX, 64),
             (WeightFormat::Q8_0, 1, 33),
             (WeightFormat::Q4K, 1, 32),
+            (WeightFormat::Q5K, 1, 32),
             (WeightFormat::Q6K, 1, 32),
         ] {
             let adopted = Weights::adopt(format, Pairing::Neighbours, kept.clone(), outputs, inputs);

@@ -72,7 +72,7 @@ impl Matrix {
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q5_0 => {
                 block.scale() * block.integer(k) as f32
             }
-            WeightFormat::Q4_1 | WeightFormat::Q4K => block
+            WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q5K => block
                 .scale()
                 .mul_add(block.integer(k % BLOCK) as f32, block.minimum()),
             WeightFormat::Q6K => block.scale() * block.integer(k % BLOCK) as f32,
@@ -98,6 +98,7 @@ impl Matrix {
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => {
                 let x = quantise(x, precision);
                 for (output, out) in out.iter_mut().enumerate() {
@@ -126,7 +127,10 @@ impl Matrix {
             let w = self.block(output, index * BLOCK);
             let dot: i32 = (0..BLOCK).map(|k| w.integer(k) * x.q[k]).sum();
             acc = (dot as f32).mul_add(w.scale() * x.d, acc);
-            if matches!(self.format, WeightFormat::Q4_1 | WeightFormat::Q4K) {
+            if matches!(
+                self.format,
+                WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q5K
+            ) {
                 acc = w.minimum().mul_add(x.d * x.sum() as f32, acc);
             }
         }
@@ -171,6 +175,7 @@ impl StoredBlock<'_> {
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => panic!("not a float format"),
         }
     }
@@ -185,9 +190,10 @@ impl StoredBlock<'_> {
                 let fifth = u32::from_le_bytes([self.bytes[2], self.bytes[3], self.bytes[4], self.bytes[5]]);
                 self.nibble(6, k) + 16 * (fifth >> k & 1) as i32 - 16
             }
-            // Parts take turns in low and high halves.
-            WeightFormat::Q4K => {
-                i32::from(self.bytes[16 + self.part / 2 * 32 + k] >> (self.part % 2 * 4) & 15)
+            WeightFormat::Q4K => self.nibble_of_part(16, k),
+            // Each byte has those of one place, of all parts.
+            WeightFormat::Q5K => {
+                self.nibble_of_part(48, k) + 16 * i32::from(self.bytes[16 + k] >> self.part & 1)
             }
             WeightFormat::Q6K => self.six_bits(self.part * BLOCK + k),
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
@@ -211,10 +217,15 @@ impl StoredBlock<'_> {
         i32::from(self.bytes[first + k % 16] >> (k / 16 * 4) & 15)
     }
 
+    /// Of super-blocks with nibbles from `first` on: parts take turns in low and high halves.
+    fn nibble_of_part(&self, first: usize, k: usize) -> i32 {
+        i32::from(self.bytes[first + self.part / 2 * BLOCK + k] >> (self.part % 2 * 4) & 15)
+    }
+
     fn scale(&self) -> f32 {
         match self.format {
             WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Q5_0 => self.half(0),
-            WeightFormat::Q4K => self.half(0) * self.six_bits_of_part(4, 15, 0),
+            WeightFormat::Q4K | WeightFormat::Q5K => self.half(0) * self.six_bits_of_part(4, 15, 0),
             WeightFormat::Q6K => self.half(208),
             WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
                 panic!("not a quantised format")
@@ -225,7 +236,7 @@ impl StoredBlock<'_> {
     fn minimum(&self) -> f32 {
         match self.format {
             WeightFormat::Q4_1 => self.half(2),
-            WeightFormat::Q4K => -(self.half(2) * self.six_bits_of_part(8, 240, 4)),
+            WeightFormat::Q4K | WeightFormat::Q5K => -(self.half(2) * self.six_bits_of_part(8, 240, 4)),
             WeightFormat::F32
             | WeightFormat::F16
             | WeightFormat::Bf16
@@ -236,7 +247,7 @@ impl StoredBlock<'_> {
         }
     }
 
-    /// Of Q4_K, the scale or the minimum: from four bytes at `first` for the first four parts, whose upper two bits are the others'; the
+    /// Of Q4_K and Q5_K, the scale or the minimum: from four bytes at `first` for the first four parts, whose upper two bits are the others'; the
     /// lower four of these are those in `mask` of bytes at 12.
     fn six_bits_of_part(&self, first: usize, mask: u8, shift: u32) -> f32 {
         let byte = self.bytes[first + self.part % 4];

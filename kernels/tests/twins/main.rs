@@ -24,7 +24,7 @@ fn products_have_the_bits_of_the_reference() {
 
 #[test]
 fn products_of_several_matrices_stand_side_by_side() {
-    let outputs: [usize; FORMATS.len()] = [33, 1, 16, 50, 7, 64, 9, 34, 18];
+    let outputs: [usize; FORMATS.len()] = [33, 1, 16, 50, 7, 64, 9, 34, 21, 18];
     let parts = FORMATS.into_iter().zip(outputs).collect::<Vec<_>>();
     for rows in [1, 5, 40] {
         check(
@@ -45,6 +45,7 @@ fn products_of_many_rows_cut_into_panels_keep_their_bits() {
         WeightFormat::Q8_0,
         WeightFormat::Bf16,
         WeightFormat::Q4K,
+        WeightFormat::Q5K,
         WeightFormat::Q6K,
     ] {
         check(
@@ -65,6 +66,7 @@ fn extreme_weights_and_activations_multiply_exactly() {
         WeightFormat::Q4_0,
         WeightFormat::Q4_1,
         WeightFormat::Q4K,
+        WeightFormat::Q5K,
         WeightFormat::Q6K,
     ] {
         for byte in [0x80, 0x7f, 0xff, 0x00] {
@@ -187,6 +189,9 @@ fn matrices_of_the_wrong_size_are_refused() {
     assert!(cpu.pack(WeightFormat::Q4K, &[0; 144], 1, 256).is_ok());
     assert!(cpu.pack(WeightFormat::Q4K, &[0; 144], 1, 255).is_err());
     assert!(cpu.pack(WeightFormat::Q4K, &[0; 160], 1, 256).is_err());
+    assert!(cpu.pack(WeightFormat::Q5K, &[0; 176], 1, 256).is_ok());
+    assert!(cpu.pack(WeightFormat::Q5K, &[0; 176], 1, 255).is_err());
+    assert!(cpu.pack(WeightFormat::Q5K, &[0; 180], 1, 256).is_err());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 256).is_ok());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 210], 1, 255).is_err());
     assert!(cpu.pack(WeightFormat::Q6K, &[0; 512], 1, 256).is_err());
@@ -229,7 +234,7 @@ fn cpus_of<const COUNT: usize>(threads: [usize; COUNT]) -> Vec<Cpu> {
         .collect()
 }
 
-const FORMATS: [WeightFormat; 9] = [
+const FORMATS: [WeightFormat; 10] = [
     WeightFormat::F32,
     WeightFormat::F16,
     WeightFormat::Bf16,
@@ -238,6 +243,7 @@ const FORMATS: [WeightFormat; 9] = [
     WeightFormat::Q4_1,
     WeightFormat::Q5_0,
     WeightFormat::Q4K,
+    WeightFormat::Q5K,
     WeightFormat::Q6K,
 ];
 
@@ -284,6 +290,7 @@ impl Scene for Extremes {
         let (quants, scales) = match self.format {
             WeightFormat::Q4_1 => (4..20, 0..0),
             WeightFormat::Q4K => (16..144, 4..16),
+            WeightFormat::Q5K => (16..176, 4..16),
             WeightFormat::Q6K => (0..192, 192..208),
             _ => (2..self.format.block_bytes(), 0..0),
         };
@@ -475,7 +482,7 @@ fn weights(format: WeightFormat, outputs: usize, inputs: usize, seed: u64) -> Ve
             | WeightFormat::Q8_0
             | WeightFormat::Q4_0
             | WeightFormat::Q5_0 => &[1],
-            WeightFormat::Q4_1 | WeightFormat::Q4K => &[1, 3],
+            WeightFormat::Q4_1 | WeightFormat::Q4K | WeightFormat::Q5K => &[1, 3],
             WeightFormat::Q6K => &[209],
         };
         // Exponents below one, sign kept.

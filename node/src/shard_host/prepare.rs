@@ -250,7 +250,7 @@ impl MemoryPlan {
 
 impl MemoryPlan {
     /// What [`MemoryPlan::new`] takes at most for a file of so many bytes that was not read yet, if its weights take no more once
-    /// packed: those of Q5_0 and Q4_K do, which shows when it is read. `None`: it does not fit.
+    /// packed: those of Q5_0, Q4_K and Q5_K do, which shows when it is read. `None`: it does not fit.
     pub fn foreseen_bytes(file_bytes: u64, available: u64) -> Option<u64> {
         let rest = available.checked_sub(file_bytes)?;
         Some(file_bytes + rest / CACHE_SHARE)

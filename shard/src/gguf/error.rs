@@ -27,7 +27,7 @@ pub enum GgufError {
     #[error("the file has no tensor {tensor}: it is no complete model; convert it again or take another")]
     MissingTensor { tensor: String },
     #[error(
-        "tensor {tensor} is stored as {found}; F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K and Q6_K can be used: take another file of this model"
+        "tensor {tensor} is stored as {found}; F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K can be used: take another file of this model"
     )]
     UnusableFormat { tensor: String, found: String },
 }

@@ -148,6 +148,7 @@ impl<'a> Tensor<'a> {
             6 => Ok(WeightFormat::Q5_0),
             8 => Ok(WeightFormat::Q8_0),
             12 => Ok(WeightFormat::Q4K),
+            13 => Ok(WeightFormat::Q5K),
             14 => Ok(WeightFormat::Q6K),
             30 => Ok(WeightFormat::Bf16),
             _ => Err(GgufError::UnusableFormat {
@@ -201,6 +202,7 @@ impl<'a> Tensor<'a> {
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => Err(GgufError::UnusableFormat {
                 tensor: self.name.to_owned(),
                 found: format!("{}, a format for matrices", self.kind_name()),

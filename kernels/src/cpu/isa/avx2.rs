@@ -238,23 +238,45 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
         // SAFETY: the caller promises AVX2 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let mut pairs = [[_mm256_setzero_si256(); TERMS]; N];
-            for (j, w) in block.iter().enumerate() {
-                for (i, terms) in pairs.iter_mut().enumerate() {
-                    for (term, pairs) in terms.iter_mut().enumerate() {
-                        let products = _mm256_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
-                        *pairs = _mm256_add_epi16(*pairs, products);
-                    }
-                }
-            }
+            let dots = add_products::<TERMS, N, _>(block, q);
             std::array::from_fn(|i| {
-                let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
-                    0 => dot,
-                    _ => _mm256_add_epi32(dot, _mm256_set1_epi32(*origins.whole.add(i))),
+                    0 => dots[i],
+                    _ => _mm256_add_epi32(dots[i], _mm256_set1_epi32(*origins.whole.add(i))),
                 };
                 Ymm(_mm256_cvtepi32_ps(dot))
             })
+        }
+    }
+}
+
+/// Half a group's blocks of `Q5_K`.
+pub struct Q5;
+
+impl BlockDot for Q5 {
+    type Lanes = Ymm;
+    type Block = [__m256i; 8];
+    const BYTES: usize = 320;
+
+    #[inline(always)]
+    unsafe fn load(from: PackedBlock, first_lane: usize) -> Self::Block {
+        // SAFETY: passed on to the caller.
+        unsafe { load_five_bits(from.quants.add(4 * first_lane)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        _origins: Origins,
+    ) -> [Ymm; N] {
+        // SAFETY: the caller promises AVX2 and the activations.
+        unsafe {
+            // Four of at most 2 · 31 · 127 in magnitude: their sum fits 16 bits.
+            let halves = block.as_chunks::<4>().0;
+            let first = add_products::<TERMS, N, _>(&halves[0], q);
+            let second = add_products::<TERMS, N, _>(&halves[1], q.add(BLOCK / 2));
+            std::array::from_fn(|i| Ymm(_mm256_cvtepi32_ps(_mm256_add_epi32(first[i], second[i]))))
         }
     }
 }
@@ -352,6 +374,58 @@ unsafe fn load_nibbles(from: *const u8) -> [__m256i; 8] {
             block[j + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), half);
         }
         block
+    }
+}
+
+/// The same of `Q5_K`.
+///
+/// # Safety
+/// As [`load_nibbles`].
+#[inline(always)]
+unsafe fn load_five_bits(from: *const u8) -> [__m256i; 8] {
+    // SAFETY: the caller promises AVX2 and the rows.
+    unsafe {
+        let mut weights = load_nibbles(from);
+        let fifth = _mm256_loadu_si256(from.add(256).cast());
+        let moved = [
+            _mm256_slli_epi16::<4>(fifth),
+            _mm256_slli_epi16::<3>(fifth),
+            _mm256_slli_epi16::<2>(fifth),
+            _mm256_slli_epi16::<1>(fifth),
+            fifth,
+            _mm256_srli_epi16::<1>(fifth),
+            _mm256_srli_epi16::<2>(fifth),
+            _mm256_srli_epi16::<3>(fifth),
+        ];
+        for j in 0..8 {
+            let fifth = _mm256_and_si256(moved[j], _mm256_set1_epi8(16));
+            weights[j] = _mm256_or_si256(weights[j], fifth);
+        }
+        weights
+    }
+}
+
+/// The dot products of each lane's weights with the first of `N` times 32 activations, added in 16 bits.
+///
+/// # Safety
+/// The CPU must have AVX2, `q` point to the activations, and the sums fit.
+#[inline(always)]
+unsafe fn add_products<const TERMS: usize, const N: usize, const COUNT: usize>(
+    weights: &[__m256i; COUNT],
+    q: *const i8,
+) -> [__m256i; N] {
+    // SAFETY: the caller promises AVX2 and the activations.
+    unsafe {
+        let mut pairs = [[_mm256_setzero_si256(); TERMS]; N];
+        for (j, w) in weights.iter().enumerate() {
+            for (i, terms) in pairs.iter_mut().enumerate() {
+                for (term, pairs) in terms.iter_mut().enumerate() {
+                    let products = _mm256_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
+                    *pairs = _mm256_add_epi16(*pairs, products);
+                }
+            }
+        }
+        pairs.map(|terms| add_terms(terms))
     }
 }
 

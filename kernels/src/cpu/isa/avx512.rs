@@ -221,23 +221,45 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
         // SAFETY: the caller promises AVX-512 and the activations.
         unsafe {
             // Eight of at most 2 · 15 · 127 in magnitude: their sum fits 16 bits.
-            let mut pairs = [[_mm512_setzero_si512(); TERMS]; N];
-            for (j, w) in block.iter().enumerate() {
-                for (i, terms) in pairs.iter_mut().enumerate() {
-                    for (term, pairs) in terms.iter_mut().enumerate() {
-                        let products = _mm512_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
-                        *pairs = _mm512_add_epi16(*pairs, products);
-                    }
-                }
-            }
+            let dots = add_products::<TERMS, N, _>(block, q);
             std::array::from_fn(|i| {
-                let dot = add_terms(pairs[i]);
                 let dot = match ZERO {
-                    0 => dot,
-                    _ => _mm512_add_epi32(dot, _mm512_set1_epi32(*origins.whole.add(i))),
+                    0 => dots[i],
+                    _ => _mm512_add_epi32(dots[i], _mm512_set1_epi32(*origins.whole.add(i))),
                 };
                 Zmm(_mm512_cvtepi32_ps(dot))
             })
+        }
+    }
+}
+
+/// Blocks of `Q5_K`.
+pub struct Q5;
+
+impl BlockDot for Q5 {
+    type Lanes = Zmm;
+    type Block = [__m512i; 8];
+    const BYTES: usize = 320;
+
+    #[inline(always)]
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> Self::Block {
+        // SAFETY: the caller promises AVX-512 and 320 readable bytes.
+        unsafe { load_five_bits(from.quants) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &Self::Block,
+        q: *const i8,
+        _origins: Origins,
+    ) -> [Zmm; N] {
+        // SAFETY: the caller promises AVX-512 and the activations.
+        unsafe {
+            // Four of at most 2 · 31 · 127 in magnitude: their sum fits 16 bits.
+            let halves = block.as_chunks::<4>().0;
+            let first = add_products::<TERMS, N, _>(&halves[0], q);
+            let second = add_products::<TERMS, N, _>(&halves[1], q.add(BLOCK / 2));
+            std::array::from_fn(|i| Zmm(_mm512_cvtepi32_ps(_mm512_add_epi32(first[i], second[i]))))
         }
     }
 }
@@ -349,6 +371,58 @@ pub unsafe fn load_nibbles(from: *const u8) -> [__m512i; 8] {
             block[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), half);
         }
         block
+    }
+}
+
+/// The same of `Q5_K`.
+///
+/// # Safety
+/// The CPU must have AVX-512, and 320 bytes be readable.
+#[inline(always)]
+pub unsafe fn load_five_bits(from: *const u8) -> [__m512i; 8] {
+    // SAFETY: the caller promises AVX-512 and 320 readable bytes.
+    unsafe {
+        let mut weights = load_nibbles(from);
+        let fifth = _mm512_loadu_si512(from.add(256).cast());
+        let moved = [
+            _mm512_slli_epi16::<4>(fifth),
+            _mm512_slli_epi16::<3>(fifth),
+            _mm512_slli_epi16::<2>(fifth),
+            _mm512_slli_epi16::<1>(fifth),
+            fifth,
+            _mm512_srli_epi16::<1>(fifth),
+            _mm512_srli_epi16::<2>(fifth),
+            _mm512_srli_epi16::<3>(fifth),
+        ];
+        for j in 0..8 {
+            let fifth = _mm512_and_si512(moved[j], _mm512_set1_epi8(16));
+            weights[j] = _mm512_or_si512(weights[j], fifth);
+        }
+        weights
+    }
+}
+
+/// The dot products of each lane's weights with the first of `N` times 32 activations, added in 16 bits.
+///
+/// # Safety
+/// The CPU must have AVX-512, `q` point to the activations, and the sums fit.
+#[inline(always)]
+unsafe fn add_products<const TERMS: usize, const N: usize, const COUNT: usize>(
+    weights: &[__m512i; COUNT],
+    q: *const i8,
+) -> [__m512i; N] {
+    // SAFETY: the caller promises AVX-512 and the activations.
+    unsafe {
+        let mut pairs = [[_mm512_setzero_si512(); TERMS]; N];
+        for (j, w) in weights.iter().enumerate() {
+            for (i, terms) in pairs.iter_mut().enumerate() {
+                for (term, pairs) in terms.iter_mut().enumerate() {
+                    let products = _mm512_maddubs_epi16(*w, four(q.add((i * TERMS + term) * BLOCK), j));
+                    *pairs = _mm512_add_epi16(*pairs, products);
+                }
+            }
+        }
+        pairs.map(|terms| add_terms(terms))
     }
 }
 

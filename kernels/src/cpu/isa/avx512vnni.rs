@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::cpu::isa::avx512::{SixBits, Zmm, four, load_nibbles};
+use crate::cpu::isa::avx512::{SixBits, Zmm, four, load_five_bits, load_nibbles};
 use crate::cpu::matmul::quantised::{BlockDot, Origins, PackedBlock};
 use crate::scalar::{BLOCK, FINE_BITS};
 
@@ -71,6 +71,26 @@ impl<const ZERO: i32> Unsigned for Q4<ZERO> {
                 _ => _mm512_set1_epi32(*origin),
             }
         }
+    }
+}
+
+/// Blocks of `Q5_K`.
+pub struct Q5;
+
+impl Unsigned for Q5 {
+    const BYTES: usize = 320;
+    const HAS_MINIMUM: bool = true;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> [__m512i; 8] {
+        // SAFETY: passed on to the caller.
+        unsafe { load_five_bits(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn start(_origin: *const i32) -> __m512i {
+        // SAFETY: the caller promises VNNI.
+        unsafe { _mm512_setzero_si512() }
     }
 }
 

@@ -208,6 +208,39 @@ impl<const ZERO: i32> BlockDot for Q4<ZERO> {
     }
 }
 
+/// Blocks of `Q5_K`.
+pub struct Q5;
+
+impl BlockDot for Q5 {
+    type Lanes = Scalar;
+    type Block = *const u8;
+    const BYTES: usize = 320;
+    const GROUPS: usize = 2;
+    const LEAVES_REGISTERS: bool = true;
+
+    #[inline(never)]
+    unsafe fn load(from: PackedBlock, _first_lane: usize) -> *const u8 {
+        from.quants
+    }
+
+    #[inline(never)]
+    unsafe fn dots<const TERMS: usize, const N: usize>(
+        block: &*const u8,
+        q: *const i8,
+        _origins: Origins,
+    ) -> [Scalar; N] {
+        // SAFETY: the caller promises a block of 320 bytes and the activations.
+        unsafe {
+            dots_of::<TERMS, N>(q, |lane, k| {
+                let byte = |piece: usize| *block.add(piece * 64 + lane * 4 + k % 4);
+                let low = byte(k % 16 / 4) >> (k / 16 * 4) & 15;
+                let fifth = byte(4) >> (k / 4) & 1;
+                i32::from(fifth << 4 | low)
+            })
+        }
+    }
+}
+
 /// Blocks of `Q6_K`.
 pub struct Q6;
 

@@ -62,6 +62,7 @@ impl Multiplier<'_> {
             | WeightFormat::Q4_1
             | WeightFormat::Q5_0
             | WeightFormat::Q4K
+            | WeightFormat::Q5K
             | WeightFormat::Q6K => panel_rows(x.columns()),
         });
         let panel_rows_max = panel_rows_max.min().unwrap_or(TILE);
@@ -225,6 +226,7 @@ impl Product<'_> {
                 WeightFormat::Q4_0 => (self.table.multiply_q4_0)(&quantised, groups, rows),
                 WeightFormat::Q4_1 => (self.table.multiply_q4_1)(&quantised, groups, rows),
                 WeightFormat::Q4K => (self.table.multiply_q4_k)(&quantised, groups, rows),
+                WeightFormat::Q5K => (self.table.multiply_q5_k)(&quantised, groups, rows),
                 WeightFormat::Q6K => (self.table.multiply_q6_k)(&quantised, groups, rows),
             }
         }
