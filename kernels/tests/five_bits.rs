@@ -1,20 +1,20 @@
 //! Q5_0 blocks against the values that another program gives them.
 
-use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
+mod embedded;
+
+use kernels::WeightFormat;
 
 #[test]
 fn blocks_of_five_bits_are_what_llama_cpp_takes_them_for() {
-    assert_eq!(embedded(Reference), EXPECTED);
-    assert_eq!(embedded(Cpu::new(Team::alone(), None).unwrap()), EXPECTED);
-}
-
-/// The blocks as two rows of a table.
-fn embedded<O: Ops>(mut ops: O) -> Vec<u32> {
-    let table = ops.pack(WeightFormat::Q5_0, &STORED, 2, 32).unwrap();
-    let mut out = ops.tensor(2, 32).unwrap();
-    ops.set_rows(&mut out, 2);
-    ops.embed(&table, &[0, 1], &mut out);
-    ops.read(&out).iter().map(|value| value.to_bits()).collect()
+    for weights in embedded::by_twins(WeightFormat::Q5_0, &STORED, 32) {
+        assert_eq!(
+            weights
+                .iter()
+                .map(|weight| weight.to_bits())
+                .collect::<Vec<u32>>(),
+            EXPECTED
+        );
+    }
 }
 
 /// Two blocks of random bytes, but for the scale. Made, with what is expected of them, by llama.cpp's package `gguf` (0.19.0 from

@@ -1,22 +1,15 @@
 //! Q5_K blocks against the values that another program gives them.
 
-use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
+mod embedded;
+
+use kernels::WeightFormat;
 
 #[test]
 fn blocks_of_five_bits_with_minima_are_what_llama_cpp_takes_them_for() {
     let expected = EXPECTED.map(f32::from_bits);
-    assert_eq!(embedded(Reference), expected);
-    let cpu = Cpu::new(Team::alone(), None).unwrap();
-    assert_eq!(embedded(cpu), expected);
-}
-
-/// The blocks as two rows of a table.
-fn embedded<O: Ops>(mut ops: O) -> Vec<f32> {
-    let table = ops.pack(WeightFormat::Q5K, &STORED, 2, 256).unwrap();
-    let mut out = ops.tensor(2, 256).unwrap();
-    ops.set_rows(&mut out, 2);
-    ops.embed(&table, &[0, 1], &mut out);
-    ops.read(&out).to_vec()
+    for weights in embedded::by_twins(WeightFormat::Q5K, &STORED, 256) {
+        assert_eq!(weights, expected);
+    }
 }
 
 /// Two blocks of random bytes, but for scale and minimum. Made, with what is expected of them, by llama.cpp's package `gguf` (0.19.0

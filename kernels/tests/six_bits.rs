@@ -1,23 +1,16 @@
 //! Q6_K blocks against the values that another program gives them.
 
-use kernels::{Cpu, Ops, Reference, Team, WeightFormat};
+mod embedded;
+
+use kernels::WeightFormat;
 
 #[test]
 fn blocks_of_six_bits_are_what_llama_cpp_takes_them_for() {
     // Signs of zeros differ.
     let expected = EXPECTED.map(f32::from_bits);
-    assert_eq!(embedded(Reference), expected);
-    let cpu = Cpu::new(Team::alone(), None).unwrap();
-    assert_eq!(embedded(cpu), expected);
-}
-
-/// The blocks as two rows of a table.
-fn embedded<O: Ops>(mut ops: O) -> Vec<f32> {
-    let table = ops.pack(WeightFormat::Q6K, &STORED, 2, 256).unwrap();
-    let mut out = ops.tensor(2, 256).unwrap();
-    ops.set_rows(&mut out, 2);
-    ops.embed(&table, &[0, 1], &mut out);
-    ops.read(&out).to_vec()
+    for weights in embedded::by_twins(WeightFormat::Q6K, &STORED, 256) {
+        assert_eq!(weights, expected);
+    }
 }
 
 /// Two blocks of random bytes, but for `d`. Made, with what is expected of them, by llama.cpp's package `gguf` (0.19.0 from PyPI):

@@ -36,12 +36,12 @@ def streams(contender, number, arguments):
     with Running(contender, SLOTS, CONTEXT) as server:
         time.sleep(SETTLE_SECONDS)
         rates = {}
-        for streams in [1, 8, 32, 128]:
+        for count in [1, 8, 32, 128]:
             sizes = ["--prompt-tokens", "32", "--output-tokens", str(arguments.output_tokens)]
-            at_once = ["--concurrency", str(streams), "--requests", str(streams)]
-            load = loaded(server, arguments, 1000 * number + streams, [*at_once, *sizes])
-            rates[streams] = load["output_tokens_per_sec"]
-            yield f"over HTTP, streams: {streams}, tok/s", rates[streams]
+            at_once = ["--concurrency", str(count), "--requests", str(count)]
+            load = loaded(server, arguments, 1000 * number + count, [*at_once, *sizes])
+            rates[count] = load["output_tokens_per_sec"]
+            yield f"over HTTP, streams: {count}, tok/s", rates[count]
     yield "128 streams by 32, ratio", rates[128] / rates[32]
 
 

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 
 GIVE_UP_SECONDS = 300
+END_SECONDS = 30
 
 
 class Running:
@@ -42,11 +43,19 @@ class Running:
         return self
 
     def __exit__(self, *_):
+        self.signal(signal.SIGTERM)
         try:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+
+    def signal(self, number):
+        """To the process and all that it has started."""
+        try:
+            os.killpg(self.process.pid, number)
         except ProcessLookupError:
             pass
-        self.process.wait()
 
     def wait_for_token(self, deadline):
         while time.monotonic() < deadline and self.process.poll() is None:
