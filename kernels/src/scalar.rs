@@ -58,7 +58,7 @@ pub fn factor(value: f32) -> f32 {
 }
 
 /// 2⁻⁵⁰.
-const FACTOR_MIN: f32 = f32::from_bits((127 - 50) << 23);
+pub const FACTOR_MIN: f32 = f32::from_bits((127 - 50) << 23);
 
 /// `eˣ` to about one unit in the last place, by the same roundings everywhere.
 ///

@@ -1,6 +1,7 @@
 //! What the kernels, each written once, need of an instruction set.
 
-use crate::scalar;
+use crate::cpu::rounded::{self, PAIRS};
+use crate::scalar::{self, BLOCK};
 
 /// A vector of f32 lanes. All arithmetic rounds as IEEE 754 demands, lane by lane, so that every implementation gives
 /// the same bits.
@@ -72,6 +73,16 @@ pub trait Lanes: Copy {
     fn first(self, count: usize, other: Self) -> Self;
     /// Times two to the power of the integers in the low bits of `shifted`, which is they plus [`scalar::ROUND`].
     fn scale_by_power(self, shifted: Self) -> Self;
+    /// Of 16 lanes, in the order of [`scalar::add_lanes`].
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        scalar::add_lanes(to_array(self))
+    }
+    /// The greatest of 16 lanes, none of which is NaN.
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        scalar::fold_lanes(to_array(self), |low, high| if high > low { high } else { low })
+    }
 }
 
 /// Lanes of a CPU that multiplies numbers of bf16 two by two.
@@ -110,6 +121,15 @@ pub trait PairLanes: Lanes {
             ]
         }
     }
+    /// [`rounded::cross`].
+    ///
+    /// # Safety
+    /// As [`splat`](Lanes::splat), and there is room for 16 words.
+    #[inline(always)]
+    unsafe fn cross(x: &[f32; BLOCK], words: *mut u32) {
+        // SAFETY: passed on to the caller.
+        unsafe { words.cast::<[u32; PAIRS]>().write_unaligned(rounded::cross(x)) };
+    }
 }
 
 /// [`scalar::exp`] of each lane.
@@ -140,18 +160,6 @@ pub fn to_array<L: Lanes>(vector: L) -> [f32; 16] {
     // SAFETY: the array has 16 = COUNT values.
     unsafe { vector.store(array.as_mut_ptr()) };
     array
-}
-
-/// The sum of 16 lanes, in the order of [`scalar::add_lanes`].
-#[inline(always)]
-pub fn sum<L: Lanes>(vector: L) -> f32 {
-    scalar::add_lanes(to_array(vector))
-}
-
-/// The greatest of 16 lanes, none of which is NaN.
-#[inline(always)]
-pub fn greatest<L: Lanes>(vector: L) -> f32 {
-    scalar::fold_lanes(to_array(vector), |low, high| if high > low { high } else { low })
 }
 
 /// Two vectors as one, for instruction sets with 8 lanes.
@@ -256,5 +264,155 @@ impl<L: Lanes> Lanes for Pair<L> {
     #[inline(always)]
     fn scale_by_power(self, shifted: Self) -> Self {
         Pair(self.0.scale_by_power(shifted.0), self.1.scale_by_power(shifted.1))
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::cpu::isa::avx2::Ymm;
+    use crate::cpu::isa::avx512::Zmm;
+    use crate::cpu::level::Level;
+
+    /// What is done to 16 numbers: `exp`, `sum` and `greatest`.
+    type Results = ([f32; 16], f32, f32);
+
+    #[inline(always)]
+    unsafe fn results<L: Lanes>(numbers: &[f32; 16]) -> Results {
+        // SAFETY: the caller promises the instructions; there are 16 numbers.
+        unsafe {
+            let lanes = L::load(numbers.as_ptr());
+            (to_array(exp(lanes)), lanes.sum(), lanes.greatest())
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn by_avx2(numbers: &[f32; 16]) -> Results {
+        // SAFETY: passed on to the caller.
+        unsafe { results::<Pair<Ymm>>(numbers) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn by_avx512(numbers: &[f32; 16]) -> Results {
+        // SAFETY: passed on to the caller.
+        unsafe { results::<Zmm>(numbers) }
+    }
+
+    fn check(name: &str, found: Results, numbers: &[f32; 16]) {
+        let (exps, sum, greatest) = found;
+        for (found, x) in exps.into_iter().zip(*numbers) {
+            let expected = scalar::exp(x);
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{name}: exp of {x} is {found:e}, not {expected:e}");
+        }
+        if numbers.iter().all(|x| !x.is_nan()) {
+            let expected = scalar::add_lanes(*numbers);
+            let same = sum.to_bits() == expected.to_bits() || sum.is_nan() && expected.is_nan();
+            assert!(
+                same,
+                "{name}: the sum of {numbers:?} is {sum:e}, not {expected:e}"
+            );
+            let expected = scalar::fold_lanes(*numbers, |low, high| if high > low { high } else { low });
+            assert_eq!(greatest.to_bits(), expected.to_bits(), "{name}: of {numbers:?}");
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_has_the_bits_of_scalars() {
+        // Results that are subnormal, zero, infinite and none, and zeros of either sign.
+        let extremes = [
+            -87.4,
+            -95.0,
+            -103.2,
+            -103.9,
+            -104.0,
+            -1e9,
+            f32::NEG_INFINITY,
+            -0.0,
+            0.0,
+            1.0,
+            88.7,
+            88.8,
+            89.0,
+            1e9,
+            f32::INFINITY,
+            f32::NAN,
+        ];
+        let mut all = vec![extremes, [-0.0; 16], [f32::NEG_INFINITY; 16]];
+        let mut state = 1u32;
+        for scale in [1e-6, 0.1, 30.0, 104.0] {
+            for _ in 0..200 {
+                all.push(std::array::from_fn(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state as i32) as f32 / 2.0f32.powi(31) * scale
+                }));
+            }
+        }
+        for numbers in &all {
+            if has(Level::Avx2) {
+                // SAFETY: the CPU has the level.
+                check("AVX2", unsafe { by_avx2(numbers) }, numbers);
+            }
+            if has(Level::Avx512) {
+                // SAFETY: as above.
+                check("AVX-512", unsafe { by_avx512(numbers) }, numbers);
+            }
+        }
+    }
+
+    /// Words of one parity, by the instructions that make them.
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn crossed(x: &[f32; BLOCK]) -> [u32; PAIRS] {
+        let mut words = [0; PAIRS];
+        // SAFETY: passed on to the caller; there is room for 16 words.
+        unsafe { Zmm::cross(x, words.as_mut_ptr()) };
+        words
+    }
+
+    #[test]
+    fn bf16_is_rounded_and_crossed_as_by_scalars() {
+        // Ties to even both ways, what no longer counts and what just does, subnormals, what rounds to infinity, and no numbers.
+        let least = scalar::FACTOR_MIN.to_bits();
+        let extremes = [
+            0x3f80_8000,
+            0x3f81_8000,
+            0x3f80_7fff,
+            0x3f80_8001,
+            least,
+            least - 1,
+            least + 1,
+            1,
+            0x007f_ffff,
+            0,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0x7fc0_0000,
+            0x7f80_0001,
+            0x7fff_ffff,
+            0x3f80_0000,
+        ];
+        let signs = [0, 1 << 31].map(|sign| extremes.map(|bits| f32::from_bits(bits | sign)));
+        let mut all = vec![*signs.as_flattened().as_array::<BLOCK>().unwrap()];
+        let mut state = 1u32;
+        for _ in 0..2000 {
+            all.push(std::array::from_fn(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                f32::from_bits(state)
+            }));
+        }
+        for numbers in &all {
+            if has(Level::Avx512Bf16) {
+                // SAFETY: the CPU has the level.
+                assert_eq!(
+                    unsafe { crossed(numbers) },
+                    rounded::cross(numbers),
+                    "{numbers:?}"
+                );
+            }
+        }
+    }
+
+    fn has(level: Level) -> bool {
+        Level::choose(Some(level)) == level
     }
 }

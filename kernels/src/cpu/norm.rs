@@ -1,6 +1,6 @@
 //! Root-mean-square normalisation.
 
-use crate::cpu::lanes::{Lanes, sum};
+use crate::cpu::lanes::Lanes;
 
 /// One row; `L` has 16 lanes.
 ///
@@ -41,6 +41,6 @@ unsafe fn sum_of_squares<L: Lanes>(x: &[f32]) -> f32 {
             let x = L::load_part(x.as_ptr().add(first), (x.len() - first).min(L::COUNT));
             squares = x.fma(x, squares);
         }
-        sum(squares)
+        squares.sum()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::OpsError;
 use crate::cpu::activations::TILE;
+use crate::cpu::lanes::PairLanes;
 use crate::cpu::shared::Shared;
 use crate::memory::Memory;
 use crate::scalar::{BLOCK, factor, factor_bf16};
@@ -111,21 +112,23 @@ pub unsafe fn round_row_wide(writer: &Writer<'_>, row: usize, x: &[f32]) {
 /// Rounds `x`, which is row `row`, and leaves it crossed.
 ///
 /// # Safety
-/// As [`round_row_wide`].
+/// As [`round_row_wide`], and the CPU must have the instructions of `L`.
 #[inline(always)]
-pub unsafe fn round_row_crossed(writer: &Writer<'_>, row: usize, x: &[f32]) {
+pub unsafe fn round_row_crossed<L: PairLanes>(writer: &Writer<'_>, row: usize, x: &[f32]) {
     let words = writer.shape.blocks * PAIRS;
     // SAFETY: as in `round_row_wide`.
     let words = unsafe { writer.words.part(row * words, words) };
     let words = words.as_chunks_mut::<PAIRS>().0;
     let (whole, rest) = x.as_chunks::<BLOCK>();
     for (block, x) in whole.iter().enumerate() {
-        words[block] = cross(x);
+        // SAFETY: passed on to the caller.
+        unsafe { L::cross(x, words[block].as_mut_ptr()) };
     }
     if !rest.is_empty() {
         let mut x = [0.0; BLOCK];
         x[..rest.len()].copy_from_slice(rest);
-        words[whole.len()] = cross(&x);
+        // SAFETY: passed on to the caller.
+        unsafe { L::cross(&x, words[whole.len()].as_mut_ptr()) };
     }
 }
 

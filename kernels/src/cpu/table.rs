@@ -219,10 +219,10 @@ mod avx512bf16 {
     kernels! { @each #[target_feature(
         enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
     )]
-        round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_crossed;
+        round(writer: &rounded::Writer<'_>, row: usize, x: &[f32]) = round_row_crossed::<Zmm>;
         multiply_bf16(task: &pairs::Task<'_>, groups: Range<usize>, rows: Range<usize>)
             = pairs::multiply_eights::<pairs::Crossed<Zmm>>;
-        attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) = attention::vectors::attend_crossed::<Zmm, 2, 2>;
+        attend_bf16(task: &attention::Task<'_>, unit: &Unit<'_>) = attention::vectors::attend_crossed::<Zmm, 2, 1>;
     }
 }
 

@@ -13,7 +13,7 @@ pub mod vectors;
 use std::ops::Range;
 
 use crate::AttentionShape;
-use crate::cpu::lanes::{Lanes, exp, greatest, sum};
+use crate::cpu::lanes::{Lanes, exp, to_array};
 use crate::cpu::pages::{Form, Pages, TOKENS, TileAt};
 use crate::cpu::prefetch;
 use crate::cpu::shared::Shared;
@@ -161,17 +161,17 @@ impl Softmax {
                 scores.store(tile.as_mut_ptr());
                 most = scores.max(most);
             }
-            greatest(most)
+            most.greatest()
         }
     }
 
     /// Turns scores as [`greatest_scaled`](Self::greatest_scaled) has left them, and `m` is what it has found, into weights; those that do not
-    /// count become 0.
+    /// count become 0. `corr` is what [`correct`] makes of `m`.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], m: f32) {
+    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], m: f32, corr: f32) {
         let (tiles, unseen) = scores.split_at_mut(seen.next_multiple_of(TOKENS));
         unseen.fill(0.0);
         // SAFETY: the caller promises the instructions; a tile has 16 values.
@@ -182,11 +182,33 @@ impl Softmax {
                 weights.store(tile.as_mut_ptr());
                 total = total.add(weights);
             }
-            self.corr = crate::scalar::exp(self.m - m);
-            self.l = self.l.mul_add(self.corr, sum(total));
+            self.corr = corr;
+            self.l = self.l.mul_add(corr, total.sum());
             self.m = m;
         }
     }
+}
+
+/// What sums and weights so far are multiplied with, now that the greatest score of each query is `m`. Of several queries at once, since one
+/// alone is long in coming.
+///
+/// # Safety
+/// The CPU must have the instructions of `L`.
+#[inline(always)]
+unsafe fn correct<L: Lanes, const QUERIES: usize>(
+    softmax: &[Softmax; QUERIES],
+    m: &[f32; QUERIES],
+) -> [f32; QUERIES] {
+    const { assert!(QUERIES <= 16) };
+    let mut lanes = [0.0; 16];
+    for (lane, (softmax, m)) in lanes.iter_mut().zip(softmax.iter().zip(m)) {
+        *lane = softmax.m - m;
+    }
+    // SAFETY: the caller promises the instructions.
+    let lanes = to_array(unsafe { exp(L::load(lanes.as_ptr())) });
+    let mut corr = [0.0; QUERIES];
+    corr.copy_from_slice(&lanes[..QUERIES]);
+    corr
 }
 
 /// The keys and values of one step.

@@ -8,7 +8,7 @@ use super::TILES_PER_BLOCK;
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::pages::{Bf16, Form, TOKENS};
 use crate::cpu::pairing::{Pairing, QUAD};
-use crate::cpu::rounded::{PAIRS, cross};
+use crate::cpu::rounded::PAIRS;
 use crate::reference::STEP;
 use crate::scalar::{BLOCK, factor};
 
@@ -28,11 +28,14 @@ pub trait Products {
     /// A query as keys meet it, with zeros behind it as far as the last word of a key reaches.
     ///
     /// # Safety
-    /// There is room for whole blocks.
+    /// There is room for whole blocks, and the CPU must have the instructions.
     unsafe fn round_query(q: &[f32], to: *mut u32);
 
     /// Weights of the first `blocks` blocks, as values meet them.
-    fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]);
+    ///
+    /// # Safety
+    /// The CPU must have the instructions.
+    unsafe fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]);
 
     /// The products of a block of so many dimensions, at most 32, with `TILES` tiles of keys. Both begin with the block.
     ///
@@ -102,7 +105,7 @@ impl<L: Lanes, F: Form> Products for Wide<L, F> {
     }
 
     #[inline(always)]
-    fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]) {
+    unsafe fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]) {
         for (to, weight) in to.iter_mut().zip(&weights[..blocks * BLOCK]) {
             *to = factor(*weight).to_bits();
         }
@@ -274,20 +277,17 @@ impl<L: PairLanes> Products for Crossed<L> {
         for (block, q) in q.chunks(BLOCK).enumerate() {
             let mut numbers = [0.0; BLOCK];
             numbers[..q.len()].copy_from_slice(q);
-            // SAFETY: the caller promises room for whole blocks.
-            unsafe {
-                to.add(block * PAIRS)
-                    .cast::<[u32; PAIRS]>()
-                    .write(cross(&numbers))
-            };
+            // SAFETY: passed on to the caller.
+            unsafe { L::cross(&numbers, to.add(block * PAIRS)) };
         }
     }
 
     #[inline(always)]
-    fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]) {
+    unsafe fn round_weights(weights: &[f32; STEP], blocks: usize, to: &mut [u32; STEP]) {
         let weights = &weights.as_chunks::<BLOCK>().0[..blocks];
         for (to, weights) in to.as_chunks_mut::<PAIRS>().0.iter_mut().zip(weights) {
-            *to = cross(weights);
+            // SAFETY: passed on to the caller.
+            unsafe { L::cross(weights, to.as_mut_ptr()) };
         }
     }
 
@@ -327,13 +327,16 @@ impl<L: PairLanes> Products for Crossed<L> {
         // SAFETY: passed on to the caller.
         unsafe {
             let mut halves = [[[L::splat(0.0); VECTORS]; QUERIES]; 2];
+            // Most are full; of loops whose length is known sums stay where they are.
+            if tiles.iter().all(|values| values.positions == TOKENS) {
+                for (tile, values) in tiles.into_iter().enumerate() {
+                    values.add_quads::<L, VECTORS, QUERIES>(TOKENS, weights, tile, &mut halves);
+                }
+                return halves;
+            }
             for (tile, values) in tiles.into_iter().enumerate() {
                 let whole = values.positions / QUAD * QUAD;
-                for first in (0..whole).step_by(QUAD) {
-                    let at = values.words.add(first / 2 * values.stride);
-                    let words = [load::<L, VECTORS>(at), load::<L, VECTORS>(at.add(values.stride))];
-                    add_quad::<L, VECTORS, QUERIES>(words, weights, tile * TOKENS + first, &mut halves);
-                }
+                values.add_quads::<L, VECTORS, QUERIES>(whole, weights, tile, &mut halves);
                 if whole < values.positions {
                     let words = values.rest::<L, VECTORS>();
                     add_quad::<L, VECTORS, QUERIES>(words, weights, tile * TOKENS + whole, &mut halves);
@@ -345,6 +348,28 @@ impl<L: PairLanes> Products for Crossed<L> {
 }
 
 impl Values {
+    /// Adds those of the first `positions`, which are whole quads, of tile `tile` of the block.
+    ///
+    /// # Safety
+    /// The CPU must have the instructions of `L`; there are such positions, with `VECTORS` vectors of values; `weights` begin with the block.
+    #[inline(always)]
+    unsafe fn add_quads<L: PairLanes, const VECTORS: usize, const QUERIES: usize>(
+        self,
+        positions: usize,
+        weights: [*const u32; QUERIES],
+        tile: usize,
+        halves: &mut Halves<L, VECTORS, QUERIES>,
+    ) {
+        for first in (0..positions).step_by(QUAD) {
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let at = self.words.add(first / 2 * self.stride);
+                let words = [load::<L, VECTORS>(at), load::<L, VECTORS>(at.add(self.stride))];
+                add_quad::<L, VECTORS, QUERIES>(words, weights, tile * TOKENS + first, halves);
+            }
+        }
+    }
+
     /// The two words of those positions that fill no quad, with zeros for the rest of it.
     ///
     /// # Safety

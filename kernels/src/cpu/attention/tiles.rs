@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::parts::{self, Part, Spare};
 use super::products::Wide;
-use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit, vectors};
+use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit, correct, vectors};
 use crate::cpu::activations::TILE;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::matmul::pair_tiles::{PairUnit, PlaceSums};
@@ -233,7 +233,8 @@ impl Keys<'_, '_> {
                 }
             }
             let m = softmax.greatest_scaled::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
-            softmax.weigh::<U::Lanes>(seen, &mut weights, m);
+            let [corr] = correct::<U::Lanes, 1>(&[*softmax], &[m]);
+            softmax.weigh::<U::Lanes>(seen, &mut weights, m, corr);
             if F::SCALED {
                 let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
                 for (place, weights) in of_tiles[..self.tiles()].iter_mut().enumerate() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::parts::{self, Part, Spare};
 use super::products::{Crossed, Products, Values, Wide};
-use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit};
+use super::{BLOCKS, Job, Keys, Query, Softmax, TILES_PER_BLOCK, Target, Task, Unit, correct};
 use crate::cpu::lanes::{Lanes, PairLanes};
 use crate::cpu::pages::{Bf16, Form, TOKENS};
 use crate::cpu::pairing::Pairing;
@@ -119,7 +119,7 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
     let Scratch { weights, scores } = scratch;
     for first in part.positions.clone().step_by(STEP) {
         let keys = Keys::step(task, unit, part, first);
-        let (mut seen, mut m, mut corr) = ([0; QUERIES], [0.0; QUERIES], [0.0; QUERIES]);
+        let (mut seen, mut m) = ([0; QUERIES], [0.0; QUERIES]);
         for (seen, query) in seen.iter_mut().zip(queries) {
             *seen = query.seen(first);
         }
@@ -130,9 +130,9 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
             for (i, scores) in scores.iter_mut().enumerate() {
                 m[i] = softmax[i].greatest_scaled::<P::Lanes>(seen[i], scores, task.shape.scale);
             }
+            let corr = correct::<P::Lanes, QUERIES>(&softmax, &m);
             for (i, scores) in scores.iter_mut().enumerate() {
-                softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i]);
-                corr[i] = softmax[i].corr;
+                softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i], corr[i]);
                 keys.round_weights::<P>(scores, &mut weights[i]);
             }
             let step = Step { seen, corr, weights };
@@ -260,7 +260,8 @@ impl Keys<'_, '_> {
                 unsafe { self.scale::<P::Lanes>(tile, &self.task.pages.v_scales, weights) };
             }
         }
-        P::round_weights(weights, self.tiles().div_ceil(TILES_PER_BLOCK), to);
+        // SAFETY: passed on to the caller.
+        unsafe { P::round_weights(weights, self.tiles().div_ceil(TILES_PER_BLOCK), to) };
     }
 
     /// Adds the weighted values to each query's sums.
@@ -273,15 +274,16 @@ impl Keys<'_, '_> {
         step: &Step<'_, QUERIES>,
         sums: &mut [&mut [f32]; QUERIES],
     ) {
+        let values = self.all_values();
         let vectors = self.task.shape.head_dim.div_ceil(P::Lanes::COUNT);
         let whole = vectors / VECTORS * VECTORS;
         for vector in (0..whole).step_by(VECTORS) {
             // SAFETY: passed on to the caller.
-            unsafe { self.accumulate_vectors::<P, VECTORS, QUERIES>(step, vector, sums) };
+            unsafe { self.accumulate_vectors::<P, VECTORS, QUERIES>(step, &values, vector, sums) };
         }
         for vector in whole..vectors {
             // SAFETY: passed on to the caller.
-            unsafe { self.accumulate_vectors::<P, 1, QUERIES>(step, vector, sums) };
+            unsafe { self.accumulate_vectors::<P, 1, QUERIES>(step, &values, vector, sums) };
         }
     }
 
@@ -289,19 +291,24 @@ impl Keys<'_, '_> {
     unsafe fn accumulate_vectors<P: Products, const VECTORS: usize, const QUERIES: usize>(
         &self,
         step: &Step<'_, QUERIES>,
+        values: &[[Values; TILES_PER_BLOCK]; BLOCKS],
         vector: usize,
         sums: &mut [&mut [f32]; QUERIES],
     ) {
         // SAFETY: passed on to the caller; positions are within the step, columns within the head.
         unsafe {
+            let of_blocks = &values[..self.tiles().div_ceil(TILES_PER_BLOCK)];
             let mut values = [[P::Lanes::splat(0.0); VECTORS]; QUERIES];
-            for block in 0..BLOCKS.min(self.tiles().div_ceil(TILES_PER_BLOCK)) {
+            for (block, values_of_block) in of_blocks.iter().enumerate() {
                 if vector == 0 && self.are_first() {
                     for tile in block * TILES_PER_BLOCK..(block + 1) * TILES_PER_BLOCK {
                         self.ask_for_next_keys::<P::Form>(tile);
                     }
                 }
-                let tiles = self.values_of_block(block, vector * P::Lanes::COUNT);
+                let mut tiles = *values_of_block;
+                for values in &mut tiles {
+                    values.words = values.words.wrapping_add(vector * P::Lanes::COUNT);
+                }
                 let mut weights = [std::ptr::null(); QUERIES];
                 for (weights, of_step) in weights.iter_mut().zip(step.weights) {
                     *weights = of_step.as_ptr().add(block * P::BLOCK_WORDS);
@@ -327,22 +334,19 @@ impl Keys<'_, '_> {
         }
     }
 
-    /// The values of a block's positions, from a column on.
+    /// The values of all positions.
     #[inline(always)]
-    fn values_of_block(&self, block: usize, column: usize) -> [Values; TILES_PER_BLOCK] {
+    fn all_values(&self) -> [[Values; TILES_PER_BLOCK]; BLOCKS] {
         let stride = self.task.pages.shape.v_stride();
-        let mut tiles = [Values::NONE; TILES_PER_BLOCK];
-        for (place, values) in tiles.iter_mut().enumerate() {
-            let tile = block * TILES_PER_BLOCK + place;
-            if tile < self.tiles() {
-                *values = Values {
-                    words: self.values(tile)[column..].as_ptr(),
-                    stride,
-                    positions: (self.count - tile * TOKENS).min(TOKENS),
-                };
-            }
+        let mut all = [[Values::NONE; TILES_PER_BLOCK]; BLOCKS];
+        for (tile, values) in all.as_flattened_mut()[..self.tiles()].iter_mut().enumerate() {
+            *values = Values {
+                words: self.values(tile).as_ptr(),
+                stride,
+                positions: (self.count - tile * TOKENS).min(TOKENS),
+            };
         }
-        tiles
+        all
     }
 }
 

@@ -133,11 +133,32 @@ impl Lanes for Zmm {
     fn scale_by_power(self, shifted: Self) -> Self {
         // SAFETY: a value exists, so the CPU has AVX-512.
         unsafe {
-            let round = _mm512_set1_epi32(ROUND.to_bits() as i32);
-            let n = _mm512_sub_epi32(_mm512_castps_si512(shifted.0), round);
-            let half = _mm512_srai_epi32::<1>(n);
-            let scaled = _mm512_mul_ps(self.0, power_of_two(half));
-            Zmm(_mm512_mul_ps(scaled, power_of_two(_mm512_sub_epi32(n, half))))
+            Zmm(_mm512_scalef_ps(
+                self.0,
+                _mm512_sub_ps(shifted.0, _mm512_set1_ps(ROUND)),
+            ))
+        }
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        unsafe {
+            let [low, high] = halves(self.0);
+            let lanes = _mm256_add_ps(low, high);
+            let lanes = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+            let lanes = _mm_add_ps(lanes, _mm_movehl_ps(lanes, lanes));
+            _mm_cvtss_f32(_mm_add_ss(lanes, _mm_movehdup_ps(lanes)))
+        }
+    }
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        unsafe {
+            let [low, high] = halves(self.0);
+            let lanes = _mm256_max_ps(high, low);
+            let lanes = _mm_max_ps(_mm256_extractf128_ps::<1>(lanes), _mm256_castps256_ps128(lanes));
+            let lanes = _mm_max_ps(_mm_movehl_ps(lanes, lanes), lanes);
+            _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(lanes), lanes))
         }
     }
 }
@@ -145,13 +166,11 @@ impl Lanes for Zmm {
 /// # Safety
 /// The CPU must have AVX-512.
 #[inline(always)]
-unsafe fn power_of_two(n: __m512i) -> __m512 {
+unsafe fn halves(lanes: __m512) -> [__m256; 2] {
     // SAFETY: the caller promises AVX-512.
     unsafe {
-        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
-            n,
-            _mm512_set1_epi32(127),
-        )))
+        let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes));
+        [_mm512_castps512_ps256(lanes), _mm256_castpd_ps(high)]
     }
 }
 

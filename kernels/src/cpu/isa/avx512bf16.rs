@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::cpu::isa::avx512::Zmm;
 use crate::cpu::lanes::{Lanes, PairLanes, to_array};
-use crate::scalar::bf16_to_f32;
+use crate::scalar::{BLOCK, FACTOR_MIN, bf16_to_f32};
 
 impl PairLanes for Zmm {
     type Words = __m512i;
@@ -45,6 +45,29 @@ impl PairLanes for Zmm {
             [Zmm(first), Zmm(second)]
         }
     }
+    #[inline(always)]
+    unsafe fn cross(x: &[f32; BLOCK], words: *mut u32) {
+        // SAFETY: the caller promises AVX-512 BF16 and room for 16 words; there are 32 numbers.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+            let counts = u32::from(counts(high)) << 16 | u32::from(counts(low));
+            let halves = _mm512_maskz_cvtne2ps_pbh(counts, high, low);
+            // Of each quad the third, the first, the fourth and the second.
+            let order = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0b0a_0f0e_0908_0d0c, 0x0302_0706_0100_0504));
+            let crossed = _mm512_shuffle_epi8(std::mem::transmute::<__m512bh, __m512i>(halves), order);
+            _mm512_storeu_si512(words.cast(), crossed);
+        }
+    }
+}
+
+/// Which numbers count in products with bf16 ([`crate::scalar::factor`]); also those that are none.
+///
+/// # Safety
+/// The CPU must have AVX-512.
+#[inline(always)]
+unsafe fn counts(numbers: __m512) -> __mmask16 {
+    // SAFETY: the caller promises AVX-512.
+    unsafe { _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(_mm512_abs_ps(numbers), _mm512_set1_ps(FACTOR_MIN)) }
 }
 
 /// The instructions read their factors themselves. Written as intrinsics, a factor for several sums would be loaded into a register

@@ -374,7 +374,7 @@ mod tests {
                     product(multiply::<Loops>, round_row_tiled, &matrix, rows),
                     product(
                         pairs::multiply_eights::<Crossed<Scalar>>,
-                        round_row_crossed,
+                        round_row_crossed::<Scalar>,
                         &crossed,
                         rows,
                     ),
