@@ -403,11 +403,8 @@ mod tests {
         for numbers in &all {
             if has(Level::Avx512Bf16) {
                 // SAFETY: the CPU has the level.
-                assert_eq!(
-                    unsafe { crossed(numbers) },
-                    rounded::cross(numbers),
-                    "{numbers:?}"
-                );
+                let found = unsafe { crossed(numbers) };
+                assert_eq!(found, rounded::cross(numbers), "{numbers:?}");
             }
         }
     }
