@@ -6,8 +6,8 @@ use kernels::{KvFormat, WeightFormat};
 const NUMERICS_VERSION: u64 = 5;
 /// The same for products with weights of one kind alone, so that what others compute keeps its prefixes and streams.
 const BF16_VERSION: u64 = 2;
-const QUANTISED_VERSION: u64 = 5;
-const SUPER_BLOCKS_VERSION: u64 = 6;
+const QUANTISED_VERSION: u64 = 3;
+const SUPER_BLOCKS_VERSION: u64 = 4;
 
 /// Replicas of one model file with the same fingerprint give the same tokens, bit for bit. Neither ranks nor threads,
 /// neither the CPU's level nor the size of a block matter.

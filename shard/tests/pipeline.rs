@@ -217,8 +217,8 @@ fn a_shape_says_what_every_layer_is_multiplied_with_and_how_finely() {
             .collect();
         (listed, shape.head_products.kind)
     };
-    // Query, key and value in two terms; the others in one.
-    let (two, one) = (288 * (288 + 96 + 96), 288 * 288 + 2 * 288 * 384 + 384 * 288);
+    // Query, key, value and down in two terms; the others in one.
+    let (two, one) = (288 * (288 + 96 + 96) + 384 * 288, 288 * 288 + 2 * 288 * 384);
     let (of_layer, head) = products(WeightFormat::Q4_1);
     let q4_1 = MatrixFormat::Q4_1;
     assert_eq!(

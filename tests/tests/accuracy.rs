@@ -102,6 +102,21 @@ fn compare_log_probabilities(node: &Node) {
     assert!(error <= 2.0 * bf16_error, "mean error {error} > 2 × {bf16_error}");
 }
 
+/// Its first two tokens are 0.1 apart for transformers, in float32 and bfloat16 alike. With one int8 term for the input of down (decision 0025)
+/// the second one came first, and with it another language.
+#[test]
+fn the_capital_of_france_is_paris_as_for_transformers() {
+    let node = Node::start();
+    let question = json!({"role": "user", "content": "What is the capital of France?"});
+    let answer = node
+        .client()
+        .chat(json!({"messages": [question], "max_tokens": 24, "temperature": 0}));
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "The capital of France is Paris."
+    );
+}
+
 fn prompt_logprobs(client: &Client, case: &Value) -> Vec<Option<f64>> {
     let body = json!({"prompt": case["ids"], "echo": true, "logprobs": 1, "max_tokens": 0, "temperature": 0});
     let answer = client.complete(body);
