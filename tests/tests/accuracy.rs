@@ -102,8 +102,8 @@ fn compare_log_probabilities(node: &Node) {
     assert!(error <= 2.0 * bf16_error, "mean error {error} > 2 × {bf16_error}");
 }
 
-/// Its first two tokens are 0.1 apart for transformers, in float32 and bfloat16 alike. With one int8 term for the input of down (decision 0025)
-/// the second one came first, and with it another language.
+/// The two likeliest first tokens are 0.10 apart for transformers in float32, and 0.25 in bfloat16. With one int8 term for the input of down
+/// (decision 0025) the second one came first, and with it another language.
 #[test]
 fn the_capital_of_france_is_paris_as_for_transformers() {
     let node = Node::start();

@@ -166,12 +166,12 @@ impl Softmax {
     }
 
     /// Turns scores as [`greatest_scaled`](Self::greatest_scaled) has left them, and `m` is what it has found, into weights; those that do not
-    /// count become 0. `corr` is what [`correct`] makes of `m`.
+    /// count become 0. [`correct`] has seen `m`.
     ///
     /// # Safety
     /// The CPU must have the instructions of `L`.
     #[inline(always)]
-    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], m: f32, corr: f32) {
+    unsafe fn weigh<L: Lanes>(&mut self, seen: usize, scores: &mut [f32; STEP], m: f32) {
         let (tiles, unseen) = scores.split_at_mut(seen.next_multiple_of(TOKENS));
         unseen.fill(0.0);
         // SAFETY: the caller promises the instructions; a tile has 16 values.
@@ -182,23 +182,19 @@ impl Softmax {
                 weights.store(tile.as_mut_ptr());
                 total = total.add(weights);
             }
-            self.corr = corr;
-            self.l = self.l.mul_add(corr, total.sum());
+            self.l = self.l.mul_add(self.corr, total.sum());
             self.m = m;
         }
     }
 }
 
-/// What sums and weights so far are multiplied with, now that the greatest score of each query is `m`. Of several queries at once, since one
-/// alone is long in coming.
+/// Finds what sums so far are multiplied with, now that the greatest score of each query is `m`. Of several queries at once, since one alone is
+/// long in coming.
 ///
 /// # Safety
 /// The CPU must have the instructions of `L`.
 #[inline(always)]
-unsafe fn correct<L: Lanes, const QUERIES: usize>(
-    softmax: &[Softmax; QUERIES],
-    m: &[f32; QUERIES],
-) -> [f32; QUERIES] {
+unsafe fn correct<L: Lanes, const QUERIES: usize>(softmax: &mut [Softmax; QUERIES], m: &[f32; QUERIES]) {
     const { assert!(QUERIES <= 16) };
     let mut lanes = [0.0; 16];
     for (lane, (softmax, m)) in lanes.iter_mut().zip(softmax.iter().zip(m)) {
@@ -206,9 +202,9 @@ unsafe fn correct<L: Lanes, const QUERIES: usize>(
     }
     // SAFETY: the caller promises the instructions.
     let lanes = to_array(unsafe { exp(L::load(lanes.as_ptr())) });
-    let mut corr = [0.0; QUERIES];
-    corr.copy_from_slice(&lanes[..QUERIES]);
-    corr
+    for (softmax, corr) in softmax.iter_mut().zip(lanes) {
+        softmax.corr = corr;
+    }
 }
 
 /// The keys and values of one step.

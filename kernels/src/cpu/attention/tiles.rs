@@ -233,8 +233,8 @@ impl Keys<'_, '_> {
                 }
             }
             let m = softmax.greatest_scaled::<U::Lanes>(seen, &mut weights, self.task.shape.scale);
-            let [corr] = correct::<U::Lanes, 1>(&[*softmax], &[m]);
-            softmax.weigh::<U::Lanes>(seen, &mut weights, m, corr);
+            correct::<U::Lanes, 1>(std::array::from_mut(softmax), &[m]);
+            softmax.weigh::<U::Lanes>(seen, &mut weights, m);
             if F::SCALED {
                 let of_tiles = weights.as_chunks_mut::<TOKENS>().0;
                 for (place, weights) in of_tiles[..self.tiles()].iter_mut().enumerate() {

@@ -119,7 +119,7 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
     let Scratch { weights, scores } = scratch;
     for first in part.positions.clone().step_by(STEP) {
         let keys = Keys::step(task, unit, part, first);
-        let (mut seen, mut m) = ([0; QUERIES], [0.0; QUERIES]);
+        let (mut seen, mut m, mut corr) = ([0; QUERIES], [0.0; QUERIES], [0.0; QUERIES]);
         for (seen, query) in seen.iter_mut().zip(queries) {
             *seen = query.seen(first);
         }
@@ -130,9 +130,10 @@ unsafe fn walk<P: Products, const TILES: usize, const VECTORS: usize, const QUER
             for (i, scores) in scores.iter_mut().enumerate() {
                 m[i] = softmax[i].greatest_scaled::<P::Lanes>(seen[i], scores, task.shape.scale);
             }
-            let corr = correct::<P::Lanes, QUERIES>(&softmax, &m);
+            correct::<P::Lanes, QUERIES>(&mut softmax, &m);
             for (i, scores) in scores.iter_mut().enumerate() {
-                softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i], corr[i]);
+                softmax[i].weigh::<P::Lanes>(seen[i], scores, m[i]);
+                corr[i] = softmax[i].corr;
                 keys.round_weights::<P>(scores, &mut weights[i]);
             }
             let step = Step { seen, corr, weights };
